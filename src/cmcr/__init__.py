@@ -1,0 +1,53 @@
+"""Connect frozen contrastive encoders without paired data (C-MCR, NeurIPS 2023)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cmcr._version import __version__
+
+if TYPE_CHECKING:
+    from cmcr.connection.connect import connect
+    from cmcr.connection.connection import Connection
+    from cmcr.connection.enhancement import semantic_completion, semantic_consistency
+    from cmcr.errors import CmcrError
+    from cmcr.memories.memories import Memories
+    from cmcr.opening import load
+    from cmcr.spaces.registry import space
+
+__all__ = [
+    "CmcrError",
+    "Connection",
+    "Memories",
+    "__version__",
+    "connect",
+    "load",
+    "semantic_completion",
+    "semantic_consistency",
+    "space",
+]
+
+# Public names are imported at their first use (PEP 562), so that `import cmcr` and `cmcr --help` do not wait for torch.
+_HOME = {
+    "CmcrError": "cmcr.errors",
+    "Connection": "cmcr.connection.connection",
+    "Memories": "cmcr.memories.memories",
+    "connect": "cmcr.connection.connect",
+    "load": "cmcr.opening",
+    "semantic_completion": "cmcr.connection.enhancement",
+    "semantic_consistency": "cmcr.connection.enhancement",
+    "space": "cmcr.spaces.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cmcr' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

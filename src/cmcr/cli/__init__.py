@@ -1,0 +1,55 @@
+"""The command line: one short file per verb, one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+
+from cmcr._version import __version__
+from cmcr.cli.demo import demo
+from cmcr.cli.info import info
+from cmcr.cli.verify import verify
+from cmcr.errors import CmcrError, ConfigError
+
+OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
+
+app = cyclopts.App(
+    name="cmcr",
+    help="Connect frozen contrastive encoders without paired data.\n\nStart with: cmcr demo",
+    version=__version__,
+)
+for _verb in (demo, info, verify):
+    app.command(_verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows the program's name; None takes the process's own.
+
+    Returns:
+        Exit code: 0 success, 1 a failure, 2 a wrong call, 130 interrupted.
+    """
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        return _report(tokens, "wrong call", f"{error} See: cmcr --help", WRONG_CALL)
+    except ConfigError as error:
+        return _report(tokens, type(error).__name__, str(error), WRONG_CALL)
+    except CmcrError as error:
+        return _report(tokens, type(error).__name__, str(error), FAILED)
+    except KeyboardInterrupt:
+        return _report(tokens, "interrupted", "stopped; nothing half-written was left. Run it again.", INTERRUPTED)
+    return OK
+
+
+def _report(tokens: list[str], kind: str, message: str, code: int) -> int:
+    """Say what went wrong on standard error: as JSON if that was asked for, else as a sentence."""
+    text = json.dumps({"error": kind, "message": message}) if "--json" in tokens else f"cmcr: {message}"
+    print(text, file=sys.stderr)
+    return code

@@ -1,0 +1,60 @@
+"""What the verbs print: progress on standard error, tables on standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+@contextmanager
+def shown_stages(*, quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
+    """Show stages of work: a bar each in a terminal, one line each elsewhere, nothing if `quiet`.
+
+    Yields:
+        A function to call with (stage, share done).
+    """
+    if quiet:
+        yield lambda stage, share: None
+        return
+    if not sys.stderr.isatty():
+        seen: set[str] = set()
+
+        def print_once(stage: str, share: float) -> None:
+            if stage not in seen:
+                seen.add(stage)
+                print(f"{stage} ...", file=sys.stderr, flush=True)
+
+        yield print_once
+        return
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, share: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=1.0)
+            bars.update(tasks[stage], completed=share)
+
+        yield show
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], marked: str | None = None) -> None:
+    """Print a table, its first column left-aligned; the row that begins with `marked` stands out."""
+    table = Table(title=title, title_justify="left", title_style="bold", expand=False)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position > 0)
+    for row in rows:
+        table.add_row(*row, style="bold cyan" if row[0] == marked else None)
+    # Where nobody's terminal says how wide it is, do not cut figures off.
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console.print(table)

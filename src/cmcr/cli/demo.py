@@ -1,0 +1,78 @@
+"""`cmcr demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from cmcr.cli.console import print_table, shown_stages
+
+
+def demo(
+    *,
+    out: Path = Path("cmcr-demo"),
+    seed: int = 0,
+    method: str = "c-mcr",
+    ablations: Annotated[bool, Parameter(negative="")] = False,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Connect three miniature spaces that never met, measure it, and write a report to look at and listen to.
+
+    No download, about half a minute. Example: cmcr demo --out my-demo
+
+    Parameters
+    ----------
+    out
+        Folder for report.html, results.json and the connections.
+    seed
+        Of the items and the training; the same seed gives the same figures.
+    method
+        How to connect: c-mcr or c-mcr-published.
+    ablations
+        Measure the paper's ablations too (a few minutes more).
+    json_output
+        Print the results as one line of JSON, and nothing else.
+    """
+    from cmcr.demo.run import REPORT, DemoOptions, run_demo
+
+    with shown_stages(quiet=json_output) as progress:
+        results = run_demo(out, DemoOptions(seed=seed, method=method, ablations=ablations), progress)
+    if json_output:
+        print(json.dumps(results))
+        return
+    _print_results(results)
+    print(f"\nReport: {(out / REPORT).resolve()}\nFinished in {results['timing']['total']:.0f} s.")
+
+
+def _print_results(results: dict[str, Any]) -> None:
+    from cmcr.demo.report import LABELS, task_words
+
+    for case in results["connections"].values():
+        for task in case["tasks"]:
+            rows = [[LABELS[method], *_cells(figures, task)] for method, figures in case["methods"].items()] + [
+                [f"C-MCR: {label}", *_cells(figures, task)] for label, figures in case.get("ablations", {}).items()
+            ]
+            print_table(
+                f"{task_words(task)} over {results['test_items']} items, {' + '.join(case['spaces'])} connected through "
+                f"{case['overlap']}, percent [95 % interval]",
+                ["method", "R@1", "R@5", "R@10", "R@1 unseen"],
+                rows,
+                marked=LABELS[results["method"]],
+            )
+    rows = [
+        [space, f"{kept['before']:.1f}", f"{kept['after']:.1f}", f"{100 * kept['kept']:.0f} %"]
+        for case in results["connections"].values()
+        for space, kept in case["retention"].items()
+    ]
+    print_table("What connecting cost: each space's own R@1", ["space", "before", "after", "kept"], rows)
+
+
+def _cells(figures: dict[str, Any], task: str) -> list[str]:
+    cells = []
+    for k in (1, 5, 10):
+        low, high = figures[f"{task}/R@{k}/interval"]
+        cells.append(f"{figures[f'{task}/R@{k}']:.1f} [{low:.1f}, {high:.1f}]")
+    return [*cells, f"{figures[f'{task}/unseen/R@1']:.1f}"]

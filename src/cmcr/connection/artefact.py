@@ -1,0 +1,142 @@
+"""The files of a connection: a manifest, the projectors' weights and a model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cmcr._version import __version__
+from cmcr.connection.projectors import Projector, ProjectorShape
+from cmcr.connection.settings import Settings
+from cmcr.errors import CmcrError, FormatError
+from cmcr.files import read_manifest, write_artefact
+
+if TYPE_CHECKING:
+    from cmcr.connection.connection import Connection
+
+FORMAT = "cmcr connection"
+VERSION = 1
+WEIGHTS = "model.safetensors"
+HISTORY = "history.json"
+
+
+def save(connection: Connection, folder: Path) -> None:
+    """Write a connection to a folder (see `Connection.save`)."""
+    manifest = _manifest(connection)
+    tensors = {
+        f"{name}.{key}": value.contiguous().cpu()
+        for name, projector in connection.projectors.items()
+        for key, value in projector.state_dict().items()
+    }
+
+    def write_files(aside: Path) -> None:
+        save_file(tensors, aside / WEIGHTS)
+        (aside / HISTORY).write_text(json.dumps(dict(connection.history)) + "\n", encoding="utf-8")
+        (aside / "README.md").write_text(_card(connection, manifest), encoding="utf-8")
+
+    write_artefact(folder, manifest, write_files)
+
+
+def load(folder: str | Path) -> Connection:
+    """Read a connection from a folder, after checking that it is whole and unchanged. No encoder is attached.
+
+    Raises:
+        ArtefactNotFoundError: nothing there.
+        FormatError: half-written, not a connection, of another version, or of impossible content.
+        IntegrityError: a byte has changed since it was written.
+    """
+    from cmcr.connection.connection import ConnectedSpace, Connection
+
+    folder = Path(folder)
+    manifest = read_manifest(folder, FORMAT, VERSION)
+    try:
+        spaces = [
+            ConnectedSpace(s["name"], tuple(s["modalities"]), int(s["width"]), s["fingerprint"])
+            for s in manifest["spaces"]
+        ]
+        left, right = spaces
+        shape = ProjectorShape(**{**manifest["projector"], "hidden": tuple(manifest["projector"]["hidden"])})
+        settings = Settings(**manifest["settings"])
+        tensors = load_file(folder / WEIGHTS)
+        projectors = {space.name: _projector(space.name, space.width, shape, tensors) for space in spaces}
+        return Connection(
+            spaces=(left, right),
+            projectors=projectors,
+            overlap=manifest["overlap"],
+            method=manifest["method"],
+            settings=settings,
+            seed=manifest["seed"],
+            overlap_rows=manifest["overlap_rows"],
+            history=json.loads((folder / HISTORY).read_text(encoding="utf-8")),
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, CmcrError) as error:
+        raise FormatError(f"{folder}: not a usable {FORMAT} ({error}).") from error
+
+
+def _projector(name: str, width: int, shape: ProjectorShape, tensors: dict[str, torch.Tensor]) -> Projector:
+    projector = Projector(width, shape)
+    prefix = f"{name}."
+    projector.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, strict=True
+    )
+    return projector.eval()
+
+
+def _manifest(connection: Connection) -> dict[str, Any]:
+    shape = next(iter(connection.projectors.values())).shape
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "written_by": f"cmcr {__version__}",
+        "torch": torch.__version__,
+        "method": connection.method,
+        "overlap": connection.overlap,
+        "overlap_rows": connection.overlap_rows,
+        "seed": connection.seed,
+        "spaces": [dataclasses.asdict(space) for space in connection.spaces],
+        "projector": dataclasses.asdict(shape),
+        "dtype": "float32",
+        "settings": dataclasses.asdict(connection.settings),
+    }
+
+
+def _card(connection: Connection, manifest: dict[str, Any]) -> str:
+    """Write the model card that stands beside the weights."""
+    left, right = connection.spaces
+    rows = "\n".join(
+        f"| {s.name} | {', '.join(s.modalities)} | {s.width} | {s.fingerprint or 'given as arrays'} |"
+        for s in connection.spaces
+    )
+    return f"""---
+library_name: cmcr
+tags: [cmcr, contrastive, multimodal, embeddings]
+---
+# {left.name} + {right.name}, connected through {connection.overlap}
+
+A [C-MCR](https://arxiv.org/abs/2305.14381) connection: two projectors that carry the embeddings of two frozen spaces into
+one common space, {connection.width} wide, learned from {connection.overlap_rows} unpaired items of their shared modality.
+No pair of the outer modalities was used.
+
+| space | modalities | width | encoders |
+|---|---|---|---|
+{rows}
+
+```python
+import cmcr
+
+connection = cmcr.load("path/to/this/folder")
+z = connection.project(embeddings, space="{right.name}")  # (n, {right.width}) -> (n, {connection.width}) unit rows
+```
+
+Method `{connection.method}`, seed {connection.seed}, written by {manifest["written_by"]} with torch {manifest["torch"]}.
+
+```json
+{json.dumps(manifest["settings"], indent=2)}
+```
+"""

@@ -1,0 +1,180 @@
+"""Connect two spaces: enhancement, then training. This file is the paper's figure 2, read from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
+from cmcr.connection.enhancement import semantic_consistency
+from cmcr.connection.settings import Settings, settings_of
+from cmcr.connection.training import Side, train
+from cmcr.embeddings import choose_device
+from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
+
+Progress = Callable[[str, float], None]
+"""Called with the stage's name and the share of it done, in (0, 1]."""
+
+
+class SpaceMemories(Protocol):
+    """The embeddings of one space, by modality (`cmcr.Memories` is one)."""
+
+    @property
+    def space(self) -> str:
+        """The space's name."""
+        ...
+
+    @property
+    def rows(self) -> Mapping[str, Tensor]:
+        """Unit rows `(n, D)` by modality, all of one width."""
+        ...
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What identifies the encoders, if known."""
+        ...
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The encoders, if attached."""
+        ...
+
+
+def connect(
+    left: SpaceMemories,
+    right: SpaceMemories,
+    *,
+    overlap: str | None = None,
+    method: str = "c-mcr",
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Connection:
+    """Connect two contrastive spaces through a modality they share, without any pair of their other modalities.
+
+    Args:
+        left: memories of one space: the overlap and exactly one other modality.
+        right: memories of the other space, likewise. Row i of the overlap must be the same item in both; the rows of
+            the other modalities need not belong to anything.
+        overlap: the shared modality; may be left out if there is only one.
+        method: `"c-mcr"` or `"c-mcr-published"` (see `cmcr.connection.settings`).
+        seed: decides initial weights, order and noise; the same seed gives the same connection bit for bit on one
+            machine.
+        device: `"auto"` takes a GPU if there is one.
+        progress: called with (stage, share done); the stages are "semantic consistency" and "training".
+        **settings: changes to the method's settings, such as `epochs=10` (see `cmcr.connection.settings.Settings`).
+
+    Returns:
+        The connection. Encoders of the memories, if any, stay attached to it.
+
+    Raises:
+        ConfigError: an unknown method, modality or setting; no or several shared modalities; equal names.
+        DimensionError: different numbers of overlap rows.
+        TooFewRowsError: fewer than two overlap rows.
+        TrainingError: the loss diverged.
+    """
+    chosen = settings_of(method, **settings)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed: expected a whole number, 0 or more, got {seed!r}.")
+    shared = _overlap_of(left, right, overlap)
+    where = choose_device(device)
+    outer = _outer_of(left, shared), _outer_of(right, shared)
+    _check_overlap_rows(left, right, shared)
+    sides = []
+    for position, (memories, other) in enumerate(zip((left, right), outer, strict=True)):
+        report = _part_of(progress, "semantic consistency", position, 2)
+        sides.append(_enhanced(memories, shared, other, chosen, where, report))
+    report = _part_of(progress, "training", 0, 1)
+    trained = train(sides[0], sides[1], chosen, seed=seed, device=where, progress=report)
+    return Connection(
+        spaces=(_remembered(left, shared, outer[0]), _remembered(right, shared, outer[1])),
+        projectors={left.space: trained.left, right.space: trained.right},
+        overlap=shared,
+        method=method,
+        settings=chosen,
+        seed=seed,
+        overlap_rows=len(left.rows[shared]),
+        history=trained.history,
+        encoders={m.space: m.encoder for m in (left, right) if m.encoder is not None},
+    )
+
+
+def _enhanced(
+    memories: SpaceMemories,
+    overlap: str,
+    other: str,
+    settings: Settings,
+    device: torch.device,
+    progress: Callable[[float], None] | None,
+) -> Side:
+    """Give every overlap item of a space its semantically consistent counterpart."""
+    items = memories.rows[overlap].to(device)
+    if not settings.semantic_consistency:
+        return Side(items, items)
+    consistent = semantic_consistency(
+        items,
+        memories.rows[other].to(device),
+        settings.consistency_temperature,
+        normalize=settings.normalize_consistency,
+        progress=progress,
+    )
+    return Side(items, consistent)
+
+
+def _overlap_of(left: SpaceMemories, right: SpaceMemories, overlap: str | None) -> str:
+    """Find the shared modality, or check the one that was asked for."""
+    if left.space == right.space:
+        raise ConfigError(f"both spaces are called {left.space!r}: give them different names.")
+    shared = [modality for modality in left.rows if modality in right.rows]
+    if not shared:
+        raise ConfigError(
+            f"{left.space!r} has {', '.join(left.rows)} and {right.space!r} has {', '.join(right.rows)}: they share no "
+            "modality. Embed one modality with both."
+        )
+    if overlap is None:
+        if len(shared) > 1:
+            raise ConfigError(f"{left.space!r} and {right.space!r} share {', '.join(shared)}: choose one by overlap=.")
+        return shared[0]
+    if overlap not in shared:
+        raise unknown_name("overlap modality", overlap, shared)
+    return overlap
+
+
+def _outer_of(memories: SpaceMemories, overlap: str) -> str:
+    """Find the one modality of a space besides the overlap."""
+    others = [modality for modality in memories.rows if modality != overlap]
+    if len(others) != 1:
+        found = ", ".join(others) if others else "none"
+        raise ConfigError(
+            f"space {memories.space!r}: expected exactly one modality besides the overlap {overlap!r}, got {found}. "
+            "Pass the overlap and the modality to be connected."
+        )
+    return others[0]
+
+
+def _check_overlap_rows(left: SpaceMemories, right: SpaceMemories, overlap: str) -> None:
+    counts = len(left.rows[overlap]), len(right.rows[overlap])
+    if counts[0] != counts[1]:
+        raise DimensionError(
+            f"the overlap {overlap!r} has {counts[0]} rows in {left.space!r} and {counts[1]} in {right.space!r}: row i must "
+            "be the same item in both. Embed the same list of items with both encoders."
+        )
+    if counts[0] < 2:
+        raise TooFewRowsError(
+            f"the overlap {overlap!r} has {counts[0]} row: at least 2 are needed to contrast, thousands to learn from."
+        )
+
+
+def _remembered(memories: SpaceMemories, overlap: str, other: str) -> ConnectedSpace:
+    return ConnectedSpace(memories.space, (overlap, other), memories.rows[overlap].shape[1], memories.fingerprint)
+
+
+def _part_of(progress: Progress | None, stage: str, part: int, parts: int) -> Callable[[float], None] | None:
+    """Report one of several equal parts of a stage as a share of the whole stage."""
+    if progress is None:
+        return None
+    return lambda share: progress(stage, (part + share) / parts)

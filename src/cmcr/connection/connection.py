@@ -1,0 +1,204 @@
+"""The connection: what was learned between two spaces, ready to carry embeddings of either into the common one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from cmcr.connection import artefact
+from cmcr.connection.projectors import Projector
+from cmcr.connection.settings import Settings
+from cmcr.embeddings import Array, ArrayT, as_given, choose_device, unit_rows, working_dtype
+from cmcr.errors import ConfigError, DimensionError, unknown_name
+
+_ROWS_AT_ONCE = 16_384
+
+
+class Encoder(Protocol):
+    """What a connection needs of a space's encoders in order to `encode` (every `cmcr.space` has it)."""
+
+    def encode(self, inputs: Sequence[Any], modality: str, *, batch_size: int, show_progress_bar: bool | None) -> Any:
+        """Embed items of a modality: `(n, D)` unit rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConnectedSpace:
+    """One of the two spaces, as a connection remembers it.
+
+    Attributes:
+        name: such as "clip".
+        modalities: what it embeds, the overlap first.
+        width: width D of its embeddings.
+        fingerprint: of the encoders that made the embeddings; None if only arrays were given.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    width: int
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Two projectors, one per space, into a common space in which all modalities of both can be compared.
+
+    Made by `cmcr.connect` or `cmcr.load`.
+
+    Attributes:
+        spaces: the two spaces, left and right.
+        projectors: by the space's name, in evaluation mode.
+        overlap: the modality through which they were connected.
+        method: the method's name.
+        settings: all of its settings.
+        seed: what the training was seeded with.
+        overlap_rows: number of overlap items it was trained on.
+        history: the loss terms of every training step; empty if unknown.
+        encoders: encoders by the space's name, for `encode`; may be empty.
+    """
+
+    spaces: tuple[ConnectedSpace, ConnectedSpace]
+    projectors: Mapping[str, Projector]
+    overlap: str
+    method: str
+    settings: Settings
+    seed: int
+    overlap_rows: int
+    history: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
+    encoders: Mapping[str, Encoder] = field(default_factory=dict, repr=False)
+
+    @property
+    def width(self) -> int:
+        """Width K of the common space."""
+        return next(iter(self.projectors.values())).shape.width
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """All modalities that can be compared, each once."""
+        return tuple(dict.fromkeys(m for space in self.spaces for m in space.modalities))
+
+    def project(self, embeddings: ArrayT, space: str, *, device: str = "cpu") -> ArrayT:
+        """Carry embeddings of one space into the common space.
+
+        Args:
+            embeddings: `(n, D)` embeddings of any modality of the space, numpy or torch; scaled to unit rows first, as in
+                training.
+            space: the space's name.
+            device: where to compute if `embeddings` is a numpy array; tensors are projected where they are.
+
+        Returns:
+            `(n, K)` unit rows, numpy for numpy (float32; float64 stays float64).
+
+        Raises:
+            ConfigError: an unknown space.
+            DimensionError: another width than the space's.
+            DtypeError, NonFiniteError, ZeroRowError, TooFewRowsError: unusable embeddings.
+        """
+        projector = self._projector(space)
+        rows = unit_rows(embeddings, f"embeddings of space {space!r}")
+        if rows.shape[1] != projector.width_in:
+            raise DimensionError(
+                f"embeddings of space {space!r} must be {projector.width_in} wide, got {rows.shape[1]}: were they made by "
+                f"another encoder, or do they belong to {self._other(space)!r}?"
+            )
+        where = rows.device if isinstance(embeddings, Tensor) else choose_device(device)
+        # A copy, so that the connection itself never changes device or precision.
+        projector = copy.deepcopy(projector).to(device=where, dtype=rows.dtype)
+        with torch.no_grad():
+            parts = [projector(part.to(where)) for part in rows.split(_ROWS_AT_ONCE)]
+        return as_given(torch.cat(parts), embeddings)
+
+    def similarity(self, queries: ArrayT, corpus: Array) -> ArrayT:
+        """Compute the cosine of every query with every corpus row.
+
+        Args:
+            queries: `(Q, K)` projected rows.
+            corpus: `(C, K)` projected rows.
+
+        Returns:
+            `(Q, C)` cosines in [-1, 1], in the kind of `queries`.
+
+        Raises:
+            DimensionError: widths that differ.
+            DtypeError, NonFiniteError, ZeroRowError, TooFewRowsError: unusable rows.
+        """
+        q, c = unit_rows(queries, "queries"), unit_rows(corpus, "corpus")
+        if q.shape[1] != c.shape[1]:
+            raise DimensionError(f"queries are {q.shape[1]} wide and the corpus {c.shape[1]}: project both first.")
+        dtype = working_dtype(q, c)
+        return as_given((q.to(dtype) @ c.to(device=q.device, dtype=dtype).T).clamp_(-1.0, 1.0), queries)
+
+    def encode(
+        self,
+        inputs: Sequence[Any],
+        modality: str,
+        *,
+        space: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+    ) -> Any:
+        """Embed items with the encoder of their space and carry them into the common space.
+
+        Args:
+            inputs: what the space's encoder reads: paths, arrays, PIL images, strings.
+            modality: one of `modalities`.
+            space: whose encoder to use; needed only for the overlap, which both spaces embed.
+            batch_size: items per forward pass.
+            show_progress_bar: None shows one in an interactive terminal.
+
+        Returns:
+            `(n, K)` float32 numpy unit rows.
+
+        Raises:
+            ConfigError: an unknown modality or space, an overlap without `space`, or no encoder attached.
+        """
+        chosen = self._space_for(modality, space)
+        if chosen not in self.encoders:
+            raise ConfigError(
+                f"no encoder of space {chosen!r} is attached: this connection was made from arrays. Embed the items "
+                f"yourself and call project(embeddings, space={chosen!r})."
+            )
+        embeddings = self.encoders[chosen].encode(
+            inputs, modality, batch_size=batch_size, show_progress_bar=show_progress_bar
+        )
+        return self.project(embeddings, chosen)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the connection to a folder: `config.json`, `model.safetensors` and `README.md`, a model card.
+
+        The folder appears only when it is whole; an older connection there is replaced.
+
+        Raises:
+            WriteError: no permission, disk full, or something else at that path; nothing half-written is left.
+        """
+        artefact.save(self, Path(folder))
+
+    def _projector(self, space: str) -> Projector:
+        if space not in self.projectors:
+            raise unknown_name("space", space, self.projectors)
+        return self.projectors[space]
+
+    def _other(self, space: str) -> str:
+        return next(s.name for s in self.spaces if s.name != space)
+
+    def _space_for(self, modality: str, space: str | None) -> str:
+        """Find the space that embeds a modality."""
+        if modality not in self.modalities:
+            raise unknown_name("modality", modality, self.modalities)
+        owners = [s.name for s in self.spaces if modality in s.modalities]
+        if space is None:
+            if len(owners) > 1:
+                raise ConfigError(
+                    f"both spaces embed {modality}: say which encoder to use, space={owners[0]!r} or space={owners[1]!r}."
+                )
+            return owners[0]
+        self._projector(space)
+        if space not in owners:
+            raise ConfigError(f"space {space!r} does not embed {modality}; {owners[0]!r} does.")
+        return space

@@ -1,0 +1,91 @@
+"""The small networks that carry each space into the common one."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cmcr.errors import ConfigError, DimensionError
+
+BatchNormMode = Literal["together", "apart"]
+
+
+@dataclass(frozen=True)
+class ProjectorShape:
+    """The layers of a projector: each is a linear layer and batch normalisation, all but the last end in a ReLU.
+
+    The two shapes of the published weights are `CLAP_CLIP_SHAPE` and `ULIP_CLIP_SHAPE`.
+
+    Attributes:
+        width: width K of the common space, at least 1.
+        hidden: widths of the layers before the last, in order; empty for a single layer.
+        final_relu: end the last layer in a ReLU too.
+    """
+
+    width: int
+    hidden: tuple[int, ...] = ()
+    final_relu: bool = False
+
+    def __post_init__(self) -> None:
+        if any(not isinstance(w, int) or w < 1 for w in (self.width, *self.hidden)):
+            raise ConfigError(
+                f"projector widths must be whole numbers of at least 1, got {self.hidden} and {self.width}."
+            )
+
+
+CLAP_CLIP_SHAPE = ProjectorShape(width=512, hidden=(1024,))
+"""Linear(512, 1024) BN ReLU Linear(1024, 512) BN: the published CLAP-CLIP projectors."""
+
+ULIP_CLIP_SHAPE = ProjectorShape(width=512, final_relu=True)
+"""Linear(512, 512) BN ReLU: the published ULIP-CLIP projectors."""
+
+
+class Projector(nn.Module):
+    """Carry the embeddings of one space into the common space; both modalities of the space share it.
+
+    Args:
+        width_in: width D of the space.
+        shape: the layers.
+    """
+
+    def __init__(self, width_in: int, shape: ProjectorShape) -> None:
+        super().__init__()
+        self.width_in = width_in
+        self.shape = shape
+        widths = (width_in, *shape.hidden, shape.width)
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(b) for b in widths[1:])
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Project: `(B, D)` -> `(B, K)` unit rows (a row that a final ReLU leaves empty stays zero)."""
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.width_in:
+            raise DimensionError(f"expected shape (B, {self.width_in}), got {tuple(embeddings.shape)}.")
+        hidden = embeddings
+        last = len(self.linears) - 1
+        for depth, (linear, norm) in enumerate(zip(self.linears, self.norms, strict=True)):
+            hidden = norm(linear(hidden))
+            if depth < last or self.shape.final_relu:
+                hidden = F.relu(hidden)
+        return F.normalize(hidden, dim=1)
+
+    def project_both(self, overlap: Tensor, consistent: Tensor, batch_norm: BatchNormMode) -> tuple[Tensor, Tensor]:
+        """Project the two modalities of one training batch.
+
+        Args:
+            overlap: `(B, D)` rows of the overlap.
+            consistent: `(B, D)` rows of the outer modality.
+            batch_norm: `"together"` normalises both by common statistics, as inference does; `"apart"` makes two
+                calls, each with the statistics of its own modality. The paper does not say which it means.
+
+        Returns:
+            Two tensors `(B, K)` of unit rows.
+        """
+        if batch_norm == "apart":
+            return self(overlap), self(consistent)
+        both = self(torch.cat([overlap, consistent]))
+        return both[: len(overlap)], both[len(overlap) :]

@@ -1,0 +1,155 @@
+"""The settings of a connection: one frozen record, and the methods that name a set of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from cmcr.connection.losses import IntraDistance
+from cmcr.connection.projectors import BatchNormMode, ProjectorShape
+from cmcr.errors import ConfigError, unknown_name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How two spaces are connected. Defaults are the published ones where the paper states them.
+
+    Attributes:
+        consistency_temperature: tau_1 of the semantic consistency (paper: 0.01).
+        normalize_consistency: make the softmax mean a unit row before the noise (paper: silent).
+        semantic_consistency: False lets the overlap's own embeddings stand in for their counterparts, so that no memory
+            is used: the paper's ablation.
+        noise_variance: s^2 of the semantic completion at width 512 (paper: 0.004); 0 switches it off.
+        rescale_noise: keep the angle of the noise at other widths (see `semantic_completion`).
+        ttc_temperature: tau_2 of L_ttc (paper: 0.01).
+        avc_temperature: tau_3 of L_avc (paper: 0.01).
+        ttc_weight: weight of L_ttc (paper: 1).
+        avc_weight: weight of L_avc (paper: 1).
+        intra_weight: lambda of L_intra (paper: 0.1).
+        intra_distance: "euclidean" or "squared" (sources disagree).
+        batch_norm: whether the two modalities of a space pass through batch normalisation "together" or "apart" in
+            training (paper: silent).
+        width: width of the common space; None is the larger width of the two spaces.
+        hidden: widths of the projector's inner layers; None is one layer of twice `width` (the published CLAP-CLIP
+            shape); empty is a single layer.
+        final_relu: end the projector in a ReLU, as the published ULIP-CLIP projectors do.
+        epochs: passes over the overlap (paper: 36).
+        batch_size: overlap items per step (paper: 10,240); an overlap of fewer than 16 batches is cut into 16 a pass,
+            so that a small one still gets enough steps. None of the items is repeated within a pass.
+        learning_rate: of AdamW, decayed to zero along a cosine (paper: 1e-3).
+        weight_decay: of AdamW (paper: silent; PyTorch's default, 0.01).
+    """
+
+    consistency_temperature: float = 0.01
+    normalize_consistency: bool = True
+    semantic_consistency: bool = True
+    noise_variance: float = 0.004
+    rescale_noise: bool = True
+    ttc_temperature: float = 0.01
+    avc_temperature: float = 0.01
+    ttc_weight: float = 1.0
+    avc_weight: float = 1.0
+    intra_weight: float = 0.1
+    intra_distance: IntraDistance = "euclidean"
+    batch_norm: BatchNormMode = "together"
+    width: int | None = None
+    hidden: tuple[int, ...] | None = None
+    final_relu: bool = False
+    epochs: int = 36
+    batch_size: int = 10_240
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        problems = [
+            *self._not_above_zero("consistency_temperature", "ttc_temperature", "avc_temperature", "learning_rate"),
+            *self._below_zero("noise_variance", "ttc_weight", "avc_weight", "intra_weight", "weight_decay"),
+            *self._not_counts("epochs", "batch_size"),
+            *self._not_flags("normalize_consistency", "semantic_consistency", "rescale_noise", "final_relu"),
+            *self._not_one_of("intra_distance", get_args(IntraDistance)),
+            *self._not_one_of("batch_norm", get_args(BatchNormMode)),
+        ]
+        if not problems and self.batch_size < 2:
+            problems.append(f"batch_size: expected at least 2, got {self.batch_size}")
+        if not problems and self.ttc_weight + self.avc_weight == 0:
+            problems.append("ttc_weight and avc_weight: one of them must be above 0, or nothing is learned")
+        if problems:
+            raise ConfigError("settings: " + "; ".join(problems) + ".")
+        if self.hidden is not None:
+            object.__setattr__(self, "hidden", tuple(self.hidden))
+        self.projector_shape(1, 1)
+
+    def projector_shape(self, left_width: int, right_width: int) -> ProjectorShape:
+        """Choose the projectors' layers for two spaces of these widths."""
+        width = max(left_width, right_width) if self.width is None else self.width
+        hidden = (2 * width,) if self.hidden is None else self.hidden
+        return ProjectorShape(width=width, hidden=hidden, final_relu=self.final_relu)
+
+    def rows_per_step(self, overlap_rows: int) -> int:
+        """How many overlap items one training step takes: `batch_size`, or a sixteenth of a small overlap."""
+        return max(2, min(self.batch_size, overlap_rows // 16))
+
+    def _not_above_zero(self, *names: str) -> list[str]:
+        return [f"{n}: expected a number above 0, got {v!r}" for n, v in self._of(names) if not (_number(v) and v > 0)]
+
+    def _below_zero(self, *names: str) -> list[str]:
+        return [f"{n}: expected 0 or more, got {v!r}" for n, v in self._of(names) if not (_number(v) and v >= 0)]
+
+    def _not_counts(self, *names: str) -> list[str]:
+        return [
+            f"{n}: expected a whole number of at least 1, got {v!r}"
+            for n, v in self._of(names)
+            if not (isinstance(v, int) and not isinstance(v, bool) and v >= 1)
+        ]
+
+    def _not_flags(self, *names: str) -> list[str]:
+        return [f"{n}: expected true or false, got {v!r}" for n, v in self._of(names) if not isinstance(v, bool)]
+
+    def _not_one_of(self, name: str, known: tuple[str, ...]) -> list[str]:
+        value = getattr(self, name)
+        return [] if value in known else [f"{name}: expected one of {', '.join(known)}, got {value!r}"]
+
+    def _of(self, names: tuple[str, ...]) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in names]
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "c-mcr": {},
+    "c-mcr-published": {},
+}
+"""What each method changes in the defaults of `Settings`."""
+
+
+def settings_of(method: str, **changes: Any) -> Settings:
+    """Look up a method's settings and change some of them.
+
+    Args:
+        method: `"c-mcr"`, the best of what we measured where the paper is silent; `"c-mcr-published"`, the recipe as
+            far as it is known, with the unscaled noise and the projector of the published weights.
+        **changes: attributes of `Settings`.
+
+    Raises:
+        ConfigError: an unknown method or setting (all of them named, each with the nearest valid one), or a value out of
+            range.
+    """
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    known = [field.name for field in dataclasses.fields(Settings)]
+    wrong = [name for name in changes if name not in known]
+    if wrong:
+        raise ConfigError(
+            f"unknown settings: {', '.join(_with_nearest(n, known) for n in wrong)}. Known: {', '.join(known)}."
+        )
+    return Settings(**{**METHODS[method], **changes})
+
+
+def _with_nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,98 @@
+"""Sounds of numbers: three spoken digits in one voice, over background noise.
+
+The words were recorded once with espeak-ng in 80 voices (`recipes/mini/speak.py`) and lie beside this file as one Opus
+stream; espeak-ng is not needed here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from cmcr.data.numbers.splits import Split, digits_of
+
+SAMPLE_RATE_HZ = 8_000
+_SAMPLES = 2 * SAMPLE_RATE_HZ
+_LONGEST_GAP = 480  # samples of silence between two words, 60 ms
+_SNR_DB = (-10.0, 2.0)
+_NOISE_STRIP = 1 << 18  # samples of noise drawn once a batch; each sound takes a window of it
+
+
+@dataclass(frozen=True)
+class Voices:
+    """The recordings of one split.
+
+    Attributes:
+        words: `(m,)` float32, all recordings one after another.
+        bounds: `(voices, 10, 2)` first and past-the-last sample of each digit in `words`.
+    """
+
+    words: NDArray[np.float32]
+    bounds: NDArray[np.int64]
+
+
+@lru_cache(maxsize=2)
+def voices(split: Split) -> Voices:
+    """Decode the recordings of one split (0.1 s; kept for the life of the process)."""
+    folder = resources.files("cmcr.data.numbers")
+    words, _ = soundfile.read(io.BytesIO((folder / "spoken_digits.opus").read_bytes()), dtype="float32")
+    index = json.loads((folder / "spoken_digits.json").read_text(encoding="utf-8"))
+    bounds = [voice["digits"] for voice in index["voices"] if voice["split"] == split]
+    return Voices(words, np.array(bounds, dtype=np.int64))
+
+
+def speak_sounds(numbers: NDArray[np.int64], split: Split, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Speak each number once, digit by digit.
+
+    One random voice of the split per sound, up to 60 ms between the words, a random place in the two seconds, and
+    coloured noise between 2 dB below and 10 dB above the speech.
+
+    Args:
+        numbers: `(n,)` integers in 0..999.
+        split: whose voices to use.
+        rng: source of all randomness.
+
+    Returns:
+        `(n, 16000)` float32 in [-1, 1], 2 s of mono sound at 8 kHz.
+    """
+    store = voices(split)
+    speaker = rng.integers(0, len(store.bounds), size=len(numbers))
+    bounds = store.bounds[speaker[:, None], digits_of(numbers)]
+    gaps = rng.integers(0, _LONGEST_GAP, size=(len(numbers), 2))
+    place = rng.random(len(numbers))
+    sounds = np.zeros((len(numbers), _SAMPLES), dtype=np.float32)
+    for i in range(len(numbers)):
+        sounds[i] = _utterance(store.words, bounds[i], gaps[i], place[i])
+    return _with_noise(sounds, rng)
+
+
+def _utterance(
+    words: NDArray[np.float32], bounds: NDArray[np.int64], gaps: NDArray[np.int64], place: float
+) -> NDArray[np.float32]:
+    """Three words with their gaps, at a relative place (0..1) in an otherwise silent two seconds."""
+    silence = [np.zeros(gap, dtype=np.float32) for gap in gaps]
+    pieces = [words[start:stop] for start, stop in bounds]
+    spoken = np.concatenate([pieces[0], silence[0], pieces[1], silence[1], pieces[2]])[:_SAMPLES]
+    sound = np.zeros(_SAMPLES, dtype=np.float32)
+    first = int(place * (_SAMPLES - len(spoken)))
+    sound[first : first + len(spoken)] = spoken
+    return sound
+
+
+def _with_noise(sounds: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Add smoothed Gaussian noise at a random signal-to-noise ratio and bring the loudest sample to 0.9."""
+    strip = rng.standard_normal(size=_NOISE_STRIP, dtype=np.float32)
+    strip = strip[1:] + 0.8 * strip[:-1]
+    windows = np.lib.stride_tricks.sliding_window_view(strip, _SAMPLES)
+    noise = windows[rng.integers(0, len(windows), size=len(sounds))]
+    decibels = rng.uniform(*_SNR_DB, size=(len(sounds), 1))
+    level = np.sqrt((sounds**2).sum(axis=1, keepdims=True) / (noise**2).sum(axis=1, keepdims=True))
+    noisy = sounds + noise * (level * 10.0 ** (-decibels / 20.0)).astype(np.float32)
+    return np.asarray(0.9 * noisy / np.abs(noisy).max(axis=1, keepdims=True), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""The embedded demonstration: miniature spaces that never met, connected, measured and shown."""

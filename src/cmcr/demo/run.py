@@ -1,0 +1,184 @@
+"""The demonstration from the first item to the report, in the order of the paper."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cmcr._version import __version__
+from cmcr.connection.connect import connect
+from cmcr.connection.connection import Connection
+from cmcr.connection.settings import settings_of
+from cmcr.demo import methods
+from cmcr.demo.ablations import ABLATIONS
+from cmcr.demo.cases import CaseData, embed_cases
+from cmcr.demo.measure import chance_figures, figures_of, retention_of, tasks_of
+from cmcr.demo.report import render_report
+from cmcr.demo.world import World, draw_world
+from cmcr.files import write_text_whole
+
+Progress = Callable[[str, float], None]
+
+RESULTS, REPORT = "results.json", "report.html"
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What a demonstration shall do.
+
+    Attributes:
+        seed: of the items, the training and the examples shown.
+        method: how to connect (see `cmcr.connect`).
+        ablations: measure the paper's ablations too.
+        per_number: memory items per seen number and modality; 10 makes memories of 8000.
+    """
+
+    seed: int = 0
+    method: str = "c-mcr"
+    ablations: bool = False
+    per_number: int = 10
+
+
+def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, Any]:
+    """Connect the miniature spaces twice, measure everything, write `results.json`, `report.html` and the connections.
+
+    The same options give the same figures bit for bit on one machine; only "timing" differs.
+
+    Args:
+        out: folder for the results; made if need be, older results in it are replaced.
+        options: what to do.
+        progress: called with (stage, share done).
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        MissingDependencyError: scikit-learn, matplotlib or Jinja is not installed.
+        WriteError: the folder cannot be written; this is found out before the work starts.
+    """
+    settings = settings_of(options.method)
+    write_text_whole(out / RESULTS, json.dumps({"finished": False}) + "\n")
+    clock = _Clock()
+    with clock.stage("draw"):
+        progress("drawing items", 0.0)
+        world = draw_world(options.seed, options.per_number)
+        progress("drawing items", 1.0)
+    with clock.stage("embed"):
+        cases = embed_cases(world, lambda share: progress("embedding", share))
+    connections, measured = [], {}
+    for data in cases:
+        connection, figures = _one_case(data, options, clock, progress)
+        connection.save(out / "connections" / data.case.name)
+        connections.append(connection)
+        measured[data.case.name] = figures
+    results = _results(options, asdict(settings), world, measured)
+    with clock.stage("report"):
+        progress("writing the report", 0.0)
+        results["timing"] = clock.seconds
+        page = render_report(results, world, cases, connections, options.seed)
+        write_text_whole(out / REPORT, page)
+    results["timing"] = {**clock.seconds, "total": round(sum(clock.seconds.values()), 2)}
+    write_text_whole(out / RESULTS, json.dumps(results, indent=2) + "\n")
+    progress("writing the report", 1.0)
+    return results
+
+
+def _one_case(
+    data: CaseData, options: DemoOptions, clock: _Clock, progress: Progress
+) -> tuple[Connection, dict[str, Any]]:
+    """Connect one pair of spaces and measure it beside everything it must be compared with."""
+    name = data.case.name
+    left, right = (side.memories for side in data.sides)
+    with clock.stage(f"connect {name}"):
+        connection = connect(
+            left,
+            right,
+            overlap=data.case.overlap,
+            method=options.method,
+            seed=options.seed,
+            device="cpu",  # the same figures on every kind of machine matter more here than speed
+            progress=lambda stage, share: progress(f"connecting {name}", share if stage == "training" else 0.0),
+        )
+    with clock.stage(f"measure {name}"):
+        progress(f"measuring {name}", 0.0)
+        oracle = methods.paired_oracle(
+            data, connection.settings, options.seed, lambda share: progress(f"measuring {name}", share)
+        )
+        figures = {
+            "chance": chance_figures(data),
+            "centred_ridge": figures_of(data, methods.centred(data, "ridge")),
+            "centred_procrustes": figures_of(data, methods.centred(data, "procrustes")),
+            "overlap_posterior": figures_of(data, methods.posterior(data)),
+            options.method: figures_of(data, methods.connected(data, connection)),
+            "paired_oracle": figures_of(data, oracle),
+        }
+        retention = retention_of(data, connection)
+    measured: dict[str, Any] = {
+        "spaces": list(data.case.spaces),
+        "overlap": data.case.overlap,
+        "outer": list(data.case.outer),
+        "tasks": list(tasks_of(data)),
+        "methods": figures,
+        "retention": retention,
+    }
+    if options.ablations:
+        with clock.stage(f"ablate {name}"):
+            measured["ablations"] = _ablations(data, options, progress)
+    return connection, measured
+
+
+def _ablations(data: CaseData, options: DemoOptions, progress: Progress) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    stage = f"ablating {data.case.name}"
+    for done, (label, change) in enumerate(ABLATIONS.items()):
+        progress(stage, done / len(ABLATIONS))
+        left, right = (side.memories for side in data.sides)
+        connection = connect(
+            left, right, overlap=data.case.overlap, method=options.method, seed=options.seed, device="cpu", **change
+        )
+        figures[label] = figures_of(data, methods.connected(data, connection))
+    progress(stage, 1.0)
+    return figures
+
+
+def _results(options: DemoOptions, settings: dict[str, Any], world: World, measured: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "finished": True,
+        "format": "cmcr demo results",
+        "version": 1,
+        "seed": options.seed,
+        "method": options.method,
+        "settings": settings,
+        "memory_items": {modality: len(items.numbers) for modality, items in world.memory.items()},
+        "test_items": 1000,
+        "unseen_test_items": 200,
+        "software": {
+            "cmcr": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "scikit-learn": metadata.version("scikit-learn"),
+        },
+        "connections": measured,
+    }
+
+
+class _Clock:
+    """Seconds spent in each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)

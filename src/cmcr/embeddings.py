@@ -1,0 +1,147 @@
+"""What an array of embeddings must be, and how it goes in as numpy or torch and comes out as the same kind.
+
+Letters used for shapes everywhere in cmcr: `B` batch, `N` memory rows, `D` width, `Q` queries, `C` corpus, `K` top-k.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cmcr.errors import DeviceError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError, ZeroRowError
+
+Array = NDArray[np.floating] | Tensor
+"""Rows of embeddings `(n, D)`: a numpy array or a torch tensor, floating point."""
+
+ArrayT = TypeVar("ArrayT", NDArray[np.floating], Tensor)
+
+_CHECKED_ROWS = 65_536  # rows looked at together, so that a check never doubles the memory of a large array
+
+
+def rows_of(array: Array, name: str, *, at_least: int = 1) -> Tensor:
+    """View an array of embeddings as a tensor, after checking its kind and shape (values: see `check_finite`).
+
+    Args:
+        array: `(n, D)` floating point, numpy or torch.
+        name: what to call it in a message, such as "text of space 'clip'".
+        at_least: the fewest rows that make sense.
+
+    Returns:
+        `(n, D)` tensor on the same memory where possible, its dtype unchanged.
+
+    Raises:
+        DtypeError: not a numpy array or torch tensor, or not floating point.
+        DimensionError: not two axes, or rows of no width.
+        TooFewRowsError: fewer than `at_least` rows.
+    """
+    if isinstance(array, np.ndarray):
+        if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+            raise DtypeError(f"{name}: expected float16, float32 or float64, got {array.dtype}. Convert it first.")
+        tensor = _tensor_on(array)
+    elif isinstance(array, Tensor):
+        if not array.dtype.is_floating_point:
+            raise DtypeError(f"{name}: expected a floating-point tensor, got {array.dtype}. Convert it first.")
+        tensor = array
+    else:
+        raise DtypeError(
+            f"{name}: expected a numpy array or a torch tensor of shape (n, D), got {type(array).__name__}."
+        )
+    if tensor.ndim != 2 or tensor.shape[1] == 0:
+        hint = " For a single embedding pass embedding[None]." if tensor.ndim == 1 else ""
+        raise DimensionError(f"{name}: expected shape (n, D), got {tuple(tensor.shape)}.{hint}")
+    if len(tensor) < at_least:
+        raise TooFewRowsError(f"{name}: expected at least {at_least} row(s), got {len(tensor)}.")
+    return tensor
+
+
+def check_finite(rows: Tensor, name: str) -> None:
+    """Make sure that no value is NaN or infinite.
+
+    Raises:
+        NonFiniteError: with the number of bad rows and the first of them.
+    """
+    for start in range(0, len(rows), _CHECKED_ROWS):
+        block = rows[start : start + _CHECKED_ROWS]
+        bad = ~torch.isfinite(block).all(dim=1)
+        if bad.any():
+            first, count = start + int(bad.nonzero()[0]), int(bad.sum())
+            raise NonFiniteError(
+                f"{name}: NaN or infinity in {count} of the rows {start}..{start + len(block) - 1}, the first is row "
+                f"{first}. Remove those rows (in the overlap: from both spaces) or embed them again."
+            )
+
+
+def unit_rows(array: Array, name: str, *, at_least: int = 1) -> Tensor:
+    """Check an array of embeddings and scale every row to length one.
+
+    Returns:
+        `(n, D)` tensor of unit rows, a copy; float64 stays float64, everything else becomes float32.
+
+    Raises:
+        DtypeError, DimensionError, TooFewRowsError: as `rows_of`.
+        NonFiniteError: NaN or infinity.
+        ZeroRowError: a row of zeros.
+    """
+    rows = rows_of(array, name, at_least=at_least)
+    check_finite(rows, name)
+    rows = rows.detach().to(working_dtype(rows))
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    zero = largest[:, 0] == 0
+    if zero.any():
+        raise ZeroRowError(
+            f"{name}: {int(zero.sum())} row(s) are all zeros and have no direction, the first is row "
+            f"{int(zero.nonzero()[0])}. Remove them or embed those items again."
+        )
+    # Divide by the largest value first: squares of very large or very small rows overflow or vanish.
+    scaled = rows / largest
+    return scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+
+
+def working_dtype(*tensors: Tensor) -> torch.dtype:
+    """Choose the precision to compute in: float64 if any input is float64, else float32."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def as_given(result: Tensor, given: ArrayT) -> ArrayT:
+    """Return a result in the caller's kind: numpy for numpy, a tensor for a tensor."""
+    if isinstance(given, np.ndarray):
+        return result.detach().cpu().numpy()
+    return result
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Resolve `"auto"` to the best device of this machine (CUDA, then Apple's MPS, then CPU); check any other.
+
+    Raises:
+        DeviceError: the name is not a device, or this machine has none of that kind.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.") from error
+    if (chosen.type == "cuda" and not torch.cuda.is_available()) or (
+        chosen.type == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise DeviceError(f"device {device!r} is not available on this machine. Use device='auto' or 'cpu'.")
+    return chosen
+
+
+def _tensor_on(array: NDArray[np.floating]) -> Tensor:
+    """Wrap a numpy array without a copy where torch can (it reads neither reversed axes nor foreign byte order)."""
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    with warnings.catch_warnings():
+        # Read-only arrays (memory maps) make torch warn that writing is undefined; cmcr never writes to inputs.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(array)

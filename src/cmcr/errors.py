@@ -1,0 +1,115 @@
+"""Everything that can go wrong because of what the user gave, as one tree.
+
+    CmcrError
+    ├── ConfigError            a setting or a name that does not exist or is out of range     (ValueError)
+    ├── EmbeddingsError        arrays that cannot be used                                     (ValueError)
+    │   ├── DimensionError     wrong number of axes, widths or row counts that do not match
+    │   ├── DtypeError         not floating point                                             (TypeError)
+    │   ├── NonFiniteError     NaN or infinity, with the first row that holds one
+    │   ├── ZeroRowError       a row of zeros, which has no direction
+    │   └── TooFewRowsError    empty, or fewer rows than the operation needs
+    ├── SampleError            one item (picture, sound, cloud, text) that cannot be decoded  (ValueError)
+    ├── ArtefactError          a folder on disk that is not what it should be
+    │   ├── ArtefactNotFoundError   nothing there                                             (FileNotFoundError)
+    │   ├── FormatError        half-written, another version, or not ours
+    │   ├── IntegrityError     a file's bytes are not those that were written
+    │   └── WriteError         could not be written; nothing half-written was left            (OSError)
+    ├── DeviceError            a device that this machine does not have                       (ValueError)
+    ├── TrainingError          training diverged                                              (RuntimeError)
+    └── MissingDependencyError an optional library, with the extra that brings it             (ImportError)
+
+Every message says what was expected, what came, where, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CmcrError(Exception):
+    """Anything a user can cause."""
+
+
+class ConfigError(CmcrError, ValueError):
+    """A setting or a name that does not exist or is out of range."""
+
+
+class EmbeddingsError(CmcrError, ValueError):
+    """Arrays of embeddings that cannot be used."""
+
+
+class DimensionError(EmbeddingsError):
+    """Wrong number of axes, or widths or row counts that do not match."""
+
+
+class DtypeError(EmbeddingsError, TypeError):
+    """Embeddings that are not floating point."""
+
+
+class NonFiniteError(EmbeddingsError):
+    """NaN or infinity among the embeddings."""
+
+
+class ZeroRowError(EmbeddingsError):
+    """A row of zeros: it has no direction, so it cannot be made a unit row."""
+
+
+class TooFewRowsError(EmbeddingsError):
+    """Empty embeddings, or fewer rows than the operation needs."""
+
+
+class SampleError(CmcrError, ValueError):
+    """One item that cannot be decoded."""
+
+
+class ArtefactError(CmcrError):
+    """A folder on disk that is not what it should be."""
+
+
+class ArtefactNotFoundError(ArtefactError, FileNotFoundError):
+    """There is nothing at this path."""
+
+
+class FormatError(ArtefactError):
+    """A folder that is half-written, of another version, or not ours."""
+
+
+class IntegrityError(ArtefactError):
+    """A file whose bytes are not those that were written."""
+
+
+class WriteError(ArtefactError, OSError):
+    """An artefact could not be written; nothing half-written was left behind."""
+
+
+class DeviceError(CmcrError, ValueError):
+    """A device that this machine does not have."""
+
+
+class TrainingError(CmcrError, RuntimeError):
+    """Training diverged: the loss is no longer a finite number."""
+
+
+class MissingDependencyError(CmcrError, ImportError):
+    """An optional library is not installed.
+
+    Args:
+        library: its name on the package index.
+        extra: the extra of cmcr that brings it.
+        purpose: what it is needed for, to complete "cmcr needs it for ...".
+    """
+
+    def __init__(self, library: str, *, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{library} is not installed; cmcr needs it for {purpose}. Install it with: pip install 'cmcr[{extra}]'"
+        )
+        self.extra = extra
+
+
+def unknown_name(kind: str, given: str, known: Iterable[str]) -> ConfigError:
+    """Build the error for a name that does not exist, naming the nearest one that does."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"unknown {kind} {given!r}.{hint} Known: {', '.join(names)}.")

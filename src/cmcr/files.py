@@ -1,0 +1,193 @@
+"""Folders that are whole or not there: written aside, flushed to the disk, renamed into place; hashed and checked."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cmcr.errors import ArtefactNotFoundError, FormatError, IntegrityError, WriteError
+
+MANIFEST = "config.json"
+_SEAL = "sha256_of_this_file"
+
+
+def write_artefact(folder: Path, manifest: dict[str, Any], write_files: Callable[[Path], None]) -> None:
+    """Write an artefact: its files, then the manifest with their hashes, then one rename into place.
+
+    The work is done in a hidden folder beside the target, which is removed if anything fails, Ctrl-C included. An older
+    artefact of the same kind at the target is replaced; anything else there is left alone and refused.
+
+    Args:
+        folder: where the artefact shall be; its parent is made if need be.
+        manifest: what the manifest says; must hold "format".
+        write_files: writes all other files into the folder it is given.
+
+    Raises:
+        WriteError: no permission, disk full, or something else in the way at the target.
+    """
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 - must not follow a link at the target, as resolve() does
+    try:
+        _refuse_to_replace(folder, manifest["format"])
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    try:
+        write_files(aside)
+        hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.suffix != ".md"}
+        sealed = _sealed({**manifest, "sha256": hashes})
+        (aside / MANIFEST).write_text(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for path in aside.iterdir():
+            path.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
+            _flush(path)
+        aside.chmod(0o777 & ~_umask())
+        _move_into_place(aside, folder)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_manifest(folder: Path, expected_format: str, version: int) -> dict[str, Any]:
+    """Read and check the manifest of an artefact, and that every file it lists is there with the bytes it had.
+
+    Raises:
+        ArtefactNotFoundError: there is no such folder.
+        FormatError: no manifest (half-written), not JSON, another kind of artefact, or a newer version.
+        IntegrityError: a file is missing or its bytes have changed.
+    """
+    if not folder.exists():
+        raise ArtefactNotFoundError(
+            errno.ENOENT, f"there is no {expected_format} here (expected a folder with {MANIFEST})", str(folder)
+        )
+    manifest = _parsed(folder, expected_format)
+    if manifest.get("format") != expected_format:
+        raise FormatError(f"{folder}: expected a {expected_format}, got {manifest.get('format')!r}.")
+    if manifest.get("version") != version:
+        raise FormatError(
+            f"{folder}: written in version {manifest.get('version')!r} of the {expected_format} format; this cmcr reads "
+            f"version {version}. Install the cmcr that wrote it ({manifest.get('written_by')})."
+        )
+    if _sealed(manifest)[_SEAL] != manifest.get(_SEAL):
+        raise IntegrityError(f"{folder / MANIFEST}: its content is not what was written. Restore it from a copy.")
+    for name, expected in manifest["sha256"].items():
+        path = folder / name
+        if not path.is_file():
+            raise IntegrityError(f"{folder}: {name} is missing. Restore the folder from a copy.")
+        if (found := sha256_of(path)) != expected:
+            raise IntegrityError(
+                f"{path}: sha256 is {found[:12]}…, expected {expected[:12]}…: its bytes have changed since it was written. "
+                "Restore it from a copy."
+            )
+    return manifest
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is either whole or as it was before.
+
+    Raises:
+        WriteError: no permission, disk full.
+    """
+    part: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = Path(name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def _parsed(folder: Path, expected_format: str) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FormatError(
+            f"{folder}: has no {MANIFEST}, so it is not a {expected_format} or was never finished. Write it again."
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{path}: not valid JSON ({error}). Restore it from a copy.") from error
+    if not isinstance(manifest, dict):
+        raise FormatError(f"{path}: expected a JSON object, got {type(manifest).__name__}.")
+    return manifest
+
+
+def _sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Put the hash of all else in the manifest into it, so that a changed byte in the manifest itself shows."""
+    rest = {key: value for key, value in manifest.items() if key != _SEAL}
+    canonical = json.dumps(rest, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return {**rest, _SEAL: hashlib.sha256(canonical.encode()).hexdigest()}
+
+
+def _refuse_to_replace(folder: Path, kind: str) -> None:
+    """Allow a missing or empty folder, or an artefact of the same kind; refuse to delete anything else."""
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        same = folder.is_dir() and _parsed(folder, kind).get("format") == kind
+    except FormatError:
+        same = False
+    if not same:
+        raise FileExistsError(errno.EEXIST, f"something that is not a {kind} is there already; choose another path")
+
+
+def _move_into_place(aside: Path, folder: Path) -> None:
+    """Rename the finished folder to its name; an older artefact is moved away first and deleted last."""
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+        folder.replace(old / "artefact")
+        try:
+            aside.replace(folder)
+        except BaseException:
+            (old / "artefact").replace(folder)
+            raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+    else:
+        aside.replace(folder)
+    _flush(folder)
+    _flush(folder.parent)
+
+
+def _flush(path: Path) -> None:
+    """Ask the system to put a file or folder on the disk; folders cannot be opened for that on Windows."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _cannot_write(path: Path, error: OSError) -> WriteError:
+    reason = error.strerror or str(error)
+    return WriteError(error.errno or errno.EIO, f"could not write ({reason}); nothing was left behind", str(path))

@@ -1,0 +1,1 @@
+"""Stored embeddings: the memories from which a connection is learned."""

@@ -1,0 +1,77 @@
+"""The embeddings of one space in RAM, one array per modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from cmcr.embeddings import Array, unit_rows
+from cmcr.errors import ConfigError, DimensionError, unknown_name
+
+MODALITIES = ("image", "text", "audio", "point_cloud")
+
+
+class NamedEncoder(Protocol):
+    """A space with its encoders, as `cmcr.space` gives it."""
+
+    name: str
+    fingerprint: str
+
+    def encode(self, inputs: Any, modality: str, *, batch_size: int, show_progress_bar: bool | None) -> Any:
+        """Embed items."""
+        ...
+
+
+class Memories:
+    """What one space has embedded: an array per modality, all of one width.
+
+        clip = cmcr.Memories("clip", text=captions_in_clip, image=pictures_in_clip)
+
+    Rows are scaled to unit length. Nothing is assumed of the order of the rows within a memory; only the modality
+    through which two spaces get connected must hold the same items in the same order in both.
+
+    Args:
+        space: the space's name, or a space from `cmcr.space`, whose encoders then stay attached.
+        **arrays: `image`, `text`, `audio` or `point_cloud`: `(n, D)` floating point, numpy or torch.
+
+    Raises:
+        ConfigError: no array, an unknown modality (the nearest is named), or an empty name.
+        DimensionError: not two axes, or widths that differ between modalities.
+        DtypeError, NonFiniteError, ZeroRowError, TooFewRowsError: unusable embeddings.
+    """
+
+    def __init__(self, space: str | NamedEncoder, /, **arrays: Array) -> None:
+        named = isinstance(space, str)
+        self.space: str = space if isinstance(space, str) else space.name
+        self.encoder: NamedEncoder | None = None if named else space  # type: ignore[assignment]
+        self.fingerprint: str | None = None if self.encoder is None else self.encoder.fingerprint
+        if not isinstance(self.space, str) or not self.space.strip():
+            raise ConfigError(f"a space needs a name, got {self.space!r}.")
+        if not arrays:
+            raise ConfigError(
+                f"space {self.space!r}: expected at least one array, by modality: {', '.join(MODALITIES)}."
+            )
+        rows: dict[str, Tensor] = {}
+        for modality, array in arrays.items():
+            if modality not in MODALITIES:
+                raise unknown_name("modality", modality, MODALITIES)
+            rows[modality] = unit_rows(array, f"{modality} of space {self.space!r}")
+        widths = {modality: tensor.shape[1] for modality, tensor in rows.items()}
+        if len(set(widths.values())) > 1:
+            raise DimensionError(
+                f"space {self.space!r}: all modalities of one space have one width, got "
+                + ", ".join(f"{modality} {width}" for modality, width in widths.items())
+                + ". Do they come from the same model, after its projection?"
+            )
+        self.rows: Mapping[str, Tensor] = rows
+
+    @property
+    def width(self) -> int:
+        """Width D of the space."""
+        return int(next(iter(self.rows.values())).shape[1])
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{modality}: {len(rows)} x {self.width}" for modality, rows in self.rows.items())
+        return f"Memories({self.space!r}, {sizes})"

@@ -1,0 +1,1 @@
+"""Frozen encoders behind one small protocol, and a registry of their names."""

@@ -1,0 +1,55 @@
+"""What every space offers, whichever model stands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Space(Protocol):
+    """A contrastive embedding space with its frozen encoders.
+
+    Attributes:
+        name: such as "mini-clip".
+        widths: width D of the embeddings by modality; its keys are the modalities.
+        fingerprint: changes whenever the weights or the preprocessing do.
+    """
+
+    name: str
+    widths: Mapping[str, int]
+    fingerprint: str
+
+    def encode(
+        self,
+        inputs: Sequence[Any],
+        modality: str,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | None = None,
+        normalize_embeddings: bool = True,
+    ) -> Any:
+        """Embed items of one modality.
+
+        The same item gives the same row whatever the batch size, the order or the neighbours (to 1e-5 in float32).
+
+        Args:
+            inputs: `n` items; a single path, string, PIL image or mapping counts as one item.
+            modality: one of `widths`.
+            batch_size: items per forward pass, at least 1.
+            show_progress_bar: None shows one in an interactive terminal if there is much to do.
+            convert_to_numpy: return a numpy array.
+            convert_to_tensor: return a torch tensor instead.
+            device: where to compute; None leaves the encoder where it is.
+            normalize_embeddings: scale rows to unit length.
+
+        Returns:
+            `(n, D)` float32, or `(D,)` for a single item.
+
+        Raises:
+            ConfigError: an unknown modality (the nearest is named) or a wrong batch size.
+            SampleError: an item that cannot be decoded, with its position.
+        """
+        ...

@@ -1,0 +1,65 @@
+"""The projectors (method.md section 3), written from the equations in plain numpy float64.
+
+A layer is a dict of `weight (out, in)`, `bias`, and for its BatchNorm `gain`, `shift`, `mean`, `variance`, and `relu`.
+"""
+
+import numpy as np
+
+from reference.enhancement import normalize
+
+EPSILON = 1e-5  # BatchNorm of torch
+MOMENTUM = 0.1  # BatchNorm of torch
+
+
+def linear(x, layer):
+    """y = x W^T + b."""
+    return np.asarray(x, dtype=np.float64) @ np.asarray(layer["weight"], np.float64).T + layer["bias"]
+
+
+def batch_norm(x, layer, mean, variance):
+    """y = gain (x - mean) / sqrt(variance + epsilon) + shift."""
+    return (x - mean) / np.sqrt(variance + EPSILON) * layer["gain"] + layer["shift"]
+
+
+def relu(x):
+    """y = max(x, 0)."""
+    return np.maximum(x, 0.0)
+
+
+def project_eval(x, layers):
+    """z = f(x) with the stored statistics, not normalised: inference of method.md section 2, before the unit row."""
+    for layer in layers:
+        x = batch_norm(linear(x, layer), layer, layer["mean"], layer["variance"])
+        x = relu(x) if layer["relu"] else x
+    return x
+
+
+def project_train(x, layers):
+    """z = f(x) with the statistics of the batch (biased variance); returns z and the updated layers."""
+    updated = []
+    for layer in layers:
+        x = linear(x, layer)
+        mean, variance, count = x.mean(axis=0), x.var(axis=0), len(x)
+        moved = dict(layer)
+        moved["mean"] = (1 - MOMENTUM) * layer["mean"] + MOMENTUM * mean
+        moved["variance"] = (1 - MOMENTUM) * layer["variance"] + MOMENTUM * variance * count / (count - 1)
+        updated.append(moved)
+        x = batch_norm(x, layer, mean, variance)
+        x = relu(x) if layer["relu"] else x
+    return x, updated
+
+
+def project_both(overlap, consistent, layers, how):
+    """f of both modalities of one space, "together" (one batch of 2B) or "apart" (two batches), then unit rows."""
+    if how == "together":
+        both, layers = project_train(np.concatenate([overlap, consistent]), layers)
+        first, second = both[: len(overlap)], both[len(overlap) :]
+    else:
+        first, layers = project_train(overlap, layers)
+        second, layers = project_train(consistent, layers)
+    return normalize(first), normalize(second), layers
+
+
+def project(x, layers):
+    """Encoder -> its projector -> unit row (inference of method.md section 2)."""
+    return normalize(project_eval(normalize(x), layers))
