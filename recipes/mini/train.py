@@ -35,7 +35,7 @@ from cmcr.spaces.mini.space import MINI_WIDTHS, mini_towers
 
 BATCH = 400
 LEARNING_RATE = 2e-3
-STEPS = {"mini-clip": 2000, "mini-clap": 1000, "mini-ulip": 3000}
+STEPS = {"mini-clip": 2000, "mini-clap": 1000, "mini-ulip": 4000}
 
 Draw = Callable[[NDArray[np.int64], Split, np.random.Generator], Tensor]
 

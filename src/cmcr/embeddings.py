@@ -5,6 +5,8 @@ Letters used for shapes everywhere in cmcr: `B` batch, `N` memory rows, `D` widt
 
 from __future__ import annotations
 
+import math
+import numbers
 import warnings
 from typing import TypeVar
 
@@ -20,6 +22,7 @@ Array = NDArray[np.floating] | Tensor
 
 ArrayT = TypeVar("ArrayT", NDArray[np.floating], Tensor)
 
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CHECKED_ROWS = 65_536  # rows looked at together, so that a check never doubles the memory of a large array
 
 
@@ -44,8 +47,11 @@ def rows_of(array: Array, name: str, *, at_least: int = 1) -> Tensor:
             raise DtypeError(f"{name}: expected float16, float32 or float64, got {array.dtype}. Convert it first.")
         tensor = _tensor_on(array)
     elif isinstance(array, Tensor):
-        if not array.dtype.is_floating_point:
-            raise DtypeError(f"{name}: expected a floating-point tensor, got {array.dtype}. Convert it first.")
+        if array.dtype not in _DTYPES or array.layout != torch.strided:
+            raise DtypeError(
+                f"{name}: expected a dense tensor of float16, bfloat16, float32 or float64, got {array.dtype}, "
+                f"{array.layout}. Convert it first."
+            )
         tensor = array
     else:
         raise DtypeError(
@@ -107,6 +113,11 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
+def is_number(value: object) -> bool:
+    """Tell whether a setting is a finite real number (numpy's included; true and false are none)."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def as_given(result: Tensor, given: ArrayT) -> ArrayT:
     """Return a result in the caller's kind: numpy for numpy, a tensor for a tensor."""
     if isinstance(given, np.ndarray):
@@ -126,21 +137,29 @@ def choose_device(device: str | torch.device) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.") from error
-    if (chosen.type == "cuda" and not torch.cuda.is_available()) or (
-        chosen.type == "mps" and not torch.backends.mps.is_available()
-    ):
-        raise DeviceError(f"device {device!r} is not available on this machine. Use device='auto' or 'cpu'.")
+    except (RuntimeError, TypeError) as error:
+        raise _no_device(device) from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA device(s). Use 'auto'."
+        )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"device {device!r} is not available on this machine. Use 'auto' or 'cpu'.")
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise _no_device(device)
     return chosen
 
 
+def _no_device(device: object) -> DeviceError:
+    return DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+
+
 def _tensor_on(array: NDArray[np.floating]) -> Tensor:
-    """Wrap a numpy array without a copy where torch can (it reads neither reversed axes nor foreign byte order)."""
+    """Wrap a numpy array without a copy where torch can (it reads no reversed axes, odd strides or foreign byte order)."""
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = array.copy()  # not ascontiguousarray: it leaves the stride of an axis of length one as it was
     with warnings.catch_warnings():
         # Read-only arrays (memory maps) make torch warn that writing is undefined; cmcr never writes to inputs.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)

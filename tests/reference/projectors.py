@@ -49,6 +49,11 @@ def project_train(x, layers):
     return x, updated
 
 
+def unit_or_zero(x):
+    """x / ||x||_2 of every row; a row that a final ReLU has emptied stays zero."""
+    return np.divide(x, np.linalg.norm(x, axis=1, keepdims=True), out=np.zeros_like(x), where=x.any(axis=1)[:, None])
+
+
 def project_both(overlap, consistent, layers, how):
     """f of both modalities of one space, "together" (one batch of 2B) or "apart" (two batches), then unit rows."""
     if how == "together":
@@ -57,9 +62,34 @@ def project_both(overlap, consistent, layers, how):
     else:
         first, layers = project_train(overlap, layers)
         second, layers = project_train(consistent, layers)
-    return normalize(first), normalize(second), layers
+    return unit_or_zero(first), unit_or_zero(second), layers
 
 
 def project(x, layers):
     """Encoder -> its projector -> unit row (inference of method.md section 2)."""
-    return normalize(project_eval(normalize(x), layers))
+    return unit_or_zero(project_eval(normalize(x), layers))
+
+
+def layers_from(state, *, final_relu):
+    """The layers "Linear BN ReLU ... Linear BN" from arrays named linears.N.weight, norms.N.running_mean and so on."""
+    depth = 1 + max(int(name.split(".")[1]) for name in state)
+    names = {"weight": "linears.{}.weight", "bias": "linears.{}.bias", "gain": "norms.{}.weight"}
+    names |= {"shift": "norms.{}.bias", "mean": "norms.{}.running_mean", "variance": "norms.{}.running_var"}
+    layers = [
+        {part: np.asarray(state[name.format(number)], dtype=np.float64) for part, name in names.items()}
+        for number in range(depth)
+    ]
+    for number, layer in enumerate(layers):
+        layer["relu"] = number < depth - 1 or final_relu
+    return layers
+
+
+def published_names(state, head):
+    """The key names of the published files (method.md section 3), renamed to those of `layers_from`, for one head."""
+    renamed = {}
+    for name, value in state.items():
+        owner, net, part, leaf = name.split(".")
+        if owner == head:
+            number = {"net": 0, "net1": 0, "net2": 1}[net]
+            renamed[f"{'linears' if part == '0' else 'norms'}.{number}.{leaf}"] = value
+    return renamed

@@ -20,6 +20,7 @@ app = cyclopts.App(
     name="cmcr",
     help="Connect frozen contrastive encoders without paired data.\n\nStart with: cmcr demo",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # main() says it in words
 )
 for _verb in (demo, info, verify):
     app.command(_verb)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
 from cmcr.connection.enhancement import semantic_consistency
-from cmcr.connection.settings import Settings, settings_of
+from cmcr.connection.settings import Settings, check_seed, settings_of
 from cmcr.connection.training import Side, train
 from cmcr.embeddings import choose_device
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
@@ -78,8 +78,7 @@ def connect(
         TrainingError: the loss diverged.
     """
     chosen = settings_of(method, **settings)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"seed: expected a whole number, 0 or more, got {seed!r}.")
+    seed = check_seed(seed)
     shared = _overlap_of(left, right, overlap)
     where = choose_device(device)
     outer = _outer_of(left, shared), _outer_of(right, shared)

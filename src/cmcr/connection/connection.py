@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cmcr.connection import artefact
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import Settings
-from cmcr.embeddings import Array, ArrayT, as_given, choose_device, unit_rows, working_dtype
+from cmcr.embeddings import Array, ArrayT, as_given, check_finite, choose_device, rows_of, unit_rows, working_dtype
 from cmcr.errors import ConfigError, DimensionError, unknown_name
 
 _ROWS_AT_ONCE = 16_384
@@ -93,7 +94,7 @@ class Connection:
             device: where to compute if `embeddings` is a numpy array; tensors are projected where they are.
 
         Returns:
-            `(n, K)` unit rows, numpy for numpy (float32; float64 stays float64).
+            `(n, K)` unit rows, numpy for numpy (float32; float64 stays float64). With `final_relu` a row may be zero.
 
         Raises:
             ConfigError: an unknown space.
@@ -122,17 +123,20 @@ class Connection:
             corpus: `(C, K)` projected rows.
 
         Returns:
-            `(Q, C)` cosines in [-1, 1], in the kind of `queries`.
+            `(Q, C)` cosines in [-1, 1], in the kind of `queries`; 0 for a row of zeros.
 
         Raises:
             DimensionError: widths that differ.
-            DtypeError, NonFiniteError, ZeroRowError, TooFewRowsError: unusable rows.
+            DtypeError, NonFiniteError, TooFewRowsError: unusable rows.
         """
-        q, c = unit_rows(queries, "queries"), unit_rows(corpus, "corpus")
+        q, c = rows_of(queries, "queries"), rows_of(corpus, "corpus")
+        check_finite(q, "queries")
+        check_finite(c, "corpus")
         if q.shape[1] != c.shape[1]:
             raise DimensionError(f"queries are {q.shape[1]} wide and the corpus {c.shape[1]}: project both first.")
         dtype = working_dtype(q, c)
-        return as_given((q.to(dtype) @ c.to(device=q.device, dtype=dtype).T).clamp_(-1.0, 1.0), queries)
+        q, c = F.normalize(q.detach().to(dtype), dim=1), F.normalize(c.detach().to(device=q.device, dtype=dtype), dim=1)
+        return as_given((q @ c.T).clamp_(-1.0, 1.0), queries)
 
     def encode(
         self,

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cmcr.embeddings import ArrayT, as_given, check_finite, rows_of, working_dtype
-from cmcr.errors import ConfigError, DimensionError
+from cmcr.embeddings import ArrayT, as_given, check_finite, is_number, rows_of, working_dtype
+from cmcr.errors import ConfigError, DimensionError, NonFiniteError
 
 # Blocks of queries x memory whose logits (8 MB in float32) stay in the last-level cache of a common CPU.
 _QUERY_BLOCK = 1024
@@ -53,10 +53,11 @@ def semantic_consistency(
         DtypeError: an input is not floating point.
         DimensionError: an input has not two axes, or the widths differ.
         TooFewRowsError: an input is empty.
-        NonFiniteError: NaN or infinity in an input.
+        NonFiniteError: NaN or infinity in an input, or rows so long that their products overflow.
         ConfigError: a temperature that is not above 0.
     """
-    _check_above_zero("temperature", temperature)
+    if not (is_number(temperature) and temperature > 0):
+        raise ConfigError(f"temperature: expected a finite number above 0, got {temperature!r}.")
     asked, stored = rows_of(queries, "queries"), rows_of(memory, "memory")
     if asked.shape[1] != stored.shape[1]:
         raise DimensionError(
@@ -66,14 +67,16 @@ def semantic_consistency(
     check_finite(stored, "memory")
     dtype = working_dtype(asked, stored)
     result = torch.empty(asked.shape, dtype=dtype, device=asked.device)
+    # Logits in powers of two: exp2 is several times faster than exp. The bound keeps a tiny temperature from overflowing.
+    scale = min(math.log2(math.e) / temperature, torch.finfo(dtype).max ** 0.5)
     with torch.no_grad():
         for start in range(0, len(asked), _QUERY_BLOCK):
             block = slice(start, min(start + _QUERY_BLOCK, len(asked)))
-            # Logits in powers of two: exp2 is several times faster than exp.
-            scaled = asked[block].to(dtype) * (math.log2(math.e) / temperature)
-            result[block] = _softmax_mean(scaled, stored)
+            result[block] = _softmax_mean(asked[block].to(dtype) * scale, stored)
             if progress is not None:
                 progress(block.stop / len(asked))
+        if not torch.isfinite(result).all():
+            raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
         if normalize:
             result = torch.nn.functional.normalize(result, dim=1)
     return as_given(result, queries)
@@ -131,7 +134,7 @@ def semantic_completion(
         DtypeError, DimensionError, TooFewRowsError, NonFiniteError: as `semantic_consistency`.
         ConfigError: a variance below 0.
     """
-    if not (math.isfinite(noise_variance) and noise_variance >= 0):
+    if not (is_number(noise_variance) and noise_variance >= 0):
         raise ConfigError(f"noise_variance: expected a finite number, 0 or more, got {noise_variance!r}.")
     rows = rows_of(embeddings, "embeddings")
     check_finite(rows, "embeddings")
@@ -150,8 +153,3 @@ def complete(rows: Tensor, deviation: float, generator: torch.Generator | None) 
         return torch.nn.functional.normalize(rows, dim=1)
     noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)
     return torch.nn.functional.normalize(noise.mul_(deviation).add_(rows), dim=1)
-
-
-def _check_above_zero(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"{name}: expected a finite number above 0, got {value!r}.")

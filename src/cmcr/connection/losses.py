@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cmcr.embeddings import is_number
 from cmcr.errors import ConfigError, DimensionError
 
 IntraDistance = Literal["euclidean", "squared"]
@@ -36,8 +37,8 @@ def info_nce(left: Tensor, right: Tensor, temperature: float) -> Tensor:
         ConfigError: a temperature that is not above 0.
     """
     _check_pairs(left, right)
-    if not temperature > 0:
-        raise ConfigError(f"temperature: expected a number above 0, got {temperature!r}.")
+    if not (is_number(temperature) and temperature > 0):
+        raise ConfigError(f"temperature: expected a finite number above 0, got {temperature!r}.")
     logits = left @ right.T / temperature
     target = torch.arange(len(left), device=left.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

@@ -32,7 +32,7 @@ class ProjectorShape:
     final_relu: bool = False
 
     def __post_init__(self) -> None:
-        if any(not isinstance(w, int) or w < 1 for w in (self.width, *self.hidden)):
+        if any(isinstance(w, bool) or not isinstance(w, int) or w < 1 for w in (self.width, *self.hidden)):
             raise ConfigError(
                 f"projector widths must be whole numbers of at least 1, got {self.hidden} and {self.width}."
             )
@@ -58,7 +58,7 @@ class Projector(nn.Module):
         self.width_in = width_in
         self.shape = shape
         widths = (width_in, *shape.hidden, shape.width)
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.linears = nn.ModuleList(_linear(a, b) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm1d(b) for b in widths[1:])
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -89,3 +89,15 @@ class Projector(nn.Module):
             return self(overlap), self(consistent)
         both = self(torch.cat([overlap, consistent]))
         return both[: len(overlap)], both[len(overlap) :]
+
+
+def _linear(width_in: int, width_out: int) -> nn.Linear:
+    """Make a linear layer whose bias is fixed at zero.
+
+    Batch normalisation cancels the bias: its gradient is rounding noise, which Adam would blow up to full steps. It is
+    there because the published weights have it.
+    """
+    linear = nn.Linear(width_in, width_out)
+    nn.init.zeros_(linear.bias)
+    linear.bias.requires_grad_(False)
+    return linear

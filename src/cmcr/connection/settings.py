@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import operator
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from cmcr.connection.losses import IntraDistance
 from cmcr.connection.projectors import BatchNormMode, ProjectorShape
+from cmcr.embeddings import is_number
 from cmcr.errors import ConfigError, unknown_name
+
+PUBLISHED_BATCH = 10_240
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Settings:
             shape); empty is a single layer.
         final_relu: end the projector in a ReLU, as the published ULIP-CLIP projectors do.
         epochs: passes over the overlap (paper: 36).
-        batch_size: overlap items per step (paper: 10,240); an overlap of fewer than 16 batches is cut into 16 a pass,
-            so that a small one still gets enough steps. None of the items is repeated within a pass.
+        batch_size: overlap items per step. None is the paper's 10,240, or a sixteenth of an overlap that is smaller
+            than 16 such batches, so that it still gets enough steps.
         learning_rate: of AdamW, decayed to zero along a cosine (paper: 1e-3).
         weight_decay: of AdamW (paper: silent; PyTorch's default, 0.01).
     """
@@ -59,7 +62,7 @@ class Settings:
     hidden: tuple[int, ...] | None = None
     final_relu: bool = False
     epochs: int = 36
-    batch_size: int = 10_240
+    batch_size: int | None = None
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
 
@@ -67,20 +70,20 @@ class Settings:
         problems = [
             *self._not_above_zero("consistency_temperature", "ttc_temperature", "avc_temperature", "learning_rate"),
             *self._below_zero("noise_variance", "ttc_weight", "avc_weight", "intra_weight", "weight_decay"),
-            *self._not_counts("epochs", "batch_size"),
+            *self._not_counts("epochs", *(() if self.batch_size is None else ("batch_size",))),
+            *self._not_widths(),
             *self._not_flags("normalize_consistency", "semantic_consistency", "rescale_noise", "final_relu"),
             *self._not_one_of("intra_distance", get_args(IntraDistance)),
             *self._not_one_of("batch_norm", get_args(BatchNormMode)),
         ]
-        if not problems and self.batch_size < 2:
-            problems.append(f"batch_size: expected at least 2, got {self.batch_size}")
+        if self.batch_size == 1:
+            problems.append("batch_size: expected at least 2, got 1")
         if not problems and self.ttc_weight + self.avc_weight == 0:
             problems.append("ttc_weight and avc_weight: one of them must be above 0, or nothing is learned")
         if problems:
             raise ConfigError("settings: " + "; ".join(problems) + ".")
         if self.hidden is not None:
             object.__setattr__(self, "hidden", tuple(self.hidden))
-        self.projector_shape(1, 1)
 
     def projector_shape(self, left_width: int, right_width: int) -> ProjectorShape:
         """Choose the projectors' layers for two spaces of these widths."""
@@ -89,21 +92,30 @@ class Settings:
         return ProjectorShape(width=width, hidden=hidden, final_relu=self.final_relu)
 
     def rows_per_step(self, overlap_rows: int) -> int:
-        """How many overlap items one training step takes: `batch_size`, or a sixteenth of a small overlap."""
-        return max(2, min(self.batch_size, overlap_rows // 16))
+        """How many overlap items one training step takes; never more than there are."""
+        wanted = self.batch_size or max(2, min(PUBLISHED_BATCH, overlap_rows // 16))
+        return min(wanted, overlap_rows)
 
     def _not_above_zero(self, *names: str) -> list[str]:
-        return [f"{n}: expected a number above 0, got {v!r}" for n, v in self._of(names) if not (_number(v) and v > 0)]
+        return [
+            f"{n}: expected a number above 0, got {v!r}" for n, v in self._of(names) if not (is_number(v) and v > 0)
+        ]
 
     def _below_zero(self, *names: str) -> list[str]:
-        return [f"{n}: expected 0 or more, got {v!r}" for n, v in self._of(names) if not (_number(v) and v >= 0)]
+        return [f"{n}: expected 0 or more, got {v!r}" for n, v in self._of(names) if not (is_number(v) and v >= 0)]
 
     def _not_counts(self, *names: str) -> list[str]:
         return [
-            f"{n}: expected a whole number of at least 1, got {v!r}"
-            for n, v in self._of(names)
-            if not (isinstance(v, int) and not isinstance(v, bool) and v >= 1)
+            f"{n}: expected a whole number of at least 1, got {v!r}" for n, v in self._of(names) if not _is_count(v)
         ]
+
+    def _not_widths(self) -> list[str]:
+        problems = []
+        if self.width is not None and not _is_count(self.width):
+            problems.append(f"width: expected None or a whole number of at least 1, got {self.width!r}")
+        if self.hidden is not None and not (isinstance(self.hidden, tuple | list) and all(map(_is_count, self.hidden))):
+            problems.append(f"hidden: expected None or a tuple of whole numbers of at least 1, got {self.hidden!r}")
+        return problems
 
     def _not_flags(self, *names: str) -> list[str]:
         return [f"{n}: expected true or false, got {v!r}" for n, v in self._of(names) if not isinstance(v, bool)]
@@ -118,7 +130,7 @@ class Settings:
 
 METHODS: dict[str, dict[str, Any]] = {
     "c-mcr": {},
-    "c-mcr-published": {},
+    "c-mcr-published": {"rescale_noise": False, "width": 512, "hidden": (1024,)},
 }
 """What each method changes in the defaults of `Settings`."""
 
@@ -146,10 +158,25 @@ def settings_of(method: str, **changes: Any) -> Settings:
     return Settings(**{**METHODS[method], **changes})
 
 
+def check_seed(seed: object) -> int:
+    """Make sure that a seed is a whole number, 0 or more.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        whole = -1 if isinstance(seed, bool) else operator.index(seed)  # type: ignore[arg-type]
+    except TypeError:
+        whole = -1
+    if whole < 0:
+        raise ConfigError(f"seed: expected a whole number, 0 or more, got {seed!r}.")
+    return whole
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _with_nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

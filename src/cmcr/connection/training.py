@@ -88,7 +88,7 @@ def train(
     order = torch.Generator().manual_seed(seeds[1])
     noise = torch.Generator(device).manual_seed(seeds[2])
     optimizer = torch.optim.AdamW(
-        [*projectors[0].parameters(), *projectors[1].parameters()],
+        [p for projector in projectors for p in projector.parameters() if p.requires_grad],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
     )
@@ -99,7 +99,7 @@ def train(
     for step, chosen in enumerate(_batches(rows, batch, settings.epochs, order), start=1):
         terms = _loss(projectors, left, right, chosen.to(device), settings, noise)
         optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()  # type: ignore[no-untyped-call]
+        terms.total.backward()
         optimizer.step()
         schedule.step()
         history.append(torch.stack([term.detach() for term in terms]))
@@ -126,7 +126,8 @@ def _initial(
     widths = left.overlap.shape[1], right.overlap.shape[1]
     shape = settings.projector_shape(*widths)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed: it would reseed the GPUs too, for which nothing is restored here.
+        torch.default_generator.manual_seed(seed)
         projectors = Projector(widths[0], shape), Projector(widths[1], shape)
     return projectors[0].to(device).train(), projectors[1].to(device).train()
 
@@ -169,6 +170,6 @@ def _loss(
 def _check_loss(terms: Tensor, step: int, total: int) -> None:
     if not torch.isfinite(terms).all():
         raise TrainingError(
-            f"the loss is no longer a finite number at step {step} of {total}. Lower learning_rate or raise the "
+            f"the loss is no longer a finite number by step {step} of {total}. Lower learning_rate or raise the "
             "temperatures."
         )

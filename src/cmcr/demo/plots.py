@@ -105,12 +105,21 @@ def _smooth(values: Sequence[float], window: int = 9) -> NDArray[np.float64]:
     return np.convolve(padded, np.ones(window) / window, mode="valid")
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure_class() -> type[Figure]:
+    """Import matplotlib.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError("matplotlib", extra="demo", purpose="the plots of the report") from error
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return Figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    return figure_class()(figsize=(width, height), dpi=120, layout="constrained")
 
 
 def _png(figure: Figure) -> str:

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
@@ -20,6 +20,9 @@ from cmcr.demo.cases import CaseData
 from cmcr.demo.plots import gap_picture, loss_picture
 from cmcr.demo.world import World
 from cmcr.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _ENLARGED = 6  # pixels of the report per pixel of a picture
 
@@ -58,14 +61,7 @@ def render_report(
     Raises:
         MissingDependencyError: Jinja or matplotlib is not installed.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise MissingDependencyError("jinja2", extra="demo", purpose="the page of the report") from error
-    template = resources.files("cmcr.demo") / "report.html.j2"
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-        template.read_text(encoding="utf-8")
-    )
+    page = page_template()
     rng = np.random.default_rng([seed, 7])
     queries = np.concatenate([rng.choice(SEEN_NUMBERS, 4, replace=False), rng.choice(UNSEEN_NUMBERS, 2, replace=False)])
     return page.render(
@@ -83,6 +79,21 @@ def render_report(
         losses=loss_picture({data.case.name: c.history for data, c in zip(cases, connections, strict=True)}),
         settings=json.dumps(results["settings"], indent=2),
     )
+
+
+def page_template() -> Template:
+    """Read the page's template.
+
+    Raises:
+        MissingDependencyError: Jinja is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise MissingDependencyError("jinja2", extra="demo", purpose="the page of the report") from error
+    source = (resources.files("cmcr.demo") / "report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source)
 
 
 def _examples(data: CaseData, connection: Connection, world: World, queries: NDArray[np.int64]) -> list[dict[str, Any]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ import torch
 from cmcr._version import __version__
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
-from cmcr.connection.settings import settings_of
+from cmcr.connection.settings import check_seed, settings_of
+from cmcr.data.numbers.handwriting import handwriting
 from cmcr.demo import methods
 from cmcr.demo.ablations import ABLATIONS
 from cmcr.demo.cases import CaseData, embed_cases
 from cmcr.demo.measure import chance_figures, figures_of, retention_of, tasks_of
-from cmcr.demo.report import render_report
+from cmcr.demo.plots import figure_class
+from cmcr.demo.report import page_template, render_report
 from cmcr.demo.world import World, draw_world
 from cmcr.files import write_text_whole
 
@@ -40,12 +42,14 @@ class DemoOptions:
         method: how to connect (see `cmcr.connect`).
         ablations: measure the paper's ablations too.
         per_number: memory items per seen number and modality; 10 makes memories of 8000.
+        settings: changes to the method's settings.
     """
 
     seed: int = 0
     method: str = "c-mcr"
     ablations: bool = False
     per_number: int = 10
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, Any]:
@@ -65,7 +69,9 @@ def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, A
         MissingDependencyError: scikit-learn, matplotlib or Jinja is not installed.
         WriteError: the folder cannot be written; this is found out before the work starts.
     """
-    settings = settings_of(options.method)
+    settings = settings_of(options.method, **options.settings)
+    check_seed(options.seed)
+    _import_libraries()
     write_text_whole(out / RESULTS, json.dumps({"finished": False}) + "\n")
     clock = _Clock()
     with clock.stage("draw"):
@@ -92,6 +98,13 @@ def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, A
     return results
 
 
+def _import_libraries() -> None:
+    """Find out before the work what is not installed."""
+    handwriting("train")
+    page_template()
+    figure_class()
+
+
 def _one_case(
     data: CaseData, options: DemoOptions, clock: _Clock, progress: Progress
 ) -> tuple[Connection, dict[str, Any]]:
@@ -105,6 +118,7 @@ def _one_case(
             overlap=data.case.overlap,
             method=options.method,
             seed=options.seed,
+            **options.settings,
             device="cpu",  # the same figures on every kind of machine matter more here than speed
             progress=lambda stage, share: progress(f"connecting {name}", share if stage == "training" else 0.0),
         )
@@ -142,8 +156,9 @@ def _ablations(data: CaseData, options: DemoOptions, progress: Progress) -> dict
     for done, (label, change) in enumerate(ABLATIONS.items()):
         progress(stage, done / len(ABLATIONS))
         left, right = (side.memories for side in data.sides)
+        settings = {**options.settings, **change}
         connection = connect(
-            left, right, overlap=data.case.overlap, method=options.method, seed=options.seed, device="cpu", **change
+            left, right, overlap=data.case.overlap, method=options.method, seed=options.seed, device="cpu", **settings
         )
         figures[label] = figures_of(data, methods.connected(data, connection))
     progress(stage, 1.0)

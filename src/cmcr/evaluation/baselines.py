@@ -34,11 +34,11 @@ class CentredMap:
 
     def left(self, rows: Array, mean: Tensor) -> Tensor:
         """Prepare left embeddings `(n, D_left)` of a modality whose mean `(D_left,)` is given."""
-        return F.normalize(unit_rows(rows, "left rows") - mean, dim=1)
+        return F.normalize(unit_rows(rows, "left rows").float() - mean, dim=1)
 
     def right(self, rows: Array, mean: Tensor) -> Tensor:
         """Carry right embeddings `(n, D_right)` of a modality whose mean `(D_right,)` is given into the left space."""
-        return F.normalize((unit_rows(rows, "right rows") - mean) @ self.weight, dim=1)
+        return F.normalize((unit_rows(rows, "right rows").float() - mean) @ self.weight, dim=1)
 
 
 def centred_map(left: Array, right: Array, kind: Literal["ridge", "procrustes"]) -> CentredMap:

@@ -69,7 +69,7 @@ def hit_rate(ranks: NDArray[np.integer], k: int) -> float:
 
 
 def bootstrap_interval(
-    values: NDArray[np.floating], *, resamples: int = 2000, seed: int = 0, level: float = 0.95
+    values: NDArray[np.floating] | NDArray[np.bool_], *, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of independent values (Efron 1979).
 
@@ -85,11 +85,11 @@ def bootstrap_interval(
     Raises:
         TooFewRowsError: no values.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if len(values) == 0:
+    numbers = np.asarray(values, dtype=np.float64)
+    if len(numbers) == 0:
         raise TooFewRowsError("bootstrap_interval: expected at least one value, got none.")
     rng = np.random.default_rng(seed)
-    means = np.array([values[rng.integers(0, len(values), size=len(values))].mean() for _ in range(resamples)])
+    means = np.array([numbers[rng.integers(0, len(numbers), size=len(numbers))].mean() for _ in range(resamples)])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -43,12 +43,11 @@ class Memories:
     """
 
     def __init__(self, space: str | NamedEncoder, /, **arrays: Array) -> None:
-        named = isinstance(space, str)
-        self.space: str = space if isinstance(space, str) else space.name
-        self.encoder: NamedEncoder | None = None if named else space  # type: ignore[assignment]
-        self.fingerprint: str | None = None if self.encoder is None else self.encoder.fingerprint
+        self.space: str = space if isinstance(space, str) else getattr(space, "name", "")
+        self.encoder: NamedEncoder | None = None if isinstance(space, str) else space
+        self.fingerprint: str | None = getattr(space, "fingerprint", None)
         if not isinstance(self.space, str) or not self.space.strip():
-            raise ConfigError(f"a space needs a name, got {self.space!r}.")
+            raise ConfigError(f"expected a space's name or a space from cmcr.space, got {space!r}.")
         if not arrays:
             raise ConfigError(
                 f"space {self.space!r}: expected at least one array, by modality: {', '.join(MODALITIES)}."

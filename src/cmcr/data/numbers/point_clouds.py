@@ -17,8 +17,8 @@ def sample_point_clouds(numbers: NDArray[np.int64], split: Split, rng: np.random
     """Sample one point cloud of each number.
 
     The ink of every digit is the density from which its points are drawn (uniform within a pixel and over the depth);
-    each digit is shifted a little, the whole solid turned by up to 20 degrees about the vertical axis, every point
-    jittered, and points of clutter fill the box around it.
+    each digit is stretched and shifted a little, the whole solid turned by up to 20 degrees about the vertical axis,
+    every point jittered, and points of clutter fill the box around it.
 
     Args:
         numbers: `(n,)` integers in 0..999.
@@ -39,14 +39,15 @@ def sample_point_clouds(numbers: NDArray[np.int64], split: Split, rng: np.random
         pixel = (cumulative[samples[:, place]][:, None, :] < draw[:, :, None]).sum(axis=2).clip(max=63)
         within = rng.random((n, POINTS_PER_DIGIT, 3), dtype=np.float32)
         shift = rng.uniform(-1.0, 1.0, size=(n, 2)).astype(np.float32)
-        x = pixel % 8 + within[..., 0] + 10.0 * (place - 1) - 4.0 + shift[:, :1]
-        y = 4.0 - pixel // 8 - within[..., 1] + shift[:, 1:]
+        scale = rng.uniform(0.85, 1.15, size=(n, 2)).astype(np.float32)
+        x = (pixel % 8 + within[..., 0] - 4.0) * scale[:, :1] + shift[:, :1] + 10.0 * (place - 1)
+        y = (4.0 - pixel // 8 - within[..., 1]) * scale[:, 1:] + shift[:, 1:]
         parts.append(np.stack([x, y, (within[..., 2] - 0.5) * _DEPTH], axis=2))
     box = np.array([34.0, 12.0, 4.0], dtype=np.float32)
     parts.append((rng.random((n, _CLUTTER_POINTS, 3), dtype=np.float32) - 0.5) * box)
     points = np.concatenate(parts, axis=1).astype(np.float32)
-    points += rng.normal(0.0, 0.15, size=points.shape).astype(np.float32)
-    return _turn(points, rng.uniform(-np.pi / 9, np.pi / 9, size=n).astype(np.float32))
+    points += 0.15 * rng.standard_normal(points.shape, dtype=np.float32)
+    return _turn(points, np.asarray(rng.uniform(-np.pi / 9, np.pi / 9, size=n), dtype=np.float32))
 
 
 def _turn(points: NDArray[np.float32], angle: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,7 +22,8 @@ SAMPLE_RATE_HZ = 8_000
 _SAMPLES = 2 * SAMPLE_RATE_HZ
 _LONGEST_GAP = 480  # samples of silence between two words, 60 ms
 _SNR_DB = (-10.0, 2.0)
-_NOISE_STRIP = 1 << 18  # samples of noise drawn once a batch; each sound takes a window of it
+_MIXED_TOGETHER = 256  # sounds per piece of work, so that temporary arrays stay small
+_NOISE_STRIP = 1 << 18  # samples of noise drawn once a piece; each sound takes a window of it
 
 
 @dataclass(frozen=True)
@@ -69,30 +70,36 @@ def speak_sounds(numbers: NDArray[np.int64], split: Split, rng: np.random.Genera
     place = rng.random(len(numbers))
     sounds = np.zeros((len(numbers), _SAMPLES), dtype=np.float32)
     for i in range(len(numbers)):
-        sounds[i] = _utterance(store.words, bounds[i], gaps[i], place[i])
-    return _with_noise(sounds, rng)
+        _place_words(sounds[i], store.words, bounds[i], gaps[i], place[i])
+    for start in range(0, len(numbers), _MIXED_TOGETHER):
+        _add_noise(sounds[start : start + _MIXED_TOGETHER], rng)
+    return sounds
 
 
-def _utterance(
-    words: NDArray[np.float32], bounds: NDArray[np.int64], gaps: NDArray[np.int64], place: float
-) -> NDArray[np.float32]:
-    """Three words with their gaps, at a relative place (0..1) in an otherwise silent two seconds."""
-    silence = [np.zeros(gap, dtype=np.float32) for gap in gaps]
-    pieces = [words[start:stop] for start, stop in bounds]
-    spoken = np.concatenate([pieces[0], silence[0], pieces[1], silence[1], pieces[2]])[:_SAMPLES]
-    sound = np.zeros(_SAMPLES, dtype=np.float32)
-    first = int(place * (_SAMPLES - len(spoken)))
-    sound[first : first + len(spoken)] = spoken
-    return sound
+def _place_words(
+    sound: NDArray[np.float32],
+    words: NDArray[np.float32],
+    bounds: NDArray[np.int64],
+    gaps: NDArray[np.int64],
+    place: float,
+) -> None:
+    """Write three words with the gaps between them into silence, at a relative place (0..1); what is too long is cut."""
+    lengths = bounds[:, 1] - bounds[:, 0]
+    offsets = np.array([0, lengths[0] + gaps[0], lengths[0] + gaps[0] + lengths[1] + gaps[1]])
+    first = int(place * max(0, len(sound) - int(offsets[2] + lengths[2])))
+    for (start, stop), offset in zip(bounds, first + offsets, strict=True):
+        room = sound[offset : offset + stop - start]
+        room[:] = words[start : start + len(room)]
 
 
-def _with_noise(sounds: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Add smoothed Gaussian noise at a random signal-to-noise ratio and bring the loudest sample to 0.9."""
+def _add_noise(sounds: NDArray[np.float32], rng: np.random.Generator) -> None:
+    """Add smoothed Gaussian noise at a random signal-to-noise ratio and bring the loudest sample to 0.9, in place."""
     strip = rng.standard_normal(size=_NOISE_STRIP, dtype=np.float32)
     strip = strip[1:] + 0.8 * strip[:-1]
     windows = np.lib.stride_tricks.sliding_window_view(strip, _SAMPLES)
     noise = windows[rng.integers(0, len(windows), size=len(sounds))]
-    decibels = rng.uniform(*_SNR_DB, size=(len(sounds), 1))
-    level = np.sqrt((sounds**2).sum(axis=1, keepdims=True) / (noise**2).sum(axis=1, keepdims=True))
-    noisy = sounds + noise * (level * 10.0 ** (-decibels / 20.0)).astype(np.float32)
-    return np.asarray(0.9 * noisy / np.abs(noisy).max(axis=1, keepdims=True), dtype=np.float32)
+    decibels = rng.uniform(*_SNR_DB, size=len(sounds))
+    power = np.einsum("ns,ns->n", sounds, sounds) / np.einsum("ns,ns->n", noise, noise)
+    noise *= (np.sqrt(power) * 10.0 ** (-decibels / 20.0)).astype(np.float32)[:, None]
+    sounds += noise
+    sounds *= 0.9 / np.maximum(sounds.max(axis=1), -sounds.min(axis=1))[:, None]

@@ -1,0 +1,111 @@
+"""Settle by experiment what the paper leaves open, and show what its stated numbers are worth here.
+
+For several seeds (each draws new items, a new initialisation and new noise) and both connections of the demonstration,
+every combination of the open choices is trained and measured; then single changes around the default. One JSON line per
+run, and at the end two Markdown tables of means over seeds, directions and connections.
+
+    python benchmarks/open_choices.py --seeds 3 --out docs/open-choices.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmcr.connection.connect import connect
+from cmcr.demo import methods
+from cmcr.demo.ablations import ABLATIONS
+from cmcr.demo.cases import CaseData, embed_cases
+from cmcr.demo.measure import figures_of, retention_of, tasks_of
+from cmcr.demo.world import draw_world
+
+OPEN: dict[str, tuple[Any, ...]] = {
+    "normalize_consistency": (True, False),
+    "batch_norm": ("together", "apart"),
+    "intra_distance": ("euclidean", "squared"),
+}
+SINGLE: dict[str, dict[str, Any]] = {
+    **ABLATIONS,
+    "noise not rescaled with the width": {"rescale_noise": False},
+    "lambda 1": {"intra_weight": 1.0},
+    "tau_2 = tau_3 = 0.03": {"ttc_temperature": 0.03, "avc_temperature": 0.03},
+    "tau_2 = tau_3 = 0.05": {"ttc_temperature": 0.05, "avc_temperature": 0.05},
+    "tau_2 = tau_3 = 0.1": {"ttc_temperature": 0.1, "avc_temperature": 0.1},
+    "tau_1 = 0.03": {"consistency_temperature": 0.03},
+    "projector of one layer and ReLU (published ULIP-CLIP)": {"hidden": (), "final_relu": True},
+}
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """Name every combination of the open choices, then every single change."""
+    combinations = {
+        ", ".join(f"{name}={value}" for name, value in zip(OPEN, values, strict=True)): dict(
+            zip(OPEN, values, strict=True)
+        )
+        for values in itertools.product(*OPEN.values())
+    }
+    return {**combinations, **SINGLE}
+
+
+def measure(data: CaseData, settings: dict[str, Any], seed: int) -> dict[str, float]:
+    """Connect once; R@1 (mean of both directions, all and unseen numbers) and what the parents kept, in percent."""
+    left, right = (side.memories for side in data.sides)
+    connection = connect(left, right, overlap=data.case.overlap, seed=seed, device="cpu", **settings)
+    figures = figures_of(data, methods.connected(data, connection))
+    retention = retention_of(data, connection)
+    return {
+        "R@1": float(np.mean([figures[f"{task}/R@1"] for task in tasks_of(data)])),
+        "R@5": float(np.mean([figures[f"{task}/R@5"] for task in tasks_of(data)])),
+        "unseen R@1": float(np.mean([figures[f"{task}/unseen/R@1"] for task in tasks_of(data)])),
+        "kept": 100 * float(np.mean([space["kept"] for space in retention.values()])),
+    }
+
+
+def table(runs: list[dict[str, Any]], labels: list[str]) -> str:
+    """Means over both connections, with the standard deviation over seeds."""
+    metrics = ("R@1", "R@5", "unseen R@1", "kept")
+    lines = ["| " + " | ".join(["variant", "audio-image R@1", "3d-text R@1", *metrics]) + " |", "|---|" + "---|" * 6]
+    for label in labels:
+        by_case: dict[str, list[float]] = defaultdict(list)
+        by_seed: dict[int, list[dict[str, float]]] = defaultdict(list)
+        for run in runs:
+            if run["variant"] == label:
+                by_case[run["case"]].append(run["R@1"])
+                by_seed[run["seed"]].append(run)
+        cells = [f"{np.mean(by_case[case]):.1f}" for case in ("audio-image", "3d-text")]
+        for metric in metrics:
+            means = [float(np.mean([run[metric] for run in seed_runs])) for seed_runs in by_seed.values()]
+            cells.append(f"{np.mean(means):.1f} ± {np.std(means, ddof=1) if len(means) > 1 else 0:.1f}")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run everything and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("open-choices.jsonl"))
+    arguments = parser.parse_args()
+    runs: list[dict[str, Any]] = []
+    with arguments.out.open("w", encoding="utf-8") as file:
+        for seed in range(arguments.seeds):
+            cases = embed_cases(draw_world(seed, per_number=10), lambda share: None)
+            for (label, settings), data in itertools.product(variants().items(), cases):
+                run = {"variant": label, "seed": seed, "case": data.case.name, **measure(data, settings, seed)}
+                runs.append(run)
+                print(json.dumps(run), file=file, flush=True)
+                print(json.dumps(run), file=sys.stderr, flush=True)
+    labels = list(variants())
+    print(table(runs, labels[:8]), end="\n\n")
+    print(table(runs, [labels[0], *SINGLE]))
+
+
+if __name__ == "__main__":
+    main()

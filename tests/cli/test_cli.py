@@ -1,0 +1,89 @@
+"""The command line: exit codes and messages."""
+
+import json
+
+import numpy as np
+import pytest
+
+import cmcr
+from cmcr.cli import main
+
+
+@pytest.fixture
+def saved(tmp_path):
+    rng = np.random.default_rng(0)
+    left = cmcr.Memories("clip", text=rng.normal(size=(40, 6)), image=rng.normal(size=(9, 6)))
+    right = cmcr.Memories("clap", text=rng.normal(size=(40, 4)), audio=rng.normal(size=(8, 4)))
+    cmcr.connect(left, right, epochs=1, device="cpu").save(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_help_and_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == cmcr.__version__
+    for verb in ("demo", "info", "verify"):
+        assert main([verb, "--help"]) == 0
+        out = capsys.readouterr().out
+        assert f"Example: cmcr {verb}" in " ".join(out.split())
+        assert "--json" in out
+
+
+def test_info_and_verify(saved, capsys):
+    assert main(["info", str(saved)]) == 0
+    out = capsys.readouterr().out
+    assert "text, image; 6 wide; given as arrays" in out
+    assert main(["info", str(saved), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spaces"]["clap"] == {"modalities": ["text", "audio"], "width": 4}
+    assert main(["verify", str(saved)]) == 0
+    assert "whole and unchanged" in capsys.readouterr().out
+    assert main(["verify", str(saved), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"path": str(saved), "whole": True}
+
+
+def test_failures_end_with_1_and_a_message_on_standard_error(saved, tmp_path, capsys):
+    assert main(["verify", str(tmp_path / "nothing")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "there is no cmcr connection here" in captured.err
+    assert "Traceback" not in captured.err
+    weights = saved / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(bytes(changed))
+    assert main(["verify", str(saved), "--json"]) == 1
+    error = json.loads(capsys.readouterr().err)
+    assert error["error"] == "IntegrityError"
+    assert "its bytes have changed" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["dmo"], 'Did you mean "demo"?'),
+        (["demo", "--sed", "1"], "Did you mean --seed?"),
+        (["demo", "--seed", "one"], "--seed"),
+        (["verify"], "path"),
+        (["demo", "--method", "c-mrc"], "Did you mean 'c-mcr'?"),
+        (["demo", "--seed", "-1"], "seed: expected a whole number, 0 or more, got -1"),
+    ],
+)
+def test_wrong_calls_end_with_2(call, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(call) == 2
+    captured = capsys.readouterr()
+    assert message.lower() in captured.err.lower()
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing_that_looks_finished(capsys, tmp_path, monkeypatch):
+    import cmcr.demo.run
+
+    def interrupted(seed, per_number):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cmcr.demo.run, "draw_world", interrupted)
+    assert main(["demo", "--out", str(tmp_path / "out")]) == 130
+    assert "stopped" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["results.json"]
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == {"finished": False}

@@ -1,0 +1,18 @@
+"""Makes the numpy twins importable as `reference` and keeps property tests reproducible."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+settings.register_profile("cmcr", deadline=None, database=None, derandomize=True, max_examples=25)
+settings.load_profile("cmcr")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20230523)

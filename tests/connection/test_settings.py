@@ -1,0 +1,183 @@
+import dataclasses
+import math
+
+import pytest
+
+from cmcr.connection.settings import METHODS, Settings, settings_of
+from cmcr.errors import ConfigError
+
+
+def test_the_defaults_are_the_papers():
+    expected = {
+        "consistency_temperature": 0.01,
+        "ttc_temperature": 0.01,
+        "avc_temperature": 0.01,
+        "noise_variance": 0.004,
+        "ttc_weight": 1.0,
+        "avc_weight": 1.0,
+        "intra_weight": 0.1,
+        "epochs": 36,
+        "batch_size": 10240,
+        "learning_rate": 0.001,
+        "semantic_consistency": True,
+    }
+    assert {name: getattr(Settings(), name) for name in expected} == expected
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().epochs = 3
+
+
+@pytest.mark.parametrize("method", ["c-mcr", "c-mcr-published"])
+def test_changes_win_over_the_method(method):
+    plain = settings_of(method)
+    changed = settings_of(method, epochs=3, rescale_noise=not plain.rescale_noise)
+    assert changed == dataclasses.replace(plain, epochs=3, rescale_noise=not plain.rescale_noise)
+    assert set(METHODS) == {"c-mcr", "c-mcr-published"}
+
+
+def test_the_published_recipe_takes_the_noise_as_it_is_and_the_published_projector():
+    published = settings_of("c-mcr-published")
+    assert published.rescale_noise is False
+    shape = published.projector_shape(512, 512)
+    assert (shape.width, shape.hidden, shape.final_relu) == (512, (1024,), False)
+
+
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [("c-mrc", " Did you mean 'c-mcr'?"), ("c-mcr-publish", " Did you mean 'c-mcr-published'?"), ("zzz", "")],
+)
+def test_an_unknown_method_is_refused_with_the_nearest(given, nearest):
+    with pytest.raises(ConfigError) as caught:
+        settings_of(given)
+    assert str(caught.value) == f"unknown method {given!r}.{nearest} Known: c-mcr, c-mcr-published."
+
+
+def test_unknown_settings_are_refused_all_together_each_with_its_nearest():
+    with pytest.raises(ConfigError) as caught:
+        settings_of("c-mcr", epoch=3, ttc_temp=0.1, xyzzy=1, epochs=2)
+    known = ", ".join(field.name for field in dataclasses.fields(Settings))
+    assert str(caught.value) == (
+        "unknown settings: 'epoch' (did you mean 'epochs'?), 'ttc_temp' (did you mean 'ttc_temperature'?), 'xyzzy'. "
+        f"Known: {known}."
+    )
+
+
+ABOVE_ZERO = ("consistency_temperature", "ttc_temperature", "avc_temperature", "learning_rate")
+NOT_BELOW_ZERO = ("noise_variance", "ttc_weight", "avc_weight", "intra_weight", "weight_decay")
+
+
+@pytest.mark.parametrize("value", [0, -0.1, math.nan, math.inf, "0.1", True, None])
+@pytest.mark.parametrize("name", ABOVE_ZERO)
+def test_numbers_that_must_be_above_zero(name, value):
+    with pytest.raises(ConfigError) as caught:
+        Settings(**{name: value})
+    assert str(caught.value) == f"settings: {name}: expected a number above 0, got {value!r}."
+
+
+@pytest.mark.parametrize("value", [-1e-9, math.nan, math.inf, "0.1", False, None])
+@pytest.mark.parametrize("name", NOT_BELOW_ZERO)
+def test_numbers_that_may_be_zero(name, value):
+    assert getattr(Settings(**{name: 0}), name) == 0
+    with pytest.raises(ConfigError) as caught:
+        Settings(**{name: value})
+    assert str(caught.value) == f"settings: {name}: expected 0 or more, got {value!r}."
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.0, True, "3", None])
+@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+def test_counts(name, value):
+    with pytest.raises(ConfigError) as caught:
+        Settings(**{name: value})
+    assert str(caught.value) == f"settings: {name}: expected a whole number of at least 1, got {value!r}."
+
+
+def test_a_batch_of_one_contrasts_nothing():
+    with pytest.raises(ConfigError, match=r"^settings: batch_size: expected at least 2, got 1\.$"):
+        Settings(batch_size=1)
+    assert Settings(batch_size=2).batch_size == 2
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", None])
+@pytest.mark.parametrize("name", ["normalize_consistency", "semantic_consistency", "rescale_noise", "final_relu"])
+def test_flags(name, value):
+    with pytest.raises(ConfigError) as caught:
+        Settings(**{name: value})
+    assert str(caught.value) == f"settings: {name}: expected true or false, got {value!r}."
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "known"),
+    [("intra_distance", "cosine", "euclidean, squared"), ("batch_norm", "none", "together, apart")],
+)
+def test_choices(name, value, known):
+    with pytest.raises(ConfigError) as caught:
+        Settings(**{name: value})
+    assert str(caught.value) == f"settings: {name}: expected one of {known}, got {value!r}."
+    for choice in known.split(", "):
+        assert getattr(Settings(**{name: choice}), name) == choice
+
+
+def test_all_problems_are_reported_together():
+    with pytest.raises(ConfigError) as caught:
+        Settings(epochs=0, learning_rate=-1, batch_norm="x", final_relu=1, intra_weight=-2)
+    assert str(caught.value) == (
+        "settings: learning_rate: expected a number above 0, got -1; intra_weight: expected 0 or more, got -2; epochs: "
+        "expected a whole number of at least 1, got 0; final_relu: expected true or false, got 1; batch_norm: expected "
+        "one of together, apart, got 'x'."
+    )
+
+
+def test_a_loss_without_contrast_is_refused():
+    with pytest.raises(ConfigError, match=r"^settings: ttc_weight and avc_weight: one of them must be above 0"):
+        Settings(ttc_weight=0, avc_weight=0)
+
+
+@pytest.mark.parametrize("change", [{"width": 0}, {"width": 2.5}, {"width": "8"}, {"hidden": (0,)}, {"hidden": ("a",)}])
+def test_impossible_projectors_are_refused(change):
+    with pytest.raises(ConfigError, match=r"^projector widths must be whole numbers of at least 1, got"):
+        Settings(**change)
+
+
+def test_a_number_for_the_hidden_widths_is_refused():
+    with pytest.raises(ConfigError, match="hidden"):
+        settings_of("c-mcr", hidden=512)
+
+
+def test_hidden_widths_given_as_a_list_are_kept_as_a_tuple():
+    assert Settings(hidden=[8, 4]).hidden == (8, 4)
+    assert Settings(hidden=[8]) == Settings(hidden=(8,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "widths", "expected"),
+    [
+        ({}, (512, 512), (512, (1024,), False)),
+        ({}, (96, 128), (128, (256,), False)),
+        ({"width": 7}, (96, 128), (7, (14,), False)),
+        ({"hidden": ()}, (3, 2), (3, (), False)),
+        ({"hidden": (9, 8), "width": 4, "final_relu": True}, (3, 2), (4, (9, 8), True)),
+    ],
+)
+def test_projector_shape(changes, widths, expected):
+    shape = Settings(**changes).projector_shape(*widths)
+    assert (shape.width, shape.hidden, shape.final_relu) == expected
+
+
+@pytest.mark.parametrize(
+    ("overlap_rows", "batch_size", "expected"),
+    [
+        (2, 10240, 2),
+        (31, 10240, 2),
+        (48, 10240, 3),
+        (1600, 10240, 100),
+        (1600, 64, 64),
+        (163_840, 10240, 10240),
+        (163_839, 10240, 10239),
+        (2_330_000, 10240, 10240),
+        (10, 2, 2),
+    ],
+)
+def test_rows_per_step(overlap_rows, batch_size, expected):
+    assert Settings(batch_size=batch_size).rows_per_step(overlap_rows) == expected

@@ -1,0 +1,143 @@
+"""The demonstration on few items and steps: the same figures again, honest tables, a page that stands alone."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+import cmcr
+from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
+from cmcr.data.numbers.handwriting import handwriting
+from cmcr.demo.ablations import ABLATIONS
+from cmcr.demo.cases import CASES, embed_cases
+from cmcr.demo.methods import _paired
+from cmcr.demo.run import DemoOptions, run_demo
+from cmcr.demo.world import draw_world
+from cmcr.errors import ConfigError, MissingDependencyError, WriteError
+
+OPTIONS = DemoOptions(seed=1, per_number=1, ablations=True, settings={"epochs": 2})
+
+
+def silent(stage, share):
+    pass
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    return out, run_demo(out, OPTIONS, silent)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return draw_world(seed=1, per_number=1)
+
+
+@pytest.fixture(scope="module")
+def cases(world):
+    return embed_cases(world, lambda share: None)
+
+
+def test_the_same_seed_gives_the_same_figures_bit_for_bit_and_another_seed_others(demo, tmp_path):
+    out, first = demo
+    again = run_demo(tmp_path / "again", OPTIONS, silent)
+    other = run_demo(tmp_path / "other", dataclasses.replace(OPTIONS, seed=2, ablations=False), silent)
+    without_time = [{k: v for k, v in r.items() if k != "timing"} for r in (first, again, other)]
+    assert json.dumps(without_time[0]) == json.dumps(without_time[1])
+    assert without_time[0]["connections"] != without_time[2]["connections"]
+    for case in CASES:
+        saved = [folder / "connections" / case.name / "model.safetensors" for folder in (out, tmp_path / "again")]
+        assert saved[0].read_bytes() == saved[1].read_bytes()
+
+
+def test_memories_hold_no_unseen_number_and_are_not_paired(world):
+    assert len(world.memory["text"].numbers) == 800
+    for modality, items in world.memory.items():
+        assert not set(items.numbers.tolist()) & set(UNSEEN_NUMBERS.tolist()), modality
+        assert len(items.inputs) == len(items.numbers)
+    orders = [items.numbers.tolist() for items in world.memory.values()]
+    assert all((np.array(a) == np.array(b)).mean() < 0.02 for i, a in enumerate(orders) for b in orders[:i])
+    for items in world.test.values():
+        assert items.numbers.tolist() == ALL_NUMBERS.tolist()
+
+
+def test_the_oracle_pairs_true_numbers(world, cases):
+    for data in cases:
+        for side, outer in zip(data.sides, data.case.outer, strict=True):
+            paired = _paired(side, data, outer, np.random.default_rng(0))
+            rows = side.memories.rows[outer]
+            for i in range(0, 800, 97):
+                source = int((rows == paired.consistent[i]).all(dim=1).nonzero()[0, 0])
+                assert side.outer_numbers[source] == data.overlap_numbers[i]
+
+
+def test_results_hold_every_figure_that_must_stand_beside_ours(demo):
+    out, results = demo
+    assert results == json.loads((out / "results.json").read_text())
+    assert results["finished"] is True
+    tasks = {name: case["tasks"] for name, case in results["connections"].items()}
+    assert tasks == {
+        "audio-image": ["audio_to_image", "image_to_audio"],
+        "3d-text": ["point_cloud_to_text", "text_to_point_cloud"],
+    }
+    for case in results["connections"].values():
+        assert list(case["methods"]) == [
+            "chance", "centred_ridge", "centred_procrustes", "overlap_posterior", "c-mcr", "paired_oracle",
+        ]  # fmt: skip
+        assert list(case["ablations"]) == list(ABLATIONS)
+        assert set(case["retention"]) == set(case["spaces"])
+        for figures in [*case["methods"].values(), *case["ablations"].values()]:
+            for task in case["tasks"]:
+                low, high = figures[f"{task}/R@5/interval"]
+                assert 0 <= low <= figures[f"{task}/R@5"] <= high <= 100
+                assert figures[f"{task}/R@1"] <= figures[f"{task}/R@5"] <= figures[f"{task}/R@10"]
+                assert 0 <= figures[f"{task}/unseen/R@1"] <= 100
+    assert results["connections"]["audio-image"]["methods"]["chance"]["audio_to_image/R@5"] == 0.5
+
+
+def test_the_page_stands_alone_and_lets_people_look_and_listen(demo):
+    page = (demo[0] / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)""", page)
+    assert "http://" not in page
+    assert "https://" not in page
+    assert page.count("<audio ") == 6 + 6 * 3
+    assert page.count("<canvas ") == 6 + 6 * 5
+    assert page.count("unseen number</span>") == 4 * 2
+    assert page.count('class="plot"') == 3
+    assert "C-MCR: only L_ttc" in page
+    assert "undefined" not in page.lower()
+
+
+def test_saved_connections_open_with_their_encoders(demo, world):
+    connection = cmcr.load(demo[0] / "connections" / "audio-image")
+    assert set(connection.encoders) == {"mini-clip", "mini-clap"}
+    z = connection.encode(world.test["audio"].inputs[:2], modality="audio")
+    rows = cmcr.space("mini-clap").encode(world.test["audio"].inputs[:2], "audio")
+    np.testing.assert_allclose(z, connection.project(rows, "mini-clap"), atol=1e-6)
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    stages = []
+    with pytest.raises(WriteError):
+        run_demo(tmp_path / "file", OPTIONS, lambda stage, share: stages.append(stage))
+    with pytest.raises(ConfigError, match="unknown method 'cmcr'"):
+        run_demo(
+            tmp_path / "out", dataclasses.replace(OPTIONS, method="cmcr"), lambda stage, share: stages.append(stage)
+        )
+    assert stages == []
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [("sklearn.datasets", "scikit-learn"), ("matplotlib.figure", "matplotlib"), ("jinja2", "jinja2")],
+)
+def test_a_missing_library_is_named_with_its_extra_before_the_work(tmp_path, monkeypatch, module, library):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    handwriting.cache_clear()
+    stages = []
+    with pytest.raises(MissingDependencyError, match=rf"{library} is not installed.*cmcr\[demo\]"):
+        run_demo(tmp_path, OPTIONS, lambda stage, share: stages.append(stage))
+    assert stages == []

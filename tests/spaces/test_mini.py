@@ -1,0 +1,182 @@
+"""The miniature spaces through the protocol that every space keeps."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import cmcr
+from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, draw_pictures, sample_point_clouds, speak_sounds, write_texts
+from cmcr.errors import ConfigError, SampleError
+from cmcr.evaluation.metrics import answer_ranks, hit_rate
+from cmcr.spaces.mini.preprocessing import log_mel_of, tokens_of, unit_cloud, voxels_of
+from cmcr.spaces.protocol import Space
+
+CASES = [
+    ("mini-clip", "image", 128),
+    ("mini-clip", "text", 128),
+    ("mini-clap", "audio", 96),
+    ("mini-clap", "text", 96),
+    ("mini-ulip", "point_cloud", 64),
+    ("mini-ulip", "image", 64),
+]
+
+
+def items(modality, numbers, seed=0):
+    rng = np.random.default_rng(seed)
+    if modality == "text":
+        return write_texts(numbers, rng)
+    if modality == "image":
+        return list(draw_pictures(numbers, "test", rng))
+    if modality == "audio":
+        return [{"array": s, "sampling_rate": 8000} for s in speak_sounds(numbers, "test", rng)]
+    return list(sample_point_clouds(numbers, "test", rng))
+
+
+@pytest.mark.parametrize(("name", "modality", "width"), CASES)
+class TestContract:
+    def test_is_a_space_of_its_width(self, name, modality, width):
+        space = cmcr.space(name)
+        assert isinstance(space, Space)
+        assert space.name == name
+        assert space.widths[modality] == width
+        assert len(space.fingerprint) == 16
+
+    def test_rows_are_unit_rows_in_the_order_of_the_items(self, name, modality, width):
+        inputs = items(modality, np.array([1, 22, 333]))
+        rows = cmcr.space(name).encode(inputs, modality)
+        assert rows.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), np.ones(3), atol=1e-6)
+        backwards = cmcr.space(name).encode(inputs[::-1], modality)
+        np.testing.assert_allclose(backwards[::-1], rows, atol=1e-5)
+        assert rows.shape == (3, width)
+
+    @settings(max_examples=8, deadline=None)
+    @given(st.integers(1, 7), st.permutations(range(6)))
+    def test_an_item_embeds_the_same_whatever_its_batch_and_neighbours(self, name, modality, width, batch_size, order):
+        inputs = items(modality, np.array([5, 50, 505, 111, 999, 0]))
+        space = cmcr.space(name)
+        alone = np.concatenate([space.encode([item], modality) for item in inputs])
+        together = space.encode([inputs[i] for i in order], modality, batch_size=batch_size)
+        np.testing.assert_allclose(together, alone[list(order)], atol=1e-5)
+
+    def test_conventions_of_the_return_value(self, name, modality, width):
+        inputs = items(modality, np.array([1, 2]))
+        space = cmcr.space(name)
+        rows = space.encode(inputs, modality)
+        tensor = space.encode(inputs, modality, convert_to_tensor=True)
+        assert isinstance(tensor, torch.Tensor)
+        np.testing.assert_array_equal(tensor.numpy(), rows)
+        raw = space.encode(inputs, modality, normalize_embeddings=False, device="cpu")
+        np.testing.assert_allclose(raw / np.linalg.norm(raw, axis=1, keepdims=True), rows, atol=1e-6)
+        assert space.encode([], modality).shape == (0, width)
+
+    def test_wrong_calls(self, name, modality, width):
+        space = cmcr.space(name)
+        with pytest.raises(
+            ConfigError, match=rf"unknown modality of {name} '{modality}s'\. Did you mean '{modality}'\?"
+        ):
+            space.encode([], modality + "s")
+        with pytest.raises(ConfigError, match="batch_size: expected a whole number of at least 1, got 0"):
+            space.encode([], modality, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "least", "most"),
+    [
+        ("mini-clip", "image", "text", 0.6, 0.9),
+        ("mini-clap", "audio", "text", 0.6, 0.9),
+        ("mini-ulip", "point_cloud", "image", 0.5, 0.9),
+    ],
+)
+def test_each_space_finds_its_own_partner_seen_or_not(name, first, second, least, most):
+    space = cmcr.space(name)
+    a = space.encode(items(first, ALL_NUMBERS, 1), first, batch_size=200)
+    b = space.encode(items(second, ALL_NUMBERS, 2), second, batch_size=200)
+    ranks = np.concatenate([answer_ranks(a, b, ALL_NUMBERS), answer_ranks(b, a, ALL_NUMBERS)])
+    assert least < hit_rate(ranks, 1) < most
+    assert hit_rate(ranks.reshape(2, -1)[:, UNSEEN_NUMBERS].ravel(), 1) > least - 0.1
+
+
+def test_single_items_give_one_row(tmp_path):
+    space = cmcr.space("mini-clip")
+    row = space.encode("the number 407", "text")
+    np.testing.assert_allclose(row, space.encode(["the number 407"], "text")[0], atol=1e-6)
+    picture = Image.fromarray(draw_pictures(np.array([407]), "test", np.random.default_rng(0))[0])
+    picture.save(tmp_path / "407.png")
+    np.testing.assert_allclose(space.encode(tmp_path / "407.png", "image"), space.encode(picture, "image"), atol=1e-6)
+
+
+def test_pictures_of_another_size_and_mode_are_brought_to_the_encoders():
+    space = cmcr.space("mini-clip")
+    grey = Image.fromarray(draw_pictures(np.array([123]), "test", np.random.default_rng(0))[0])
+    large = grey.resize((320, 120), Image.Resampling.NEAREST).convert("RGB")
+    assert float(space.encode([grey], "image")[0] @ space.encode([large], "image")[0]) > 0.95
+
+
+def test_sounds_at_another_rate_and_channel_count_stay_near():
+    import soxr
+
+    sound = speak_sounds(np.array([123]), "test", np.random.default_rng(0))[0]
+    stereo = np.stack([soxr.resample(sound, 8000, 44_100)] * 2)
+    space = cmcr.space("mini-clap")
+    a = space.encode([{"array": sound, "sampling_rate": 8000}], "audio")[0]
+    b = space.encode([{"array": stereo, "sampling_rate": 44_100}], "audio")[0]
+    assert float(a @ b) > 0.98
+
+
+def test_point_clouds_do_not_depend_on_order_place_or_size():
+    space = cmcr.space("mini-ulip")
+    cloud = sample_point_clouds(np.array([123]), "test", np.random.default_rng(0))[0]
+    shuffled = np.random.default_rng(1).permutation(cloud) * 4.0 + np.float32(2.0)
+    a, b = space.encode([cloud], "point_cloud"), space.encode([shuffled], "point_cloud")
+    assert float(a[0] @ b[0]) > 0.99
+    mixed = space.encode([cloud, cloud[:300]], "point_cloud")
+    np.testing.assert_allclose(mixed[0], a[0], atol=1e-5)
+
+
+def test_an_item_that_cannot_be_read_is_named_by_its_position():
+    good = draw_pictures(np.zeros(33, dtype=np.int64), "test", np.random.default_rng(0))
+    with pytest.raises(SampleError, match=r"item 33: .*no such picture"):
+        cmcr.space("mini-clip").encode([*good, "nowhere.png"], "image", batch_size=10)
+    with pytest.raises(SampleError, match="item 0: a text must be a string, got int"):
+        cmcr.space("mini-clip").encode([7], "text")
+
+
+def test_an_unknown_space_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"unknown space 'mini-clp'\. Did you mean 'mini-cl[ai]p'\?.*mini-ulip"):
+        cmcr.space("mini-clp")
+
+
+def test_a_space_is_opened_once():
+    assert cmcr.space("mini-clip") is cmcr.space("mini-clip")
+
+
+def test_tokens():
+    row = tokens_of(["Four OH seven, 407 xylophone!"])[0].tolist()
+    again = tokens_of(["four oh seven 4 0 7 unheard"])[0].tolist()
+    assert row == again
+    assert row[8:] == [0] * 6
+    assert len(set(row[1:7])) == 6
+
+
+def test_log_mel_does_not_depend_on_loudness():
+    sound = torch.from_numpy(speak_sounds(np.array([5]), "test", np.random.default_rng(0)))
+    spectrum = log_mel_of(sound)
+    assert spectrum.shape == (1, 20, 101)
+    np.testing.assert_allclose(spectrum.mean().item(), 0.0, atol=1e-5)
+    np.testing.assert_allclose(spectrum.std().item(), 1.0, atol=1e-4)
+
+
+def test_voxels_count_points_right_side_up():
+    cloud = torch.tensor([[[-0.9, 0.28, 0.0]] * 3 + [[0.9, -0.28, 0.0]]])
+    grid = torch.expm1(voxels_of(cloud)) * 4 / 512
+    filled = {tuple(cell): round(grid[tuple(cell)].item(), 3) for cell in grid.nonzero().tolist()}
+    assert filled == {(0, 1, 1, 2): 3.0, (0, 1, 10, 33): 1.0}
+
+
+def test_unit_cloud():
+    cloud = unit_cloud(torch.tensor([[[1.0, 1.0, 1.0], [3.0, 1.0, 1.0]]]))
+    assert cloud.tolist() == [[[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]

@@ -1,0 +1,89 @@
+"""The house: imports point down, nothing heavy is loaded early, the public names are those that are declared."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cmcr
+
+SOURCE = Path(cmcr.__file__).parent
+FLOORS = [
+    {"__init__", "__main__"},
+    {"cli"},
+    {"demo", "opening"},
+    {"evaluation"},
+    {"spaces", "memories", "connection"},
+    {"data"},
+    {"errors", "embeddings", "files", "progress", "_version"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_point_down(path):
+    room = room_of(path)
+    for module in imported_modules(path):
+        if not module.startswith("cmcr."):
+            continue
+        other = module.split(".")[1]
+        if room != "__init__" and other != room:
+            # Files of the base may use each other; rooms of one floor may not.
+            allowed = FLOOR_OF[other] > FLOOR_OF[room] or FLOOR_OF[other] == FLOOR_OF[room] == len(FLOORS) - 1
+            assert allowed, f"{path}: {room} imports {other}"
+
+
+def test_the_paper_needs_torch_numpy_and_safetensors_only():
+    for path in (SOURCE / "connection").glob("*.py"):
+        for module in imported_modules(path):
+            root = module.split(".")[0]
+            assert root in sys.stdlib_module_names or root in {"torch", "numpy", "safetensors", "cmcr"}, (
+                f"{path}: {module}"
+            )
+
+
+def test_there_is_no_drawer_for_odds_and_ends():
+    assert {p.stem for p in FILES} & {"utils", "util", "common", "helpers", "misc"} == set()
+
+
+def test_public_names_are_those_declared():
+    assert sorted(cmcr._HOME) == sorted(set(cmcr.__all__) - {"__version__"})
+    for name in cmcr.__all__:
+        assert getattr(cmcr, name) is not None
+    assert set(dir(cmcr)) == set(cmcr.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'conect'"):
+        _ = cmcr.conect
+
+
+def test_public_callables_are_documented():
+    for name in cmcr.__all__:
+        if name != "__version__":
+            assert (getattr(cmcr, name).__doc__ or "").strip(), name
+
+
+@pytest.mark.parametrize("statement", ["import cmcr", "import cmcr.cli"])
+def test_nothing_heavy_is_loaded_early(statement):
+    script = (
+        f"{statement}; import sys; heavy = {{'torch', 'sklearn', 'matplotlib', 'scipy', 'jinja2', 'transformers'}}; "
+        "print(sorted({m.split('.')[0] for m in sys.modules} & heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
