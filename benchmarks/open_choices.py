@@ -4,7 +4,7 @@ For several seeds (each draws new items, a new initialisation and new noise) and
 every combination of the open choices is trained and measured; then single changes around the default. One JSON line per
 run, and at the end two Markdown tables of means over seeds, directions and connections.
 
-    python benchmarks/open_choices.py --seeds 3 --out docs/open-choices.jsonl
+    python benchmarks/open_choices.py --seeds 0 1 2 --out open-choices.jsonl
 """
 
 from __future__ import annotations
@@ -87,21 +87,30 @@ def table(runs: list[dict[str, Any]], labels: list[str]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run everything and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("open-choices.jsonl"))
-    arguments = parser.parse_args()
+def run_all(seeds: list[int], out: Path) -> list[dict[str, Any]]:
+    """Train and measure every variant for every seed, a line of JSON each."""
     runs: list[dict[str, Any]] = []
-    with arguments.out.open("w", encoding="utf-8") as file:
-        for seed in range(arguments.seeds):
+    with out.open("w", encoding="utf-8") as file:
+        for seed in seeds:
             cases = embed_cases(draw_world(seed, per_number=10), lambda share: None)
             for (label, settings), data in itertools.product(variants().items(), cases):
-                run = {"variant": label, "seed": seed, "case": data.case.name, **measure(data, settings, seed)}
-                runs.append(run)
-                print(json.dumps(run), file=file, flush=True)
-                print(json.dumps(run), file=sys.stderr, flush=True)
+                runs.append({"variant": label, "seed": seed, "case": data.case.name, **measure(data, settings, seed)})
+                print(json.dumps(runs[-1]), file=file, flush=True)
+                print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+    return runs
+
+
+def main() -> None:
+    """Run everything, or read earlier runs, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("open-choices.jsonl"))
+    parser.add_argument("--tables-of", type=Path, nargs="+", help="only print the tables of these earlier outputs")
+    arguments = parser.parse_args()
+    if arguments.tables_of:
+        runs = [json.loads(line) for path in arguments.tables_of for line in path.read_text("utf-8").splitlines()]
+    else:
+        runs = run_all(arguments.seeds, arguments.out)
     labels = list(variants())
     print(table(runs, labels[:8]), end="\n\n")
     print(table(runs, [labels[0], *SINGLE]))

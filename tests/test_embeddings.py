@@ -1,3 +1,6 @@
+import math
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmcr import embeddings
-from cmcr.embeddings import as_given, check_finite, choose_device, rows_of, unit_rows, working_dtype
+from cmcr.embeddings import as_given, check_finite, choose_device, is_number, rows_of, unit_rows, working_dtype
 from cmcr.errors import (
     CmcrError,
     DeviceError,
@@ -122,6 +125,13 @@ def test_unit_rows_do_not_depend_on_the_scale(values, scale):
     np.testing.assert_allclose((units * array).sum(axis=1), np.linalg.norm(array, axis=1), rtol=1e-12)
 
 
+def dense(got):
+    return (
+        rf"^x: expected a dense tensor of float16, bfloat16, float32 or float64, got {re.escape(got)}\. "
+        r"Convert it first\.$"
+    )
+
+
 @pytest.mark.parametrize(
     ("array", "error", "message"),
     [
@@ -134,8 +144,14 @@ def test_unit_rows_do_not_depend_on_the_scale(values, scale):
         (np.ones((2, 2), dtype=complex), DtypeError, "got complex128"),
         (np.ones((2, 2), dtype=np.longdouble), DtypeError, "expected float16, float32 or float64, got float128"),
         (np.array([["a"]]), DtypeError, "got <U1"),
-        (torch.ones(2, 2, dtype=torch.int32), DtypeError, "^x: expected a floating-point tensor, got torch.int32"),
-        (torch.ones(2, 2, dtype=torch.complex64), DtypeError, "got torch.complex64"),
+        (torch.ones(2, 2, dtype=torch.int32), DtypeError, dense("torch.int32, torch.strided")),
+        (torch.ones(2, 2, dtype=torch.int64), DtypeError, dense("torch.int64, torch.strided")),
+        (torch.ones(2, 2, dtype=torch.bool), DtypeError, dense("torch.bool, torch.strided")),
+        (torch.ones(2, 2, dtype=torch.complex64), DtypeError, dense("torch.complex64, torch.strided")),
+        (torch.ones(2, 2).to(torch.float8_e4m3fn), DtypeError, dense("torch.float8_e4m3fn, torch.strided")),
+        (torch.ones(2, 2).to(torch.float8_e5m2), DtypeError, dense("torch.float8_e5m2, torch.strided")),
+        (torch.ones(2, 2).to_sparse(), DtypeError, dense("torch.float32, torch.sparse_coo")),
+        (torch.ones(2, 2).double().to_sparse(), DtypeError, dense("torch.float64, torch.sparse_coo")),
         ([[1.0]], DtypeError, r"^x: expected a numpy array or a torch tensor of shape \(n, D\), got list.$"),
         (None, DtypeError, "got NoneType"),
         (
@@ -222,6 +238,21 @@ def test_results_come_back_in_the_kind_of_the_input():
     assert as_given(result, torch.zeros(1)) is result
 
 
+@pytest.mark.parametrize(
+    "value", [0, -3, 0.5, np.float16(0.5), np.float32(0.5), np.float64(-0.5), np.int64(3), np.uint8(0)]
+)
+def test_finite_real_numbers_are_numbers(value):
+    assert is_number(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, -math.inf, np.float32("nan"), np.float64("inf"), True, np.bool_(True), 1j, "1", None, [1.0]],
+)
+def test_anything_else_is_no_number(value):
+    assert not is_number(value)
+
+
 @pytest.mark.parametrize(("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
 def test_auto_takes_the_best_device(monkeypatch, cuda, mps, best):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
@@ -233,19 +264,33 @@ def test_a_device_of_this_machine_is_kept():
     assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps"])
-def test_a_missing_device_is_refused(monkeypatch, name):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1", "mps"])
+def test_the_devices_that_there_are_may_be_named(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device(name) == choose_device(torch.device(name)) == torch.device(name)
+
+
+@pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:2", 2), ("cuda:99", 2)])
+@pytest.mark.parametrize("kind", [str, torch.device])
+def test_a_missing_cuda_device_is_refused(monkeypatch, name, count, kind):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(DeviceError) as caught:
+        choose_device(kind(name))
+    assert str(caught.value) == f"device {kind(name)!r}: this machine has {count} CUDA device(s). Use 'auto'."
+
+
+def test_a_missing_apple_device_is_refused(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(
-        DeviceError, match=f"^device '{name}' is not available on this machine. Use device='auto' or 'cpu'"
-    ):
-        choose_device(name)
+    with pytest.raises(DeviceError, match=r"^device 'mps' is not available on this machine\. Use 'auto' or 'cpu'\.$"):
+        choose_device("mps")
 
 
-@pytest.mark.parametrize("name", ["gpu", "CPU", ""])
-def test_an_unknown_device_is_refused(name):
-    with pytest.raises(
-        DeviceError, match=f"^unknown device '{name}': expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'"
-    ):
-        choose_device(name)
+@pytest.mark.parametrize(
+    "device",
+    ["gpu", "CPU", "", "cuda:x", "cuda:-1", "meta", "xpu", torch.device("meta"), torch.device("xpu"), None, []],
+)
+def test_an_unknown_device_is_refused(device):
+    with pytest.raises(DeviceError) as caught:
+        choose_device(device)
+    assert str(caught.value) == f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'."

@@ -96,16 +96,21 @@ def unit_rows(array: Array, name: str, *, at_least: int = 1) -> Tensor:
     rows = rows_of(array, name, at_least=at_least)
     check_finite(rows, name)
     rows = rows.detach().to(working_dtype(rows))
-    largest = rows.abs().amax(dim=1, keepdim=True)
-    zero = largest[:, 0] == 0
+    zero = (rows == 0).all(dim=1)
     if zero.any():
         raise ZeroRowError(
             f"{name}: {int(zero.sum())} row(s) are all zeros and have no direction, the first is row "
             f"{int(zero.nonzero()[0])}. Remove them or embed those items again."
         )
-    # Divide by the largest value first: squares of very large or very small rows overflow or vanish.
-    scaled = rows / largest
-    return scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+    return normalized(rows)
+
+
+def normalized(rows: Tensor) -> Tensor:
+    """Scale rows `(n, D)` to length one, however large or small they are; rows of zeros stay zeros."""
+    # Divide by the largest value first: squares of very large or very small numbers overflow or vanish.
+    tiny = torch.finfo(rows.dtype).tiny
+    scaled = rows / rows.abs().amax(dim=1, keepdim=True).clamp_min(tiny)
+    return scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True).clamp_min(tiny)
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:
@@ -115,7 +120,12 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
 
 def is_number(value: object) -> bool:
     """Tell whether a setting is a finite real number (numpy's included; true and false are none)."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def as_given(result: Tensor, given: ArrayT) -> ArrayT:

@@ -5,6 +5,7 @@ import torch
 import cmcr
 import reference.enhancement as twin
 from cmcr.connection import connect as connect_module
+from cmcr.connection import training
 from cmcr.connection.connect import connect
 from cmcr.connection.settings import settings_of
 from cmcr.errors import (
@@ -152,9 +153,33 @@ def test_the_connection_remembers_how_it_was_made():
     ]
     assert list(connection.projectors) == ["clip", "clap"]
     assert [p.width_in for p in connection.projectors.values()] == [3, 5]
-    assert connection.width == 5  # the larger of the two
+    assert connection.width == 512  # the published one
     assert len(connection.history["total"]) == 20
     assert connection.encoders == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "hidden", "width", "variances"),
+    [("c-mcr", 10, 5, (0.004 * 512 / 3, 0.004 * 512 / 5)), ("c-mcr-published", 1024, 512, (0.004, 0.004))],
+)
+def test_each_method_has_its_shape_and_its_noise(monkeypatch, method, hidden, width, variances):
+    deviations = []
+    complete = training.complete
+
+    def recording(rows, deviation, generator):
+        deviations.append((rows.shape[1], deviation))
+        return complete(rows, deviation, generator)
+
+    monkeypatch.setattr(training, "complete", recording)
+    connection = connect(clip(), clap(), method=method, **QUICK)
+    assert connection.width == width
+    for space, width_in in (("clip", 3), ("clap", 5)):
+        shapes = [tuple(linear.weight.shape) for linear in connection.projectors[space].linears]
+        assert shapes == [(hidden, width_in), (width, hidden)]
+        assert connection.project(raw(9, 2, width_in), space).shape == (2, width)
+    assert dict(deviations) == {
+        width_in: pytest.approx(variance**0.5, rel=1e-12) for width_in, variance in zip((3, 5), variances, strict=True)
+    }
 
 
 def test_numpy_and_torch_give_the_same_connection():
@@ -180,6 +205,19 @@ def test_the_seed_decides():
     one, two, other = (connect(clip(), clap(), seed=seed, **QUICK) for seed in (1, 1, 2))
     assert_same_weights(one, two)
     assert not torch.equal(one.projectors["clip"].linears[0].weight, other.projectors["clip"].linears[0].weight)
+
+
+def test_a_seed_of_numpy_is_the_whole_number_it_holds():
+    connection = connect(clip(), clap(), seed=np.int64(7), **QUICK)
+    assert type(connection.seed) is int
+    assert connection.seed == 7
+    assert_same_weights(connection, connect(clip(), clap(), seed=7, **QUICK))
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(None, 20), (2, 20), (16, 2), (40, 1), (41, 1)])
+def test_the_batch_size_that_is_asked_for_is_taken(batch_size, steps):
+    connection = connect(clip(), clap(), batch_size=batch_size, **QUICK)
+    assert len(connection.history["total"]) == steps
 
 
 def test_an_outer_memory_may_be_one_row_and_in_any_order(handed_over):
@@ -327,10 +365,13 @@ def test_exactly_one_outer_modality_is_expected():
     [
         ({"method": "cmcr"}, "unknown method 'cmcr'. Did you mean 'c-mcr'? Known: c-mcr, c-mcr-published."),
         ({"epochs": 0}, "settings: epochs: expected a whole number of at least 1, got 0."),
+        ({"batch_size": 1}, "settings: batch_size: expected at least 2, got 1."),
+        ({"width": 0}, "settings: width: expected None or a whole number of at least 1, got 0."),
         ({"seed": -1}, "seed: expected a whole number, 0 or more, got -1."),
         ({"seed": 1.5}, "seed: expected a whole number, 0 or more, got 1.5."),
         ({"seed": True}, "seed: expected a whole number, 0 or more, got True."),
         ({"seed": None}, "seed: expected a whole number, 0 or more, got None."),
+        ({"seed": np.bool_(True)}, "seed: expected a whole number, 0 or more, got np.True_."),
     ],
 )
 def test_wrong_options_are_refused(options, message):
@@ -344,24 +385,25 @@ def test_an_unknown_setting_is_refused_with_the_nearest():
     )
 
 
-def test_an_unknown_device_is_refused():
-    assert message_of(DeviceError, lambda: connect(clip(), clap(), device="gpu")) == (
-        "unknown device 'gpu': expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'."
+@pytest.mark.parametrize("device", ["gpu", "meta", "xpu", None])
+def test_an_unknown_device_is_refused(device):
+    assert message_of(DeviceError, lambda: connect(clip(), clap(), device=device)) == (
+        f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'."
     )
 
 
 def test_a_missing_device_is_refused_before_any_work(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(connect_module, "semantic_consistency", None)
     assert message_of(DeviceError, lambda: connect(clip(), clap(), device="cuda")) == (
-        "device 'cuda' is not available on this machine. Use device='auto' or 'cpu'."
+        "device 'cuda': this machine has 0 CUDA device(s). Use 'auto'."
     )
 
 
 def test_a_diverging_loss_is_refused():
     message = message_of(TrainingError, lambda: connect(clip(), clap(), ttc_temperature=1e-40, **QUICK))
     assert message == (
-        "the loss is no longer a finite number at step 20 of 20. Lower learning_rate or raise the temperatures."
+        "the loss is no longer a finite number by step 20 of 20. Lower learning_rate or raise the temperatures."
     )
 
 
@@ -416,7 +458,8 @@ def spoilt(value, row=3):
         (
             torch.ones(4, 3, dtype=torch.int64),
             DtypeError,
-            "text of space 'clip': expected a floating-point tensor, got torch.int64. Convert it first.",
+            "text of space 'clip': expected a dense tensor of float16, bfloat16, float32 or float64, got torch.int64, "
+            "torch.strided. Convert it first.",
         ),
         (
             np.ones(3),
@@ -445,17 +488,17 @@ def test_an_unknown_modality_is_refused_with_the_nearest(given, nearest):
     assert message == f"unknown modality {given!r}.{nearest} Known: audio, image, point_cloud, text."
 
 
-@pytest.mark.parametrize("name", ["", "  "])
-def test_a_space_needs_a_name(name):
-    assert message_of(ConfigError, lambda: cmcr.Memories(name, text=raw(1, 4, 3))) == (
-        f"a space needs a name, got {name!r}."
-    )
+class Nameless:
+    name = 3
+
+    def __repr__(self):
+        return "Nameless()"
 
 
-@pytest.mark.parametrize("name", [3, None])
-def test_a_space_that_is_neither_a_name_nor_a_space_is_refused(name):
-    assert message_of(ConfigError, lambda: cmcr.Memories(name, text=raw(1, 4, 3))) == (
-        f"a space needs a name, got {name!r}."
+@pytest.mark.parametrize("space", ["", "  ", 3, None, b"clip", Nameless()], ids=repr)
+def test_a_space_that_is_neither_a_name_nor_a_space_is_refused(space):
+    assert message_of(ConfigError, lambda: cmcr.Memories(space, text=raw(1, 4, 3))) == (
+        f"expected a space's name or a space from cmcr.space, got {space!r}."
     )
 
 

@@ -223,13 +223,44 @@ def test_similarity_refuses_other_widths():
         made().similarity(np.ones((1, 3)), np.ones((1, 4)))
 
 
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_cosine_with_a_row_of_zeros_is_zero(rng, kind, dtype):
+    # A final ReLU can leave such rows.
+    q, c = rng.normal(size=(4, 3)).astype(dtype), rng.normal(size=(5, 3)).astype(dtype)
+    q[1], c[[0, 3]] = 0.0, 0.0
+    expected = np.zeros((4, 5))
+    expected[np.ix_([0, 2, 3], [1, 2, 4])] = twin.similarity(q[[0, 2, 3]], c[[1, 2, 4]])
+    result = np.asarray(made().similarity(kind(q), kind(c)))
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+    assert (result[1] == 0).all()
+    assert (result[:, [0, 3]] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1e-13, 1e30])
+def test_cosines_do_not_depend_on_the_scale(rng, scale, dtype):
+    q, c = rng.normal(size=(3, 4)), rng.normal(size=(5, 4))
+    result = made().similarity((scale * q).astype(dtype), (scale * c).astype(dtype))
+    np.testing.assert_allclose(result, twin.similarity(q, c), atol=1e-6)
+
+
 @pytest.mark.parametrize(("name", "place"), [("queries", 0), ("corpus", 1)])
-def test_similarity_names_what_is_unusable(name, place):
-    for bad, error in ((np.zeros((1, 3)), ZeroRowError), (np.full((1, 3), np.nan), NonFiniteError)):
-        arrays = [np.ones((1, 3)), np.ones((1, 3))]
-        arrays[place] = bad
-        with pytest.raises(error, match=f"^{name}: "):
-            made().similarity(*arrays)
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (np.full((1, 3), np.nan), NonFiniteError, r"NaN or infinity in 1 of the rows 0\.\.0, the first is row 0\."),
+        (np.full((1, 3), -np.inf), NonFiniteError, r"NaN or infinity in 1 of the rows 0\.\.0, the first is row 0\."),
+        (np.ones(3), DimensionError, r"expected shape \(n, D\), got \(3,\)\."),
+        (np.ones((0, 3)), TooFewRowsError, r"expected at least 1 row\(s\), got 0\."),
+        (np.ones((1, 3), dtype=int), DtypeError, "expected float16, float32 or float64, got int64"),
+    ],
+)
+def test_similarity_names_what_is_unusable(name, place, bad, error, message):
+    arrays = [np.ones((1, 3)), np.ones((1, 3))]
+    arrays[place] = bad
+    with pytest.raises(error, match=f"^{name}: {message}"):
+        made().similarity(*arrays)
 
 
 # -------------------------------------------------------------------------------------------------------------- encode

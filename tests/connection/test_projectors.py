@@ -103,6 +103,35 @@ def test_a_row_that_the_last_relu_empties_stays_zero():
     np.testing.assert_allclose(result.numpy(), [[0.0, 0.0], [1.0, 0.0]], atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", SMALL)
+def test_biases_before_a_batch_normalisation_start_at_zero_and_are_frozen(shape):
+    projector = Projector(4, SMALL[shape])
+    frozen = {name for name, parameter in projector.named_parameters() if not parameter.requires_grad}
+    assert frozen == {f"linears.{number}.bias" for number in range(len(projector.linears))}
+    for linear in projector.linears:
+        assert torch.count_nonzero(linear.bias) == 0
+        assert torch.count_nonzero(linear.weight) == linear.weight.numel()
+
+
+@pytest.mark.parametrize("shape", SMALL)
+def test_weights_with_biases_can_be_loaded(rng, shape):
+    state = made(4, SMALL[shape], seed=1).state_dict()
+    projector = Projector(4, SMALL[shape])
+    projector.load_state_dict(state, strict=True)
+    for number, linear in enumerate(projector.linears):
+        assert torch.equal(linear.bias, state[f"linears.{number}.bias"])
+        assert torch.count_nonzero(linear.bias) == linear.bias.numel()
+        assert not linear.bias.requires_grad
+    x = normalize(rng.normal(size=(5, 4)))
+    numbers = {name: value.double().numpy() for name, value in state.items()}
+    layers = twin.layers_from(numbers, final_relu=SMALL[shape].final_relu)
+    with torch.no_grad():
+        got = projector.eval()(torch.from_numpy(x).float()).numpy()
+    np.testing.assert_allclose(got, twin.project(x, layers), atol=1e-5)
+    without = [{**layer, "bias": np.zeros_like(layer["bias"])} for layer in layers]
+    assert np.abs(twin.project(x, without) - got).max() > 0.01  # inference does not cancel them
+
+
 def test_published_shapes_are_those_of_the_published_weights():
     def widths(shape):
         return [(layer.in_features, layer.out_features) for layer in Projector(512, shape).linears]
@@ -131,6 +160,7 @@ def test_published_weights_give_the_published_outputs(file, shape, head, space):
     samples = load_file(FIXTURES / f"{file.split('.')[0]}.expected.safetensors")
     state = twin.published_names(weights, head)
     projector = Projector(512, shape)
+    assert all(torch.count_nonzero(value) for name, value in state.items() if name.endswith("bias"))
     projector.load_state_dict(state, strict=True)
     with torch.no_grad():
         result = projector.eval()(torch.from_numpy(samples[space])).numpy()

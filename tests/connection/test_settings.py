@@ -1,9 +1,13 @@
 import dataclasses
+import json
 import math
 
+import numpy as np
 import pytest
 
-from cmcr.connection.settings import METHODS, Settings, settings_of
+from cmcr.connection.enhancement import noise_deviation
+from cmcr.connection.projectors import CLAP_CLIP_SHAPE
+from cmcr.connection.settings import METHODS, Settings, check_seed, settings_of
 from cmcr.errors import ConfigError
 
 
@@ -17,7 +21,7 @@ def test_the_defaults_are_the_papers():
         "avc_weight": 1.0,
         "intra_weight": 0.1,
         "epochs": 36,
-        "batch_size": 10240,
+        "batch_size": None,
         "learning_rate": 0.001,
         "semantic_consistency": True,
     }
@@ -38,10 +42,15 @@ def test_changes_win_over_the_method(method):
 
 
 def test_the_published_recipe_takes_the_noise_as_it_is_and_the_published_projector():
+    assert METHODS["c-mcr-published"] == {"rescale_noise": False, "width": 512, "hidden": (1024,)}
     published = settings_of("c-mcr-published")
-    assert published.rescale_noise is False
-    shape = published.projector_shape(512, 512)
-    assert (shape.width, shape.hidden, shape.final_relu) == (512, (1024,), False)
+    assert published == Settings(rescale_noise=False, width=512, hidden=(1024,))
+    for widths in ((512, 512), (96, 128), (768, 1024)):  # whatever the widths of the spaces
+        assert published.projector_shape(*widths) == CLAP_CLIP_SHAPE
+        for width in widths:
+            deviation = noise_deviation(published.noise_variance, width, published.rescale_noise)
+            assert deviation == pytest.approx(math.sqrt(0.004), rel=1e-12)
+    assert settings_of("c-mcr-published", width=None, hidden=None).projector_shape(3, 2).hidden == (6,)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +77,7 @@ ABOVE_ZERO = ("consistency_temperature", "ttc_temperature", "avc_temperature", "
 NOT_BELOW_ZERO = ("noise_variance", "ttc_weight", "avc_weight", "intra_weight", "weight_decay")
 
 
-@pytest.mark.parametrize("value", [0, -0.1, math.nan, math.inf, "0.1", True, None])
+@pytest.mark.parametrize("value", [0, -0.1, math.nan, math.inf, "0.1", True, None, np.float32(-1), np.float64("nan")])
 @pytest.mark.parametrize("name", ABOVE_ZERO)
 def test_numbers_that_must_be_above_zero(name, value):
     with pytest.raises(ConfigError) as caught:
@@ -76,7 +85,7 @@ def test_numbers_that_must_be_above_zero(name, value):
     assert str(caught.value) == f"settings: {name}: expected a number above 0, got {value!r}."
 
 
-@pytest.mark.parametrize("value", [-1e-9, math.nan, math.inf, "0.1", False, None])
+@pytest.mark.parametrize("value", [-1e-9, math.nan, math.inf, "0.1", False, None, np.float32(-1), np.bool_(True)])
 @pytest.mark.parametrize("name", NOT_BELOW_ZERO)
 def test_numbers_that_may_be_zero(name, value):
     assert getattr(Settings(**{name: 0}), name) == 0
@@ -85,8 +94,22 @@ def test_numbers_that_may_be_zero(name, value):
     assert str(caught.value) == f"settings: {name}: expected 0 or more, got {value!r}."
 
 
-@pytest.mark.parametrize("value", [0, -3, 2.0, True, "3", None])
-@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+@pytest.mark.parametrize("number", [np.float16(0.5), np.float32(0.1), np.float64(0.1), np.int64(2), np.uint8(2)])
+@pytest.mark.parametrize("name", [*ABOVE_ZERO, *NOT_BELOW_ZERO])
+def test_numbers_of_numpy_are_numbers(name, number):
+    assert getattr(Settings(**{name: number}), name) == number
+
+
+def test_numbers_of_numpy_can_be_written_into_a_manifest():
+    given = {"ttc_temperature": np.float32(0.1), "noise_variance": np.float16(0.5), "intra_weight": np.int64(2)}
+    written = json.loads(json.dumps(dataclasses.asdict(Settings(**given))))
+    assert {name: written[name] for name in given} == {name: float(number) for name, number in given.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name in ("epochs", "batch_size") for value in (0, -3, 2.0, True, "3")] + [("epochs", None)],
+)
 def test_counts(name, value):
     with pytest.raises(ConfigError) as caught:
         Settings(**{name: value})
@@ -97,6 +120,7 @@ def test_a_batch_of_one_contrasts_nothing():
     with pytest.raises(ConfigError, match=r"^settings: batch_size: expected at least 2, got 1\.$"):
         Settings(batch_size=1)
     assert Settings(batch_size=2).batch_size == 2
+    assert Settings(batch_size=None) == Settings()
 
 
 @pytest.mark.parametrize("value", [0, 1, "true", None])
@@ -134,15 +158,30 @@ def test_a_loss_without_contrast_is_refused():
         Settings(ttc_weight=0, avc_weight=0)
 
 
-@pytest.mark.parametrize("change", [{"width": 0}, {"width": 2.5}, {"width": "8"}, {"hidden": (0,)}, {"hidden": ("a",)}])
-def test_impossible_projectors_are_refused(change):
-    with pytest.raises(ConfigError, match=r"^projector widths must be whole numbers of at least 1, got"):
-        Settings(**change)
+@pytest.mark.parametrize("value", [0, -1, 2.5, 8.0, "8", True])
+def test_an_impossible_width_is_refused(value):
+    with pytest.raises(ConfigError) as caught:
+        settings_of("c-mcr", width=value)
+    assert str(caught.value) == f"settings: width: expected None or a whole number of at least 1, got {value!r}."
 
 
-def test_a_number_for_the_hidden_widths_is_refused():
-    with pytest.raises(ConfigError, match="hidden"):
-        settings_of("c-mcr", hidden=512)
+@pytest.mark.parametrize("value", [512, 0, "512", "", (0,), ("a",), (4, 1.5), (True,), [8, -1], {8}])
+def test_impossible_hidden_widths_are_refused(value):
+    with pytest.raises(ConfigError) as caught:
+        settings_of("c-mcr", hidden=value)
+    assert str(caught.value) == (
+        f"settings: hidden: expected None or a tuple of whole numbers of at least 1, got {value!r}."
+    )
+
+
+def test_impossible_projectors_are_reported_with_the_rest():
+    with pytest.raises(ConfigError) as caught:
+        Settings(width=0, hidden=(0,), epochs=0, final_relu=1)
+    assert str(caught.value) == (
+        "settings: epochs: expected a whole number of at least 1, got 0; width: expected None or a whole number of at "
+        "least 1, got 0; hidden: expected None or a tuple of whole numbers of at least 1, got (0,); final_relu: expected "
+        "true or false, got 1."
+    )
 
 
 def test_hidden_widths_given_as_a_list_are_kept_as_a_tuple():
@@ -168,16 +207,55 @@ def test_projector_shape(changes, widths, expected):
 @pytest.mark.parametrize(
     ("overlap_rows", "batch_size", "expected"),
     [
-        (2, 10240, 2),
-        (31, 10240, 2),
-        (48, 10240, 3),
-        (1600, 10240, 100),
-        (1600, 64, 64),
-        (163_840, 10240, 10240),
-        (163_839, 10240, 10239),
-        (2_330_000, 10240, 10240),
+        # Left open: the paper's, or a sixteenth of a small overlap.
+        (2, None, 2),
+        (3, None, 2),
+        (31, None, 2),
+        (47, None, 2),
+        (48, None, 3),
+        (1600, None, 100),
+        (163_839, None, 10239),
+        (163_840, None, 10240),
+        (2_330_000, None, 10240),
+        # Asked for: as it is, but never more than there are rows.
         (10, 2, 2),
+        (48, 32, 32),
+        (48, 48, 48),
+        (48, 49, 48),
+        (2, 10240, 2),
+        (1600, 64, 64),
+        (1600, 10240, 1600),
+        (2_330_000, 20480, 20480),
     ],
 )
 def test_rows_per_step(overlap_rows, batch_size, expected):
     assert Settings(batch_size=batch_size).rows_per_step(overlap_rows) == expected
+
+
+class Index:
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+@pytest.mark.parametrize("whole", [int, np.int64, np.uint8, np.array, Index])
+@pytest.mark.parametrize("value", [0, 3, 200])
+def test_a_seed_is_anything_that_is_a_whole_number(value, whole):
+    seed = check_seed(whole(value))
+    assert type(seed) is int
+    assert seed == value
+
+
+def test_a_seed_may_be_large():
+    assert check_seed(2**80) == 2**80
+
+
+@pytest.mark.parametrize(
+    "seed", [-1, np.int64(-1), True, False, np.bool_(True), 1.0, np.float64(1.0), "1", None, (1,), np.array([1, 2])]
+)
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(ConfigError) as caught:
+        check_seed(seed)
+    assert str(caught.value) == f"seed: expected a whole number, 0 or more, got {seed!r}."

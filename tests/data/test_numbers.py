@@ -67,7 +67,7 @@ def test_voices_are_disjoint_between_training_and_test():
     [
         (draw_pictures, (12, 32), np.uint8),
         (speak_sounds, (16_000,), np.float32),
-        (sample_point_clouds, (512, 3), np.float32),
+        (sample_point_clouds, (608, 3), np.float32),
     ],
 )
 def test_items_follow_the_seed_and_the_split(draw, shape, dtype):
@@ -92,8 +92,8 @@ def test_point_clouds_stand_upright_and_read_from_left_to_right():
     clouds = sample_point_clouds(np.full(200, 100), "train", np.random.default_rng(0))
     assert np.ptp(clouds[..., 0]) > 2 * np.ptp(clouds[..., 1]) > 2 * np.ptp(clouds[..., 2]) * 0.5
     spread = [
-        np.std(clouds[:, start : start + 160, 0] - clouds[:, start : start + 160, 0].mean(axis=1, keepdims=True))
-        for start in (0, 160, 320)
+        np.std(clouds[:, start : start + 192, 0] - clouds[:, start : start + 192, 0].mean(axis=1, keepdims=True))
+        for start in (0, 192, 384)
     ]
     assert spread[0] < spread[1]
     assert spread[0] < spread[2]

@@ -116,6 +116,8 @@ def test_saved_connections_open_with_their_encoders(demo, world):
     z = connection.encode(world.test["audio"].inputs[:2], modality="audio")
     rows = cmcr.space("mini-clap").encode(world.test["audio"].inputs[:2], "audio")
     np.testing.assert_allclose(z, connection.project(rows, "mini-clap"), atol=1e-6)
+    single = connection.encode(world.test["audio"].inputs[0], modality="audio")
+    np.testing.assert_allclose(single, z[0], atol=1e-5)
 
 
 def test_a_folder_that_cannot_be_written_is_found_out_before_the_work(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import top_k_accuracy_score
 
-from cmcr.errors import ConfigError, DimensionError, TooFewRowsError
+from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
 from cmcr.evaluation import metrics
 from cmcr.evaluation.metrics import answer_ranks, bootstrap_interval, hit_rate, modality_gap
 
@@ -59,6 +59,8 @@ def test_answer_ranks_refuse_what_does_not_fit():
         answer_ranks(rows, np.ones((4, 2)), np.arange(4))
     with pytest.raises(DimensionError, match=r"corpus rows 0\.\.3, got 0\.\.4"):
         answer_ranks(rows, rows, np.array([0, 1, 2, 4]))
+    with pytest.raises(NonFiniteError, match="corpus: NaN or infinity"):
+        answer_ranks(rows, np.full((4, 3), np.nan), np.arange(4))
     with pytest.raises(TooFewRowsError, match="at least one rank"):
         hit_rate(np.array([], dtype=np.int64), 1)
     with pytest.raises(ConfigError, match="at least 1, got 0"):

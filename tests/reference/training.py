@@ -6,7 +6,7 @@ from reference.losses import total
 from reference.optimisation import adamw_step, cosine_rate
 from reference.projectors import project_both
 
-# The bias of a linear layer cancels in the batch normalisation after it: its gradient is zero and only decay moves it.
+# The bias of a linear layer cancels in the batch normalisation after it: its gradient is zero, it stays where it starts.
 TRAINED = ("weight", "gain", "shift")
 _SHIFT = 1e-6  # of the central differences
 

@@ -172,7 +172,7 @@ def test_log_mel_does_not_depend_on_loudness():
 
 def test_voxels_count_points_right_side_up():
     cloud = torch.tensor([[[-0.9, 0.28, 0.0]] * 3 + [[0.9, -0.28, 0.0]]])
-    grid = torch.expm1(voxels_of(cloud)) * 4 / 512
+    grid = torch.expm1(voxels_of(cloud)) * 4 / 608
     filled = {tuple(cell): round(grid[tuple(cell)].item(), 3) for cell in grid.nonzero().tolist()}
     assert filled == {(0, 1, 1, 2): 3.0, (0, 1, 10, 33): 1.0}
 

@@ -111,12 +111,12 @@ def _enhanced(
     progress: Callable[[float], None] | None,
 ) -> Side:
     """Give every overlap item of a space its semantically consistent counterpart."""
-    items = memories.rows[overlap].to(device)
+    items = memories.rows[overlap].to(device, torch.float32)
     if not settings.semantic_consistency:
         return Side(items, items)
     consistent = semantic_consistency(
         items,
-        memories.rows[other].to(device),
+        memories.rows[other].to(device, torch.float32),
         settings.consistency_temperature,
         normalize=settings.normalize_consistency,
         progress=progress,

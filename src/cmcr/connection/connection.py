@@ -10,12 +10,21 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cmcr.connection import artefact
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import Settings
-from cmcr.embeddings import Array, ArrayT, as_given, check_finite, choose_device, rows_of, unit_rows, working_dtype
+from cmcr.embeddings import (
+    Array,
+    ArrayT,
+    as_given,
+    check_finite,
+    choose_device,
+    normalized,
+    rows_of,
+    unit_rows,
+    working_dtype,
+)
 from cmcr.errors import ConfigError, DimensionError, unknown_name
 
 _ROWS_AT_ONCE = 16_384
@@ -109,10 +118,11 @@ class Connection:
                 f"another encoder, or do they belong to {self._other(space)!r}?"
             )
         where = rows.device if isinstance(embeddings, Tensor) else choose_device(device)
+        dtype = torch.float32 if where.type == "mps" else rows.dtype  # Apple's GPUs have no float64
         # A copy, so that the connection itself never changes device or precision.
-        projector = copy.deepcopy(projector).to(device=where, dtype=rows.dtype)
+        projector = copy.deepcopy(projector).to(device=where, dtype=dtype)
         with torch.no_grad():
-            parts = [projector(part.to(where)) for part in rows.split(_ROWS_AT_ONCE)]
+            parts = [projector(part.to(where, dtype)) for part in rows.split(_ROWS_AT_ONCE)]
         return as_given(torch.cat(parts), embeddings)
 
     def similarity(self, queries: ArrayT, corpus: Array) -> ArrayT:
@@ -135,7 +145,7 @@ class Connection:
         if q.shape[1] != c.shape[1]:
             raise DimensionError(f"queries are {q.shape[1]} wide and the corpus {c.shape[1]}: project both first.")
         dtype = working_dtype(q, c)
-        q, c = F.normalize(q.detach().to(dtype), dim=1), F.normalize(c.detach().to(device=q.device, dtype=dtype), dim=1)
+        q, c = normalized(q.detach().to(dtype)), normalized(c.detach().to(device=q.device, dtype=dtype))
         return as_given((q @ c.T).clamp_(-1.0, 1.0), queries)
 
     def encode(
@@ -157,7 +167,7 @@ class Connection:
             show_progress_bar: None shows one in an interactive terminal.
 
         Returns:
-            `(n, K)` float32 numpy unit rows.
+            `(n, K)` float32 numpy unit rows, or `(K,)` for a single item.
 
         Raises:
             ConfigError: an unknown modality or space, an overlap without `space`, or no encoder attached.
@@ -171,7 +181,9 @@ class Connection:
         embeddings = self.encoders[chosen].encode(
             inputs, modality, batch_size=batch_size, show_progress_bar=show_progress_bar
         )
-        return self.project(embeddings, chosen)
+        single = embeddings.ndim == 1
+        projected = self.project(embeddings[None] if single else embeddings, chosen)
+        return projected[0] if single else projected
 
     def save(self, folder: str | Path) -> None:
         """Write the connection to a folder: `config.json`, `model.safetensors` and `README.md`, a model card.

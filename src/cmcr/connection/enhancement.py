@@ -68,7 +68,7 @@ def semantic_consistency(
     dtype = working_dtype(asked, stored)
     result = torch.empty(asked.shape, dtype=dtype, device=asked.device)
     # Logits in powers of two: exp2 is several times faster than exp. The bound keeps a tiny temperature from overflowing.
-    scale = min(math.log2(math.e) / temperature, torch.finfo(dtype).max ** 0.5)
+    scale = min(math.log2(math.e) / float(temperature), torch.finfo(dtype).max ** 0.5)
     with torch.no_grad():
         for start in range(0, len(asked), _QUERY_BLOCK):
             block = slice(start, min(start + _QUERY_BLOCK, len(asked)))

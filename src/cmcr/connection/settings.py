@@ -76,12 +76,15 @@ class Settings:
             *self._not_one_of("intra_distance", get_args(IntraDistance)),
             *self._not_one_of("batch_norm", get_args(BatchNormMode)),
         ]
-        if self.batch_size == 1:
+        if _is_count(self.batch_size) and self.batch_size == 1:
             problems.append("batch_size: expected at least 2, got 1")
         if not problems and self.ttc_weight + self.avc_weight == 0:
             problems.append("ttc_weight and avc_weight: one of them must be above 0, or nothing is learned")
         if problems:
             raise ConfigError("settings: " + "; ".join(problems) + ".")
+        for field in dataclasses.fields(self):
+            if field.type == "float":  # numpy's numbers too become what JSON can hold
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
         if self.hidden is not None:
             object.__setattr__(self, "hidden", tuple(self.hidden))
 

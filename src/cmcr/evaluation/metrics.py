@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmcr.embeddings import Array, rows_of, working_dtype
+from cmcr.embeddings import Array, check_finite, rows_of, working_dtype
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError
 
 _QUERY_BLOCK = 1024
@@ -29,8 +29,11 @@ def answer_ranks(queries: Array, corpus: Array, answers: NDArray[np.integer]) ->
 
     Raises:
         DimensionError: widths or lengths that do not match, or answers outside the corpus.
+        NonFiniteError: NaN or infinity.
     """
     q, c = rows_of(queries, "queries"), rows_of(corpus, "corpus")
+    check_finite(q, "queries")  # NaN compares false with everything and would rank first
+    check_finite(c, "corpus")
     if q.shape[1] != c.shape[1] or len(answers) != len(q):
         raise DimensionError(
             f"expected queries (Q, K), corpus (C, K) and answers (Q,), got {tuple(q.shape)}, {tuple(c.shape)} and "
@@ -42,11 +45,13 @@ def answer_ranks(queries: Array, corpus: Array, answers: NDArray[np.integer]) ->
             f"answers must be corpus rows 0..{len(c) - 1}, got {int(right.min())}..{int(right.max())}."
         )
     dtype = working_dtype(q, c)
+    c = c.to(device=q.device, dtype=dtype)
     ranks = torch.empty(len(q), dtype=torch.int64)
     for start in range(0, len(q), _QUERY_BLOCK):
         block = slice(start, start + _QUERY_BLOCK)
-        similarity = q[block].to(dtype) @ c.to(dtype).T
-        ranks[block] = (similarity >= similarity.gather(1, right[block, None])).sum(dim=1)
+        similarity = q[block].to(dtype) @ c.T
+        answer = similarity.gather(1, right[block, None].to(q.device))
+        ranks[block] = (similarity >= answer).sum(dim=1).cpu()
     return ranks.numpy()
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cmcr.data.numbers.handwriting import handwriting
 from cmcr.data.numbers.splits import Split, digits_of
 
-POINTS_PER_DIGIT = 160
+POINTS_PER_DIGIT = 192
 _CLUTTER_POINTS = 32
 _DEPTH = 2.0  # thickness of the extrusion, in pixels of the handwriting
 
@@ -26,7 +26,7 @@ def sample_point_clouds(numbers: NDArray[np.int64], split: Split, rng: np.random
         rng: source of all randomness.
 
     Returns:
-        `(n, 512, 3)` float32: x to the right, y up, z towards the viewer; one unit is one pixel of the handwriting.
+        `(n, 608, 3)` float32: x to the right, y up, z towards the viewer; one unit is one pixel of the handwriting.
     """
     hand = handwriting(split)
     samples = hand.pick(digits_of(numbers), rng)

@@ -16,7 +16,7 @@ CLIP_SAMPLES = 2 * SAMPLE_RATE_HZ
 PICTURE_SIZE = (12, 32)  # height, width
 GRID_SIZE = (3, 12, 36)  # depth, height, width of the voxel grid
 _HALF_BOX = (0.25, 0.36, 1.05)  # what the grid covers on each side of the centre, in radii of the cloud
-_REFERENCE_POINTS = 512
+_REFERENCE_POINTS = 608
 _WINDOW, _HOP = 256, 160  # samples: 32 ms and 20 ms
 
 _WORDS = (
@@ -80,7 +80,7 @@ def unit_cloud(points: Tensor) -> Tensor:
 def voxels_of(points: Tensor) -> Tensor:
     """Count the points of unit clouds in a grid: `(n, p, 3)` -> `(n, 3, 12, 36)` float32, log(1 + count).
 
-    Counts are scaled to clouds of 512 points, so that density does not depend on how finely an object was sampled. The
+    Counts are scaled to clouds of 608 points, so that density does not depend on how finely an object was sampled. The
     rows of the grid run downwards (y is up in the cloud). Points outside fall into the outermost cells.
     """
     depth, height, width = GRID_SIZE
