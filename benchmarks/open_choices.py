@@ -22,7 +22,7 @@ import numpy as np
 from cmcr.connection.connect import connect
 from cmcr.demo import methods
 from cmcr.demo.ablations import ABLATIONS
-from cmcr.demo.cases import CaseData, embed_cases
+from cmcr.demo.cases import CASES, CaseData, embed_cases
 from cmcr.demo.measure import figures_of, retention_of, tasks_of
 from cmcr.demo.world import draw_world
 
@@ -87,12 +87,13 @@ def table(runs: list[dict[str, Any]], labels: list[str]) -> str:
     return "\n".join(lines)
 
 
-def run_all(seeds: list[int], out: Path) -> list[dict[str, Any]]:
+def run_all(seeds: list[int], names: list[str], out: Path) -> list[dict[str, Any]]:
     """Train and measure every variant for every seed, a line of JSON each."""
     runs: list[dict[str, Any]] = []
     with out.open("w", encoding="utf-8") as file:
         for seed in seeds:
-            cases = embed_cases(draw_world(seed, per_number=10), lambda share: None)
+            embedded = embed_cases(draw_world(seed, per_number=10), lambda share: None)
+            cases = [data for data in embedded if data.case.name in names]
             for (label, settings), data in itertools.product(variants().items(), cases):
                 runs.append({"variant": label, "seed": seed, "case": data.case.name, **measure(data, settings, seed)})
                 print(json.dumps(runs[-1]), file=file, flush=True)
@@ -104,13 +105,14 @@ def main() -> None:
     """Run everything, or read earlier runs, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES])
     parser.add_argument("--out", type=Path, default=Path("open-choices.jsonl"))
     parser.add_argument("--tables-of", type=Path, nargs="+", help="only print the tables of these earlier outputs")
     arguments = parser.parse_args()
     if arguments.tables_of:
         runs = [json.loads(line) for path in arguments.tables_of for line in path.read_text("utf-8").splitlines()]
     else:
-        runs = run_all(arguments.seeds, arguments.out)
+        runs = run_all(arguments.seeds, arguments.cases, arguments.out)
     labels = list(variants())
     print(table(runs, labels[:8]), end="\n\n")
     print(table(runs, [labels[0], *SINGLE]))

@@ -1,6 +1,7 @@
 """What an array of embeddings must be, and how it goes in as numpy or torch and comes out as the same kind.
 
-Letters used for shapes everywhere in cmcr: `B` batch, `N` memory rows, `D` width, `Q` queries, `C` corpus, `K` top-k.
+Letters used for shapes everywhere in cmcr: `B` batch, `N` memory rows, `D` width of a space,
+`K` width of the common space, `Q` queries, `C` corpus; `n` and `m` any number of rows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Array = NDArray[np.floating] | Tensor
 ArrayT = TypeVar("ArrayT", NDArray[np.floating], Tensor)
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_CHECKED_ROWS = 65_536  # rows looked at together, so that a check never doubles the memory of a large array
+_CHECKED_ROWS = 4096  # rows looked at together, so that a check never doubles the memory of a large array
 
 
 def rows_of(array: Array, name: str, *, at_least: int = 1) -> Tensor:
@@ -73,8 +74,9 @@ def check_finite(rows: Tensor, name: str) -> None:
     """
     for start in range(0, len(rows), _CHECKED_ROWS):
         block = rows[start : start + _CHECKED_ROWS]
-        bad = ~torch.isfinite(block).all(dim=1)
-        if bad.any():
+        finite = torch.isfinite(block)
+        if not finite.all():
+            bad = ~finite.all(dim=1)
             first, count = start + int(bad.nonzero()[0]), int(bad.sum())
             raise NonFiniteError(
                 f"{name}: NaN or infinity in {count} of the rows {start}..{start + len(block) - 1}, the first is row "

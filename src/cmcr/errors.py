@@ -13,6 +13,7 @@
     │   ├── ArtefactNotFoundError   nothing there                                             (FileNotFoundError)
     │   ├── FormatError        half-written, another version, or not ours
     │   ├── IntegrityError     a file's bytes are not those that were written
+    │   ├── ReadError          the system refuses to read it                                  (OSError)
     │   └── WriteError         could not be written; nothing half-written was left            (OSError)
     ├── DeviceError            a device that this machine does not have                       (ValueError)
     ├── TrainingError          training diverged                                              (RuntimeError)
@@ -79,6 +80,10 @@ class IntegrityError(ArtefactError):
     """A file whose bytes are not those that were written."""
 
 
+class ReadError(ArtefactError, OSError):
+    """The system refuses to read an artefact: no permission, a failing disk, replaced while being read."""
+
+
 class WriteError(ArtefactError, OSError):
     """An artefact could not be written; nothing half-written was left behind."""
 
@@ -92,19 +97,20 @@ class TrainingError(CmcrError, RuntimeError):
 
 
 class MissingDependencyError(CmcrError, ImportError):
-    """An optional library is not installed.
+    """An optional library is not installed; the message names the extra that brings it."""
+
+
+def missing_dependency(library: str, *, extra: str, purpose: str) -> MissingDependencyError:
+    """Build the error for an optional library.
 
     Args:
         library: its name on the package index.
         extra: the extra of cmcr that brings it.
         purpose: what it is needed for, to complete "cmcr needs it for ...".
     """
-
-    def __init__(self, library: str, *, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{library} is not installed; cmcr needs it for {purpose}. Install it with: pip install 'cmcr[{extra}]'"
-        )
-        self.extra = extra
+    return MissingDependencyError(
+        f"{library} is not installed; cmcr needs it for {purpose}. Install it with: pip install 'cmcr[{extra}]'"
+    )
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> ConfigError:

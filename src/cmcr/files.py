@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from cmcr.errors import ArtefactNotFoundError, FormatError, IntegrityError, WriteError
+from cmcr.errors import ArtefactError, ArtefactNotFoundError, FormatError, IntegrityError, ReadError, WriteError
 
 MANIFEST = "config.json"
 _SEAL = "sha256_of_this_file"
@@ -33,21 +34,17 @@ def write_artefact(folder: Path, manifest: dict[str, Any], write_files: Callable
         WriteError: no permission, disk full, or something else in the way at the target.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - must not follow a link at the target, as resolve() does
+    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
     try:
         _refuse_to_replace(folder, manifest["format"])
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    try:
+        aside.mkdir()
         write_files(aside)
         hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.suffix != ".md"}
         sealed = _sealed({**manifest, "sha256": hashes})
         (aside / MANIFEST).write_text(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for path in aside.iterdir():
-            path.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
             _flush(path)
-        aside.chmod(0o777 & ~_umask())
         _move_into_place(aside, folder)
     except OSError as error:
         raise _cannot_write(folder, error) from error
@@ -55,14 +52,33 @@ def write_artefact(folder: Path, manifest: dict[str, Any], write_files: Callable
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def read_manifest(folder: Path, expected_format: str, version: int) -> dict[str, Any]:
-    """Read and check the manifest of an artefact, and that every file it lists is there with the bytes it had.
+def read_manifest(folder: Path, expected_format: str, version: int, files: Collection[str]) -> dict[str, Any]:
+    """Read and check the manifest of an artefact, and that every file is there with the bytes it had.
+
+    Args:
+        folder: the artefact.
+        expected_format: what its manifest must call it.
+        version: of the format.
+        files: names of all hashed files that it must have.
 
     Raises:
         ArtefactNotFoundError: there is no such folder.
-        FormatError: no manifest (half-written), not JSON, another kind of artefact, or a newer version.
+        FormatError: no manifest (half-written), not JSON, another kind of artefact, or another version.
         IntegrityError: a file is missing or its bytes have changed.
+        ReadError: the system refuses to read it.
     """
+    try:
+        return _checked_manifest(folder, expected_format, version, files)
+    except ArtefactError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReadError(
+            error.errno or errno.EIO, f"could not read ({reason})", error.filename or str(folder)
+        ) from error
+
+
+def _checked_manifest(folder: Path, expected_format: str, version: int, files: Collection[str]) -> dict[str, Any]:
     if not folder.exists():
         raise ArtefactNotFoundError(
             errno.ENOENT, f"there is no {expected_format} here (expected a folder with {MANIFEST})", str(folder)
@@ -77,7 +93,12 @@ def read_manifest(folder: Path, expected_format: str, version: int) -> dict[str,
         )
     if _sealed(manifest)[_SEAL] != manifest.get(_SEAL):
         raise IntegrityError(f"{folder / MANIFEST}: its content is not what was written. Restore it from a copy.")
-    for name, expected in manifest["sha256"].items():
+    hashes = manifest.get("sha256")
+    if not isinstance(hashes, dict) or set(hashes) != set(files):
+        raise FormatError(
+            f"{folder / MANIFEST}: expected the hashes of {', '.join(sorted(files))}, got {hashes!r:.80}."
+        )
+    for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
             raise IntegrityError(f"{folder}: {name} is missing. Restore the folder from a copy.")
@@ -101,21 +122,18 @@ def write_text_whole(path: Path, text: str) -> None:
     Raises:
         WriteError: no permission, disk full.
     """
-    part: Path | None = None
+    part = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        part = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with part.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        part.chmod(0o666 & ~_umask())
         part.replace(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        if part is not None:
+        with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
 
 
@@ -155,20 +173,26 @@ def _refuse_to_replace(folder: Path, kind: str) -> None:
 
 def _move_into_place(aside: Path, folder: Path) -> None:
     """Rename the finished folder to its name; an older artefact is moved away first and deleted last."""
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-        folder.replace(old / "artefact")
-        try:
-            aside.replace(folder)
-        except BaseException:
-            (old / "artefact").replace(folder)
-            raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-    else:
+    old = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.old"
+    try:
+        if folder.exists():
+            folder.replace(old)
         aside.replace(folder)
+    except BaseException:
+        # Whatever came between the two renames, Ctrl-C included: the name must not stay empty.
+        if old.exists() and not folder.exists():
+            _restore(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
     _flush(folder)
     _flush(folder.parent)
+
+
+def _restore(old: Path, folder: Path) -> None:
+    try:
+        old.replace(folder)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; the older artefact is safe in {old}, rename it back") from error
 
 
 def _flush(path: Path) -> None:
@@ -182,12 +206,6 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def _cannot_write(path: Path, error: OSError) -> WriteError:
     reason = error.strerror or str(error)
-    return WriteError(error.errno or errno.EIO, f"could not write ({reason}); nothing was left behind", str(path))
+    return WriteError(error.errno or errno.EIO, f"could not write ({reason}); nothing half-written was left", str(path))

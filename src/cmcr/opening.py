@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from cmcr.connection import artefact
 from cmcr.connection.connection import ConnectedSpace, Connection
+from cmcr.errors import ConfigError
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.registry import space, space_names
 
@@ -25,6 +27,8 @@ def load(folder: str | Path) -> Connection:
         FormatError: half-written, of another version, or not a connection.
         IntegrityError: a byte has changed.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ConfigError(f"expected the path of a folder, got {type(folder).__name__}.")
     connection = artefact.load(folder)
     encoders = {known.name: encoder for known in connection.spaces if (encoder := _encoder_of(known)) is not None}
     return dataclasses.replace(connection, encoders=encoders)

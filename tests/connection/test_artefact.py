@@ -1,6 +1,7 @@
 """A saved connection: the same after loading, refused when it is not whole."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 import cmcr
 from cmcr.connection import artefact
-from cmcr.errors import ArtefactNotFoundError, FormatError, IntegrityError, WriteError
+from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, IntegrityError, WriteError
 from cmcr.files import MANIFEST
 
 
@@ -50,7 +51,13 @@ def test_the_folder_holds_a_manifest_weights_history_and_a_model_card(folder):
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", MANIFEST, "history.json", "model.safetensors"]
     manifest = json.loads((folder / MANIFEST).read_text())
     assert manifest["format"] == "cmcr connection"
-    assert manifest["spaces"][0] == {"name": "clip", "modalities": ["text", "image"], "width": 6, "fingerprint": None}
+    assert manifest["spaces"][0] == {
+        "name": "clip",
+        "modalities": ["text", "image"],
+        "width": 6,
+        "fingerprint": None,
+        "outer_rows": 20,
+    }
     card = (folder / "README.md").read_text()
     assert "clip + clap, connected through text" in card
     assert 'cmcr.load("path/to/this/folder")' in card
@@ -115,6 +122,48 @@ def test_a_space_of_another_fingerprint_gets_no_encoder(connection, tmp_path):
     made_from_arrays = cmcr.connect(left, right, epochs=1, device="cpu")
     made_from_arrays.save(tmp_path / "a")
     assert cmcr.load(tmp_path / "a").encoders == {}
+
+
+def test_names_with_dots_are_kept_apart(tmp_path):
+    left = cmcr.Memories("clip", text=random_rows(64, 6, 0), image=random_rows(20, 6, 1))
+    right = cmcr.Memories("clip.b", text=random_rows(64, 6, 2), audio=random_rows(30, 6, 3))
+    connection = cmcr.connect(left, right, epochs=1, device="cpu")
+    connection.save(tmp_path / "a")
+    rows = random_rows(3, 6, 4)
+    for space in ("clip", "clip.b"):
+        np.testing.assert_array_equal(cmcr.load(tmp_path / "a").project(rows, space), connection.project(rows, space))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(connection, tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(WriteError, match="No space left on device"):
+        connection.save(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_precision_are_refused(connection, tmp_path, monkeypatch):
+    real = artefact.serialize
+    monkeypatch.setattr(artefact, "serialize", lambda tensors: real({k: v.double() for k, v in tensors.items()}))
+    connection.save(tmp_path / "a")
+    with pytest.raises(FormatError, match="not float32"):
+        cmcr.load(tmp_path / "a")
+
+
+def test_loading_and_opening_a_space_leave_the_random_state_alone(folder):
+    from cmcr.spaces.mini.space import MiniSpace
+
+    before = torch.get_rng_state()
+    cmcr.load(folder)
+    MiniSpace("mini-clip")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_path_that_is_none():
+    with pytest.raises(ConfigError, match="expected the path of a folder, got NoneType"):
+        cmcr.load(None)
 
 
 def test_loading_never_unpickles(folder, monkeypatch):

@@ -154,7 +154,7 @@ def test_the_connection_remembers_how_it_was_made():
     assert list(connection.projectors) == ["clip", "clap"]
     assert [p.width_in for p in connection.projectors.values()] == [3, 5]
     assert connection.width == 512  # the published one
-    assert len(connection.history["total"]) == 20
+    assert len(connection.history["total"]) == 1  # the published batch holds all 40 items
     assert connection.encoders == {}
 
 
@@ -286,7 +286,7 @@ def world(rng, items, shuffled=False):
 @pytest.mark.parametrize("method", ["c-mcr", "c-mcr-published"])
 def test_outer_modalities_find_each_other_without_pairs(rng, method):
     left, right, embed = world(rng, 800)
-    connection = connect(left, right, method=method, epochs=12, device="cpu")
+    connection = connect(left, right, method=method, epochs=12, batch_size=50, device="cpu")
     unseen = rng.normal(size=(100, 6))
     pictures = connection.project(embed(unseen, "clip", "image"), "clip")
     sounds = connection.project(embed(unseen, "clap", "audio"), "clap")
@@ -363,7 +363,10 @@ def test_exactly_one_outer_modality_is_expected():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "cmcr"}, "unknown method 'cmcr'. Did you mean 'c-mcr'? Known: c-mcr, c-mcr-published."),
+        (
+            {"method": "cmcr"},
+            "unknown method 'cmcr'. Did you mean 'c-mcr'? Known: c-mcr, c-mcr-published, c-mcr-published-ulip.",
+        ),
         ({"epochs": 0}, "settings: epochs: expected a whole number of at least 1, got 0."),
         ({"batch_size": 1}, "settings: batch_size: expected at least 2, got 1."),
         ({"width": 0}, "settings: width: expected None or a whole number of at least 1, got 0."),

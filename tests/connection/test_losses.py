@@ -123,7 +123,7 @@ def test_info_nce_takes_a_temperature_of_numpy(rng, temperature):
 def test_batches_of_other_shapes_are_refused(loss, left, right):
     with pytest.raises(DimensionError) as caught:
         loss(torch.ones(left), torch.ones(right))
-    assert str(caught.value) == f"expected two batches of one shape (B, D), got {left} and {right}."
+    assert str(caught.value) == f"expected two batches of one shape (B, K), got {left} and {right}."
 
 
 # -------------------------------------------------------------------------------------------------------- attraction

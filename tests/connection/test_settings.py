@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmcr.connection.enhancement import noise_deviation
-from cmcr.connection.projectors import CLAP_CLIP_SHAPE
+from cmcr.connection.projectors import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE
 from cmcr.connection.settings import METHODS, Settings, check_seed, settings_of
 from cmcr.errors import ConfigError
 
@@ -38,13 +38,20 @@ def test_changes_win_over_the_method(method):
     plain = settings_of(method)
     changed = settings_of(method, epochs=3, rescale_noise=not plain.rescale_noise)
     assert changed == dataclasses.replace(plain, epochs=3, rescale_noise=not plain.rescale_noise)
-    assert set(METHODS) == {"c-mcr", "c-mcr-published"}
+    assert set(METHODS) == {"c-mcr", "c-mcr-published", "c-mcr-published-ulip"}
 
 
 def test_the_published_recipe_takes_the_noise_as_it_is_and_the_published_projector():
-    assert METHODS["c-mcr-published"] == {"rescale_noise": False, "width": 512, "hidden": (1024,)}
     published = settings_of("c-mcr-published")
-    assert published == Settings(rescale_noise=False, width=512, hidden=(1024,))
+    assert published == Settings(rescale_noise=False, width=512, hidden=(1024,), batch_size=10_240)
+    assert {field.name for field in dataclasses.fields(Settings)} == set(METHODS["c-mcr-published"]), (
+        "every value is pinned"
+    )
+    ulip = settings_of("c-mcr-published-ulip")
+    assert ulip == dataclasses.replace(published, hidden=(), final_relu=True)
+    assert ulip.projector_shape(96, 128) == ULIP_CLIP_SHAPE
+    assert published.rows_per_step(10_000) == 10_000
+    assert published.rows_per_step(100_000) == 10_240
     for widths in ((512, 512), (96, 128), (768, 1024)):  # whatever the widths of the spaces
         assert published.projector_shape(*widths) == CLAP_CLIP_SHAPE
         for width in widths:
@@ -60,7 +67,9 @@ def test_the_published_recipe_takes_the_noise_as_it_is_and_the_published_project
 def test_an_unknown_method_is_refused_with_the_nearest(given, nearest):
     with pytest.raises(ConfigError) as caught:
         settings_of(given)
-    assert str(caught.value) == f"unknown method {given!r}.{nearest} Known: c-mcr, c-mcr-published."
+    assert (
+        str(caught.value) == f"unknown method {given!r}.{nearest} Known: c-mcr, c-mcr-published, c-mcr-published-ulip."
+    )
 
 
 def test_unknown_settings_are_refused_all_together_each_with_its_nearest():

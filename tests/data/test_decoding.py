@@ -40,12 +40,32 @@ def test_unreadable_images(tmp_path, content, message):
         read_image(path)
 
 
+def test_a_pil_image_is_read_as_its_file_is(tmp_path):
+    picture = Image.effect_noise((6, 4), 80)
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        np.testing.assert_array_equal(np.asarray(read_image(opened)), np.asarray(read_image(tmp_path / "a.png")))
+
+
+def test_sixteen_bit_pictures_are_scaled_not_clipped(tmp_path):
+    levels = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    assert np.asarray(read_image(tmp_path / "deep.png")).tolist() == [[0, 1, 128, 255]]
+
+
 def test_truncated_images_are_refused(tmp_path):
     buffer = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(buffer, format="PNG")
     (tmp_path / "half.png").write_bytes(buffer.getvalue()[:1000])
     with pytest.raises(SampleError, match=r"half\.png: the picture cannot be decoded"):
         read_image(tmp_path / "half.png")
+    with (
+        Image.open(tmp_path / "half.png") as opened,
+        pytest.raises(SampleError, match=r"the picture: .*cannot be decoded"),
+    ):
+        read_image(opened)
 
 
 def test_image_arrays_must_be_pictures():
@@ -73,10 +93,17 @@ def test_sound_mappings():
     np.testing.assert_array_equal(read_audio({"array": stereo, "sampling_rate": 8000}, 8000), np.zeros(8000))
     with pytest.raises(SampleError, match="'sampling_rate' is missing"):
         read_audio({"array": tone(8000)}, 8000)
-    with pytest.raises(SampleError, match="a number of hertz above 0, got 0"):
+    with pytest.raises(SampleError, match="a number of hertz of at least 1, got 0"):
         read_audio({"array": tone(8000), "sampling_rate": 0}, 8000)
     with pytest.raises(SampleError, match="Divide 16-bit integers by 32768"):
         read_audio({"array": np.zeros(5, dtype=np.int16), "sampling_rate": 8000}, 8000)
+    for rate in (0.5, float("inf"), True, "8000"):
+        with pytest.raises(SampleError, match="'sampling_rate' must be a number of hertz"):
+            read_audio({"array": tone(8000), "sampling_rate": rate}, 8000)
+    with pytest.raises(SampleError, match=r"shape \(channels, n\), got \(8000, 2\): transpose it"):
+        read_audio({"array": stereo.T, "sampling_rate": 8000}, 8000)
+    with pytest.raises(SampleError, match=r"must be of shape \(n,\) or \(channels, n\)"):
+        read_audio({"array": [[0.0, 0.1], [0.2]], "sampling_rate": 8000}, 8000)
     with pytest.raises(SampleError, match="holds no samples"):
         read_audio({"array": np.zeros(0), "sampling_rate": 8000}, 8000)
     with pytest.raises(SampleError, match="NaN or infinity"):

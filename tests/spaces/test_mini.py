@@ -81,6 +81,9 @@ class TestContract:
             space.encode([], modality + "s")
         with pytest.raises(ConfigError, match="batch_size: expected a whole number of at least 1, got 0"):
             space.encode([], modality, batch_size=0)
+        for wrong in (None, 5, {1, 2}, (item for item in [])):
+            with pytest.raises(ConfigError, match="inputs: expected a list of items or a single one, got"):
+                space.encode(wrong, modality)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def demo(
     seed
         Of the items and the training; the same seed gives the same figures.
     method
-        How to connect: c-mcr or c-mcr-published.
+        How to connect: c-mcr, c-mcr-published or c-mcr-published-ulip.
     ablations
         Measure the paper's ablations too (a few minutes more).
     json_output
@@ -53,7 +53,8 @@ def _print_results(results: dict[str, Any]) -> None:
     for case in results["connections"].values():
         for task in case["tasks"]:
             rows = [[LABELS[method], *_cells(figures, task)] for method, figures in case["methods"].items()] + [
-                [f"C-MCR: {label}", *_cells(figures, task)] for label, figures in case.get("ablations", {}).items()
+                [f"{LABELS[results['method']]}: {label}", *_cells(figures, task)]
+                for label, figures in case.get("ablations", {}).items()
             ]
             print_table(
                 f"{task_words(task)} over {results['test_items']} items, {' + '.join(case['spaces'])} connected through "

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 
 from cmcr._version import __version__
 from cmcr.connection.projectors import Projector, ProjectorShape
@@ -24,19 +25,20 @@ FORMAT = "cmcr connection"
 VERSION = 1
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
+SIDES = ("left", "right")
 
 
 def save(connection: Connection, folder: Path) -> None:
     """Write a connection to a folder (see `Connection.save`)."""
     manifest = _manifest(connection)
     tensors = {
-        f"{name}.{key}": value.contiguous().cpu()
-        for name, projector in connection.projectors.items()
-        for key, value in projector.state_dict().items()
+        f"{side}.{key}": value.contiguous().cpu()
+        for side, space in zip(SIDES, connection.spaces, strict=True)
+        for key, value in connection.projectors[space.name].state_dict().items()
     }
 
     def write_files(aside: Path) -> None:
-        save_file(tensors, aside / WEIGHTS)
+        (aside / WEIGHTS).write_bytes(serialize(tensors))
         (aside / HISTORY).write_text(json.dumps(dict(connection.history)) + "\n", encoding="utf-8")
         (aside / "README.md").write_text(_card(connection, manifest), encoding="utf-8")
 
@@ -54,17 +56,19 @@ def load(folder: str | Path) -> Connection:
     from cmcr.connection.connection import ConnectedSpace, Connection
 
     folder = Path(folder)
-    manifest = read_manifest(folder, FORMAT, VERSION)
+    manifest = read_manifest(folder, FORMAT, VERSION, {WEIGHTS, HISTORY})
     try:
         spaces = [
-            ConnectedSpace(s["name"], tuple(s["modalities"]), int(s["width"]), s["fingerprint"])
+            ConnectedSpace(s["name"], tuple(s["modalities"]), int(s["width"]), s["fingerprint"], int(s["outer_rows"]))
             for s in manifest["spaces"]
         ]
         left, right = spaces
         shape = ProjectorShape(**{**manifest["projector"], "hidden": tuple(manifest["projector"]["hidden"])})
         settings = Settings(**manifest["settings"])
         tensors = load_file(folder / WEIGHTS)
-        projectors = {space.name: _projector(space.name, space.width, shape, tensors) for space in spaces}
+        projectors = {
+            space.name: _projector(side, space.width, shape, tensors) for side, space in zip(SIDES, spaces, strict=True)
+        }
         return Connection(
             spaces=(left, right),
             projectors=projectors,
@@ -79,13 +83,15 @@ def load(folder: str | Path) -> Connection:
         raise FormatError(f"{folder}: not a usable {FORMAT} ({error}).") from error
 
 
-def _projector(name: str, width: int, shape: ProjectorShape, tensors: dict[str, torch.Tensor]) -> Projector:
-    projector = Projector(width, shape)
-    prefix = f"{name}."
-    projector.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, strict=True
-    )
-    return projector.eval()
+def _projector(side: str, width: int, shape: ProjectorShape, tensors: dict[str, torch.Tensor]) -> Projector:
+    prefix = f"{side}."
+    weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    if any(value.is_floating_point() and value.dtype != torch.float32 for value in weights.values()):
+        raise FormatError("the weights are not float32")
+    with torch.device("meta"):  # no random initialisation, which would move the caller's random state
+        projector = Projector(width, shape)
+    projector.load_state_dict(weights, strict=True, assign=True)
+    return projector.eval().requires_grad_(False)
 
 
 def _manifest(connection: Connection) -> dict[str, Any]:

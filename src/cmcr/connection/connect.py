@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ Progress = Callable[[str, float], None]
 """Called with the stage's name and the share of it done, in (0, 1]."""
 
 
+@runtime_checkable
 class SpaceMemories(Protocol):
     """The embeddings of one space, by modality (`cmcr.Memories` is one)."""
 
@@ -79,6 +80,12 @@ def connect(
     """
     chosen = settings_of(method, **settings)
     seed = check_seed(seed)
+    for given in (left, right):
+        if not isinstance(given, SpaceMemories):
+            raise ConfigError(
+                f"expected two cmcr.Memories, got {type(given).__name__}: wrap the arrays of each space, such as "
+                'cmcr.Memories("clip", text=texts, image=pictures).'
+            )
     shared = _overlap_of(left, right, overlap)
     where = choose_device(device)
     outer = _outer_of(left, shared), _outer_of(right, shared)
@@ -169,7 +176,10 @@ def _check_overlap_rows(left: SpaceMemories, right: SpaceMemories, overlap: str)
 
 
 def _remembered(memories: SpaceMemories, overlap: str, other: str) -> ConnectedSpace:
-    return ConnectedSpace(memories.space, (overlap, other), memories.rows[overlap].shape[1], memories.fingerprint)
+    rows = memories.rows
+    return ConnectedSpace(
+        memories.space, (overlap, other), rows[overlap].shape[1], memories.fingerprint, outer_rows=len(rows[other])
+    )
 
 
 def _part_of(progress: Progress | None, stage: str, part: int, parts: int) -> Callable[[float], None] | None:

@@ -47,15 +47,17 @@ class ConnectedSpace:
         modalities: what it embeds, the overlap first.
         width: width D of its embeddings.
         fingerprint: of the encoders that made the embeddings; None if only arrays were given.
+        outer_rows: number of rows in the memory of the outer modality.
     """
 
     name: str
     modalities: tuple[str, ...]
     width: int
     fingerprint: str | None = None
+    outer_rows: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Connection:
     """Two projectors, one per space, into a common space in which all modalities of both can be compared.
 
@@ -119,8 +121,10 @@ class Connection:
             )
         where = rows.device if isinstance(embeddings, Tensor) else choose_device(device)
         dtype = torch.float32 if where.type == "mps" else rows.dtype  # Apple's GPUs have no float64
-        # A copy, so that the connection itself never changes device or precision.
-        projector = copy.deepcopy(projector).to(device=where, dtype=dtype)
+        first = projector.linears[0].weight
+        if (first.device, first.dtype) != (where, dtype):
+            # A copy, so that the connection itself never changes device or precision.
+            projector = copy.deepcopy(projector).to(device=where, dtype=dtype)
         with torch.no_grad():
             parts = [projector(part.to(where, dtype)) for part in rows.split(_ROWS_AT_ONCE)]
         return as_given(torch.cat(parts), embeddings)
@@ -174,9 +178,11 @@ class Connection:
         """
         chosen = self._space_for(modality, space)
         if chosen not in self.encoders:
+            known = next(s.fingerprint for s in self.spaces if s.name == chosen)
+            reason = "was made from arrays" if known is None else f"needs the encoders with fingerprint {known}"
             raise ConfigError(
-                f"no encoder of space {chosen!r} is attached: this connection was made from arrays. Embed the items "
-                f"yourself and call project(embeddings, space={chosen!r})."
+                f"no encoder of space {chosen!r} is attached: this connection {reason}. Embed the items yourself and call "
+                f"project(embeddings, space={chosen!r})."
             )
         embeddings = self.encoders[chosen].encode(
             inputs, modality, batch_size=batch_size, show_progress_bar=show_progress_bar

@@ -132,10 +132,12 @@ def semantic_completion(
 
     Raises:
         DtypeError, DimensionError, TooFewRowsError, NonFiniteError: as `semantic_consistency`.
-        ConfigError: a variance below 0.
+        ConfigError: a variance below 0, or a generator that is not torch's.
     """
     if not (is_number(noise_variance) and noise_variance >= 0):
         raise ConfigError(f"noise_variance: expected a finite number, 0 or more, got {noise_variance!r}.")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ConfigError(f"generator: expected a torch.Generator or None, got {type(generator).__name__}.")
     rows = rows_of(embeddings, "embeddings")
     check_finite(rows, "embeddings")
     clean = rows.to(working_dtype(rows))

@@ -25,8 +25,8 @@ def info_nce(left: Tensor, right: Tensor, temperature: float) -> Tensor:
     the overlap's rows this is the paper's L_ttc, with the semantically consistent rows its L_avc.
 
     Args:
-        left: `(B, D)` unit rows.
-        right: `(B, D)` unit rows; row i belongs to row i of `left`.
+        left: `(B, K)` unit rows.
+        right: `(B, K)` unit rows; row i belongs to row i of `left`.
         temperature: above 0; the paper uses 0.01 in both losses.
 
     Returns:
@@ -50,8 +50,8 @@ def intra_attraction(overlap: Tensor, consistent: Tensor, distance: IntraDistanc
     ``mean_i |t_i - v_i|`` ("euclidean") or ``mean_i |t_i - v_i|^2`` ("squared"); sources disagree on the square.
 
     Args:
-        overlap: `(B, D)` projected unit rows of the overlap.
-        consistent: `(B, D)` projected unit rows of its semantically consistent counterparts.
+        overlap: `(B, K)` projected unit rows of the overlap.
+        consistent: `(B, K)` projected unit rows of its semantically consistent counterparts.
         distance: `"euclidean"` or `"squared"`.
 
     Returns:
@@ -104,7 +104,7 @@ def connection_loss(
     A term of weight 0 is not computed and reported as 0.
 
     Args:
-        left: projected unit rows `(B, D)` of the overlap and of its semantically consistent counterparts, left space.
+        left: projected unit rows `(B, K)` of the overlap and of its semantically consistent counterparts, left space.
         right: the same of the right space; row i stands for the same overlap item everywhere.
         ttc_temperature: tau_2.
         avc_temperature: tau_3.
@@ -129,5 +129,5 @@ def connection_loss(
 def _check_pairs(left: Tensor, right: Tensor) -> None:
     if left.ndim != 2 or left.shape != right.shape:
         raise DimensionError(
-            f"expected two batches of one shape (B, D), got {tuple(left.shape)} and {tuple(right.shape)}."
+            f"expected two batches of one shape (B, K), got {tuple(left.shape)} and {tuple(right.shape)}."
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
 import operator
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from cmcr.connection.losses import IntraDistance
-from cmcr.connection.projectors import BatchNormMode, ProjectorShape
+from cmcr.connection.projectors import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE, BatchNormMode, ProjectorShape
 from cmcr.embeddings import is_number
 from cmcr.errors import ConfigError, unknown_name
 
@@ -83,10 +84,11 @@ class Settings:
         if problems:
             raise ConfigError("settings: " + "; ".join(problems) + ".")
         for field in dataclasses.fields(self):
-            if field.type == "float":  # numpy's numbers too become what JSON can hold
-                object.__setattr__(self, field.name, float(getattr(self, field.name)))
+            value = getattr(self, field.name)
+            if field.type == "float" or _is_count(value):  # numpy's numbers become what JSON can hold
+                object.__setattr__(self, field.name, float(value) if field.type == "float" else int(value))
         if self.hidden is not None:
-            object.__setattr__(self, "hidden", tuple(self.hidden))
+            object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
 
     def projector_shape(self, left_width: int, right_width: int) -> ProjectorShape:
         """Choose the projectors' layers for two spaces of these widths."""
@@ -131,9 +133,30 @@ class Settings:
         return [(name, getattr(self, name)) for name in names]
 
 
+_PUBLISHED: dict[str, Any] = {
+    # Every value is pinned here, so that better defaults never change what "published" means.
+    "consistency_temperature": 0.01,
+    "normalize_consistency": True,
+    "semantic_consistency": True,
+    "noise_variance": 0.004,
+    "rescale_noise": False,
+    "ttc_temperature": 0.01,
+    "avc_temperature": 0.01,
+    "ttc_weight": 1.0,
+    "avc_weight": 1.0,
+    "intra_weight": 0.1,
+    "intra_distance": "euclidean",
+    "batch_norm": "together",
+    "epochs": 36,
+    "batch_size": PUBLISHED_BATCH,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+}
+
 METHODS: dict[str, dict[str, Any]] = {
     "c-mcr": {},
-    "c-mcr-published": {"rescale_noise": False, "width": 512, "hidden": (1024,)},
+    "c-mcr-published": {**_PUBLISHED, **dataclasses.asdict(CLAP_CLIP_SHAPE)},
+    "c-mcr-published-ulip": {**_PUBLISHED, **dataclasses.asdict(ULIP_CLIP_SHAPE)},
 }
 """What each method changes in the defaults of `Settings`."""
 
@@ -142,15 +165,16 @@ def settings_of(method: str, **changes: Any) -> Settings:
     """Look up a method's settings and change some of them.
 
     Args:
-        method: `"c-mcr"`, the best of what we measured where the paper is silent; `"c-mcr-published"`, the recipe as
-            far as it is known, with the unscaled noise and the projector of the published weights.
+        method: `"c-mcr"`, the best of what we measured where the paper is silent; `"c-mcr-published"` and
+            `"c-mcr-published-ulip"`, the recipe as far as it is known, with unscaled noise, batches of 10,240 however few
+            the items, and the projectors of the published CLAP-CLIP or ULIP-CLIP weights.
         **changes: attributes of `Settings`.
 
     Raises:
         ConfigError: an unknown method or setting (all of them named, each with the nearest valid one), or a value out of
             range.
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise unknown_name("method", method, METHODS)
     known = [field.name for field in dataclasses.fields(Settings)]
     wrong = [name for name in changes if name not in known]
@@ -177,7 +201,7 @@ def check_seed(seed: object) -> int:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _with_nearest(name: str, known: list[str]) -> str:

@@ -67,17 +67,23 @@ def _from_file(source: str | Path) -> tuple[NDArray[np.float32], int]:
 
 def _from_mapping(source: Mapping[str, Any]) -> tuple[NDArray[np.float32], int]:
     try:
-        samples, rate = np.asarray(source["array"]), source["sampling_rate"]
+        given, rate = source["array"], source["sampling_rate"]
     except KeyError as error:
         raise SampleError(
             f"a sound given as a mapping needs 'array' and 'sampling_rate'; {error} is missing."
         ) from error
+    try:
+        samples = np.asarray(given)
+    except ValueError as error:
+        raise SampleError(f"a sound array must be of shape (n,) or (channels, n): {error}.") from error
     if samples.dtype.kind != "f" or samples.ndim not in (1, 2):
         raise SampleError(
             f"a sound array must be floating point in [-1, 1] of shape (n,) or (channels, n), got {samples.dtype} "
             f"{samples.shape}. Divide 16-bit integers by 32768."
         )
-    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not rate > 0:
-        raise SampleError(f"'sampling_rate' must be a number of hertz above 0, got {rate!r}.")
+    if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
+        raise SampleError(f"a sound array must be of shape (channels, n), got {samples.shape}: transpose it.")
+    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 1 <= rate < 1e7:
+        raise SampleError(f"'sampling_rate' must be a number of hertz of at least 1, got {rate!r}.")
     mono = samples.mean(axis=0) if samples.ndim == 2 else samples
-    return mono.astype(np.float32, copy=False), int(rate)
+    return mono.astype(np.float32, copy=False), round(float(rate))

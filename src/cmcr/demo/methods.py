@@ -5,9 +5,8 @@ Each gives both sets of test items as rows of one shared space, whose products r
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from cmcr.connection.connection import Connection
 from cmcr.connection.settings import Settings
 from cmcr.connection.training import Side, train
 from cmcr.demo.cases import CaseData, SideData
-from cmcr.evaluation.baselines import centred_map, overlap_posterior
+from cmcr.evaluation.baselines import CentredMap, overlap_posterior
 
 
 class Comparable(NamedTuple):
@@ -41,11 +40,11 @@ def connected(data: CaseData, connection: Connection) -> Comparable:
     )
 
 
-def centred(data: CaseData, kind: Literal["ridge", "procrustes"]) -> Comparable:
+def centred(data: CaseData, fit: Callable[[Tensor, Tensor], CentredMap]) -> Comparable:
     """Compare through a closed form between the centred embeddings of the overlap."""
     left, right = data.sides
     overlap, outer = data.case.overlap, data.case.outer
-    linear = centred_map(left.memories.rows[overlap], right.memories.rows[overlap], kind)
+    linear = fit(left.memories.rows[overlap], right.memories.rows[overlap])
     return Comparable(
         linear.left(left.test_outer, left.memories.rows[outer[0]].mean(dim=0)),
         linear.right(right.test_outer, right.memories.rows[outer[1]].mean(dim=0)),
@@ -68,10 +67,8 @@ def paired_oracle(
     """Train the same projectors on true pairs, which nobody without pairs can do: what is left to gain.
 
     Every overlap item gets, instead of its semantically consistent counterparts, a true picture, sound, text or cloud of
-    the same number in each space. Contrasting at temperature 0.05 instead of the method's own 0.01 makes this bound
-    higher, because sampled pairs are less exact than what semantic consistency gives.
+    the same number in each space. All settings are those of the connection it stands beside.
     """
-    settings = dataclasses.replace(settings, ttc_temperature=0.05, avc_temperature=0.05)
     rng = np.random.default_rng(seed)
     sides = [_paired(side, data, outer, rng) for side, outer in zip(data.sides, data.case.outer, strict=True)]
     trained = train(sides[0], sides[1], settings, seed=seed, progress=progress)

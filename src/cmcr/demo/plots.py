@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
 from cmcr.demo.cases import CaseData
-from cmcr.errors import MissingDependencyError
+from cmcr.errors import missing_dependency
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +114,7 @@ def figure_class() -> type[Figure]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError("matplotlib", extra="demo", purpose="the plots of the report") from error
+        raise missing_dependency("matplotlib", extra="demo", purpose="the plots of the report") from error
     return Figure
 
 

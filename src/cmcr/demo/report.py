@@ -19,7 +19,7 @@ from cmcr.data.numbers import SEEN_NUMBERS, UNSEEN_NUMBERS
 from cmcr.demo.cases import CaseData
 from cmcr.demo.plots import gap_picture, loss_picture
 from cmcr.demo.world import World
-from cmcr.errors import MissingDependencyError
+from cmcr.errors import missing_dependency
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -28,12 +28,14 @@ _ENLARGED = 6  # pixels of the report per pixel of a picture
 
 LABELS = {
     "chance": "chance",
-    "centred_ridge": "centred ridge",
+    "centred_ridge": "centred ridge, best of five strengths",
     "centred_procrustes": "centred Procrustes",
     "overlap_posterior": "posterior over the overlap, no training",
     "c-mcr": "C-MCR",
     "c-mcr-published": "C-MCR, published recipe",
-    "paired_oracle": "paired oracle: the same projectors, trained on true pairs",
+    "c-mcr-published-ulip": "C-MCR, published recipe, projectors of ULIP-CLIP",
+    "soft": "the same, contrasting at temperature 0.05",
+    "paired_oracle": "paired oracle: the line above, trained on true pairs",
 }
 MODALITY_WORDS = {"image": "picture", "audio": "sound", "text": "text", "point_cloud": "3D"}
 
@@ -90,7 +92,7 @@ def page_template() -> Template:
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
-        raise MissingDependencyError("jinja2", extra="demo", purpose="the page of the report") from error
+        raise missing_dependency("jinja2", extra="demo", purpose="the page of the report") from error
     source = (resources.files("cmcr.demo") / "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source)

@@ -7,7 +7,6 @@ gap). Centring each modality by its own mean rescues it; that makes a baseline t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +15,8 @@ from torch.nn import functional as F
 from cmcr.embeddings import Array, unit_rows
 from cmcr.errors import DimensionError
 
-_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the ridge, relative to the mean eigenvalue
-_HELD_OUT = 5  # every fifth overlap item chooses the strength
+RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Strengths worth trying, relative to the mean eigenvalue of the overlap's covariance."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +40,38 @@ class CentredMap:
         return F.normalize((unit_rows(rows, "right rows").float() - mean) @ self.weight, dim=1)
 
 
-def centred_map(left: Array, right: Array, kind: Literal["ridge", "procrustes"]) -> CentredMap:
-    """Fit a closed form between the two embeddings of the overlap, each centred by its mean.
+def centred_ridge(left: Array, right: Array, strength: float) -> CentredMap:
+    """Fit ``min_W |R W - L|^2 + a |W|^2`` between the two embeddings of the overlap, each centred by its mean.
 
     Args:
         left: `(n, D_left)` overlap embeddings.
         right: `(n, D_right)` the same items in the other space.
-        kind: `"ridge"`, least squares ``min_W |R W - L|^2 + a |W|^2`` with the strength `a` chosen by the mean cosine on
-            every fifth item and refitted on all; or `"procrustes"`, the best semi-orthogonal ``W = U V^T`` of
-            ``R^T L = U S V^T`` (Schönemann 1966).
+        strength: `a`, relative to the mean eigenvalue of ``R^T R``; above 0.
 
     Raises:
         DimensionError: row counts that differ.
         EmbeddingsError: unusable embeddings.
     """
-    a, b = unit_rows(left, "left overlap").double(), unit_rows(right, "right overlap").double()
-    if len(a) != len(b):
-        raise DimensionError(f"the overlap has {len(a)} rows on the left and {len(b)} on the right.")
-    a, b = a - a.mean(dim=0), b - b.mean(dim=0)
-    weight = _procrustes(a, b) if kind == "procrustes" else _ridge(a, b, _best_strength(a, b))
-    return CentredMap(weight.float())
+    a, b = _centred(left, right)
+    gram = b.T @ b
+    ridge = strength * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    return CentredMap(torch.linalg.solve(gram + ridge, b.T @ a).float())
+
+
+def centred_procrustes(left: Array, right: Array) -> CentredMap:
+    """Fit the best semi-orthogonal ``W = U V^T``, ``R^T L = U S V^T``, between the centred overlap (Schönemann 1966).
+
+    Args:
+        left: `(n, D_left)` overlap embeddings.
+        right: `(n, D_right)` the same items in the other space.
+
+    Raises:
+        DimensionError: row counts that differ.
+        EmbeddingsError: unusable embeddings.
+    """
+    a, b = _centred(left, right)
+    u, _, vh = torch.linalg.svd(b.T @ a, full_matrices=False)
+    return CentredMap((u @ vh).float())
 
 
 def overlap_posterior(rows: Array, overlap: Array, temperature: float = 0.02) -> Tensor:
@@ -87,24 +98,8 @@ def overlap_posterior(rows: Array, overlap: Array, temperature: float = 0.02) ->
     return torch.softmax(q @ t.T / temperature, dim=1)
 
 
-def _procrustes(left: Tensor, right: Tensor) -> Tensor:
-    u, _, vh = torch.linalg.svd(right.T @ left, full_matrices=False)
-    return u @ vh
-
-
-def _ridge(left: Tensor, right: Tensor, strength: float) -> Tensor:
-    gram = right.T @ right
-    scaled = strength * gram.diagonal().mean()
-    return torch.linalg.solve(gram + scaled * torch.eye(len(gram), dtype=gram.dtype), right.T @ left)
-
-
-def _best_strength(left: Tensor, right: Tensor) -> float:
-    held = torch.arange(len(left)) % _HELD_OUT == 0
-    if held.all() or len(left) < 2 * _HELD_OUT:
-        return 1e-2
-
-    def fit(strength: float) -> float:
-        weight = _ridge(left[~held], right[~held], strength)
-        return float(F.cosine_similarity(right[held] @ weight, left[held]).mean())
-
-    return max(_STRENGTHS, key=fit)
+def _centred(left: Array, right: Array) -> tuple[Tensor, Tensor]:
+    a, b = unit_rows(left, "left overlap").double(), unit_rows(right, "right overlap").double()
+    if len(a) != len(b):
+        raise DimensionError(f"the overlap has {len(a)} rows on the left and {len(b)} on the right.")
+    return a - a.mean(dim=0), b - b.mean(dim=0)

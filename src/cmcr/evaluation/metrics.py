@@ -14,14 +14,14 @@ _QUERY_BLOCK = 1024
 
 
 def answer_ranks(queries: Array, corpus: Array, answers: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Rank the one right answer of each query among the whole corpus by cosine.
+    """Rank the one right answer of each query among the whole corpus by inner product: by cosine, for unit rows.
 
     Tie rule: everything as similar as the answer ranks before it, so that a model that cannot tell items apart gains
     nothing. The similarities are computed in blocks of queries; `Q` x `C` is never held.
 
     Args:
-        queries: `(Q, K)` unit rows.
-        corpus: `(C, K)` unit rows.
+        queries: `(Q, K)` rows.
+        corpus: `(C, K)` rows.
         answers: `(Q,)` corpus row of the right answer of each query.
 
     Returns:

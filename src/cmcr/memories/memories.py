@@ -38,7 +38,7 @@ class Memories:
 
     Raises:
         ConfigError: no array, an unknown modality (the nearest is named), or an empty name.
-        DimensionError: not two axes, or widths that differ between modalities.
+        DimensionError: not two axes, or widths that differ between modalities or from the encoder's.
         DtypeError, NonFiniteError, ZeroRowError, TooFewRowsError: unusable embeddings.
     """
 
@@ -65,6 +65,20 @@ class Memories:
                 + ". Do they come from the same model, after its projection?"
             )
         self.rows: Mapping[str, Tensor] = rows
+        self._check_against_encoder(widths)
+
+    def _check_against_encoder(self, widths: Mapping[str, int]) -> None:
+        """Refuse arrays that the attached encoders cannot have made."""
+        known: Mapping[str, int] | None = getattr(self.encoder, "widths", None)
+        if known is None:
+            return
+        for modality, width in widths.items():
+            if modality not in known:
+                raise unknown_name(f"modality of {self.space}", modality, known)
+            if known[modality] != width:
+                raise DimensionError(
+                    f"{modality} of space {self.space!r}: its encoder makes rows {known[modality]} wide, got {width}."
+                )
 
     @property
     def width(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcr.data.numbers.splits import Split
-from cmcr.errors import MissingDependencyError
+from cmcr.errors import missing_dependency
 
 _TRAIN_SHARE = 0.7
 
@@ -46,7 +46,7 @@ def handwriting(split: Split) -> Handwriting:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise MissingDependencyError("scikit-learn", extra="demo", purpose="its handwritten digits") from error
+        raise missing_dependency("scikit-learn", extra="demo", purpose="its handwritten digits") from error
     data = load_digits()
     rows: list[NDArray[np.int64]] = []
     for digit in range(10):

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cmcr.data.audio import read_audio, window_of
 from cmcr.data.images import read_image
 from cmcr.data.point_clouds import read_point_cloud
 from cmcr.embeddings import choose_device
-from cmcr.errors import ConfigError, FormatError, SampleError, unknown_name
-from cmcr.progress import tracked
+from cmcr.errors import FormatError, SampleError
 from cmcr.spaces.mini.preprocessing import (
     CLIP_SAMPLES,
     PICTURE_SIZE,
@@ -34,6 +32,7 @@ from cmcr.spaces.mini.preprocessing import (
     voxels_of,
 )
 from cmcr.spaces.mini.towers import PictureTower, PointTower, SoundTower, TextTower
+from cmcr.spaces.tower import Tower, encode
 
 MINI_SPACES = ("mini-clap", "mini-clip", "mini-ulip")
 MINI_WIDTHS = {"mini-clip": 128, "mini-clap": 96, "mini-ulip": 64}
@@ -41,7 +40,7 @@ _PREPROCESSING = "1"  # raise it when preprocessing.py or a decoder changes what
 
 
 def mini_towers(name: str) -> nn.ModuleDict:
-    """Build the towers of a miniature space, by modality, with random weights."""
+    """Build the networks of a miniature space, by modality, with random weights."""
     width = MINI_WIDTHS[name]
     if name == "mini-clip":
         return nn.ModuleDict({"image": PictureTower(width), "text": TextTower(VOCABULARY_SIZE, width)})
@@ -53,6 +52,9 @@ def mini_towers(name: str) -> nn.ModuleDict:
 class MiniSpace:
     """One of the miniature spaces (a `Space`).
 
+    Pictures are read as grey 12 x 32, sounds as the middle 2 s at 8 kHz mono, point clouds centred and scaled to unit
+    radius with y up, texts as up to 13 words.
+
     Args:
         name: one of `MINI_SPACES`.
 
@@ -62,11 +64,13 @@ class MiniSpace:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._towers = mini_towers(name)
-        self.widths: Mapping[str, int] = dict.fromkeys(self._towers.keys(), MINI_WIDTHS[name])
         weights = _weights(name)
-        self._towers.load_state_dict(load(weights))  # float16 in the file, float32 in the towers
-        self._towers.eval().requires_grad_(False)
+        with torch.device("meta"):  # no random initialisation, which would move the caller's random state
+            self._networks = mini_towers(name)
+        self._networks.load_state_dict(load(weights), assign=True)
+        self._networks.float().eval().requires_grad_(False)  # the file holds float16
+        self._towers = {modality: self._tower(modality) for modality in self._networks}
+        self.widths: Mapping[str, int] = {modality: tower.width for modality, tower in self._towers.items()}
         self.fingerprint = hashlib.sha256(weights + _PREPROCESSING.encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
@@ -83,38 +87,31 @@ class MiniSpace:
         device: str | None = None,
         normalize_embeddings: bool = True,
     ) -> Any:
-        """Embed items of one modality; see `cmcr.spaces.protocol.Space.encode`.
-
-        Pictures are read as grey 12 x 32, sounds as the middle 2 s at 8 kHz mono, point clouds centred and scaled to
-        unit radius with y up, texts as up to 13 words.
-        """
-        if modality not in self.widths:
-            raise unknown_name(f"modality of {self.name}", modality, self.widths)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}.")
-        single = isinstance(inputs, str | os.PathLike | Image.Image | Mapping)
-        items: Sequence[Any] = [inputs] if single else inputs
-        tower = self._towers[modality]
+        """Embed items of one modality; see `cmcr.spaces.protocol.Space.encode`."""
         if device is not None:
-            tower.to(choose_device(device))
-        embeddings = self._embed(items, modality, tower, batch_size, show_progress_bar)
-        if normalize_embeddings:
-            embeddings = F.normalize(embeddings, dim=1)
-        if single:
-            embeddings = embeddings[0]
-        return embeddings if convert_to_tensor or not convert_to_numpy else embeddings.cpu().numpy()
+            self._networks.to(choose_device(device))
+        return encode(
+            self._towers,
+            self.name,
+            inputs,
+            modality,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            convert_to_numpy=convert_to_numpy,
+            convert_to_tensor=convert_to_tensor,
+            normalize_embeddings=normalize_embeddings,
+        )
 
-    def _embed(
-        self, items: Sequence[Any], modality: str, tower: nn.Module, batch_size: int, show_progress_bar: bool | None
-    ) -> Tensor:
-        where = next(tower.parameters()).device
-        parts = [torch.empty(0, self.widths[modality], device=where)]
-        starts = range(0, len(items), batch_size)
-        with torch.no_grad():
-            for start in tracked(starts, f"{self.name} {modality}", show_progress_bar):
-                batch = _PREPARE[modality](items[start : start + batch_size], start)
-                parts.append(tower(batch.to(where)))
-        return torch.cat(parts)
+    def _tower(self, modality: str) -> Tower:
+        decode, collate = _READ[modality]
+        network = self._networks[modality]
+        head = next(network.parameters())
+
+        def embed(items: list[Any]) -> Tensor:
+            rows: Tensor = network(collate(items).to(head.device))
+            return rows
+
+        return Tower(MINI_WIDTHS[self.name], decode, embed)
 
 
 def _weights(name: str) -> bytes:
@@ -127,53 +124,38 @@ def _weights(name: str) -> bytes:
     return weights
 
 
-def _each(items: Sequence[Any], first: int, read: Callable[[Any], Any]) -> list[Any]:
-    """Decode items one by one, adding the position to the message of one that fails."""
-    decoded = []
-    for position, item in enumerate(items, start=first):
-        try:
-            decoded.append(read(item))
-        except SampleError as error:
-            raise SampleError(f"item {position}: {error}") from error
-    return decoded
-
-
-def _pictures(items: Sequence[Any], first: int) -> Tensor:
+def _picture(item: Any) -> NDArray[np.uint8]:
     height, width = PICTURE_SIZE
-
-    def read(item: Any) -> Any:
-        grey = read_image(item).convert("L")
-        if grey.size != (width, height):
-            grey = grey.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(grey)
-
-    return pixels_of(np.stack(_each(items, first, read)))
+    grey = read_image(item).convert("L")
+    if grey.size != (width, height):
+        grey = grey.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(grey)
 
 
-def _sounds(items: Sequence[Any], first: int) -> Tensor:
-    clips = _each(items, first, lambda item: window_of(read_audio(item, SAMPLE_RATE_HZ), CLIP_SAMPLES))
+def _sound(item: Any) -> NDArray[np.float32]:
+    return window_of(read_audio(item, SAMPLE_RATE_HZ), CLIP_SAMPLES)
+
+
+def _text(item: Any) -> str:
+    if not isinstance(item, str):
+        raise SampleError(f"a text must be a string, got {type(item).__name__}.")
+    return item
+
+
+def _spectrograms(clips: list[NDArray[np.float32]]) -> Tensor:
     return log_mel_of(torch.from_numpy(np.stack(clips)))
 
 
-def _point_clouds(items: Sequence[Any], first: int) -> Tensor:
-    clouds = _each(items, first, read_point_cloud)
+def _voxels(clouds: list[NDArray[np.float32]]) -> Tensor:
     if len({len(cloud) for cloud in clouds}) == 1:
         return voxels_of(unit_cloud(torch.from_numpy(np.stack(clouds))))
     return torch.cat([voxels_of(unit_cloud(torch.from_numpy(cloud)[None])) for cloud in clouds])
 
 
-def _texts(items: Sequence[Any], first: int) -> Tensor:
-    def read(item: Any) -> str:
-        if not isinstance(item, str):
-            raise SampleError(f"a text must be a string, got {type(item).__name__}.")
-        return item
-
-    return tokens_of(_each(items, first, read))
-
-
-_PREPARE: dict[str, Callable[[Sequence[Any], int], Tensor]] = {
-    "image": _pictures,
-    "audio": _sounds,
-    "point_cloud": _point_clouds,
-    "text": _texts,
+_READ: dict[str, tuple[Callable[[Any], Any], Callable[[list[Any]], Tensor]]] = {
+    "image": (_picture, lambda pictures: pixels_of(np.stack(pictures))),
+    "audio": (_sound, _spectrograms),
+    "point_cloud": (read_point_cloud, _voxels),
+    "text": (_text, tokens_of),
 }
+"""How each modality is read: one item decoded, a batch of them collated."""
