@@ -85,5 +85,5 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_that_looks_finished(capsys, tmp
     monkeypatch.setattr(cmcr.demo.run, "draw_world", interrupted)
     assert main(["demo", "--out", str(tmp_path / "out")]) == 130
     assert "stopped" in capsys.readouterr().err
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["results.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["connections", "results.json"]
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == {"finished": False}

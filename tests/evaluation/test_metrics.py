@@ -74,7 +74,8 @@ def test_bootstrap_interval_of_a_share_is_near_the_normal_one():
     assert low == pytest.approx(0.3 - half, abs=0.004)
     assert high == pytest.approx(0.3 + half, abs=0.004)
     assert bootstrap_interval(values) == (low, high)
-    assert bootstrap_interval(np.ones(5)) == (1.0, 1.0)
+    assert bootstrap_interval(values.astype(float)) == pytest.approx((low, high), abs=0.003)
+    assert bootstrap_interval(np.ones(5)) == bootstrap_interval(np.ones(5, dtype=bool)) == (1.0, 1.0)
     with pytest.raises(TooFewRowsError):
         bootstrap_interval(np.array([]))
 

@@ -91,6 +91,7 @@ def train(
         [p for projector in projectors for p in projector.parameters() if p.requires_grad],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
+        fused=True,
     )
     batch = settings.rows_per_step(rows)
     total = settings.epochs * (rows // batch)

@@ -47,14 +47,14 @@ class DemoOptions:
         seed: of the items, the training and the examples shown.
         method: how to connect (see `cmcr.connect`).
         ablations: measure the paper's ablations too.
-        per_number: memory items per seen number and modality; 10 makes memories of 8000.
+        per_number: memory items per seen number and modality; 6 makes memories of 4800.
         settings: changes to the method's settings.
     """
 
     seed: int = 0
     method: str = "c-mcr"
     ablations: bool = False
-    per_number: int = 10
+    per_number: int = 6
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -90,11 +90,15 @@ def bootstrap_interval(
     Raises:
         TooFewRowsError: no values.
     """
-    numbers = np.asarray(values, dtype=np.float64)
-    if len(numbers) == 0:
+    given = np.asarray(values)
+    if len(given) == 0:
         raise TooFewRowsError("bootstrap_interval: expected at least one value, got none.")
     rng = np.random.default_rng(seed)
-    means = np.array([numbers[rng.integers(0, len(numbers), size=len(numbers))].mean() for _ in range(resamples)])
+    if given.dtype == np.bool_:
+        # The number of hits in a resample of n hits and misses is binomial: drawn at once instead of n by n.
+        means = rng.binomial(len(given), given.mean(), size=resamples) / len(given)
+    else:
+        means = np.array([given[rng.integers(0, len(given), size=len(given))].mean() for _ in range(resamples)])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -37,8 +37,8 @@ class Handwriting:
 def handwriting(split: Split) -> Handwriting:
     """Load the handwritten digits of one split.
 
-    The data set lists its writers one after another, so the first 70 % of each digit and the last 30 % are not only
-    different samples but, nearly everywhere, different hands.
+    The first 70 % of each digit are for training, the last 30 % for the test. The data set comes in blocks by writer
+    without naming them, so these are mostly different hands too; a writer at the cut may be on both sides.
 
     Raises:
         MissingDependencyError: scikit-learn, which ships the digits, is not installed.
