@@ -13,6 +13,7 @@ SOURCE = Path(cmcr.__file__).parent
 FLOORS = [
     {"__init__", "__main__"},
     {"cli"},
+    {"similarities"},
     {"demo", "opening"},
     {"evaluation"},
     {"spaces", "memories", "connection"},

@@ -11,18 +11,26 @@ if TYPE_CHECKING:
     from cmcr.connection.connect import connect
     from cmcr.connection.connection import Connection
     from cmcr.connection.enhancement import semantic_completion, semantic_consistency
+    from cmcr.connection.published import import_published
     from cmcr.errors import CmcrError
     from cmcr.memories.memories import Memories
     from cmcr.opening import load
-    from cmcr.spaces.registry import space
+    from cmcr.spaces.brought import BroughtSpace, PrecomputedSpace, from_open_clip, from_sentence_transformers
+    from cmcr.spaces.registry import register_space, space
 
 __all__ = [
+    "BroughtSpace",
     "CmcrError",
     "Connection",
     "Memories",
+    "PrecomputedSpace",
     "__version__",
     "connect",
+    "from_open_clip",
+    "from_sentence_transformers",
+    "import_published",
     "load",
+    "register_space",
     "semantic_completion",
     "semantic_consistency",
     "space",
@@ -30,6 +38,12 @@ __all__ = [
 
 # Public names are imported at their first use (PEP 562), so that `import cmcr` and `cmcr --help` do not wait for torch.
 _HOME = {
+    "BroughtSpace": "cmcr.spaces.brought",
+    "PrecomputedSpace": "cmcr.spaces.brought",
+    "from_open_clip": "cmcr.spaces.brought",
+    "from_sentence_transformers": "cmcr.spaces.brought",
+    "import_published": "cmcr.connection.published",
+    "register_space": "cmcr.spaces.registry",
     "CmcrError": "cmcr.errors",
     "Connection": "cmcr.connection.connection",
     "Memories": "cmcr.memories.memories",

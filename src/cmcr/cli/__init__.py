@@ -10,6 +10,8 @@ import cyclopts
 
 from cmcr._version import __version__
 from cmcr.cli.demo import demo
+from cmcr.cli.encode import encode
+from cmcr.cli.import_ import import_
 from cmcr.cli.info import info
 from cmcr.cli.verify import verify
 from cmcr.errors import CmcrError, ConfigError
@@ -22,8 +24,9 @@ app = cyclopts.App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main() says it in words
 )
-for _verb in (demo, info, verify):
+for _verb in (demo, encode, info, verify):
     app.command(_verb)
+app.command(import_, name="import")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,33 +1,91 @@
-"""Spaces by name."""
+"""Spaces by name: those that come with cmcr, those of installed packages, and those the user registers."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+import inspect
+from collections.abc import Callable
+from functools import lru_cache, partial
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
 
-from cmcr.errors import unknown_name
+from cmcr.errors import ConfigError, unknown_name
 from cmcr.spaces.mini.space import MINI_SPACES, MiniSpace
 from cmcr.spaces.protocol import Space
 
+ENTRY_POINTS = "cmcr.spaces"
+"""The group under which an installed package offers spaces: its name is the space's, its value makes it."""
+
+_OWN = {
+    "clip": "cmcr.spaces.clip:ClipSpace",
+    "siglip": "cmcr.spaces.siglip:SiglipSpace",
+    "clap": "cmcr.spaces.clap:ClapSpace",
+    "ulip": "cmcr.spaces.ulip.space:UlipSpace",
+}
+_registered: dict[str, Callable[..., Space]] = {}
+
 
 def space_names() -> tuple[str, ...]:
-    """The names that `space` knows."""
-    return MINI_SPACES
+    """The names that `space` knows, registered and installed ones included."""
+    offered = (point.name for point in entry_points(group=ENTRY_POINTS))
+    return tuple(sorted({*MINI_SPACES, *_OWN, *_registered, *offered}))
 
 
-def space(name: str) -> Space:
+def space(name: str, **options: Any) -> Space:
     """Open a space by its name, its encoders ready.
 
     Args:
-        name: `"mini-clip"` (image, text), `"mini-clap"` (audio, text) or `"mini-ulip"` (point_cloud, image): the
-            miniature spaces that come with cmcr.
+        name: `"mini-clip"` (image, text), `"mini-clap"` (audio, text) or `"mini-ulip"` (point_cloud, image), which come
+            with cmcr; `"clip"`, `"siglip"`, `"clap"`, `"ulip"`; or whatever was registered or installed.
+        **options: what the space takes, such as `model="openai/clip-vit-base-patch32"`, `device="cuda"`.
 
     Raises:
-        ConfigError: an unknown name (the nearest is named).
-        ArtefactError: the weights in the installed package are missing or damaged.
+        ConfigError: an unknown name or option (the nearest is named).
+        ArtefactError: the weights are missing or damaged.
+        MissingDependencyError: the space needs a library that is not installed.
     """
-    if name not in MINI_SPACES:
-        raise unknown_name("space", name, space_names())
-    return _mini(name)
+    factory = _factory(name)
+    known = [parameter for parameter in inspect.signature(factory).parameters if parameter != "name"]
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of space {name!r}", option, known)
+    return factory(**options)
+
+
+def register_space(name: str, made_by: Space | Callable[..., Space]) -> None:
+    """Give a space of your own a name, for `space`, the command line and saved connections to find it.
+
+    Args:
+        name: not one that cmcr uses itself; an earlier registration is replaced.
+        made_by: the space, or a function of the options that makes it.
+
+    Raises:
+        ConfigError: a name of cmcr's own, or something that is neither a space nor a function.
+    """
+    if name in MINI_SPACES or name in _OWN:
+        raise ConfigError(f"the name {name!r} is taken by a space of cmcr; choose another.")
+    if isinstance(made_by, Space):
+        given = made_by
+        _registered[name] = lambda: given
+    elif callable(made_by):
+        _registered[name] = made_by
+    else:
+        raise ConfigError(f"expected a space or a function that makes one, got {type(made_by).__name__}.")
+
+
+def _factory(name: str) -> Callable[..., Space]:
+    if name in MINI_SPACES:
+        return partial(_mini, name)
+    if name in _registered:
+        return _registered[name]
+    if name in _OWN:
+        module, attribute = _OWN[name].split(":")
+        made: Callable[..., Space] = getattr(import_module(module), attribute)
+        return made
+    for point in entry_points(group=ENTRY_POINTS, name=name):
+        loaded: Callable[..., Space] = point.load()
+        return loaded
+    raise unknown_name("space", name, space_names())
 
 
 @lru_cache(maxsize=len(MINI_SPACES))

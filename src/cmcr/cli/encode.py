@@ -1,0 +1,60 @@
+"""`cmcr encode`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cmcr.cli.console import print_table
+
+
+def encode(
+    where: str,
+    /,
+    *,
+    image: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    text: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    audio: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    point_cloud: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    via: str | None = None,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Embed a few files or texts and print how similar each is to each.
+
+    Example: cmcr encode mini-clip --image a.png b.png --text "four hundred" "seven"
+
+    Parameters
+    ----------
+    where
+        A space by name, or the folder of a connection.
+    image
+        Pictures.
+    text
+        Texts.
+    audio
+        Sounds.
+    point_cloud
+        Point clouds.
+    via
+        In a connection: the space whose encoder takes what both spaces embed.
+    json_output
+        Print one line of JSON.
+    """
+    from cmcr.similarities import similarities
+
+    given = {"image": image, "text": text, "audio": audio, "point_cloud": point_cloud}
+    labels, table = similarities(where, {m: items for m, items in given.items() if items}, via=via)
+    if json_output:
+        print(json.dumps({"items": labels, "cosines": table.tolist()}))
+        return
+    short = [_short(label) for label in labels]
+    rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(short, table, strict=True)]
+    print_table(f"Cosines in {where}", ["", *(str(position) for position in range(1, len(short) + 1))], rows)
+
+
+def _short(label: str) -> str:
+    name = Path(label).name
+    return name if len(name) <= 28 else name[:27] + "…"

@@ -1,0 +1,203 @@
+"""Encoders that the user brings: callables, sentence-transformers-like and open_clip-like models, precomputed rows.
+
+Each becomes a `Space` without touching cmcr; `cmcr.register_space` gives it a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmcr.data.images import read_image
+from cmcr.embeddings import Array, rows_of, unit_rows
+from cmcr.errors import ConfigError, DimensionError, SampleError
+from cmcr.spaces.tower import Tower, encode
+
+
+class BroughtSpace:
+    """A space made of one function per modality (a `Space`).
+
+        space = cmcr.BroughtSpace("mine", text=embed_texts, image=embed_images, fingerprint="resnet50-2026-11")
+
+    Args:
+        name: the space's name.
+        fingerprint: what identifies model and preprocessing. cmcr cannot see into a function: change it whenever the
+            embeddings change.
+        **embed: by modality, a function of a list of items that returns `(B, D)` rows, numpy or torch. A row may depend
+            on its own item only.
+
+    Raises:
+        ConfigError: no function, or an empty name or fingerprint.
+    """
+
+    def __init__(self, name: str, *, fingerprint: str, **embed: Callable[[list[Any]], Array]) -> None:
+        if not embed or not all(callable(function) for function in embed.values()):
+            raise ConfigError(f"space {name!r}: expected a function per modality, got {sorted(embed)}.")
+        self._start(name, fingerprint, {m: Tower(0, _as_it_is, _checked(f, name, m)) for m, f in embed.items()})
+
+    def _start(self, name: str, fingerprint: str, towers: Mapping[str, Tower]) -> None:
+        if not name or not fingerprint:
+            raise ConfigError("a space needs a name and a fingerprint: what identifies its model and preprocessing.")
+        self.name = name
+        self.fingerprint = fingerprint
+        self._towers = towers
+        self._widths: dict[str, int] = {modality: tower.width for modality, tower in towers.items()}
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """Width D by modality; 0 until a modality has been embedded for the first time, if nobody said it."""
+        return self._widths
+
+    def encode(
+        self,
+        inputs: Sequence[Any],
+        modality: str,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | None = None,
+        normalize_embeddings: bool = True,
+    ) -> Any:
+        """Embed items of one modality; see `cmcr.spaces.protocol.Space.encode`.
+
+        Raises:
+            ConfigError: a device was asked for: it is the function's own affair.
+        """
+        if device is not None:
+            raise ConfigError(f"space {self.name!r} was brought by you: put its model on {device!r} yourself.")
+        rows = encode(
+            self._towers,
+            self.name,
+            inputs,
+            modality,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            convert_to_numpy=convert_to_numpy,
+            convert_to_tensor=convert_to_tensor,
+            normalize_embeddings=normalize_embeddings,
+        )
+        if rows.shape[-1]:
+            self._widths[modality] = int(rows.shape[-1])
+        return rows
+
+
+def from_sentence_transformers(model: Any, name: str, *, fingerprint: str, modality: str = "text") -> BroughtSpace:
+    """Make a space of a sentence-transformers-like model: anything with `encode(list) -> (n, D)`.
+
+    Args:
+        model: such as `SentenceTransformer("all-MiniLM-L6-v2")`.
+        name: the space's name.
+        fingerprint: see `BroughtSpace`.
+        modality: what the model embeds.
+
+    Raises:
+        ConfigError: the model has no `encode`.
+    """
+    if not callable(getattr(model, "encode", None)):
+        raise ConfigError(f"expected a model with a method encode, got {type(model).__name__}.")
+    return BroughtSpace(
+        name, fingerprint=fingerprint, **{modality: lambda items: model.encode(items, convert_to_numpy=True)}
+    )
+
+
+def from_open_clip(
+    model: Any,
+    name: str,
+    *,
+    fingerprint: str,
+    preprocess: Callable[[Any], Tensor] | None = None,
+    tokenizer: Callable[[list[str]], Tensor] | None = None,
+) -> BroughtSpace:
+    """Make a space of an open_clip-like model: anything with `encode_image` and `encode_text`.
+
+    Args:
+        model: as `open_clip.create_model_and_transforms` returns it, in evaluation mode.
+        name: the space's name.
+        fingerprint: see `BroughtSpace`.
+        preprocess: one upright RGB PIL image -> `(3, H, W)`; without it there is no image modality.
+        tokenizer: texts -> `(n, L)` token ids; without it there is no text modality.
+
+    Raises:
+        ConfigError: neither of the two, or a model without the methods.
+    """
+    towers: dict[str, Callable[[list[Any]], Array]] = {}
+    if preprocess is not None and callable(getattr(model, "encode_image", None)):
+        towers["image"] = lambda items: model.encode_image(
+            torch.stack([preprocess(read_image(item).convert("RGB")) for item in items])
+        )
+    if tokenizer is not None and callable(getattr(model, "encode_text", None)):
+        towers["text"] = lambda items: model.encode_text(tokenizer(items))
+    if not towers:
+        raise ConfigError(
+            "expected a model with encode_image and a preprocess, or with encode_text and a tokenizer, got "
+            f"{type(model).__name__}."
+        )
+    return BroughtSpace(name, fingerprint=fingerprint, **towers)
+
+
+class PrecomputedSpace(BroughtSpace):
+    """A space whose rows were computed elsewhere: items are looked up by their ids.
+
+    Args:
+        name: the space's name.
+        fingerprint: see `BroughtSpace`.
+        **rows: by modality, a mapping of ids to rows `(D,)`, or a pair of ids and `(n, D)` rows.
+
+    Raises:
+        ConfigError: no rows, or ids that occur twice.
+        DimensionError: ids and rows of different number.
+        EmbeddingsError: unusable rows.
+    """
+
+    def __init__(
+        self, name: str, *, fingerprint: str, **rows: Mapping[str, Array] | tuple[Sequence[str], Array]
+    ) -> None:
+        if not rows:
+            raise ConfigError(f"space {name!r}: expected rows for at least one modality.")
+        self._start(name, fingerprint, {modality: _lookup(name, modality, given) for modality, given in rows.items()})
+
+
+def _lookup(space: str, modality: str, given: Mapping[str, Array] | tuple[Sequence[str], Array]) -> Tower:
+    """Make a tower that finds rows by id."""
+    if isinstance(given, Mapping):
+        ids, stacked = list(given), np.stack([np.asarray(row) for row in given.values()])
+    else:
+        ids, stacked = list(given[0]), given[1]  # type: ignore[assignment]
+    table = unit_rows(stacked, f"{modality} of space {space!r}")
+    if len(ids) != len(table):
+        raise DimensionError(f"{modality} of space {space!r}: {len(ids)} ids for {len(table)} rows.")
+    row_of = {id_: row for row, id_ in enumerate(ids)}
+    if len(row_of) != len(ids):
+        raise ConfigError(f"{modality} of space {space!r}: {len(ids) - len(row_of)} ids occur twice.")
+
+    def find(item: Any) -> int:
+        try:
+            return row_of[item]
+        except (KeyError, TypeError) as error:
+            raise SampleError(f"space {space!r} has no precomputed {modality} with the id {item!r}.") from error
+
+    return Tower(table.shape[1], find, lambda found: table[torch.tensor(found)])
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _checked(function: Callable[[list[Any]], Array], space: str, modality: str) -> Callable[[list[Any]], Tensor]:
+    """Make sure that a user's function returns one row per item."""
+
+    def embed(items: list[Any]) -> Tensor:
+        given = function(items)
+        rows = rows_of(given, f"what the {modality} function of space {space!r} returned")
+        if len(rows) != len(items):
+            raise DimensionError(
+                f"the {modality} function of space {space!r} returned {len(rows)} rows for {len(items)} items."
+            )
+        return rows.detach()
+
+    return embed
