@@ -40,13 +40,12 @@ def similarities(
     return labels, (unit @ unit.T).numpy()
 
 
-def _embed(where: str | Path, inputs: Sequence[Any], modality: str, via: str | None) -> NDArray[np.float32]:
+def _embed(where: str | Path, inputs: Sequence[Any], modality: str, via: str | None) -> Any:
+    """Embed the items of one modality: `(n, D)` float32 numpy rows."""
     if str(where) in space_names():
-        rows: NDArray[np.float32] = space(str(where)).encode(list(inputs), modality)
-        return rows
+        return space(str(where)).encode(list(inputs), modality)
     if not Path(where).is_dir():
         raise ConfigError(f"{where} is neither a space ({', '.join(space_names())}) nor the folder of a connection.")
     connection = load(where)
     both = all(modality in known.modalities for known in connection.spaces)
-    rows = connection.encode(list(inputs), modality, space=via if both else None)
-    return rows
+    return connection.encode(list(inputs), modality, space=via if both else None)

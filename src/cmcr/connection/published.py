@@ -103,7 +103,16 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise ArtefactNotFoundError(errno.ENOENT, "there is no projector file here", str(path)) from error
     except OSError as error:
         raise ReadError(error.errno or errno.EIO, f"could not read ({error.strerror or error})", str(path)) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        # What is not a pickle at all fails in the unpickler in any of these ways.
         raise FormatError(
             f"{path}: not a published projector file: it is damaged, or holds more than tensors, which is never opened."
         ) from error
@@ -127,6 +136,7 @@ def _projector(path: Path, weights: dict[str, Tensor], head: str, kind: Publishe
         projector.load_state_dict(ours, strict=True, assign=True)
     except RuntimeError as error:
         raise FormatError(
-            f"{path}: {head} is not a published projector of {kind.head_a.name} and {kind.head_b.name}: {error}"
+            f"{path}: {head} is not a published projector of {kind.head_a.name} and {kind.head_b.name}: "
+            + " ".join(str(error).split())
         ) from error
     return projector.float().eval().requires_grad_(False)

@@ -75,7 +75,7 @@ class Memories:
         for modality, width in widths.items():
             if modality not in known:
                 raise unknown_name(f"modality of {self.space}", modality, known)
-            if known[modality] != width:
+            if known[modality] not in (0, width):  # 0: not known yet
                 raise DimensionError(
                     f"{modality} of space {self.space!r}: its encoder makes rows {known[modality]} wide, got {width}."
                 )

@@ -12,7 +12,7 @@ class Space(Protocol):
 
     Attributes:
         name: such as "mini-clip".
-        widths: width D of the embeddings by modality; its keys are the modalities.
+        widths: width D of the embeddings by modality, 0 where it is not known yet; its keys are the modalities.
         fingerprint: changes whenever the weights or the preprocessing do.
     """
 
