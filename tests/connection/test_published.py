@@ -68,7 +68,7 @@ def test_files_that_are_not_published_projectors_are_refused(tmp_path):
         cmcr.import_published(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("hello")
     (tmp_path / "empty.pt").write_bytes(b"")
-    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
     torch.save({"Head_A": Evil()}, tmp_path / "evil2.pt")
     for name in ("text.pt", "empty.pt", "evil.pt", "evil2.pt"):
         with pytest.raises(FormatError, match=rf"{name}: not a published projector file"):
