@@ -37,9 +37,8 @@ def main() -> None:
     arguments = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     for rows in arguments.memory:
-        memory = F.normalize(torch.randn(rows, arguments.width, generator=generator), dim=1)
-        noise = torch.randn(arguments.queries, arguments.width, generator=generator)
-        queries = F.normalize(memory[: arguments.queries] + 0.03 * noise, dim=1)
+        memory = _clustered(rows, arguments.width, generator)
+        queries = _clustered(arguments.queries, arguments.width, generator)
         ours, theirs = [], []
         for _ in range(arguments.repeats):
             ours.append(_seconds(partial(semantic_consistency, queries, memory, TEMPERATURE)))
@@ -64,6 +63,13 @@ def main() -> None:
             ),
             flush=True,
         )
+
+
+def _clustered(rows: int, width: int, generator: torch.Generator) -> Tensor:
+    """Unit rows around 64 fixed centres, so that many rows share the weight of each query, as real embeddings do."""
+    centres = torch.randn(64, width, generator=torch.Generator().manual_seed(1))
+    chosen = torch.randint(64, (rows,), generator=generator)
+    return F.normalize(centres[chosen] + torch.randn(rows, width, generator=generator), dim=1)
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -127,7 +127,7 @@ def test_the_optimiser_moves_everything_but_the_biases(monkeypatch):
     assert len(moved) == len(named) - 4 == 12
     ((ids, options),) = given
     assert sorted(ids) == sorted(moved)
-    assert options == {"lr": 0.02, "weight_decay": 0.3}
+    assert (options["lr"], options["weight_decay"]) == (0.02, 0.3)
 
 
 @pytest.mark.parametrize(("batch_norm", "calls_per_step"), [("together", 1), ("apart", 2)])
