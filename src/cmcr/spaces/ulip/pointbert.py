@@ -46,6 +46,7 @@ class PointCloudTower(nn.Module):
 
     def __init__(self, shape: PointBertShape) -> None:
         super().__init__()
+        self.shape = shape
         self.point_encoder = PointBert(shape)
         self.pc_projection = nn.Parameter(torch.empty(2 * shape.width, shape.embedding))
 

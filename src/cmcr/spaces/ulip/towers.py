@@ -45,6 +45,7 @@ class ImageTower(nn.Module):
 
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
+        self.shape = shape
         self.visual = VisionTransformer(shape)
         self.image_projection = nn.Parameter(torch.empty(shape.width, shape.embedding))
 
@@ -119,6 +120,7 @@ class TextTower(nn.Module):
 
     def __init__(self, shape: TextShape) -> None:
         super().__init__()
+        self.shape = shape
         self.token_embedding = nn.Embedding(
             shape.vocabulary, shape.width, _weight=torch.empty(shape.vocabulary, shape.width)
         )
