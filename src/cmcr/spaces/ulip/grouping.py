@@ -58,7 +58,7 @@ def farthest_points(xyz: NDArray[np.float32], count: int) -> tuple[NDArray[np.in
         `(G,)` their indices, and `(G, P)` the squared distances of all points from each of them, in float32: they are what
         the nearest neighbours are found by.
     """
-    # One contiguous row per coordinate and buffers that are reused: 30 times faster than the plain loop over (P, 3).
+    # One contiguous row per coordinate and buffers that are reused; measured in benchmarks/point_groups.py.
     columns = np.ascontiguousarray(xyz.T)
     chosen = np.zeros(count, dtype=np.intp)
     distances = np.empty((count, len(xyz)), dtype=np.float32)
