@@ -27,7 +27,7 @@ from cmcr.errors import (
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.ulip.checkpoint import convert, read_tensors
 from cmcr.spaces.ulip.grouping import farthest_points, group_points
-from cmcr.spaces.ulip.pointbert import PointBertShape, PointCloudTower
+from cmcr.spaces.ulip.pointbert import GroupEncoder, PointBertShape, PointCloudTower
 from cmcr.spaces.ulip.preprocessing import evenly_spaced, pixels_of, prepared_points, unit_cloud, y_up
 from cmcr.spaces.ulip.space import UlipSpace
 from cmcr.spaces.ulip.towers import ImageShape, ImageTower, TextShape, TextTower
@@ -59,7 +59,7 @@ def randomised(tower, seed):
         for name, value in tower.state_dict().items():
             if value.is_floating_point():
                 spread = 0.5 + torch.rand(value.shape, generator=generator)
-                normal = torch.randn(value.shape, generator=generator) * max(value.shape[-1:] or (1,)) ** -0.5
+                normal = torch.randn(value.shape, generator=generator) * value[0].numel() ** -0.5
                 value.copy_(spread if name.endswith("running_var") else normal)
     return tower.eval()
 
@@ -187,6 +187,14 @@ class TestParity:
         end = int(ids[0].argmax()) + 1
         assert_close(tower(ids[:1, :end]), tensors["embeddings"][:1])
 
+    def test_groups_are_encoded_as_by_the_published_plain_way(self):
+        encoder = randomised(GroupEncoder(6, 24), 5).requires_grad_(False)
+        neighborhoods = torch.randn(2, 7, 5, 6, generator=torch.Generator().manual_seed(1))
+        points = encoder.first_conv(neighborhoods.reshape(14, 5, 6).transpose(1, 2))
+        whole = points.max(dim=2, keepdim=True)[0]
+        plain = encoder.second_conv(torch.cat([whole.expand(-1, -1, 5), points], dim=1)).max(dim=2)[0]
+        assert_close(encoder(neighborhoods), plain.reshape(2, 7, 24))
+
 
 def loaded(tower, tensors):
     tower.load_state_dict({key.removeprefix("state."): v for key, v in tensors.items() if key.startswith("state.")})
@@ -199,18 +207,20 @@ def assert_close(found, expected):
 
 
 class TestGroups:
-    @given(
-        st.lists(st.tuples(*[st.integers(-3, 3)] * 3), min_size=1, max_size=24),
-        st.integers(1, 24),
-        st.integers(1, 24),
-    )
-    def test_equal_the_plain_way_with_ties_and_duplicates(self, points, num_group, group_size):
-        points = np.array(points, dtype=np.float32)
-        num_group, group_size = min(num_group, len(points)), min(group_size, len(points))
+    @settings(max_examples=60)
+    @given(st.integers(0, 2**32), st.integers(1, 24), st.floats(0, 1), st.floats(0, 1))
+    def test_equal_the_plain_way_with_ties_and_duplicates(self, seed, count, groups, size):
+        points = np.random.default_rng(seed).integers(-2, 3, size=(count, 3)).astype(np.float32)
+        num_group, group_size = 1 + int(groups * (count - 1)), 1 + int(size * (count - 1))
         found = group_points(points, num_group, group_size)
         neighborhoods, centers = reference_groups(points, num_group, group_size)
         np.testing.assert_array_equal(found.neighborhoods, neighborhoods)
         np.testing.assert_array_equal(found.centers, centers)
+
+    def test_of_points_as_far_the_first_are_taken(self):
+        cross = np.array([[0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], dtype=np.float32)
+        np.testing.assert_array_equal(group_points(cross, 1, 3).neighborhoods[0], cross[:3])
+        assert farthest_points(cross, 2)[0].tolist() == [0, 1]
 
     def test_the_first_bound_on_the_radius_changes_nothing(self):
         points = np.round(np.random.default_rng(3).normal(size=(400, 3)) * 8).astype(np.float32) / 8

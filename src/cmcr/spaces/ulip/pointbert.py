@@ -8,6 +8,7 @@ Letters: `B` batch, `G` groups, `S` points in a group, `C` channels of a point (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +110,13 @@ class GroupEncoder(nn.Module):
         """Turn groups `(B, G, S, C)` into features `(B, G, width)`."""
         batch, groups = neighborhoods.shape[:2]
         points: Tensor = self.first_conv(neighborhoods.flatten(0, 1).transpose(1, 2))
-        whole = points.amax(dim=2, keepdim=True).expand_as(points)
-        features: Tensor = self.second_conv(torch.cat([whole, points], dim=1))
+        whole = points.amax(dim=2, keepdim=True)
+        # Published: the whole is repeated for every point and both go through one convolution. The whole's half of it is
+        # the same for all points of a group, so it is computed once.
+        mix = cast(nn.Conv1d, self.second_conv[0])
+        of_whole, of_points = mix.weight.split(points.shape[1], dim=1)
+        mixed = F.conv1d(points, of_points, mix.bias) + F.conv1d(whole, of_whole)
+        features: Tensor = self.second_conv[1:](mixed)
         return features.amax(dim=2).unflatten(0, (batch, groups))
 
 
