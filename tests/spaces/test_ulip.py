@@ -6,6 +6,7 @@ import os
 import pickle
 import threading
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def saved(path, state):
         {
             "epoch": "last",
             "state_dict": {f"module.{name}": value for name, value in state.items()},
-            "optimizer": {"state": {0: {"step": 1}}},
+            "optimizer": {"state": {0: {"step": 1, "moments": np.ones(3)}}},
             "best_acc1": np.float64(74.8),
             "args": argparse.Namespace(model="ULIP_PointBERT", npoints=8192),
         },
@@ -369,6 +370,21 @@ class TestFiles:
         found = UlipSpace(tmp_path / "half.pt", **SMALL)
         rows = found.encode(ITEMS["point_cloud"], "point_cloud")
         np.testing.assert_allclose(rows, space.encode(ITEMS["point_cloud"], "point_cloud"), atol=0.01)
+
+    def test_numbers_of_an_older_numpy_are_passed_over(self, folder, space, tmp_path):
+        with ZipFile(folder / "small.pt") as new, ZipFile(tmp_path / "old.pt", "w") as old:
+            for name in new.namelist():
+                content = new.read(name)
+                if name.endswith("data.pkl"):
+                    assert b"numpy._core" in content
+                    content = content.replace(b"numpy._core", b"numpy.core")
+                old.writestr(name, content)
+        assert UlipSpace(tmp_path / "old.pt", **SMALL).fingerprint == space.fingerprint
+
+    def test_opening_leaves_the_random_state_alone(self, folder, space):
+        before = torch.get_rng_state()
+        UlipSpace(folder / "small.pt", **SMALL)
+        assert torch.equal(torch.get_rng_state(), before)
 
     def test_the_coloured_files_copy_of_another_model_is_left_out(self, tmp_path, coloured):
         state = state_of(COLOURED, None, None) | {"open_clip_model.visual.proj": torch.ones(2, 2)}
