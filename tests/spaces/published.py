@@ -1,13 +1,17 @@
 """Small models of the true architectures with random weights, in the folder layout of published ones."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-CLIP_LENGTH, SIGLIP_LENGTH = 12, 10
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's client is first imported
+
+CLIP_LENGTH, SIGLIP_LENGTH = 24, 16
 CLIP_SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 SENTENCES = [
     "a photo of a cat",
@@ -61,6 +65,7 @@ def write_siglip(folder: Path, *, seed: int = 0, patch: int = 8) -> Path:
     )  # fmt: skip
     SiglipTokenizer(str(folder / "spiece.model"), model_max_length=SIGLIP_LENGTH).save_pretrained(folder)
     text = {**TINY, "vocab_size": 32, "max_position_embeddings": SIGLIP_LENGTH, "projection_size": 32}
+    text |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
     vision = {**TINY, "image_size": 32, "patch_size": patch}
     save(SiglipModel, SiglipConfig(text_config=text, vision_config=vision), folder, seed)
     SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
@@ -70,7 +75,10 @@ def write_siglip(folder: Path, *, seed: int = 0, patch: int = 8) -> Path:
 def save(model_class, config, folder: Path, seed: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model_class(config).save_pretrained(folder)
+        model = model_class(config)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
+    config.architectures = [model_class.__name__]
+    config.save_pretrained(folder)
 
 
 def pictures(count: int = 5) -> list[Image.Image]:

@@ -274,7 +274,9 @@ class ImageTextSpace:
 
     def _chosen_size(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
         vision = self._model.config.vision_config
-        chosen = (vision.image_size,) * 2 if size is None else (size, size) if isinstance(size, int) else tuple(size)
+        if size is None:
+            return vision.image_size, vision.image_size
+        chosen = tuple(size) if isinstance(size, Sequence) else (size, size)
         whole = len(chosen) == 2 and all(isinstance(edge, int) and not isinstance(edge, bool) for edge in chosen)
         if not whole or any(edge < vision.patch_size or edge % vision.patch_size for edge in chosen):
             raise ConfigError(
