@@ -87,15 +87,15 @@ def test_a_folder_has_no_revision(folder):
         ClipSpace(folder, revision="main")
 
 
-def answer(monkeypatch, kind, status=404):
+def answer(monkeypatch, kind):
     """Let the hub's client fail as it does when the hub answers."""
-    import httpx2 as httpx
     import huggingface_hub
     from huggingface_hub import errors
 
     def fail(*args, **kwargs):
-        response = httpx.Response(status, request=httpx.Request("GET", "https://hub"))
-        raise getattr(errors, kind)("it says no\nat length", response=response)
+        error = getattr(errors, kind).__new__(getattr(errors, kind))  # its __init__ differs between versions
+        error.args = ("it says no\nat length",)
+        raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
 
@@ -107,7 +107,7 @@ def test_what_the_hub_does_not_have(monkeypatch):
     answer(monkeypatch, "RepositoryNotFoundError")
     with pytest.raises(ArtefactNotFoundError, match="someone/clip: the hub has no such repository, or it is private"):
         ClipSpace("someone/clip")
-    answer(monkeypatch, "HfHubHTTPError", 500)
+    answer(monkeypatch, "HfHubHTTPError")
     with pytest.raises(ArtefactNotFoundError, match=r"could not be fetched \(it says no\)\.\nOn a machine"):
         ClipSpace("someone/clip")
 
