@@ -1,5 +1,7 @@
 """What is particular to CLIP, and its full-size architecture on real pictures."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,18 @@ def test_a_strip_that_would_fill_the_memory_is_refused(space):
     with pytest.raises(SampleError, match=r"item 1: a picture of 40000 x 1 pixels is too narrow a strip"):
         space.encode([pictures(1)[0], Image.new("RGB", (40_000, 1))], "image")
     assert space.encode([Image.new("RGB", (500, 1))], "image").shape == (1, 24)
+
+
+def test_settings_of_pictures_in_their_oldest_form_mean_the_same(space, tmp_path):
+    folder = write_clip(tmp_path / "old")
+    settings_file = folder / "preprocessor_config.json"
+    now = json.loads(settings_file.read_text())
+    kept = ("do_center_crop", "do_normalize", "do_resize", "image_mean", "image_std", "resample")
+    old = {"crop_size": 32, "size": 32, "feature_extractor_type": "CLIPFeatureExtractor"}
+    settings_file.write_text(json.dumps({**{name: now[name] for name in kept}, **old}))
+    opened = ClipSpace(folder, device="cpu")
+    assert opened.fingerprint == space.fingerprint
+    np.testing.assert_array_equal(opened.encode(pictures(4), "image"), space.encode(pictures(4), "image"))
 
 
 def test_the_default_model_is_pinned():
