@@ -1,0 +1,289 @@
+"""Published encoders: opened by name or from a folder, safely, at a recorded revision, or refused with a way out.
+
+Everything is read from one folder: that of the caller, or the snapshot of one commit in the cache of the model hub. So
+all files of an encoder are of one revision, and nothing is looked up behind the caller's back. Weights are read from
+safetensors only, and no code of a model repository is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmcr.errors import (
+    ArtefactNotFoundError,
+    ConfigError,
+    FormatError,
+    missing_dependency,
+    unknown_name,
+)
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+IMAGE_PROCESSOR = ("preprocessor_config.json", "processor_config.json")  # the latter is what transformers 5 writes
+
+_FETCHED = ("*.json", "*.txt", "*.model", "model*.safetensors")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HASHERS = 4  # threads; hashing leaves Python's lock
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of one published model.
+
+    Attributes:
+        source: the name or folder that was asked for.
+        folder: where the files are.
+        revision: the commit of the files, None for a folder that is no snapshot of the hub's cache.
+    """
+
+    source: str
+    folder: Path
+    revision: str | None
+
+    def __str__(self) -> str:
+        return f"{self.source} at revision {self.revision}" if self.revision else self.source
+
+
+def find_snapshot(model: str | Path, revision: str | None = None, *, local_files_only: bool = False) -> Snapshot:
+    """Find the files of a model, fetching them if need be.
+
+    Args:
+        model: a folder, or the name of a repository on the hub, such as `"openai/clip-vit-base-patch32"`.
+        revision: commit, tag or branch of the repository; None is its main branch. A folder has none.
+        local_files_only: never fetch anything.
+
+    Raises:
+        ArtefactNotFoundError: no such folder or repository, or its files are neither here nor within reach: the message
+            says what to fetch and where to put it.
+        ConfigError: an unknown revision, a revision of a folder, or what can be neither folder nor repository.
+        MissingDependencyError: huggingface_hub (part of the extra `encoders`) is not installed.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise ConfigError(f"revision: the folder {folder} has none, got {revision!r}. Leave it out.")
+        in_cache = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
+        return Snapshot(str(model), folder, folder.name if in_cache else None)
+    if isinstance(model, Path) or not _could_be_repository(model):
+        raise ArtefactNotFoundError(
+            f"{model}: no such folder, and not the name of a repository, which looks like 'owner/model'."
+        )
+    folder = _fetch(model, revision, local_files_only)
+    return Snapshot(model, folder, folder.name)
+
+
+def _could_be_repository(name: str) -> bool:
+    return re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name) is not None
+
+
+def _fetch(repository: str, revision: str | None, local_files_only: bool) -> Path:
+    """Return the folder of the snapshot in the hub's cache."""
+    hub, errors = _library("huggingface_hub"), _library("huggingface_hub.errors")
+    try:
+        return Path(
+            hub.snapshot_download(
+                repository, revision=revision, local_files_only=local_files_only, allow_patterns=list(_FETCHED)
+            )
+        )
+    except errors.RevisionNotFoundError as error:
+        raise ConfigError(f"revision: {repository} has no commit, tag or branch {revision!r}.") from error
+    except errors.HFValidationError as error:
+        raise ConfigError(f"model: {repository!r} is neither a folder nor a name of the hub ({error}).") from error
+    except errors.LocalEntryNotFoundError as error:  # offline or unreachable, and not in the cache
+        raise _not_at_hand(repository, revision) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ArtefactNotFoundError(
+            f"{repository}: the hub has no such repository, or it is private or gated. Check the name; if it is not "
+            "public, ask for access and run: hf auth login"
+        ) from error
+    except OSError as error:  # everything else of the network, and a cache that cannot be written
+        raise _not_at_hand(repository, revision, str(error).splitlines()[0] if str(error) else repr(error)) from error
+
+
+def _not_at_hand(repository: str, revision: str | None, reason: str | None = None) -> ArtefactNotFoundError:
+    """Build the one message for encoders whose files are not here: what to fetch, and where to put it."""
+    at = f" --revision {revision}" if revision else ""
+    include = "".join(f" --include '{pattern}'" for pattern in _FETCHED)
+    folder = repository.split("/")[-1]
+    cache = _library("huggingface_hub.constants").HF_HUB_CACHE
+    return ArtefactNotFoundError(
+        f"{repository} (revision {revision or 'main'}) is not on this machine and could not be fetched"
+        f"{f' ({reason})' if reason else ''}.\n"
+        f"On a machine with a network run\n"
+        f"    hf download {repository}{at}{include} --local-dir {folder}\n"
+        f"then copy the folder {folder} here and give its path instead of the name. Or leave out --local-dir and copy "
+        f"models--{repository.replace('/', '--')} from the cache there into the cache here, {cache}."
+    )
+
+
+def require_files(snapshot: Snapshot, *choices: Sequence[str]) -> None:
+    """Make sure that of each choice at least one file is there.
+
+    Args:
+        snapshot: where to look.
+        choices: file names that may stand for each other; a name with `+` needs all of its parts.
+
+    Raises:
+        FormatError: what is missing; for weights it says that pickled ones are never read.
+    """
+    there = {path.name for path in snapshot.folder.iterdir() if path.is_file()}
+    missing = [names for names in choices if not any(set(name.split("+")) <= there for name in names)]
+    if not missing:
+        return
+    wanted = "; ".join(" or ".join(names).replace("+", " and ") for names in missing)
+    hint = ""
+    if WEIGHTS in missing:
+        hint = (
+            " Weights are read from safetensors only, never from pickled files such as pytorch_model.bin; many "
+            "repositories keep them in another revision, which the page of the model lists under its pull requests."
+        )
+    raise FormatError(f"{snapshot}: not a whole model, {snapshot.folder} lacks {wanted}.{hint}")
+
+
+def require_model_type(snapshot: Snapshot, expected: str, space: str) -> None:
+    """Make sure that `config.json` describes the kind of model that a space reads.
+
+    Raises:
+        FormatError: no `config.json`, not JSON, or a model of another kind, which is named.
+    """
+    path = snapshot.folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        found = config.get("model_type")
+    except FileNotFoundError as error:
+        raise FormatError(f"{snapshot}: not a model, {snapshot.folder} has no config.json.") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path}: not a description of a model ({error}).") from error
+    if found != expected:
+        raise FormatError(f"{snapshot}: {space} reads models of type {expected!r}, but this one is {found!r}.")
+
+
+def open_model(snapshot: Snapshot, class_name: str, dtype: str) -> Any:
+    """Open a model of transformers on the CPU, in evaluation mode, every weight taken from the files.
+
+    Args:
+        snapshot: its files.
+        class_name: such as `"CLIPModel"`.
+        dtype: one of `DTYPES`.
+
+    Raises:
+        FormatError: weights that are damaged, of another shape, missing or of no use to this class.
+        ConfigError: an unknown dtype.
+        MissingDependencyError: transformers is not installed.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    chosen = getattr(_library("transformers"), class_name)
+    with _refusing(snapshot), _quiet(), torch.random.fork_rng(devices=[]):
+        model, report = chosen.from_pretrained(
+            snapshot.folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    # transformers fills what is missing with random numbers and only logs it. Old files hold indices as well as weights.
+    wrong = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    wrong["unexpected_keys"] = [key for key in wrong["unexpected_keys"] if not key.endswith("position_ids")]
+    for kind, keys in wrong.items():
+        if keys:
+            raise FormatError(f"{snapshot}: not a {class_name}, {len(keys)} {kind.replace('_', ' ')}, first {keys[0]}.")
+    return model.to(DTYPES[dtype]).eval().requires_grad_(False)
+
+
+def open_processor(snapshot: Snapshot, *class_names: str) -> Any:
+    """Open an image processor or tokenizer: the first of these classes that the installed transformers has.
+
+    Raises:
+        FormatError: its files cannot be read.
+        MissingDependencyError: transformers is not installed.
+    """
+    library = _library("transformers")
+    chosen = next(getattr(library, name) for name in class_names if hasattr(library, name))
+    with _refusing(snapshot), _quiet():
+        return chosen.from_pretrained(snapshot.folder, local_files_only=True)
+
+
+def require_library(module: str, library: str, purpose: str) -> None:
+    """Make sure that an optional library of the extra `encoders` is installed, without importing it.
+
+    Raises:
+        MissingDependencyError: it is not.
+    """
+    try:
+        found = find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that should hold the module is not there
+        found = False
+    if not found:
+        raise missing_dependency(library, extra="encoders", purpose=purpose)
+
+
+def fingerprint(weights: Mapping[str, Tensor], preprocessing: Mapping[str, Any]) -> str:
+    """Name an encoder by what decides its embeddings: 16 hexadecimal digits.
+
+    The SHA-256 of every tensor's name, dtype, shape and bytes, in the order of the names, and of the preprocessing.
+
+    Args:
+        weights: a state dict.
+        preprocessing: what else decides, as JSON can hold it; the order of its keys does not matter.
+    """
+    names = sorted(weights)
+    with ThreadPoolExecutor(_HASHERS, thread_name_prefix="cmcr-hash") as pool:
+        hashes = list(pool.map(lambda name: _hash_of(weights[name]), names))
+    description = {
+        "tensors": [
+            [name, str(weights[name].dtype), list(weights[name].shape), digest]
+            for name, digest in zip(names, hashes, strict=True)
+        ],
+        "preprocessing": preprocessing,
+    }
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _hash_of(tensor: Tensor) -> str:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
+
+
+def _library(name: str) -> Any:
+    """Import a part of transformers or its hub client; late, because transformers alone takes seconds."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise missing_dependency(name.split(".")[0], extra="encoders", purpose="published encoders") from error
+
+
+@contextmanager
+def _refusing(snapshot: Snapshot) -> Iterator[None]:
+    """Turn whatever transformers says of unreadable files into a `FormatError`."""
+    try:
+        yield
+    except ImportError as error:
+        raise missing_dependency(error.name or "transformers", extra="encoders", purpose=str(snapshot)) from error
+    except Exception as error:  # there is no narrower class: its tokenizers raise bare `Exception`
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FormatError(f"{snapshot}: the files in {snapshot.folder} cannot be read ({first}).") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and logging advice while it loads; its settings are then as they were."""
+    logging = _library("transformers.utils.logging")
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
