@@ -245,6 +245,8 @@ def _transformers() -> Any:
 def _opened(load: Callable[[], _Opened], model: str, revision: str | None) -> _Opened:
     """Open something of a model, turning what the library raises into one clear message."""
     local = Path(model).is_dir()
+    if not local and (Path(model).is_absolute() or model.startswith(".")):
+        raise ArtefactNotFoundError(errno.ENOENT, "there is no folder of a CLAP model here", model)
     try:
         return load()
     except OSError as error:
