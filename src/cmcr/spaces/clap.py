@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from cmcr.data.audio import read_audio
@@ -262,7 +263,7 @@ def _opened(load: Callable[[], _Opened], model: str, revision: str | None) -> _O
             f"network, run: hf download {model}{at} --local-dir clap. Then open it with ClapSpace('clap')",
             model,
         ) from error
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise FormatError(f"{model}: cannot be opened as a CLAP model ({_first_line(error)}).") from error
 
 
