@@ -232,6 +232,7 @@ def _open_processor(model: str, revision: str | None, local_files_only: bool) ->
     )
     if extractor.padding != "repeatpad":
         raise FormatError(f"{model}: expected preprocessing that pads by 'repeatpad', got {extractor.padding!r}.")
+    tokenizer("")  # drops whatever cutting and padding the file asks for, before threads share the tokenizer
     return extractor, tokenizer
 
 
