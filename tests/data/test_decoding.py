@@ -153,12 +153,12 @@ def test_unusable_point_clouds(array, message):
 
 
 def test_unreadable_point_cloud_files(tmp_path):
-    (tmp_path / "x.ply").write_bytes(b"ply")
+    (tmp_path / "x.pcd").write_bytes(b"ply")
     (tmp_path / "x.npy").write_bytes(b"")
     np.savez(tmp_path / "archive.npz", a=np.zeros((20, 3)))
     (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
     for name, message in (
-        ("x.ply", "expected a .npy file"),
+        ("x.pcd", "expected a .npy file"),
         ("x.npy", "not a plain array"),
         ("none.npy", "no such"),
         ("archive.npy", "archive"),
