@@ -113,8 +113,8 @@ def _from_mapping(source: Mapping[str, Any], stretch: Stretch) -> tuple[NDArray[
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 1 <= rate < 1e7:
         raise SampleError(f"'sampling_rate' must be a number of hertz of at least 1, got {rate!r}.")
     rate_hz = round(float(rate))
-    start, stop = stretch.span(samples.shape[-1], rate_hz, "the sound")
-    return _mixed_down(samples[..., start:stop]), rate_hz
+    start, length = stretch.span(samples.shape[-1], rate_hz, "the sound")
+    return _mixed_down(samples[..., start : start + length]), rate_hz
 
 
 def _mixed_down(samples: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.stretch import Stretch, cut_short
+from cmcr.data.stretch import Stretch, cut_short, not_there
 from cmcr.errors import SampleError, missing_dependency
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Mono = NDArray[np.float32]
 
 _QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+_DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 _SLACK_SECONDS = 0.1  # encoders pad and prime by less than this, and containers round
 
 
@@ -77,23 +79,40 @@ def _decode(av: Any, container: InputContainer, name: str, reader: str, stretch:
     stream = container.streams.audio[0]
     rate = int(stream.rate)
     promised = None if reader == "aac" else _promised_seconds(container, stream)
-    start, stop = stretch.span(None if promised is None else round(promised * rate), rate, name)
-    whole = stretch.length_seconds is None  # then padding behind the promised end belongs to what is there
-    kept: list[Mono] = []
+    if promised is None:
+        start, length = stretch.open_span(rate, name)
+    else:
+        start, length = stretch.span(round(promised * rate), rate, name)
+    if stretch.length_seconds is None:
+        length = None  # encoders pad: what stands behind the promised end is there all the same
+    samples, position = _collect(av, container, stream, name, start, length)
+    wanted = promised if promised is None or length is None else (start + length) / rate
+    if promised is not None and wanted is not None and position / rate < wanted - _SLACK_SECONDS:
+        raise cut_short(name, promised=promised, got=position / rate)
+    if start and start >= position:
+        raise not_there(name, start / rate, position / rate)
+    return samples, rate
+
+
+def _collect(
+    av: Any, container: InputContainer, stream: AudioStream, name: str, start: int, length: int | None
+) -> tuple[Mono, int]:
+    """Keep samples `start` to `start + length` of a track; also say how many were decoded."""
+    stop = sys.maxsize if length is None else start + length
+    kept = [np.zeros(0, dtype=np.float32)]
     position = 0
     try:
         for block in _mono_blocks(av, container, stream):
-            kept.append(block[max(0, start - position) : None if whole or stop is None else max(0, stop - position)])
+            kept.append(block[max(0, start - position) : max(0, stop - position)])
             position += len(block)
-            if not whole and stop is not None and position >= stop:
+            if position >= stop:
                 break
     except (av.FFmpegError, ValueError) as error:  # a ValueError where the layout of the channels changes on the way
+        reached = position / stream.rate
         raise SampleError(
-            f"{name}: the sound cannot be decoded beyond {position / rate:.2f} s ({error}). Fetch it again."
+            f"{name}: the sound cannot be decoded beyond {reached:.2f} s ({error}). Fetch it again."
         ) from error
-    if stop is not None and promised is not None and position < stop - _SLACK_SECONDS * rate:
-        raise cut_short(name, promised=promised, got=position / rate)
-    return np.concatenate(kept) if kept else np.zeros(0, dtype=np.float32), rate
+    return np.concatenate(kept), position
 
 
 def _mono_blocks(av: Any, container: InputContainer, stream: AudioStream) -> Iterator[Mono]:
@@ -108,13 +127,11 @@ def _promised_seconds(container: InputContainer, stream: AudioStream) -> float |
     """Find the length of the track: in its header, in Matroska's tag, or in the container's header if it is alone."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    tag = stream.metadata.get("DURATION", "")
-    try:
-        hours, minutes, seconds = map(float, tag.split(":"))
-        return timedelta(hours=hours, minutes=minutes, seconds=seconds).total_seconds()
-    except (ValueError, OverflowError):
-        alone = len(container.streams) == 1 and container.duration
-        return container.duration / 1e6 if alone and container.duration else None
+    if tag := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    if len(container.streams) == 1 and container.duration:
+        return container.duration / 1e6
+    return None
 
 
 def _pyav(name: str) -> Any:

@@ -46,31 +46,32 @@ def read_sound_file(file: Path | io.BytesIO, name: str, stretch: Stretch) -> tup
     try:
         with soundfile.SoundFile(file) as opened:
             rate = int(opened.samplerate)
-            total = opened.frames if opened.frames < _UNKNOWN_FRAMES else None
-            start, stop = stretch.span(total, rate, name)
+            total = opened.frames
+            if total >= _UNKNOWN_FRAMES:  # libsndfile then fails at the end of the stream
+                raise SampleError(f"{name}: its header does not say its length. Write it again with a sound tool.")
+            start, length = stretch.span(total, rate, name)
             opened.seek(start)
-            samples = _read_mono(opened, None if stop is None else stop - start)
+            samples = _read_mono(opened, length)
     except soundfile.LibsndfileError as error:
         reason = error.error_string or f"libsndfile error {error.code}"
         raise SampleError(f"{name}: the sound cannot be decoded ({reason}).") from error
-    if stop is not None and len(samples) < stop - start:
-        raise cut_short(name, promised=stop / rate, got=(start + len(samples)) / rate)
+    if len(samples) < length:
+        raise cut_short(name, promised=total / rate, got=(start + len(samples)) / rate)
     return samples, rate
 
 
-def _read_mono(opened: soundfile.SoundFile, length: int | None) -> Mono:
+def _read_mono(opened: soundfile.SoundFile, length: int) -> Mono:
     """Read up to `length` samples; in blocks, so that a header that lies about the length allocates nothing."""
-    blocks: list[Mono] = []
+    blocks = [np.zeros(0, dtype=np.float32)]
     left = length
-    while left is None or left > 0:
-        size = _BLOCK_FRAMES if left is None else min(left, _BLOCK_FRAMES)
-        block = opened.read(size, dtype="float32", always_2d=True)
+    while left > 0:
+        block = opened.read(min(left, _BLOCK_FRAMES), dtype="float32", always_2d=True)
         if len(block) == 0:
             break
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused by the caller
             blocks.append(block.mean(axis=1))
-        left = None if left is None else left - len(block)
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+        left -= len(block)
+    return np.concatenate(blocks)
 
 
 def _refuse_cut_wav_or_ogg(file: Path | io.BytesIO, name: str) -> None:

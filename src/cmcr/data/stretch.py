@@ -30,28 +30,46 @@ class Stretch:
         if self.length_seconds is not None and not (math.isfinite(self.length_seconds) and self.length_seconds > 0):
             raise ConfigError(f"length_seconds must be above 0, got {self.length_seconds!r}.")
 
-    def span(self, total: int | None, rate: int, name: str) -> tuple[int, int | None]:
-        """Turn it into sample numbers: the first, and the one behind the last (`None`: to the end, wherever that is).
+    def span(self, total: int, rate: int, name: str) -> tuple[int, int]:
+        """Turn it into sample numbers: the first one, and how many there are of it.
 
         Args:
-            total: how many samples the sound has, where that is known.
+            total: how many samples the sound has.
             rate: in hertz.
             name: how messages call the sound.
 
         Raises:
-            SampleError: begins behind the end, or the middle is wanted of a sound that does not say its length.
+            SampleError: it begins behind the end of the sound.
         """
-        length = None if self.length_seconds is None else max(1, round(self.length_seconds * rate))
-        if self.start_seconds is None and length is not None:
-            if total is None:
-                raise SampleError(f"{name}: does not say its length, so its middle is unknown. Give start_seconds.")
-            start = max(0, (total - length) // 2)
+        length = total if self.length_seconds is None else self._samples(self.length_seconds, rate)
+        if self.start_seconds is None:
+            start = 0 if self.length_seconds is None else max(0, (total - length) // 2)
         else:
-            start = round((self.start_seconds or 0) * rate)
-        if start and total is not None and start >= total:
-            raise SampleError(f"{name}: lasts {total / rate:.2f} s; a part from {start / rate:.2f} s on is not there.")
-        ends = [end for end in (total, None if length is None else start + length) if end is not None]
-        return start, min(ends, default=None)
+            start = round(self.start_seconds * rate)
+        if start and start >= total:
+            raise not_there(name, start / rate, total / rate)
+        return start, min(length, total - start)
+
+    def open_span(self, rate: int, name: str) -> tuple[int, int | None]:
+        """Do the same for a sound that does not say its length; `None` means to the end, wherever that is.
+
+        Raises:
+            SampleError: the middle is wanted.
+        """
+        if self.length_seconds is None:
+            return round((self.start_seconds or 0) * rate), None
+        if self.start_seconds is None:
+            raise SampleError(f"{name}: does not say its length, so its middle is unknown. Give start_seconds.")
+        return round(self.start_seconds * rate), self._samples(self.length_seconds, rate)
+
+    @staticmethod
+    def _samples(seconds: float, rate: int) -> int:
+        return max(1, round(seconds * rate))
+
+
+def not_there(name: str, start_seconds: float, total_seconds: float) -> SampleError:
+    """Build the error for a part that begins behind the end of a sound."""
+    return SampleError(f"{name}: lasts {total_seconds:.2f} s; a part from {start_seconds:.2f} s on is not there.")
 
 
 def cut_short(name: str, *, promised: float, got: float) -> SampleError:
