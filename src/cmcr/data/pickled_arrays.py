@@ -1,7 +1,7 @@
 """Numeric arrays out of a pickled dictionary, without unpickling.
 
 The published point clouds of ULIP and C-MCR are `.npy` files that hold a pickled dictionary. Unpickling calls whatever the
-file names; here nothing is called. The opcodes are read as data (`pickletools.genops`), and the three names that numpy
+file names; here nothing is called. The opcodes are read as data (`pickletools.genops`), and the few names that numpy
 writes for an array stand for inert records. Any other name, and any opcode that is not needed for dictionaries, lists,
 strings, numbers and arrays, ends the reading.
 """
@@ -42,6 +42,8 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 _NAMES = {
     "numpy.core.multiarray _reconstruct": "new array",
     "numpy._core.multiarray _reconstruct": "new array",
+    "numpy.core.numeric _frombuffer": "filled array",  # protocol 5
+    "numpy._core.numeric _frombuffer": "filled array",
     "numpy ndarray": "array class",
     "numpy dtype": "dtype",
     "_codecs encode": "encode",  # how protocol 2 writes bytes
@@ -73,6 +75,10 @@ class _Array:
     dtype: _Dtype | None = None
     fortran: bool = False
     content: Any = None
+
+    def set(self, shape: Any, dtype: Any, fortran: bool, content: Any) -> None:
+        self.shape = tuple(_checked(length, int) for length in _checked(shape, tuple))
+        self.dtype, self.fortran, self.content = _checked(dtype, _Dtype), fortran, content
 
 
 def read_pickled_arrays(path: FilePath) -> dict[str, NDArray[Any]]:
@@ -217,6 +223,11 @@ def _record(named: _Name, arguments: tuple[Any, ...]) -> Any:
     """Note what numpy would be asked to make."""
     if named.means == "new array":
         return _Array()
+    if named.means == "filled array":
+        content, dtype, shape, order = arguments
+        array = _Array()
+        array.set(shape, dtype, order == "F", content)
+        return array
     if named.means == "dtype":
         return _Dtype(_checked(arguments[0], str))
     if named.means == "encode" and arguments[1:] == ("latin1",):
@@ -230,8 +241,7 @@ def _fill(record: Any, state: tuple[Any, ...]) -> None:
         record.byte_order = _checked(state[1], str)
     elif type(record) is _Array:
         _, shape, dtype, fortran, content = state
-        record.shape = tuple(_checked(length, int) for length in _checked(shape, tuple))
-        record.dtype, record.fortran, record.content = _checked(dtype, _Dtype), bool(fortran), content
+        record.set(shape, dtype, bool(fortran), content)
     else:
         raise _NotPlainError(f"it sets the state of a {type(record).__name__}")
 

@@ -105,10 +105,12 @@ def _from_text(path: Path, name: str, suffix: str) -> PointTable:
     rows, promised = _rows_of(path, name)
     if promised is not None and promised != len(rows):
         raise SampleError(f"{name}: the first line promises {promised} points, {len(rows)} follow.")
+    if not rows:
+        raise SampleError(f"{name}: holds no points.")
     widths = {len(row) for row in rows}
     if len(widths) > 1:
         raise SampleError(f"{name}: its lines hold {min(widths)} to {max(widths)} numbers; each must hold the same.")
-    table = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+    table = np.array(rows, dtype=np.float64)
     if suffix == ".pts" and table.shape[1] == 7:  # x y z intensity r g b, as laser scanners write
         return PointTable(table[:, :3], table[:, 4:])
     return PointTable(table)
