@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,6 @@ from cmcr.data.paths import file_of
 from cmcr.errors import SampleError
 
 Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
-
-_UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError, struct.error)
-"""What Pillow's decoders raise on damaged files."""
 
 
 def read_image(source: Picture) -> Image.Image:
@@ -78,7 +74,7 @@ def _from_file(file: Path | io.BytesIO, name: str) -> Image.Image:
         raise _too_large(name, str(error)) from error
     except SampleError:  # a ValueError too: already said
         raise
-    except _UNDECODABLE as error:
+    except Exception as error:  # its plugins raise whatever a damaged file leads them into
         raise SampleError(f"{name}: the picture cannot be decoded ({error}).") from error
 
 
@@ -90,7 +86,7 @@ def _upright(picture: Image.Image, name: str) -> Image.Image:
     try:
         picture.load()
         upright = ImageOps.exif_transpose(picture)
-    except (*_UNDECODABLE, TypeError, KeyError) as error:  # the last two from damaged EXIF
+    except Exception as error:  # as above; damaged EXIF has its own
         raise SampleError(f"{name}: the picture cannot be decoded ({error}).") from error
     if 0 in upright.size:
         raise SampleError(f"{name}: holds no pixels ({upright.width} x {upright.height}).")

@@ -77,7 +77,9 @@ def read_sound_track(file: Path | io.BytesIO, name: str, reader: str, stretch: S
 
 def _decode(av: Any, container: InputContainer, name: str, reader: str, stretch: Stretch) -> tuple[Mono, int]:
     stream = container.streams.audio[0]
-    rate = int(stream.rate)
+    rate = int(getattr(stream, "rate", 0) or 0)  # PyAV leaves the attribute out where it has no decoder
+    if rate < 1:
+        raise SampleError(f"{name}: the sound cannot be decoded (its header names no known codec or no sample rate).")
     promised = None if reader == "aac" else _promised_seconds(container, stream)
     if promised is None:
         start, length = stretch.open_span(rate, name)
@@ -85,7 +87,7 @@ def _decode(av: Any, container: InputContainer, name: str, reader: str, stretch:
         start, length = stretch.span(round(promised * rate), rate, name)
     if stretch.length_seconds is None:
         length = None  # encoders pad: what stands behind the promised end is there all the same
-    samples, position = _collect(av, container, stream, name, start, length)
+    samples, position = _collect(av, container, name, start, length)
     wanted = promised if promised is None or length is None else (start + length) / rate
     if promised is not None and wanted is not None and position / rate < wanted - _SLACK_SECONDS:
         raise cut_short(name, promised=promised, got=position / rate)
@@ -94,10 +96,10 @@ def _decode(av: Any, container: InputContainer, name: str, reader: str, stretch:
     return samples, rate
 
 
-def _collect(
-    av: Any, container: InputContainer, stream: AudioStream, name: str, start: int, length: int | None
-) -> tuple[Mono, int]:
+def _collect(av: Any, container: InputContainer, name: str, start: int, length: int | None) -> tuple[Mono, int]:
     """Keep samples `start` to `start + length` of a track; also say how many were decoded."""
+    stream = container.streams.audio[0]
+    rate = int(stream.rate)  # decoding damaged frames may change it
     stop = sys.maxsize if length is None else start + length
     kept = [np.zeros(0, dtype=np.float32)]
     position = 0
@@ -108,7 +110,7 @@ def _collect(
             if position >= stop:
                 break
     except (av.FFmpegError, ValueError) as error:  # a ValueError where the layout of the channels changes on the way
-        reached = position / stream.rate
+        reached = position / rate
         raise SampleError(
             f"{name}: the sound cannot be decoded beyond {reached:.2f} s ({error}). Fetch it again."
         ) from error

@@ -73,9 +73,14 @@ def read_shape(path: Path, name: str) -> Mesh | Points:
     surfaces = tuple(piece for piece in pieces if len(getattr(piece, "faces", ())))
     if not surfaces:
         return _vertices(pieces, name)
+    if not all(_well_formed(surface) for surface in surfaces):
+        raise SampleError(f"{name}: damaged: its faces name vertices that are not there.")
     if not all(np.isfinite(surface.vertices).all() for surface in surfaces):
         raise SampleError(f"{name}: holds NaN or infinity.")
-    if sum(_areas(surface).sum() for surface in surfaces) == 0:
+    area = sum(_areas(surface).sum() for surface in surfaces)
+    if not np.isfinite(area):
+        raise SampleError(f"{name}: its faces are too large to sample.")
+    if area == 0:
         raise SampleError(f"{name}: its faces have no area.")
     return Mesh(surfaces, name)
 
@@ -132,9 +137,16 @@ def _draw_weights(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([1 - root, root * (1 - v), root * v], axis=1)
 
 
+def _well_formed(surface: Any) -> bool:
+    vertices, faces = np.asarray(surface.vertices), np.asarray(surface.faces)
+    shaped = vertices.ndim == faces.ndim == 2 and vertices.shape[1] == faces.shape[1] == 3
+    return bool(shaped and faces.min() >= 0 and faces.max() < len(vertices))
+
+
 def _areas(surface: Any) -> NDArray[np.float64]:
     a, b, c = np.moveaxis(np.asarray(surface.vertices)[np.asarray(surface.faces)], 1, 0)
-    return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by its area
+        return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2)
 
 
 def _colours_at(
