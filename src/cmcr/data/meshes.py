@@ -41,6 +41,8 @@ class Mesh:
 def read_mesh(source: FilePath) -> Mesh:
     """Read a mesh from a ply, obj, off, glb or stl file. ModelNet's `OFF123 456 0` on one line is understood.
 
+    Colours in off files (COFF) are not read: trimesh leaves them out.
+
     Args:
         source: a path or `file://` address.
 
