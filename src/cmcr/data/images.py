@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -9,47 +10,119 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cmcr.data.paths import file_of
 from cmcr.errors import SampleError
 
-Picture = str | Path | Image.Image | NDArray[np.uint8]
+Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 
 def read_image(source: Picture) -> Image.Image:
     """Decode one picture, turned upright by its EXIF orientation.
 
+    Of an animation (gif, webp, apng) the first frame is taken; of a PIL image the frame it stands at. Deep pictures are
+    brought to 8 bits: 16-bit greys lose their lower byte, floating-point greys must lie in [0, 1] and are multiplied by
+    255. Colour profiles are ignored. Transparency, palettes and CMYK stay as they are: see `to_rgb`.
+
     Args:
-        source: a path, a PIL image, or a uint8 array `(H, W)`, `(H, W, 3)` or `(H, W, 4)`.
+        source: a path or `file://` address, the bytes of a file, a PIL image, or a uint8 array `(H, W)`, `(H, W, 3)` or
+            `(H, W, 4)`.
 
     Raises:
-        SampleError: no such file, not a picture, truncated, or an array of another kind.
+        SampleError: no such file, a folder, not a picture, truncated, more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a
+            small file can unpack to any size), depths without a rule, or an array of another kind.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
         return _upright(source, "the picture")
+    if isinstance(source, bytes):
+        return _from_file(io.BytesIO(source), "the picture")
     if not isinstance(source, str | os.PathLike):
         raise SampleError(f"a picture must be a path, a PIL image or a uint8 array, got {type(source).__name__}.")
+    return _from_file(file_of(source, "picture"), str(source))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Bring a picture of any mode to RGB; what is transparent lies on white.
+
+    The rule for half-transparent pixels is `alpha * colour + (1 - alpha) * white`. White is what a page behind a picture
+    mostly is; Pillow's own `convert("RGB")` would show the colours hidden under transparency instead.
+
+    Args:
+        image: as `read_image` gives it.
+
+    Raises:
+        SampleError: deep greys out of range (see `read_image`).
+    """
+    shallow = _eight_bit(image, "the picture")
+    if not shallow.has_transparency_data:
+        return shallow if shallow.mode == "RGB" else shallow.convert("RGB")
+    if shallow.mode == "La":  # Pillow has no direct way from here to RGBA
+        shallow = shallow.convert("LA")
+    opaque = shallow.convert("RGBA")
+    white = Image.new("RGBA", opaque.size, "white")
+    return Image.alpha_composite(white, opaque).convert("RGB")
+
+
+def _from_file(file: Path | io.BytesIO, name: str) -> Image.Image:
     try:
-        with Image.open(source) as opened:
-            return _upright(opened, str(source))
-    except FileNotFoundError as error:
-        raise SampleError(f"{source}: no such picture.") from error
+        with Image.open(file) as opened:
+            return _upright(opened, name)
     except UnidentifiedImageError as error:
-        raise SampleError(f"{source}: not a picture that Pillow can read.") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError(f"{source}: the picture cannot be decoded ({error}).") from error
+        raise SampleError(f"{name}: not a picture that Pillow can read.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name, str(error)) from error
+    except SampleError:  # a ValueError too: already said
+        raise
+    except Exception as error:  # its plugins raise whatever a damaged file leads them into
+        raise SampleError(f"{name}: the picture cannot be decoded ({error}).") from error
 
 
 def _upright(picture: Image.Image, name: str) -> Image.Image:
-    """Decode the pixels, turn them by the EXIF orientation, and bring 16-bit greys to 8 bits (Pillow would clip them)."""
+    """Decode the pixels, turn them by the EXIF orientation, and bring deep greys to 8 bits (Pillow would clip them)."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and picture.width * picture.height > limit:
+        raise _too_large(name, f"{picture.width} x {picture.height} pixels, the limit is {limit}")
     try:
         picture.load()
         upright = ImageOps.exif_transpose(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # as above; damaged EXIF has its own
         raise SampleError(f"{name}: the picture cannot be decoded ({error}).") from error
-    if upright.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    return upright
+    if 0 in upright.size:
+        raise SampleError(f"{name}: holds no pixels ({upright.width} x {upright.height}).")
+    return _eight_bit(upright, name)
+
+
+def _too_large(name: str, reason: str) -> SampleError:
+    return SampleError(
+        f"{name}: too large to decode safely ({reason}). Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+    )
+
+
+def _eight_bit(picture: Image.Image, name: str) -> Image.Image:
+    """Bring greys of more than 8 bits to 8, their transparent level to an alpha channel."""
+    if picture.mode == "F":
+        return _from_unit_range(np.asarray(picture), name)
+    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+        return picture
+    levels = np.asarray(picture)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise SampleError(f"{name}: 32-bit greys are read in 0..65535, got {levels.min()}..{levels.max()}. Scale them.")
+    grey = Image.fromarray((levels >> 8).astype(np.uint8))
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):
+        grey.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _from_unit_range(levels: NDArray[np.float32], name: str) -> Image.Image:
+    if not np.isfinite(levels).all():
+        raise SampleError(f"{name}: holds NaN or infinity.")
+    if levels.min() < 0 or levels.max() > 1:
+        raise SampleError(
+            f"{name}: floating-point greys must lie in [0, 1], got {levels.min():g}..{levels.max():g}. Scale them."
+        )
+    return Image.fromarray(np.rint(levels * 255).astype(np.uint8))
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:

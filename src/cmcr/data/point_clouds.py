@@ -1,60 +1,172 @@
-"""Point clouds: files and arrays to float32 coordinates."""
+"""Point clouds: files, meshes and arrays to float32 coordinates and colours."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.errors import SampleError
+from cmcr.data.meshes import MESH_SUFFIXES, Mesh, read_shape, sample_surface
+from cmcr.data.paths import file_of
+from cmcr.data.point_files import POINT_SUFFIXES, PointTable, read_point_file, table_of
+from cmcr.errors import SampleError, unknown_name
 
-PointCloud = str | Path | NDArray[np.floating]
+PointCloud = str | Path | NDArray[np.floating] | Mapping[str, Any]
 
 FEWEST_POINTS = 16
+MESH_POINTS = 10_000
+"""How many points a mesh is sampled to: what ULIP-2 was trained on."""
+
+_TO_Y_UP = {
+    "x": np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=np.float32),
+    "y": np.eye(3, dtype=np.float32),
+    "z": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=np.float32),
+}
+
+
+@dataclass(frozen=True)
+class ColouredPointCloud:
+    """A point cloud with the colours of its source.
+
+    Args:
+        points: `(p, 3)` float32, finite, in the units and axes of the source.
+        colours: `(p, 3)` float32 red, green, blue in [0, 1]; `None` where the source has none.
+    """
+
+    points: NDArray[np.float32]
+    colours: NDArray[np.float32] | None
 
 
 def read_point_cloud(source: PointCloud) -> NDArray[np.float32]:
-    """Read the coordinates of one point cloud.
+    """Read the coordinates of one point cloud; see `read_coloured_point_cloud` for the files and the rules.
 
     Args:
-        source: a path to a `.npy` array (never unpickled), or an array, `(p, 3)` or with further columns such as colours,
-            which are left out.
+        source: a path, or an array `(p, 3)` or with further columns such as colours or normals, which are left out.
 
     Returns:
-        `(p, 3)` float32: x, y (up), z in the units of the source.
+        `(p, 3)` float32: x, y (up), z in the units of the source. Sources with another axis up: `with_up_axis`.
 
     Raises:
         SampleError: no such file, another format, a pickled file, another shape, NaN, or fewer than 16 points.
+        MissingDependencyError: a mesh or ply file without the extra `mesh`.
     """
-    points = source if isinstance(source, np.ndarray) else _from_file(source)
-    name = "the point cloud" if isinstance(source, np.ndarray) else str(source)
-    if points.dtype.kind not in "fiu" or points.ndim != 2 or points.shape[1] < 3:
-        raise SampleError(f"{name}: expected numbers of shape (p, 3) or wider, got {points.dtype} {points.shape}.")
-    if len(points) < FEWEST_POINTS:
-        raise SampleError(f"{name}: expected at least {FEWEST_POINTS} points, got {len(points)}.")
-    xyz = np.ascontiguousarray(points[:, :3], dtype=np.float32)
+    table, name = _table(source, MESH_POINTS)
+    return _coordinates(table, name)
+
+
+def read_coloured_point_cloud(source: PointCloud, *, mesh_points: int = MESH_POINTS) -> ColouredPointCloud:
+    """Read one point cloud with its colours.
+
+    Files of points are npy, npz (one array, or `points` or `xyz`, and `colours`, `colors` or `rgb`) and text (xyz, txt,
+    pts, csv). With the extra `mesh` also ply, obj, off, glb and stl: with faces they are meshes, whose surface is sampled,
+    always the same way; without, their vertices are the points.
+
+    Among the columns of a table, colours are the last three of exactly six, unless one of them is negative: then they are
+    normals. Colours are divided by 255 where they are integers or one of them is above 1.
+
+    Args:
+        source: a path or `file://` address, an array `(p, 3)` or wider, or a mapping of names to arrays as in npz.
+        mesh_points: how many points to sample from a mesh.
+
+    Raises:
+        SampleError: as `read_point_cloud`, or colours out of range or of another number than the points.
+        MissingDependencyError: a mesh or ply file without the extra `mesh`.
+    """
+    table, name = _table(source, mesh_points)
+    points = _coordinates(table, name)
+    return ColouredPointCloud(points, _colours(table, name))
+
+
+def with_up_axis(points: NDArray[np.float32], up_axis: str) -> NDArray[np.float32]:
+    """Turn a cloud whose up axis is `up_axis` so that y is up, as the encoders expect. Nothing is mirrored.
+
+    From z: `(x, y, z) -> (x, z, -y)`; from x: `(x, y, z) -> (-y, x, z)`.
+
+    Args:
+        points: `(p, 3)`.
+        up_axis: "x", "y" or "z".
+
+    Raises:
+        ConfigError: another axis.
+    """
+    if up_axis not in _TO_Y_UP:
+        raise unknown_name("up axis", up_axis, _TO_Y_UP)
+    return np.ascontiguousarray(points @ _TO_Y_UP[up_axis].T, dtype=np.float32)
+
+
+def normalised(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Centre a cloud on its mean and divide by its largest radius, as ULIP does: `(p, 3)` -> `(p, 3)` float32.
+
+    Raises:
+        SampleError: all points lie in one place, so that there is no radius to divide by.
+    """
+    _refuse_one_place(points, "the point cloud")
+    centred = points - points.mean(axis=0, dtype=np.float64)
+    return np.asarray(centred / np.sqrt((centred**2).sum(axis=1).max()), dtype=np.float32)
+
+
+def _table(source: PointCloud, mesh_points: int) -> tuple[PointTable, str]:
+    name = "the point cloud"
+    if isinstance(source, np.ndarray):
+        return PointTable(source), name
+    if isinstance(source, Mapping):
+        return table_of(source, name), name
+    if not isinstance(source, str | os.PathLike):
+        raise SampleError(f"a point cloud must be a path or an array (p, 3), got {type(source).__name__}.")
+    return _from_file(file_of(source, "point cloud"), str(source), mesh_points), str(source)
+
+
+def _from_file(path: Path, name: str, mesh_points: int) -> PointTable:
+    if path.suffix.lower() in POINT_SUFFIXES:
+        return read_point_file(path, name)
+    if path.suffix.lower() not in MESH_SUFFIXES:
+        raise SampleError(
+            f"{name}: expected a .npy file with an array of shape (p, 3), or one of "
+            f"{', '.join((*POINT_SUFFIXES[1:], *MESH_SUFFIXES))}, got {path.suffix or 'no ending'}."
+        )
+    shape = read_shape(path, name)
+    points, colours = sample_surface(shape, mesh_points) if isinstance(shape, Mesh) else shape
+    return PointTable(points, colours)
+
+
+def _coordinates(table: PointTable, name: str) -> NDArray[np.float32]:
+    numbers = table.numbers
+    if numbers.dtype.kind not in "fiu" or numbers.ndim != 2 or numbers.shape[1] < 3:
+        raise SampleError(f"{name}: expected numbers of shape (p, 3) or wider, got {numbers.dtype} {numbers.shape}.")
+    if len(numbers) < FEWEST_POINTS:
+        raise SampleError(f"{name}: expected at least {FEWEST_POINTS} points, got {len(numbers)}.")
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, refused below
+        xyz = np.ascontiguousarray(numbers[:, :3], dtype=np.float32)
     if not np.isfinite(xyz).all():
         raise SampleError(f"{name}: holds NaN or infinity.")
+    _refuse_one_place(xyz, name)
     return xyz
 
 
-def _from_file(source: str | Path) -> NDArray[np.floating]:
-    if not isinstance(source, str | os.PathLike):
-        raise SampleError(f"a point cloud must be a path or an array (p, 3), got {type(source).__name__}.")
-    path = Path(source)
-    if not path.is_file():
-        raise SampleError(f"{source}: no such point cloud.")
-    if path.suffix != ".npy":
-        raise SampleError(f"{source}: expected a .npy file with an array of shape (p, 3).")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise SampleError(
-            f"{source}: not a plain array of numbers ({error}). Pickled files can run code and are never opened; save the "
-            "coordinates alone with numpy.save."
-        ) from error
-    if not isinstance(loaded, np.ndarray):
-        raise SampleError(f"{source}: expected a .npy file with one array, got an archive.")
-    return loaded
+def _refuse_one_place(points: NDArray[np.float32], name: str) -> None:
+    if (points == points[:1]).all():
+        raise SampleError(f"{name}: all {len(points)} points lie in one place, which has no shape.")
+
+
+def _colours(table: PointTable, name: str) -> NDArray[np.float32] | None:
+    given = table.colours
+    if given is None:
+        columns = table.numbers[:, 3:]
+        if columns.shape[1] != 3 or (columns < 0).any():
+            return None
+        given = columns
+    if given.ndim != 2 or given.shape[1] not in (3, 4) or len(given) != len(table.numbers):
+        raise SampleError(f"{name}: expected colours of shape ({len(table.numbers)}, 3), got {given.shape}.")
+    return _unit_colours(given[:, :3], name)
+
+
+def _unit_colours(given: NDArray[Any], name: str) -> NDArray[np.float32]:
+    if given.dtype.kind not in "fiu" or not np.isfinite(given).all() or given.min() < 0 or given.max() > 255:
+        raise SampleError(f"{name}: its colours must be numbers in [0, 1] or in [0, 255].")
+    of_255 = given.dtype.kind in "iu" or given.max() > 1
+    return np.ascontiguousarray(given / 255 if of_255 else given, dtype=np.float32)

@@ -1,0 +1,224 @@
+"""Meshes and ply clouds: files to surfaces, through trimesh (the extra `mesh`), and points on them."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmcr.data.paths import FilePath, file_of
+from cmcr.errors import ConfigError, SampleError, missing_dependency
+
+MESH_SUFFIXES = (".ply", ".obj", ".off", ".glb", ".stl")
+
+Points = tuple[NDArray[np.float64], NDArray[np.float32] | None]
+"""Coordinates `(p, 3)`, and colours `(p, 3)` in [0, 1] where there are any."""
+
+_GREY = 0.4  # what ULIP-2 paints points without a colour
+_OBJ_HALF_LINE = re.compile(rb"^[vf][ \t]+\S+(?:[ \t]+\S+)?[ \t]*\r?$", re.MULTILINE)
+_PLY_COUNT = re.compile(rb"^element[ \t]+\S+[ \t]+(\d+)", re.MULTILINE)
+_OFF_COUNTS = re.compile(rb"OFF\s*(\d+)[ \t]+(\d+)[^\n]*")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The surfaces of one file, placed as its scene says.
+
+    Args:
+        surfaces: `trimesh.Trimesh` objects, each with faces; colours stay with them as the file gives them.
+        name: how messages call it.
+    """
+
+    surfaces: tuple[Any, ...]
+    name: str = "the mesh"
+
+
+def read_mesh(source: FilePath) -> Mesh:
+    """Read a mesh from a ply, obj, off, glb or stl file. ModelNet's `OFF123 456 0` on one line is understood.
+
+    Colours in off files (COFF) are not read: trimesh leaves them out.
+
+    Args:
+        source: a path or `file://` address.
+
+    Raises:
+        SampleError: no such file, not decodable, cut short, without faces, NaN, or faces without any area.
+        MissingDependencyError: trimesh is not installed.
+    """
+    path = file_of(source, "mesh")
+    if path.suffix.lower() not in MESH_SUFFIXES:
+        raise SampleError(f"{source}: expected one of {', '.join(MESH_SUFFIXES)}, got {path.suffix or 'no ending'}.")
+    shape = read_shape(path, os.fspath(source))
+    if not isinstance(shape, Mesh):
+        raise SampleError(f"{source}: a mesh without faces; its vertices alone can be read as a point cloud.")
+    return shape
+
+
+def read_shape(path: Path, name: str) -> Mesh | Points:
+    """Read a file as a mesh, or as the points and colours of its vertices where it has no faces.
+
+    Args:
+        path: a file that is there, with one of `MESH_SUFFIXES`.
+        name: how messages call it.
+
+    Raises:
+        SampleError: as `read_mesh`.
+        MissingDependencyError: trimesh is not installed.
+    """
+    pieces = _load(path, name)
+    _refuse_cut(path, name)
+    surfaces = tuple(piece for piece in pieces if len(getattr(piece, "faces", ())))
+    if not surfaces:
+        return _vertices(pieces, name)
+    if not all(_well_formed(surface) for surface in surfaces):
+        raise SampleError(f"{name}: damaged: its faces name vertices that are not there.")
+    if not all(np.isfinite(surface.vertices).all() for surface in surfaces):
+        raise SampleError(f"{name}: holds NaN or infinity.")
+    area = sum(_areas(surface).sum() for surface in surfaces)
+    if not np.isfinite(area):
+        raise SampleError(f"{name}: its faces are too large to sample.")
+    if area == 0:
+        raise SampleError(f"{name}: its faces have no area.")
+    return Mesh(surfaces, name)
+
+
+def sample_surface(mesh: Mesh, n: int, seed: int = 0) -> Points:
+    """Draw points evenly from the surface of a mesh: the same points for the same mesh, number and seed.
+
+    A face is drawn with a chance in proportion to its area, a point in it as `(1 - sqrt(u)) a + sqrt(u) (1 - v) b +
+    sqrt(u) v c` with `u, v` even in [0, 1) (Osada et al. 2002). Colours come from textures, vertices or faces; surfaces
+    without any are grey (0.4) beside ones that have them.
+
+    Args:
+        mesh: what `read_mesh` gives.
+        n: how many points, at least 1.
+        seed: of the draw; numpy's own random state is not touched.
+
+    Returns:
+        `(n, 3)` float64 points, and `(n, 3)` float32 colours in [0, 1], or `None` where no surface has a colour.
+
+    Raises:
+        ConfigError: `n` below 1.
+    """
+    if n < 1:
+        raise ConfigError(f"n must be at least 1, got {n}.")
+    random = np.random.default_rng(seed)
+    surface_of, face_of = _draw_faces(mesh, random.random(n))
+    weights = _draw_weights(random.random((n, 2)))
+    points = np.empty((n, 3))
+    colours = np.full((n, 3), _GREY, dtype=np.float32)
+    coloured = False
+    for number, surface in enumerate(mesh.surfaces):
+        here = surface_of == number
+        corners = np.asarray(surface.vertices)[np.asarray(surface.faces)[face_of[here]]]
+        points[here] = np.einsum("nc,ncd->nd", weights[here], corners)
+        found = _colours_at(surface, face_of[here], weights[here])
+        if found is not None:
+            colours[here], coloured = found, True
+    return points, colours if coloured else None
+
+
+def _draw_faces(mesh: Mesh, chances: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Choose faces by area: the number of the surface and of the face in it, for each chance in [0, 1)."""
+    areas = [_areas(surface) for surface in mesh.surfaces]
+    heaped = np.cumsum(np.concatenate(areas))
+    chosen = np.searchsorted(heaped, chances * heaped[-1], side="right")
+    ends = np.cumsum([len(area) for area in areas])
+    surface_of = np.searchsorted(ends, chosen, side="right")
+    return surface_of, chosen - (ends - [len(area) for area in areas])[surface_of]
+
+
+def _draw_weights(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Barycentric weights `(n, 3)`, even over a triangle, from pairs `(n, 2)` even in [0, 1)."""
+    root, v = np.sqrt(pairs[:, 0]), pairs[:, 1]
+    return np.stack([1 - root, root * (1 - v), root * v], axis=1)
+
+
+def _well_formed(surface: Any) -> bool:
+    vertices, faces = np.asarray(surface.vertices), np.asarray(surface.faces)
+    shaped = vertices.ndim == faces.ndim == 2 and vertices.shape[1] == faces.shape[1] == 3
+    return bool(shaped and faces.min() >= 0 and faces.max() < len(vertices))
+
+
+def _areas(surface: Any) -> NDArray[np.float64]:
+    a, b, c = np.moveaxis(np.asarray(surface.vertices)[np.asarray(surface.faces)], 1, 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by its area
+        return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2)
+
+
+def _colours_at(
+    surface: Any, faces: NDArray[np.intp], weights: NDArray[np.float64]
+) -> NDArray[np.float64] | NDArray[np.float32] | None:
+    """Colours `(n, 3)` in [0, 1] at points of a surface, or `None` where it has none."""
+    visual = surface.visual
+    if visual.kind == "face":
+        return np.asarray(visual.face_colors)[faces, :3] / 255
+    corners = np.asarray(surface.faces)[faces]
+    if visual.kind == "vertex":
+        return np.einsum("nc,ncd->nd", weights, np.asarray(visual.vertex_colors)[corners][..., :3] / 255)
+    if visual.kind != "texture":
+        return None
+    if visual.uv is None:
+        return np.broadcast_to(np.asarray(visual.material.main_color)[:3] / 255, (len(faces), 3))
+    places = np.einsum("nc,ncd->nd", weights, np.asarray(visual.uv)[corners])
+    return np.asarray(visual.material.to_color(places))[:, :3] / 255
+
+
+def _vertices(pieces: list[Any], name: str) -> Points:
+    pieces = [piece for piece in pieces if len(getattr(piece, "vertices", ()))]
+    if not pieces:
+        raise SampleError(f"{name}: holds no shape; it is empty or cut short.")
+    points = np.concatenate([np.asarray(piece.vertices, dtype=np.float64) for piece in pieces])
+    colours = [np.asarray(getattr(piece, "colors", ())) for piece in pieces]
+    if any(len(colour) != len(piece.vertices) for colour, piece in zip(colours, pieces, strict=True)):
+        return points, None
+    return points, np.asarray(np.concatenate(colours)[:, :3] / 255, dtype=np.float32)
+
+
+def _load(path: Path, name: str) -> list[Any]:
+    """Load the geometries of a file, each moved to its place in the scene; vertices are not merged."""
+    try:
+        import trimesh
+    except ImportError as error:
+        raise missing_dependency("trimesh", extra="mesh", purpose=f"meshes and ply files ({name})") from error
+    try:
+        scene = trimesh.load_scene(path, file_type=path.suffix.lower()[1:], process=False)
+        return [_placed(scene, node) for node in sorted(scene.graph.nodes_geometry)]
+    except ImportError as error:
+        raise missing_dependency(str(error.name), extra="mesh", purpose=f"reading {name}") from error
+    except Exception as error:  # its readers raise whatever a damaged file leads them into
+        raise SampleError(f"{name}: the shape cannot be decoded ({type(error).__name__}: {error}).") from error
+
+
+def _placed(scene: Any, node: str) -> Any:
+    transform, geometry = scene.graph[node]
+    return scene.geometry[geometry].copy().apply_transform(transform)
+
+
+def _refuse_cut(path: Path, name: str) -> None:
+    """Count the rows of text files against their header: trimesh takes what is there of one that was cut short."""
+    content = path.read_bytes()
+    suffix = path.suffix.lower()
+    if suffix == ".obj" and (half := _OBJ_HALF_LINE.search(content)):
+        raise SampleError(f"{name}: cut short or damaged: a line reads {half[0].decode(errors='replace').strip()!r}.")
+    promised, rows = _rows(content, suffix)
+    found = sum(1 for row in rows.splitlines() if row.strip())
+    if found < promised:
+        raise SampleError(f"{name}: cut short: the header promises {promised} rows, {found} are there.")
+
+
+def _rows(content: bytes, suffix: str) -> tuple[int, bytes]:
+    """How many rows the header of a text file promises, and the text behind it."""
+    header, _, body = content.partition(b"end_header")
+    if suffix == ".ply" and b"format ascii" in header:
+        return sum(map(int, _PLY_COUNT.findall(header))), body
+    if suffix == ".off":
+        text = re.sub(rb"#[^\n]*", b"", content)
+        if counts := _OFF_COUNTS.search(text):
+            return int(counts[1]) + int(counts[2]), text[counts.end() :]
+    return 0, b""

@@ -1,0 +1,48 @@
+"""Paths of items: what the user wrote -> a file that is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from cmcr.errors import SampleError
+
+FilePath = str | os.PathLike[str]
+
+
+def file_of(source: FilePath, kind: str) -> Path:
+    """Find the file that a path or a `file://` address names.
+
+    Args:
+        source: a path, or an address such as `file:///tmp/a%20b.png` on this machine.
+        kind: what it should be, for the message: "picture", "sound", "point cloud".
+
+    Raises:
+        SampleError: nothing there, a folder or a device, an address elsewhere, or a path that the system refuses.
+    """
+    path = _path_of(source, kind)
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+        readable = is_file and os.access(path, os.R_OK)
+    except (OSError, ValueError) as error:  # too long, or a NUL inside
+        raise SampleError(f"{source!r}: not a path of a {kind} ({error}).") from error
+    if is_folder:
+        raise SampleError(f"{source}: a folder, not a {kind}. Give its files one by one.")
+    if not is_file:
+        raise SampleError(f"{source}: no such {kind}.")
+    if not readable:
+        raise SampleError(f"{source}: the {kind} may not be read (permission denied).")
+    return path
+
+
+def _path_of(source: FilePath, kind: str) -> Path:
+    text = os.fspath(source)
+    if not isinstance(text, str):
+        raise SampleError(f"{source!r}: a path of a {kind} must be text, got {type(text).__name__}.")
+    if "://" not in text or not isinstance(source, str):
+        return Path(text)
+    address = urlsplit(text)
+    if address.scheme.lower() != "file" or address.netloc not in ("", "localhost"):
+        raise SampleError(f"{source}: cmcr downloads nothing; fetch the {kind} first and give its path.")
+    return Path(unquote(address.path))

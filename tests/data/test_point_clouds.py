@@ -1,0 +1,226 @@
+"""Point clouds: every format against the numbers that were written, every broken file against its message."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cmcr.data.point_clouds import normalised, read_coloured_point_cloud, read_point_cloud, with_up_axis
+from cmcr.errors import ConfigError, SampleError
+
+CLOUD = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+COLOURS = np.random.default_rng(1).integers(0, 256, size=(20, 3)).astype(np.uint8)
+TABLES = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(16, 30), st.integers(3, 7)),
+    elements=st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False),
+    unique=True,
+)
+
+
+def text_of(table, separator=" "):
+    return "\n".join(separator.join(repr(float(value)) for value in row) for row in table)
+
+
+@given(TABLES)
+def test_the_same_numbers_come_from_every_format(tmp_path_factory, table):
+    folder = tmp_path_factory.mktemp("clouds")
+    np.save(folder / "a.npy", table)
+    np.savez(folder / "a.npz", table)
+    np.savez_compressed(folder / "b.NPZ.npz", xyz=table, faces=np.zeros((2, 3)))
+    (folder / "a.xyz").write_text("# x y z\n\n" + text_of(table) + "\n")
+    (folder / "a.txt").write_text(text_of(table, ",") + " // end")
+    (folder / "a.csv").write_text('"x","y","z"\r\n' + text_of(table, ";").replace("\n", "\r\n"))
+    (folder / "a.pts").write_bytes(b"\xef\xbb\xbf" + f"{len(table)}\n{text_of(table)}".encode())
+    for path in folder.iterdir():
+        read = read_point_cloud(path)
+        assert read.dtype == np.float32
+        np.testing.assert_array_equal(read, table[:, :3], err_msg=path.name)
+    np.testing.assert_array_equal(read_point_cloud({"points": table}), table[:, :3])
+
+
+def test_every_way_to_name_a_file(tmp_path):
+    path = tmp_path / "wölkchen ☁ #1.npy"
+    np.save(path, CLOUD)
+    for source in (path, str(path), path.as_uri(), CLOUD, CLOUD.astype(np.float64), np.asfortranarray(CLOUD)):
+        np.testing.assert_array_equal(read_point_cloud(source), CLOUD)
+    counts = np.arange(60).reshape(20, 3)
+    np.testing.assert_array_equal(read_point_cloud(counts), counts)
+
+
+def test_colours_from_every_place(tmp_path):
+    unit = COLOURS / np.float32(255)
+    np.savez(tmp_path / "a.npz", points=CLOUD, colors=COLOURS)
+    (tmp_path / "a.txt").write_text(text_of(np.hstack([CLOUD, COLOURS])))
+    (tmp_path / "b.txt").write_text(text_of(np.hstack([CLOUD, unit])))
+    (tmp_path / "a.pts").write_text("20\n" + text_of(np.hstack([CLOUD, -np.ones((20, 1)), COLOURS])))
+    for source in (
+        *tmp_path.iterdir(),
+        np.hstack([CLOUD, unit]),
+        {"xyz": CLOUD, "rgb": unit},
+        {"xyz": CLOUD, "colours": np.hstack([COLOURS, COLOURS[:, :1]])},  # alpha is left out
+    ):
+        cloud = read_coloured_point_cloud(source)
+        np.testing.assert_array_equal(cloud.points, CLOUD)
+        assert cloud.colours.dtype == np.float32
+        np.testing.assert_allclose(cloud.colours, unit, atol=1e-7)
+        np.testing.assert_array_equal(read_point_cloud(source), CLOUD)
+
+
+def test_dark_integer_colours_stay_dark():
+    cloud = read_coloured_point_cloud({"xyz": CLOUD, "rgb": np.ones((20, 3), dtype=np.uint8)})
+    np.testing.assert_allclose(cloud.colours, 1 / 255)
+
+
+def test_what_is_not_colour_is_not_called_so():
+    normals = CLOUD / np.linalg.norm(CLOUD, axis=1, keepdims=True)
+    for table in (CLOUD, np.hstack([CLOUD, normals]), np.hstack([CLOUD, COLOURS, COLOURS])):
+        assert read_coloured_point_cloud(table).colours is None
+
+
+@pytest.mark.parametrize(
+    ("colours", "message"),
+    [
+        (COLOURS.astype(float) * 2, r"its colours must be numbers in \[0, 1\] or in \[0, 255\]"),
+        (-COLOURS.astype(float), "its colours must be numbers"),
+        (np.full((20, 3), np.nan), "its colours must be numbers"),
+        (COLOURS.astype(str), "its colours must be numbers"),
+        (COLOURS[:19], r"expected colours of shape \(20, 3\), got \(19, 3\)"),
+        (COLOURS[:, 0], r"expected colours of shape \(20, 3\), got \(20,\)"),
+    ],
+)
+def test_unusable_colours(colours, message):
+    with pytest.raises(SampleError, match=message):
+        read_coloured_point_cloud({"xyz": CLOUD, "rgb": colours})
+    np.testing.assert_array_equal(read_point_cloud({"xyz": CLOUD, "rgb": colours}), CLOUD)
+
+
+@given(TABLES)
+def test_up_axes(table):
+    points = table[:, :3]
+    x, y, z = points.T
+    np.testing.assert_array_equal(with_up_axis(points, "y"), points)
+    np.testing.assert_array_equal(with_up_axis(points, "z"), np.stack([x, z, -y], axis=1))
+    np.testing.assert_array_equal(with_up_axis(points, "x"), np.stack([-y, x, z], axis=1))
+
+
+def test_up_axes_turn_and_do_not_mirror():
+    for axis in "xyz":
+        assert np.linalg.det(with_up_axis(np.eye(3, dtype=np.float32), axis)) == pytest.approx(1)
+        up = np.eye(3, dtype=np.float32)["xyz".index(axis)]
+        assert with_up_axis(up[None], axis).tolist() == [[0, 1, 0]]
+    with pytest.raises(ConfigError, match="unknown up axis 'Z'"):
+        with_up_axis(CLOUD, "Z")
+
+
+@given(hnp.arrays(np.float32, (20, 3), elements=st.floats(-100, 100, width=32), unique=True), st.floats(0.01, 100))
+def test_normalised_clouds(points, scale):
+    unit = normalised(points)
+    np.testing.assert_allclose(unit.mean(axis=0), 0, atol=1e-5)
+    assert np.linalg.norm(unit, axis=1).max() == pytest.approx(1, abs=1e-6)
+    moved = normalised((points * np.float32(scale)).astype(np.float32))
+    np.testing.assert_allclose(moved, unit, atol=1e-4)
+
+
+def test_one_place_has_no_radius():
+    with pytest.raises(SampleError, match="all 20 points lie in one place"):
+        normalised(np.full((20, 3), 0.1, dtype=np.float32))
+    huge = normalised(np.float32(1e38) * CLOUD / 10)
+    assert np.linalg.norm(huge, axis=1).max() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((20, 2)), r"expected numbers of shape \(p, 3\) or wider, got float64 \(20, 2\)"),
+        (np.zeros((1, 20, 3)), r"got float64 \(1, 20, 3\)"),
+        (np.zeros((20, 3), dtype=complex), r"got complex128 \(20, 3\)"),
+        (np.zeros((20, 3), dtype=bool), r"got bool \(20, 3\)"),
+        (np.zeros((0, 3)), "at least 16 points, got 0"),
+        (np.zeros((15, 3)), "at least 16 points, got 15"),
+        (np.full((20, 3), np.inf), "NaN or infinity"),
+        (np.where(np.arange(60).reshape(20, 3) == 7, np.nan, 0.0), "NaN or infinity"),
+        (np.full((20, 3), 1e300), "NaN or infinity"),
+        (np.full((20, 3), 0.1), "all 20 points lie in one place"),
+    ],
+)
+def test_unusable_point_clouds(tmp_path, array, message):
+    with pytest.raises(SampleError, match=f"the point cloud: .*{message}"):
+        read_point_cloud(array)
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(SampleError, match=rf"a\.npy: .*{message}"):
+        read_point_cloud(tmp_path / "a.npy")
+
+
+def npy(array=CLOUD, **options):
+    buffer = io.BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def zipped(name, content):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+PICKLED = npy(np.array({"xyz": 1}, dtype=object), allow_pickle=True)
+LINES = text_of(CLOUD).split("\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npy", b"", "not a plain array"),
+        ("a.npy", b"words", "not a plain array"),
+        ("a.npy", npy()[:-9], "not a plain array of numbers .*size"),
+        ("a.npy", npy().replace(b"(20, 3)", b"(99999999, 3)"), "not a plain array"),
+        ("a.npy", PICKLED, "not a plain array .* never opened; .*convert_pickled_point_cloud"),
+        ("a.npy", npz(a=CLOUD), r"got an archive\. Name it \.npz"),
+        ("a.npz", b"", r"not an archive of arrays \(\.npz\), or cut short"),
+        ("a.npz", npy(), "not an archive of arrays"),
+        ("a.npz", npz(a=CLOUD)[:-30], "not an archive of arrays"),
+        ("a.npz", npz(a=CLOUD).replace(CLOUD[3:5].tobytes(), bytes(24)), r"not an archive of plain .*CRC"),
+        ("a.npz", npz(a=CLOUD, b=CLOUD), "expected one array, or one named 'points' or 'xyz', got: a, b"),
+        ("a.npz", npz(points=CLOUD, xyz=CLOUD), "got: points, xyz"),
+        ("a.npz", zipped("xyz.npy", PICKLED), "never opened"),
+        ("a.npz", zipped("readme.txt", b"words"), "expected numbers of shape"),
+        ("a.txt", b"", "holds no points"),
+        ("a.txt", "\n".join([*LINES, "1 2 three"]).encode(), r"a\.txt line 21: expected numbers, got '1 2 three'"),
+        ("a.txt", "\n".join([*LINES, "1 2"]).encode(), "its lines hold 2 to 3 numbers"),
+        ("a.txt", "\n".join([*LINES, "1 2 nan"]).encode(), "NaN or infinity"),
+        ("a.pts", "\n".join(["30", *LINES]).encode(), "the first line promises 30 points, 20 follow"),
+        ("a.xyz", b"\xff\xfe1\x002\x00", "written in UTF-16"),
+        ("a.xyz", npy(), "not UTF-8: byte 0"),
+        ("a.pcd", b"", r"expected a \.npy file .*\.ply.*, got \.pcd"),
+        ("a", b"", "got no ending"),
+    ],
+)
+def test_broken_files(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SampleError, match=rf"{name}.*({message})"):
+        read_point_cloud(tmp_path / name)
+
+
+def test_places_without_a_point_cloud(tmp_path):
+    (tmp_path / "folder.npy").mkdir()
+    for source, message in (
+        (tmp_path / "none.npy", "no such point cloud"),
+        (tmp_path / "folder.npy", "a folder, not a point cloud"),
+        ("s3://bucket/a.npy", "cmcr downloads nothing"),
+        ([1, 2, 3], "a path or an array"),
+        ({}, "expected one array"),
+    ):
+        with pytest.raises(SampleError, match=message):
+            read_point_cloud(source)
