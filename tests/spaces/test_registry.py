@@ -13,6 +13,7 @@ from cmcr.spaces import registry
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "_registered_spaces", {})
 
 
 def make(scale: float = 1.0):
@@ -82,3 +83,26 @@ def test_a_saved_connection_finds_a_registered_space_by_its_fingerprint(tmp_path
     np.testing.assert_allclose(
         loaded.encode(texts[:3], "text", space="mine"), connection.project(space.encode(texts[:3], "text"), "mine")
     )
+
+
+def test_encoders_are_attached_by_hand_if_they_are_the_right_ones(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def mine(fingerprint="v1", width=4, name="mine"):
+        return cmcr.BroughtSpace(name, text=lambda items: np.ones((len(items), width)), fingerprint=fingerprint)
+
+    left = cmcr.Memories("mine", text=rng.normal(size=(64, 4)), image=rng.normal(size=(20, 4)))
+    right = cmcr.Memories("clap", text=rng.normal(size=(64, 3)), audio=rng.normal(size=(20, 3)))
+    left.fingerprint = "v1"
+    cmcr.connect(left, right, epochs=1, device="cpu").save(tmp_path / "a")
+    assert cmcr.load(tmp_path / "a", encoders=[mine()]).encode(["x"], "text", space="mine").shape == (1, 4)
+    with pytest.raises(ConfigError, match="trained with the encoders v1, these are v2"):
+        cmcr.load(tmp_path / "a", encoders=[mine("v2")])
+    with pytest.raises(ConfigError, match=r"unknown space 'mina'\. Did you mean 'mine'\?"):
+        cmcr.load(tmp_path / "a", encoders=[mine(name="mina")])
+    wide = mine(width=5)
+    wide.encode(["x"], "text")
+    with pytest.raises(ConfigError, match=r"takes rows 4 wide, these encoders make \[5\]"):
+        cmcr.load(tmp_path / "a", encoders=[wide])
+    with pytest.raises(ConfigError, match="no encoder of space 'clap' is attached"):
+        cmcr.load(tmp_path / "a").encode(["x"], "text", space="clap")

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cmcr.cli.console import print_table
+from cmcr.errors import ConfigError
 
 
 def encode(
@@ -20,6 +21,7 @@ def encode(
     audio: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     point_cloud: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     via: str | None = None,
+    model: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Embed a few files or texts and print how similar each is to each.
@@ -40,19 +42,29 @@ def encode(
         Point clouds.
     via
         In a connection: the space whose encoder takes what both spaces embed.
+    model
+        Which models to open, as SPACE=MODEL: a repository, a folder or a file, such as ulip=pointbert.pt.
     json_output
         Print one line of JSON.
     """
     from cmcr.similarities import similarities
 
     given = {"image": image, "text": text, "audio": audio, "point_cloud": point_cloud}
-    labels, table = similarities(where, {m: items for m, items in given.items() if items}, via=via)
+    items = {modality: inputs for modality, inputs in given.items() if inputs}
+    labels, table = similarities(where, items, via=via, models=_models(model or []))
     if json_output:
         print(json.dumps({"items": labels, "cosines": table.tolist()}))
         return
     short = [_short(label) for label in labels]
     rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(short, table, strict=True)]
     print_table(f"Cosines in {where}", ["", *(str(position) for position in range(1, len(short) + 1))], rows)
+
+
+def _models(given: list[str]) -> dict[str, str]:
+    wrong = [pair for pair in given if "=" not in pair]
+    if wrong:
+        raise ConfigError(f"--model: expected SPACE=MODEL, such as ulip=pointbert.pt, got {wrong[0]!r}.")
+    return dict(pair.split("=", 1) for pair in given)
 
 
 def _short(label: str) -> str:

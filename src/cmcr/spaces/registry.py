@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -23,6 +23,7 @@ _OWN = {
     "ulip": "cmcr.spaces.ulip.space:UlipSpace",
 }
 _registered: dict[str, Callable[..., Space]] = {}
+_registered_spaces: dict[str, Space] = {}
 
 
 def space_names() -> tuple[str, ...]:
@@ -36,7 +37,8 @@ def space(name: str, **options: Any) -> Space:
 
     Args:
         name: `"mini-clip"` (image, text), `"mini-clap"` (audio, text) or `"mini-ulip"` (point_cloud, image), which come
-            with cmcr; `"clip"`, `"siglip"`, `"clap"`, `"ulip"`; or whatever was registered or installed.
+            with cmcr; `"clip"`, `"siglip"`, `"clap"`, `"ulip"` (which needs `model=`, the path of its file); or whatever
+            was registered or installed.
         **options: what the space takes, such as `model="openai/clip-vit-base-patch32"`, `device="cuda"`.
 
     Raises:
@@ -45,11 +47,23 @@ def space(name: str, **options: Any) -> Space:
         MissingDependencyError: the space needs a library that is not installed.
     """
     factory = _factory(name)
-    known = [parameter for parameter in inspect.signature(factory).parameters if parameter != "name"]
+    parameters = inspect.signature(factory).parameters
     for option in options:
-        if option not in known:
-            raise unknown_name(f"option of space {name!r}", option, known)
+        if option not in parameters:
+            raise unknown_name(f"option of space {name!r}", option, parameters)
+    needed = [p.name for p in parameters.values() if p.default is p.empty and p.name not in options]
+    if needed:
+        raise ConfigError(
+            f"space {name!r} needs {', '.join(f'{option}=...' for option in needed)}: see help(cmcr.space)."
+        )
     return factory(**options)
+
+
+def ready_space(name: str) -> Space | None:
+    """Open a space that comes with cmcr or was registered as it is; None for one that needs options or files."""
+    if name in MINI_SPACES:
+        return _mini(name)
+    return _registered_spaces.get(name)
 
 
 def register_space(name: str, made_by: Space | Callable[..., Space]) -> None:
@@ -67,15 +81,17 @@ def register_space(name: str, made_by: Space | Callable[..., Space]) -> None:
     if isinstance(made_by, Space):
         given = made_by
         _registered[name] = lambda: given
+        _registered_spaces[name] = given
     elif callable(made_by):
         _registered[name] = made_by
+        _registered_spaces.pop(name, None)
     else:
         raise ConfigError(f"expected a space or a function that makes one, got {type(made_by).__name__}.")
 
 
 def _factory(name: str) -> Callable[..., Space]:
     if name in MINI_SPACES:
-        return partial(_mini, name)
+        return lambda: _mini(name)
     if name in _registered:
         return _registered[name]
     if name in _OWN:
