@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import zipfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test may ask the network
@@ -15,7 +16,7 @@ pytest.importorskip("transformers")
 from small_clap import CAPTIONS, random_model, small_config, small_tokenizer, sound
 from transformers import RobertaConfig, RobertaModel
 
-from cmcr.errors import ArtefactNotFoundError, FormatError, WriteError
+from cmcr.errors import ArtefactNotFoundError, FormatError, MissingDependencyError, WriteError
 from cmcr.spaces.clap import ClapSpace
 from cmcr.spaces.clap_checkpoint import convert, read_checkpoint
 
@@ -120,7 +121,7 @@ def test_the_layout_is_the_published_one(model):
 def test_both_towers_give_the_same_outputs(model, published, tokenizer, tmp_path):
     out = convert(published, tmp_path / "clap", tokenizer=tokenizer)
     assert out == tmp_path / "clap"
-    clap = ClapSpace(out)
+    clap = ClapSpace(out, device="cpu")
     network = clap._network
     assert network.config.audio_config.enable_fusion == model.config.audio_config.enable_fusion
     mels = torch.randn(3, 4 if clap._fused else 1, 1001, 64, generator=torch.Generator().manual_seed(0)) * 20 - 40
@@ -156,7 +157,7 @@ def test_the_text_tower_is_roberta_as_the_published_class_builds_it(model, token
     weights = {key: value for key, value in published_from(model).items() if not key.startswith("text_")}
     weights |= {f"text_branch.{key}": value for key, value in tower.state_dict().items()}
     weights |= {f"text_projection.{key}": value for key, value in head.state_dict().items()}
-    clap = ClapSpace(convert(save(tmp_path / "p.pt", weights), tmp_path / "clap", tokenizer=tokenizer))
+    clap = ClapSpace(convert(save(tmp_path / "p.pt", weights), tmp_path / "clap", tokenizer=tokenizer), device="cpu")
     tokens = small_tokenizer()(CAPTIONS, padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
         expected = torch.nn.functional.normalize(head(tower(**tokens).pooler_output), dim=-1)
@@ -169,7 +170,7 @@ def test_depths_and_widths_are_read_from_the_weights(tokenizer, tmp_path):
     config.audio_config.window_size, config.audio_config.mlp_ratio = 4, 2.0
     model = random_model(config)
     out = convert(save(tmp_path / "p.pt", published_from(model)), tmp_path / "clap", tokenizer=tokenizer)
-    read = ClapSpace(out)._network.config.audio_config
+    read = ClapSpace(out, device="cpu")._network.config.audio_config
     assert (read.depths, read.num_attention_heads, read.window_size, read.mlp_ratio) == ([1, 3], [8, 2], 4, 2.0)
 
 
@@ -177,7 +178,7 @@ def test_weights_alone_and_half_precision(model, tokenizer, tmp_path):
     torch.save(
         {key: v.half() if v.is_floating_point() else v for key, v in published_from(model).items()}, tmp_path / "p"
     )
-    clap = ClapSpace(convert(tmp_path / "p", tmp_path / "clap", tokenizer=tokenizer))
+    clap = ClapSpace(convert(tmp_path / "p", tmp_path / "clap", tokenizer=tokenizer), device="cpu")
     assert clap._network.dtype == torch.float32
 
 
@@ -262,9 +263,19 @@ def test_nothing_is_replaced_and_nothing_half_written(published, tokenizer, tmp_
     assert not list(tmp_path.glob(".*part"))
 
 
-def test_the_tokenizer_must_be_there_and_be_the_right_one(published, tmp_path):
-    with pytest.raises(ArtefactNotFoundError, match=r"hf download FacebookAI/roberta-base.*tokenizer='roberta'"):
+def test_the_tokenizer_must_be_there_and_be_the_right_one(published, tmp_path, monkeypatch):
+    with pytest.raises(ArtefactNotFoundError, match="none: no such folder"):
         convert(published, tmp_path / "clap", tokenizer=tmp_path / "none", local_files_only=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(ArtefactNotFoundError) as caught:
+        convert(published, tmp_path / "clap", local_files_only=True)
+    assert (
+        "hf download FacebookAI/roberta-base --include '*.json' --include '*.txt' --include '*.model' --local-dir"
+        in str(caught.value)
+    )
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match=r"lacks tokenizer\.json or vocab\.json and merges\.txt"):
+        convert(published, tmp_path / "clap", tokenizer=tmp_path / "empty")
     other = small_tokenizer()
     other.add_tokens(["<another>"])
     other.save_pretrained(tmp_path / "other")
@@ -277,3 +288,9 @@ def test_random_states_stay_as_they_were(published, tokenizer, tmp_path):
     convert(published, tmp_path / "clap", tokenizer=tokenizer)
     assert torch.equal(torch.get_rng_state(), torch_before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+
+
+def test_transformers_is_asked_for(published, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingDependencyError, match=r"transformers is not installed; .*'cmcr\[encoders\]'"):
+        convert(published, tmp_path / "clap", tokenizer=tokenizer)

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import importlib
-import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from cmcr.data.audio import read_audio
+from cmcr.data.texts import read_text
 from cmcr.embeddings import choose_device
-from cmcr.errors import ArtefactNotFoundError, FormatError, SampleError, missing_dependency, unknown_name
-from cmcr.spaces.clap_sounds import Heard, MelSettings, hear_fused, hear_unfused, mel_settings
+from cmcr.errors import FormatError
+from cmcr.spaces.clap_sounds import Heard, hear_fused, hear_unfused, mel_settings
+from cmcr.spaces.hub import (
+    IMAGE_PROCESSOR,
+    WEIGHTS,
+    find_snapshot,
+    fingerprint,
+    open_model,
+    open_processor,
+    require_files,
+    require_model_type,
+)
 from cmcr.spaces.tower import Tower, encode
 
 TEXT_TOKENS = 77  # longest text, its two end marks included: the published code cuts there, in training as in use
+TOKENIZERS = ("RobertaTokenizerFast", "RobertaTokenizer")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json+merges.txt")
 
-_REVISIONS = {
+_PINS = {
     "laion/clap-htsat-fused": "cca9e288ab447cee67d9ada1f85ddb46500f1401",
     "laion/clap-htsat-unfused": "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a",
 }
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_PREPROCESSING = "1"  # raise it when the windows, the spectrograms or the cutting of texts change
-# Counters and index tables: transformers fills them in when a file does not hold them.
-_DERIVED = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
-
-_Opened = TypeVar("_Opened")
+_EXTRACTOR = IMAGE_PROCESSOR  # files of the same names
+_RULES = "1"  # raise it when the windows, the spectrograms or the cutting of texts change
+_EXTRACTOR_SETTINGS = "sampling_rate fft_window_size hop_length nb_max_samples feature_size".split()
+_PROBES = ("A dog barks, 1999!", "naïve café — 東京", "  two   spaces ", "it's")
 
 
 class ClapSpace:
@@ -47,28 +53,29 @@ class ClapSpace:
     decides whether a fused model treats it as longer, never its neighbours in the batch. Silence is a sound like any
     other; a single sample is held for 10 s.
 
-    Texts longer than 77 tokens are cut there, and a warning says how many. The empty text is a text.
+    Texts must hold something besides white space (the rule of `cmcr.data.texts.read_text`). Those longer than 77 tokens
+    are cut there, and a warning says how many.
 
     Args:
-        model: a name on the Hugging Face hub, or a folder such as `cmcr.spaces.clap_checkpoint.convert` writes.
-        revision: commit on the hub; None takes the one that this cmcr was written for, for a model that it knows.
-        device: "auto", "cpu", "cuda", ...; None is the CPU.
-        dtype: "float32", "float16" or "bfloat16", of the weights; embeddings are always float32.
-        local_files_only: never ask the network.
+        model: a folder, such as `cmcr.spaces.clap_checkpoint.convert` writes, or the name of a repository on the hub.
+        revision: commit, tag or branch; None is a pinned commit for LAION's two models, else the main branch.
+        device: where to compute: "auto", "cpu", "cuda", ...; None, as "auto", takes a GPU if there is one.
+        dtype: "float32", "float16" or "bfloat16", of the weights; embeddings are float32 in any case.
+        local_files_only: never fetch anything.
 
     Attributes:
         name: "clap".
         widths: D by modality (512 in the published models).
-        fingerprint: of weights, tokenizer and preprocessing.
-        model: as given.
-        revision: the commit that was opened, None for a folder.
+        fingerprint: changes whenever the weights or the preprocessing do, tokenizer included.
+        source: the model that was asked for.
+        revision: its commit, None for a folder that is no snapshot of the hub's cache.
 
     Raises:
-        ConfigError: an unknown dtype.
+        ArtefactNotFoundError: the files are neither here nor within reach; the message says what to fetch.
+        FormatError: a model of another kind, or files that are missing or damaged.
+        ConfigError: an unknown revision or dtype.
         DeviceError: a device that this machine does not have.
-        MissingDependencyError: transformers is not installed.
-        ArtefactNotFoundError: the model is not on this machine and cannot be fetched.
-        FormatError: not a CLAP model, or weights are missing in it.
+        MissingDependencyError: a library of the extra `encoders` is not installed.
     """
 
     def __init__(
@@ -80,24 +87,32 @@ class ClapSpace:
         dtype: str = "float32",
         local_files_only: bool = False,
     ) -> None:
-        if dtype not in _DTYPES:
-            raise unknown_name("dtype", dtype, _DTYPES)
-        chosen = choose_device("cpu" if device is None else device)
-        wanted = revision or _REVISIONS.get(str(model))
-        self.name = "clap"
-        self.model = str(model)
-        self._network = _open_model(self.model, wanted, _DTYPES[dtype], local_files_only)
-        extractor, self._tokenizer = _open_processor(self.model, wanted, local_files_only)
+        where = choose_device(device or "auto")
+        if revision is None and not Path(model).is_dir():
+            revision = _PINS.get(str(model))
+        snapshot = find_snapshot(model, revision, local_files_only=local_files_only)
+        require_model_type(snapshot, "clap", type(self).__name__)
+        require_files(snapshot, WEIGHTS, _EXTRACTOR, TOKENIZER_FILES)
+        extractor = open_processor(snapshot, "ClapFeatureExtractor")
+        if extractor.padding != "repeatpad":
+            raise FormatError(
+                f"{snapshot}: expected preprocessing that pads by 'repeatpad', got {extractor.padding!r}."
+            )
+        self._tokenizer = open_processor(snapshot, *TOKENIZERS)
+        self._tokenizer("")  # drops whatever cutting and padding the file asks for, before threads share the tokenizer
+        self._network = open_model(snapshot, "ClapModel", dtype)
         config = self._network.config
-        self.revision: str | None = getattr(config, "_commit_hash", None)
         self._fused = bool(config.audio_config.enable_fusion)
         self._settings = mel_settings(extractor, fused=self._fused)
+        self.name = "clap"
+        self.source, self.revision = snapshot.source, snapshot.revision
         self.widths: Mapping[str, int] = {"audio": int(config.projection_dim), "text": int(config.projection_dim)}
-        self.fingerprint = _fingerprint(self._network, self._settings, self._tokenizer)
-        self._network.to(chosen)
+        self.fingerprint = fingerprint(self._network.state_dict(), self._preprocessing(extractor))
+        self._network.to(where)
 
     def __repr__(self) -> str:
-        return f"ClapSpace({self.model!r}: {', '.join(f'{m} {w}' for m, w in self.widths.items())})"
+        at = f" at {self.revision[:12]}" if self.revision else ""
+        return f"{type(self).__name__}({self.source!r}{at}: audio {self.widths['audio']}, text {self.widths['text']})"
 
     def encode(
         self,
@@ -141,9 +156,9 @@ class ClapSpace:
         return embeddings
 
     def _heard(self, item: Any) -> Heard:
+        # The whole of it, however few windows are used: a fused encoder hears the whole shrunk, the places of the windows
+        # follow from the length after resampling, and a part resampled alone differs at its edges.
         samples = read_audio(item, self._settings.sample_rate_hz)
-        if len(samples) == 0:
-            raise SampleError(f"the sound is too short: nothing is left of it at {self._settings.sample_rate_hz} Hz.")
         hear = hear_fused if self._fused else hear_unfused
         return hear(samples, self._settings)
 
@@ -164,14 +179,9 @@ class ClapSpace:
         return _embeddings_in(features)
 
     def _tokens(self, item: Any) -> tuple[str, list[int]]:
-        if not isinstance(item, str):
-            raise SampleError(f"a text must be a string, got {type(item).__name__}.")
-        try:
-            item.encode()
-        except UnicodeEncodeError as error:
-            raise SampleError(f"the text is not valid unicode ({error.reason}).") from error
+        text = read_text(item)
         # Neither cut nor padded by the tokenizer: that would change its state under the other decoding threads.
-        return item, self._tokenizer(item, verbose=False)["input_ids"]
+        return text, self._tokenizer(text, verbose=False)["input_ids"]
 
     def _embed_texts(self, cut: list[str], texts: list[tuple[str, list[int]]]) -> Tensor:
         cut += [text for text, tokens in texts if len(tokens) > TEXT_TOKENS]
@@ -183,6 +193,21 @@ class ClapSpace:
         features = self._network.get_text_features(input_ids=tokens.to(device), attention_mask=mask.to(device))
         return _embeddings_in(features)
 
+    def _preprocessing(self, extractor: Any) -> dict[str, Any]:
+        """Describe what decides which numbers an item becomes, the same for every version of transformers."""
+        return {
+            "rules": _RULES,
+            "family": self.name,
+            "audio": {
+                **{name: int(getattr(extractor, name)) for name in _EXTRACTOR_SETTINGS},
+                "frequencies": [float(extractor.frequency_min), float(extractor.frequency_max)],
+                "fused": self._fused,  # it decides the scale of the mel filters too
+            },
+            "vocabulary": sorted(self._tokenizer.get_vocab().items()),
+            "probes": [self._tokens(probe)[1] for probe in _PROBES],  # for its merges and normalisation
+            "length": TEXT_TOKENS,
+        }
+
 
 def _cut(tokens: list[int]) -> list[int]:
     """Keep the first tokens and the end mark."""
@@ -193,92 +218,3 @@ def _embeddings_in(features: Any) -> Tensor:
     """Take the projected rows; transformers 5 returns them in an object, 4 as they are."""
     rows: Tensor = getattr(features, "pooler_output", features)
     return rows.float()
-
-
-def _open_model(model: str, revision: str | None, dtype: torch.dtype, local_files_only: bool) -> Any:
-    """Open a `ClapModel` in evaluation mode, from safetensors only, with every weight in its place."""
-    load = _transformers().ClapModel.from_pretrained
-    network, report = _opened(
-        lambda: load(
-            model,
-            revision=revision or "main",
-            dtype=dtype,
-            local_files_only=local_files_only,
-            use_safetensors=True,
-            output_loading_info=True,
-        ),
-        model,
-        revision,
-    )
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith(_DERIVED))
-    if missing:
-        raise FormatError(
-            f"{model}: {len(missing)} weights of a CLAP model are missing, the first is {missing[0]!r}; it would be random."
-        )
-    return network.eval().requires_grad_(False)
-
-
-def _open_processor(model: str, revision: str | None, local_files_only: bool) -> tuple[Any, Any]:
-    """Open the feature extractor, for its numbers, and the tokenizer."""
-    transformers = _transformers()
-    options = {"revision": revision or "main", "local_files_only": local_files_only}
-    extractor, tokenizer = _opened(
-        lambda: (
-            transformers.ClapFeatureExtractor.from_pretrained(model, **options),
-            transformers.AutoTokenizer.from_pretrained(model, **options),
-        ),
-        model,
-        revision,
-    )
-    if extractor.padding != "repeatpad":
-        raise FormatError(f"{model}: expected preprocessing that pads by 'repeatpad', got {extractor.padding!r}.")
-    tokenizer("")  # drops whatever cutting and padding the file asks for, before threads share the tokenizer
-    return extractor, tokenizer
-
-
-def _transformers() -> Any:
-    """Import transformers when a model is opened, not before: that takes seconds."""
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise missing_dependency("transformers", extra="encoders", purpose="CLAP") from error
-
-
-def _opened(load: Callable[[], _Opened], model: str, revision: str | None) -> _Opened:
-    """Open something of a model, turning what the library raises into one clear message."""
-    local = Path(model).is_dir()
-    if not local and (Path(model).is_absolute() or model.startswith(".")):
-        raise ArtefactNotFoundError(errno.ENOENT, "there is no folder of a CLAP model here", model)
-    try:
-        return load()
-    except OSError as error:
-        if local:
-            raise FormatError(
-                f"{model}: not a complete CLAP model (expected config.json, model.safetensors, preprocessor_config.json and "
-                f"the tokenizer's files): {error}"
-            ) from error
-        at = f" --revision {revision}" if revision else ""
-        raise ArtefactNotFoundError(
-            errno.ENOENT,
-            f"this CLAP model is not on this machine and could not be fetched ({_first_line(error)}). Where there is a "
-            f"network, run: hf download {model}{at} --local-dir clap. Then open it with ClapSpace('clap')",
-            model,
-        ) from error
-    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise FormatError(f"{model}: cannot be opened as a CLAP model ({_first_line(error)}).") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _fingerprint(network: Any, settings: MelSettings, tokenizer: Any) -> str:
-    """Hash the weights, what spectrograms are made with, the vocabulary, and the version of the rules in this file."""
-    digest = hashlib.sha256(_PREPROCESSING.encode())
-    for key, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    numbers = [settings.sample_rate_hz, settings.frame_samples, settings.hop_samples, settings.clip_samples]
-    digest.update(json.dumps(numbers).encode() + settings.filters.tobytes())
-    digest.update(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
-    return digest.hexdigest()[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import os
 import pickle
 import re
@@ -18,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmcr.errors import ArtefactNotFoundError, FormatError, WriteError, missing_dependency
+from cmcr.errors import ArtefactNotFoundError, FormatError, WriteError
+from cmcr.spaces.clap import TOKENIZER_FILES, TOKENIZERS
+from cmcr.spaces.hub import TOKENIZER_ALONE, find_snapshot, import_library, open_processor, require_files
 
 IGNORED = (
     r"audio_branch\.(spectrogram_extractor|logmel_extractor)\..+",  # the extractor makes the spectrograms
@@ -78,23 +79,24 @@ def convert(
         path: the `.pt` file.
         out: the folder to write; must not exist, or be empty.
         tokenizer: RoBERTa's: a name on the hub or a folder (a folder of a CLAP model has it too).
-        local_files_only: never ask the network for the tokenizer.
+        local_files_only: never fetch anything.
 
     Returns:
         `out`.
 
     Raises:
-        ArtefactNotFoundError: no such file, or the tokenizer is not on this machine and cannot be fetched.
-        FormatError: not such a checkpoint; keys that are unknown or missing are named.
+        ArtefactNotFoundError: no such file, or the tokenizer is neither here nor within reach; the message says what to
+            fetch.
+        FormatError: not such a checkpoint (keys that are unknown or missing are named), or not its tokenizer.
         WriteError: the folder is taken or cannot be written.
         MissingDependencyError: transformers is not installed.
     """
     out = Path(out)
     _refuse_to_replace(out)
     published = read_checkpoint(path)
-    transformers = _transformers()
+    transformers = import_library("transformers")
     model = _model_of(published, transformers)
-    words = _tokenizer(transformers, str(tokenizer), local_files_only)
+    words = _tokenizer(tokenizer, local_files_only)
     _check_vocabulary(words, model)
     with _written_aside(out) as folder:
         model.save_pretrained(folder)
@@ -281,24 +283,10 @@ def _extractor(transformers: Any, *, fused: bool) -> Any:
     )
 
 
-def _transformers() -> Any:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise missing_dependency("transformers", extra="encoders", purpose="CLAP") from error
-
-
-def _tokenizer(transformers: Any, name: str, local_files_only: bool) -> Any:
-    try:
-        return transformers.AutoTokenizer.from_pretrained(name, local_files_only=local_files_only)
-    except (OSError, ValueError) as error:
-        raise ArtefactNotFoundError(
-            errno.ENOENT,
-            "RoBERTa's tokenizer is not on this machine and could not be fetched. Where there is a network, run: "
-            "hf download FacebookAI/roberta-base vocab.json merges.txt tokenizer.json tokenizer_config.json config.json "
-            "--local-dir roberta. Then pass tokenizer='roberta'",
-            name,
-        ) from error
+def _tokenizer(name: str | Path, local_files_only: bool) -> Any:
+    snapshot = find_snapshot(name, local_files_only=local_files_only, files=TOKENIZER_ALONE)
+    require_files(snapshot, TOKENIZER_FILES)
+    return open_processor(snapshot, *TOKENIZERS)
 
 
 def _check_vocabulary(tokenizer: Any, model: Any) -> None:

@@ -34,7 +34,11 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 IMAGE_PROCESSOR = ("preprocessor_config.json", "processor_config.json")  # the latter is what transformers 5 writes
 
-_FETCHED = ("*.json", "*.txt", "*.model", "model*.safetensors")
+TOKENIZER_ALONE = ("*.json", "*.txt", "*.model")  # to fetch where the weights of a repository are of no use
+MODEL_FILES = (*TOKENIZER_ALONE, "model*.safetensors")
+
+# Counters and index tables: no weights. Old files hold some that models no longer have, others leave them out.
+_DERIVED = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASHERS = 4  # threads; hashing leaves Python's lock
 
@@ -57,13 +61,20 @@ class Snapshot:
         return f"{self.source} at revision {self.revision}" if self.revision else self.source
 
 
-def find_snapshot(model: str | Path, revision: str | None = None, *, local_files_only: bool = False) -> Snapshot:
+def find_snapshot(
+    model: str | Path,
+    revision: str | None = None,
+    *,
+    local_files_only: bool = False,
+    files: Sequence[str] = MODEL_FILES,
+) -> Snapshot:
     """Find the files of a model, fetching them if need be.
 
     Args:
         model: a folder, or the name of a repository on the hub, such as `"openai/clip-vit-base-patch32"`.
         revision: commit, tag or branch of the repository; None is its main branch. A folder has none.
         local_files_only: never fetch anything.
+        files: patterns of the files to fetch.
 
     Raises:
         ArtefactNotFoundError: no such folder or repository, or its files are neither here nor within reach: the message
@@ -81,7 +92,7 @@ def find_snapshot(model: str | Path, revision: str | None = None, *, local_files
         raise ArtefactNotFoundError(
             f"{model}: no such folder, and not the name of a repository, which looks like 'owner/model'."
         )
-    folder = _fetch(model, revision, local_files_only)
+    folder = _fetch(model, revision, local_files_only, files)
     return Snapshot(model, folder, folder.name)
 
 
@@ -89,13 +100,13 @@ def _could_be_repository(name: str) -> bool:
     return re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name) is not None
 
 
-def _fetch(repository: str, revision: str | None, local_files_only: bool) -> Path:
+def _fetch(repository: str, revision: str | None, local_files_only: bool, files: Sequence[str]) -> Path:
     """Return the folder of the snapshot in the hub's cache."""
-    hub, errors = _library("huggingface_hub"), _library("huggingface_hub.errors")
+    hub, errors = import_library("huggingface_hub"), import_library("huggingface_hub.errors")
     try:
         return Path(
             hub.snapshot_download(
-                repository, revision=revision, local_files_only=local_files_only, allow_patterns=list(_FETCHED)
+                repository, revision=revision, local_files_only=local_files_only, allow_patterns=list(files)
             )
         )
     except errors.RevisionNotFoundError as error:
@@ -103,22 +114,25 @@ def _fetch(repository: str, revision: str | None, local_files_only: bool) -> Pat
     except errors.HFValidationError as error:
         raise ConfigError(f"model: {repository!r} is neither a folder nor a name of the hub ({error}).") from error
     except errors.LocalEntryNotFoundError as error:  # offline or unreachable, and not in the cache
-        raise _not_at_hand(repository, revision) from error
+        raise _not_at_hand(repository, revision, files) from error
     except errors.RepositoryNotFoundError as error:
         raise ArtefactNotFoundError(
             f"{repository}: the hub has no such repository, or it is private or gated. Check the name; if it is not "
             "public, ask for access and run: hf auth login"
         ) from error
     except OSError as error:  # everything else of the network, and a cache that cannot be written
-        raise _not_at_hand(repository, revision, str(error).splitlines()[0] if str(error) else repr(error)) from error
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise _not_at_hand(repository, revision, files, reason) from error
 
 
-def _not_at_hand(repository: str, revision: str | None, reason: str | None = None) -> ArtefactNotFoundError:
+def _not_at_hand(
+    repository: str, revision: str | None, files: Sequence[str], reason: str | None = None
+) -> ArtefactNotFoundError:
     """Build the one message for encoders whose files are not here: what to fetch, and where to put it."""
     at = f" --revision {revision}" if revision else ""
-    include = "".join(f" --include '{pattern}'" for pattern in _FETCHED)
+    include = "".join(f" --include '{pattern}'" for pattern in files)
     folder = repository.split("/")[-1]
-    cache = _library("huggingface_hub.constants").HF_HUB_CACHE
+    cache = import_library("huggingface_hub.constants").HF_HUB_CACHE
     return ArtefactNotFoundError(
         f"{repository} (revision {revision or 'main'}) is not on this machine and could not be fetched"
         f"{f' ({reason})' if reason else ''}.\n"
@@ -186,14 +200,15 @@ def open_model(snapshot: Snapshot, class_name: str, dtype: str) -> Any:
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    chosen = getattr(_library("transformers"), class_name)
+    chosen = getattr(import_library("transformers"), class_name)
     with _refusing(snapshot), _quiet(), torch.random.fork_rng(devices=[]):
         model, report = chosen.from_pretrained(
             snapshot.folder, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-    # transformers fills what is missing with random numbers and only logs it. Old files hold indices as well as weights.
+    # transformers fills what is missing with random numbers and only logs it; what is derived it computes.
     wrong = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
-    wrong["unexpected_keys"] = [key for key in wrong["unexpected_keys"] if not key.endswith("position_ids")]
+    for kind in ("missing_keys", "unexpected_keys"):
+        wrong[kind] = [key for key in wrong[kind] if not key.endswith(_DERIVED)]
     for kind, keys in wrong.items():
         if keys:
             raise FormatError(f"{snapshot}: not a {class_name}, {len(keys)} {kind.replace('_', ' ')}, first {keys[0]}.")
@@ -207,7 +222,7 @@ def open_processor(snapshot: Snapshot, *class_names: str) -> Any:
         FormatError: its files cannot be read.
         MissingDependencyError: transformers is not installed.
     """
-    library = _library("transformers")
+    library = import_library("transformers")
     chosen = next(getattr(library, name) for name in class_names if hasattr(library, name))
     with _refusing(snapshot), _quiet():
         return chosen.from_pretrained(snapshot.folder, local_files_only=True)
@@ -225,6 +240,18 @@ def require_library(module: str, library: str, purpose: str) -> None:
         found = False
     if not found:
         raise missing_dependency(library, extra="encoders", purpose=purpose)
+
+
+def import_library(name: str) -> Any:
+    """Import a part of transformers or its hub client; late, because transformers alone takes seconds.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise missing_dependency(name.split(".")[0], extra="encoders", purpose="published encoders") from error
 
 
 def fingerprint(weights: Mapping[str, Tensor], preprocessing: Mapping[str, Any]) -> str:
@@ -254,14 +281,6 @@ def _hash_of(tensor: Tensor) -> str:
     return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
 
 
-def _library(name: str) -> Any:
-    """Import a part of transformers or its hub client; late, because transformers alone takes seconds."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise missing_dependency(name.split(".")[0], extra="encoders", purpose="published encoders") from error
-
-
 @contextmanager
 def _refusing(snapshot: Snapshot) -> Iterator[None]:
     """Turn whatever transformers says of unreadable files into a `FormatError`."""
@@ -277,7 +296,7 @@ def _refusing(snapshot: Snapshot) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers from drawing bars and logging advice while it loads; its settings are then as they were."""
-    logging = _library("transformers.utils.logging")
+    logging = import_library("transformers.utils.logging")
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
