@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from published import pictures, write_clip, write_siglip
 
+from cmcr.data.images import to_rgb
 from cmcr.errors import ConfigError, FormatError, SampleError
 from cmcr.spaces.clip import ClipSpace
-from cmcr.spaces.image_text import on_white, pooled
+from cmcr.spaces.image_text import pooled
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.siglip import SiglipSpace
 
@@ -91,7 +92,7 @@ class TestContract:
         model, processor, tokenizer = theirs(name, folders[name])
         with torch.no_grad():
             if modality == "image":
-                given = processor(images=[on_white(picture) for picture in pictures(6)], return_tensors="pt")
+                given = processor(images=[to_rgb(picture) for picture in pictures(6)], return_tensors="pt")
                 expected = model.get_image_features(**given).pooler_output
             elif name == "clip":
                 expected = model.get_text_features(**tokenizer(TEXTS, padding=True, return_tensors="pt")).pooler_output
@@ -106,7 +107,7 @@ class TestContract:
             spaces[name].encode([], modality + "s")
         with pytest.raises(ConfigError, match="batch_size: expected a whole number of at least 1, got 0"):
             spaces[name].encode([], modality, batch_size=0)
-        with pytest.raises(SampleError, match=r"item 1: a (text must be a string|picture must be)"):
+        with pytest.raises(SampleError, match=r"item 1: a (text: expected a string|picture must be)"):
             spaces[name].encode([items(modality)[0], 7], modality)
 
 
@@ -140,11 +141,11 @@ class TestBoth:
 
     def test_texts_that_say_nothing_or_are_no_text(self, spaces, name):
         for blank in ("", " \n\t"):
-            with pytest.raises(SampleError, match="item 1: a text must hold more than white space"):
+            with pytest.raises(SampleError, match=r"item 1: a text: (empty|white space only)"):
                 spaces[name].encode(["a cat", blank], "text")
-        with pytest.raises(SampleError, match="item 0: a text must be valid unicode; character 2 is a lone surrogate"):
+        with pytest.raises(SampleError, match=r"item 0: a text: holds a lone surrogate .* at character 2"):
             spaces[name].encode(["a \ud800"], "text")
-        assert np.isfinite(spaces[name].encode(["naïve — 東京 🙂 \x00"], "text", device="cpu")).all()
+        assert np.isfinite(spaces[name].encode(["naïve — 東京 🙂"], "text", device="cpu")).all()
 
     def test_what_is_transparent_shows_white(self, spaces, name):
         clear = Image.fromarray(np.zeros((40, 40, 4), dtype=np.uint8))

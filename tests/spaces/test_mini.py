@@ -119,6 +119,21 @@ def test_pictures_of_another_size_and_mode_are_brought_to_the_encoders():
     assert float(space.encode([grey], "image")[0] @ space.encode([large], "image")[0]) > 0.95
 
 
+def test_what_is_transparent_shows_white():
+    drawn = 255 - draw_pictures(np.array([123]), "test", np.random.default_rng(0))[0]
+    ink = np.zeros((*drawn.shape, 4), dtype=np.uint8)  # black everywhere; only the transparency says where
+    ink[..., 3] = 255 - drawn
+    rows = cmcr.space("mini-clip").encode([ink, drawn], "image")
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mini-clip", "mini-clap"])
+@pytest.mark.parametrize("text", ["", " \n", "a\0b", "a \ud800"])
+def test_texts_that_say_nothing_are_refused(name, text):
+    with pytest.raises(SampleError, match="item 1: a text: "):
+        cmcr.space(name).encode(["four", text], "text")
+
+
 def test_sounds_at_another_rate_and_channel_count_stay_near():
     import soxr
 
@@ -144,7 +159,7 @@ def test_an_item_that_cannot_be_read_is_named_by_its_position():
     good = draw_pictures(np.zeros(33, dtype=np.int64), "test", np.random.default_rng(0))
     with pytest.raises(SampleError, match=r"item 33: .*no such picture"):
         cmcr.space("mini-clip").encode([*good, "nowhere.png"], "image", batch_size=10)
-    with pytest.raises(SampleError, match="item 0: a text must be a string, got int"):
+    with pytest.raises(SampleError, match="item 0: a text: expected a string, got int"):
         cmcr.space("mini-clip").encode([7], "text")
 
 

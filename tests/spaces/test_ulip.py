@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from cmcr.data.point_clouds import with_up_axis
 from cmcr.errors import (
     ArtefactNotFoundError,
     ConfigError,
@@ -29,7 +30,7 @@ from cmcr.spaces.protocol import Space
 from cmcr.spaces.ulip.checkpoint import convert, read_tensors
 from cmcr.spaces.ulip.grouping import farthest_points, group_points
 from cmcr.spaces.ulip.pointbert import GroupEncoder, PointBertShape, PointCloudTower
-from cmcr.spaces.ulip.preprocessing import evenly_spaced, pixels_of, prepared_points, unit_cloud, y_up
+from cmcr.spaces.ulip.preprocessing import evenly_spaced, pixels_of, prepared_points
 from cmcr.spaces.ulip.space import UlipSpace
 from cmcr.spaces.ulip.towers import ImageShape, ImageTower, TextShape, TextTower
 from reference.point_groups import groups as reference_groups
@@ -132,7 +133,7 @@ def picture(seed, height=40, width=50):
 ITEMS = {
     "point_cloud": [cloud(seed, count) for seed, count in enumerate([50, 40, 30, 50, 16])],
     "image": [picture(seed, 30 + seed, 40) for seed in range(5)],
-    "text": ["a chair", "", "a", "the longer text", "Zug"],
+    "text": ["a chair", "?", "a", "the longer text", "Zug"],
 }
 
 
@@ -489,27 +490,17 @@ class TestPointClouds:
         rows = space.encode([points, moved], "point_cloud")
         np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-5)
 
-    @given(st.integers(0, 20), st.integers(1, 60))
-    def test_a_prepared_cloud_is_centred_with_radius_1(self, seed, count):
-        points = unit_cloud(cloud(seed, count + 1) * 7 + 1000, "it")
+    @given(st.integers(0, 20), st.integers(16, 60), st.sampled_from("xyz"))
+    def test_a_prepared_cloud_is_centred_with_radius_1(self, seed, count, up_axis):
+        given = cloud(seed, count) * 7 + 1000
+        points = prepared_points(given, channels=3, num_points=60, fewest=12, up_axis=up_axis)
         np.testing.assert_allclose(points.mean(axis=0), np.zeros(3), atol=1e-6)
         assert np.linalg.norm(points, axis=1).max() == pytest.approx(1, abs=1e-6)
-
-    def test_two_points_become_opposite(self):
-        found = unit_cloud(np.array([[1, 2, 3], [1, 6, 3]], dtype=np.float32), "it")
-        np.testing.assert_array_equal(found, [[0, -1, 0], [0, 1, 0]])
-
-    @pytest.mark.parametrize(("axis", "up"), [("x", [1, 0, 0]), ("y", [0, 1, 0]), ("z", [0, 0, 1])])
-    def test_the_up_axis_becomes_y_without_a_reflection(self, axis, up):
-        frame = np.eye(3, dtype=np.float32)
-        turned = y_up(frame, axis)
-        np.testing.assert_array_equal(y_up(np.array([up], dtype=np.float32), axis), [[0, 1, 0]])
-        assert np.linalg.det(turned) == pytest.approx(1)
 
     def test_a_turned_cloud_with_its_up_axis_embeds_the_same(self, folder, space):
         lying = ITEMS["point_cloud"][0][:, [2, 0, 1]]  # a rotation: y goes to z
         found = UlipSpace(folder / "small.pt", up_axis="z", **SMALL)
-        turned = y_up(lying, "z")
+        turned = with_up_axis(lying, "z")
         expected = space.encode([turned], "point_cloud")
         np.testing.assert_allclose(found.encode([lying], "point_cloud"), expected, atol=1e-6)
 
@@ -557,15 +548,29 @@ class TestPointClouds:
     @pytest.mark.parametrize(
         ("points", "message"),
         [
-            (cloud(1, 50, 5), r"expected 3 columns .* or 6 .* got 5"),
-            (cloud(1, 50, 6) * 255, r"expected red, green and blue of 0 to 1 .*Divide colours of 0 to 255 by 255"),
-            (-cloud(1, 50, 6), "leave out columns that are no colours"),
+            (np.abs(cloud(1, 50, 6)) * 1000, r"its colours must be numbers in \[0, 1\] or in \[0, 255\]"),
             (np.full((50, 6), np.nan), "NaN"),
+            ({"points": cloud(1), "rgb": np.ones((49, 3))}, r"expected colours of shape \(50, 3\), got \(49, 3\)"),
         ],
     )
     def test_what_cannot_be_colours_is_refused(self, coloured, points, message):
         with pytest.raises(SampleError, match=message):
             coloured.encode([points], "point_cloud")
+
+    def test_colours_are_read_as_in_every_space(self, coloured, space, tmp_path):
+        points = cloud(3, 50, 6)
+        points[:, 3:] = np.rint(points[:, 3:] * 255) / 255
+        of_255 = points * np.array([1, 1, 1, 255, 255, 255], dtype=np.float32)
+        np.savez(tmp_path / "c.npz", points=points[:, :3], colours=points[:, 3:])
+        np.savetxt(tmp_path / "c.xyz", points, fmt="%.9g")
+        named = {"points": points[:, :3], "rgb": points[:, 3:]}
+        rows = coloured.encode([points, of_255, named, tmp_path / "c.npz", tmp_path / "c.xyz"], "point_cloud")
+        np.testing.assert_allclose(rows, rows[[0] * 5], atol=1e-5)
+        normals = np.concatenate([points[:, :3], points[:, 3:] - 0.5], axis=1)
+        grey = coloured.encode([points[:, :3], normals, points[:, :5]], "point_cloud")
+        np.testing.assert_array_equal(grey, grey[[0] * 3])
+        wild = space.encode([points[:, :3], np.abs(points) * 1000], "point_cloud")
+        np.testing.assert_allclose(wild[1], space.encode(np.abs(points[None, :, :3]), "point_cloud")[0], atol=1e-5)
 
     @pytest.mark.parametrize("item", [3, "no.npy", np.ones((3, 50)), np.ones((50, 2)), None])
     def test_what_is_no_cloud_is_refused(self, space, item):
@@ -604,6 +609,12 @@ class TestPictures:
         rows = space.encode([array, Image.fromarray(array), tmp_path / "p.png"], "image")
         np.testing.assert_array_equal(rows[1:], rows[[0, 0]])
 
+    def test_what_is_transparent_shows_white(self, space):
+        clear, white = np.zeros((32, 32, 4), dtype=np.uint8), np.full((32, 32, 3), 255, dtype=np.uint8)
+        rows = space.encode([clear, white, picture(1)], "image")
+        np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
+        assert np.abs(rows[1] - rows[2]).max() > 1e-3
+
     def test_what_is_no_picture_is_refused(self, space, tmp_path):
         with pytest.raises(SampleError, match=r"item 1: .*no such picture"):
             space.encode([picture(0), tmp_path / "none.png"], "image")
@@ -626,12 +637,17 @@ class TestTexts:
         np.testing.assert_allclose(row, longer, atol=1e-6)
 
     def test_any_unicode_embeds(self, space):
-        rows = space.encode(["züge", "椅子", "\x00\u202e", "\U0001f6aa"], "text")
+        rows = space.encode(["züge", "椅子", "\u202e", "\U0001f6aa"], "text")
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), np.ones(4), atol=1e-6)
 
     def test_what_is_no_text_is_refused(self, space):
-        with pytest.raises(SampleError, match="item 0: a text must be a string, got int"):
+        with pytest.raises(SampleError, match="item 0: a text: expected a string, got int"):
             space.encode([3], "text")
+
+    @pytest.mark.parametrize("text", ["", " \n", "a\0b", "a \ud800"])
+    def test_texts_that_say_nothing_are_refused(self, space, text):
+        with pytest.raises(SampleError, match="item 1: a text: "):
+            space.encode(["a", text], "text")
 
     def test_without_a_tokenizer_everything_else_works(self, folder, space, tmp_path):
         pytest.importorskip("transformers")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmcr.data.images import read_image
+from cmcr.data.images import read_image, to_rgb
 from cmcr.embeddings import Array, rows_of, unit_rows
 from cmcr.errors import ConfigError, DimensionError, SampleError
 from cmcr.spaces.tower import Tower, encode
@@ -119,7 +119,8 @@ def from_open_clip(
         model: as `open_clip.create_model_and_transforms` returns it, in evaluation mode.
         name: the space's name.
         fingerprint: see `BroughtSpace`.
-        preprocess: one upright RGB PIL image -> `(3, H, W)`; without it there is no image modality.
+        preprocess: one upright RGB PIL image, what was transparent white -> `(3, H, W)`; without it there is no image
+            modality.
         tokenizer: texts -> `(n, L)` token ids; without it there is no text modality.
 
     Raises:
@@ -128,7 +129,7 @@ def from_open_clip(
     towers: dict[str, Callable[[list[Any]], Array]] = {}
     if preprocess is not None and callable(getattr(model, "encode_image", None)):
         towers["image"] = lambda items: model.encode_image(
-            torch.stack([preprocess(read_image(item).convert("RGB")) for item in items])
+            torch.stack([preprocess(to_rgb(read_image(item))) for item in items])
         )
     if tokenizer is not None and callable(getattr(model, "encode_text", None)):
         towers["text"] = lambda items: model.encode_text(tokenizer(items))

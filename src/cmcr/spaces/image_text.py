@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from cmcr.data.images import read_image
+from cmcr.data.images import read_image, to_rgb
+from cmcr.data.texts import read_text
 from cmcr.embeddings import choose_device
 from cmcr.errors import ConfigError, FormatError, SampleError
 from cmcr.spaces.hub import (
@@ -33,7 +34,7 @@ from cmcr.spaces.hub import (
 from cmcr.spaces.tower import Tower, encode
 
 _LONGEST_EDGE = 16_384  # pixels of a resized picture; a strip of 1 x 100000 would otherwise take gigabytes
-_RULES = "1"  # raise it when this file or a decoder changes what the encoders see
+_RULES = "2"  # raise it when this file or a decoder changes what the encoders see
 _PROCESSOR_SETTINGS = (
     "do_resize size resample do_center_crop crop_size do_rescale rescale_factor do_normalize image_mean image_std"
 ).split()
@@ -225,14 +226,14 @@ class ImageTextSpace:
             lengths.extend(len(row) for row in tokens)
             return pooled(self._model.get_text_features(**self._padded(tokens)))
 
-        return Tower(self._width, readable_text, embed)
+        return Tower(self._width, read_text, embed)
 
     def _pixels(self, picture: Image.Image, size: dict[str, int] | None = None) -> NDArray[np.float32]:
         """Prepare one picture: `(3, H, W)`; a `size` is taken as it is, without a crop."""
         if size is None:
             _check_shape(picture, self._processor.size)
         options = {} if size is None else {"size": size, "do_resize": True, "do_center_crop": False}
-        prepared = self._processor(images=on_white(picture), return_tensors="np", **options)
+        prepared = self._processor(images=to_rgb(picture), return_tensors="np", **options)
         return np.asarray(prepared["pixel_values"][0], dtype=np.float32)
 
     def _placed(self, pictures: list[NDArray[np.float32]]) -> Tensor:
@@ -301,36 +302,6 @@ def pooled(output: Any) -> Tensor:
     """Take the embedding out of what `get_image_features` returns: a tensor in transformers 4, an object in 5."""
     embedding: Tensor = getattr(output, "pooler_output", output)
     return embedding
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """Bring a picture to RGB; what is transparent shows white.
-
-    The rule of transformers 5 (`convert_to_rgb` in its `image_transforms`), which version 4 lacks: it shows whatever
-    colour lies under the transparency.
-    """
-    if "A" in picture.getbands() or picture.info.get("transparency") is not None:
-        layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")
-
-
-def readable_text(item: Any) -> str:
-    """Check one text.
-
-    Raises:
-        SampleError: not a string, nothing but white space, or half of a surrogate pair, which is no character.
-    """
-    if not isinstance(item, str):
-        raise SampleError(f"a text must be a string, got {type(item).__name__}.")
-    if not item.strip():
-        raise SampleError("a text must hold more than white space; leave the item out.")
-    try:
-        item.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise SampleError(f"a text must be valid unicode; character {error.start} is a lone surrogate.") from error
-    return item
 
 
 def _check_shape(picture: Image.Image, size: Mapping[str, Any]) -> None:

@@ -16,10 +16,11 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from cmcr.data.audio import read_audio, window_of
-from cmcr.data.images import read_image
+from cmcr.data.images import read_image, to_rgb
 from cmcr.data.point_clouds import read_point_cloud
+from cmcr.data.texts import read_text
 from cmcr.embeddings import choose_device
-from cmcr.errors import FormatError, SampleError
+from cmcr.errors import FormatError
 from cmcr.spaces.mini.preprocessing import (
     CLIP_SAMPLES,
     PICTURE_SIZE,
@@ -36,7 +37,7 @@ from cmcr.spaces.tower import Tower, encode
 
 MINI_SPACES = ("mini-clap", "mini-clip", "mini-ulip")
 MINI_WIDTHS = {"mini-clip": 128, "mini-clap": 96, "mini-ulip": 64}
-_PREPROCESSING = "1"  # raise it when preprocessing.py or a decoder changes what the encoders see
+_PREPROCESSING = "2"  # raise it when preprocessing.py or a decoder changes what the encoders see
 
 
 def mini_towers(name: str) -> nn.ModuleDict:
@@ -52,8 +53,8 @@ def mini_towers(name: str) -> nn.ModuleDict:
 class MiniSpace:
     """One of the miniature spaces (a `Space`).
 
-    Pictures are read as grey 12 x 32, sounds as the middle 2 s at 8 kHz mono, point clouds centred and scaled to unit
-    radius with y up, texts as up to 13 words.
+    Pictures are read as grey 12 x 32 (what is transparent shows white), sounds as the middle 2 s at 8 kHz mono, point
+    clouds centred and scaled to unit radius with y up, texts as up to 13 words.
 
     Args:
         name: one of `MINI_SPACES`.
@@ -126,7 +127,7 @@ def _weights(name: str) -> bytes:
 
 def _picture(item: Any) -> NDArray[np.uint8]:
     height, width = PICTURE_SIZE
-    grey = read_image(item).convert("L")
+    grey = to_rgb(read_image(item)).convert("L")
     if grey.size != (width, height):
         grey = grey.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(grey)
@@ -134,12 +135,6 @@ def _picture(item: Any) -> NDArray[np.uint8]:
 
 def _sound(item: Any) -> NDArray[np.float32]:
     return window_of(read_audio(item, SAMPLE_RATE_HZ), CLIP_SAMPLES)
-
-
-def _text(item: Any) -> str:
-    if not isinstance(item, str):
-        raise SampleError(f"a text must be a string, got {type(item).__name__}.")
-    return item
 
 
 def _spectrograms(clips: list[NDArray[np.float32]]) -> Tensor:
@@ -156,6 +151,6 @@ _READ: dict[str, tuple[Callable[[Any], Any], Callable[[list[Any]], Tensor]]] = {
     "image": (_picture, lambda pictures: pixels_of(np.stack(pictures))),
     "audio": (_sound, _spectrograms),
     "point_cloud": (read_point_cloud, _voxels),
-    "text": (_text, tokens_of),
+    "text": (read_text, tokens_of),
 }
 """How each modality is read: one item decoded, a batch of them collated."""

@@ -35,11 +35,11 @@ class UlipSpace:
     Point clouds: turned so that y is up, thinned to `num_points` evenly spaced in their order, centred on the mean, scaled
     to a largest radius of 1; then groups around centres found by farthest point sampling from point 0. The order of a
     cloud's points therefore matters a little, as in the published code. Pictures: shorter side to 224, middle crop,
-    ImageNet's mean and deviation. Texts: CLIP's tokens.
+    ImageNet's mean and deviation, what is transparent on white. Texts: CLIP's tokens; longer ones are cut with a warning.
 
     Args:
         model: path to the file.
-        device: where to compute; None is the CPU, `"auto"` the best of this machine.
+        device: where to compute; None takes a GPU if there is one.
         num_points: the most points of a cloud to use; None is what the published file was trained with, 8192, or 10000 for
             coloured points. Smaller clouds are used as they are.
         up_axis: the axis of your clouds that points up, `"x"`, `"y"` or `"z"`.
@@ -73,7 +73,7 @@ class UlipSpace:
         if num_points is not None:
             _check_count("num_points", num_points, fewest)
         self.name = "ulip"
-        self._device = choose_device(device or "cpu")
+        self._device = choose_device(device or "auto")
         self._networks = build_towers(read_tensors(Path(model)), str(model))
         channels = self._networks.point_cloud.shape.channels
         most = max(num_points or _NUM_POINTS[channels], fewest)

@@ -8,7 +8,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from cmcr.errors import ArtefactNotFoundError, FormatError, SampleError, missing_dependency
+from cmcr.data.texts import read_text
+from cmcr.errors import ArtefactNotFoundError, FormatError, missing_dependency
 
 _PUBLISHED = "openai/clip-vit-base-patch32"  # any model of CLIP has the same vocabulary
 _FILES = "vocab.json and merges.txt (or tokenizer.json)"
@@ -38,12 +39,11 @@ class ClipTokens:
             2 to `context` token ids: start, text, end.
 
         Raises:
-            SampleError: not a string.
+            SampleError: not a text that can be read, see `read_text`.
             ArtefactNotFoundError, FormatError: no tokenizer there, or one of another vocabulary.
             MissingDependencyError: transformers is not installed.
         """
-        if not isinstance(text, str):
-            raise SampleError(f"a text must be a string, got {type(text).__name__}.")
+        text = read_text(text)
         with self._opening:
             if self._tokenizer is None:
                 self._tokenizer = self._open()
@@ -61,7 +61,7 @@ class ClipTokens:
         try:
             from transformers import CLIPTokenizer
         except ImportError as error:
-            raise missing_dependency("transformers", extra="clip", purpose="the texts of ULIP") from error
+            raise missing_dependency("transformers", extra="encoders", purpose="the texts of ULIP") from error
         place = str(self._folder or _PUBLISHED)
         try:
             if self._folder and not any((self._folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
