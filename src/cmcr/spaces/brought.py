@@ -6,6 +6,7 @@ Each becomes a `Space` without touching cmcr; `cmcr.register_space` gives it a n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from torch import Tensor
 from cmcr.data.images import read_image, to_rgb
 from cmcr.embeddings import Array, rows_of, unit_rows
 from cmcr.errors import ConfigError, DimensionError, SampleError
-from cmcr.spaces.tower import Tower, encode
+from cmcr.spaces.tower import Tower, TowerSpace
 
 
-class BroughtSpace:
+class BroughtSpace(TowerSpace):
     """A space made of one function per modality (a `Space`).
 
         space = cmcr.BroughtSpace("mine", text=embed_texts, image=embed_images, fingerprint="resnet50-2026-11")
@@ -30,6 +31,9 @@ class BroughtSpace:
         **embed: by modality, a function of a list of items that returns `(B, D)` rows, numpy or torch. A row may depend
             on its own item only.
 
+    The width of a modality is 0 in `widths` until it has been embedded for the first time. `encode(device=...)` is
+    refused: where a function computes is its own affair.
+
     Raises:
         ConfigError: no function, or an empty name or fingerprint.
     """
@@ -37,7 +41,11 @@ class BroughtSpace:
     def __init__(self, name: str, *, fingerprint: str, **embed: Callable[[list[Any]], Array]) -> None:
         if not embed or not all(callable(function) for function in embed.values()):
             raise ConfigError(f"space {name!r}: expected a function per modality, got {sorted(embed)}.")
-        self._start(name, fingerprint, {m: Tower(0, _as_it_is, _checked(f, name, m)) for m, f in embed.items()})
+        self._start(
+            name,
+            fingerprint,
+            {modality: Tower(0, _as_it_is, self._checked(f, modality)) for modality, f in embed.items()},
+        )
 
     def _start(self, name: str, fingerprint: str, towers: Mapping[str, Tower]) -> None:
         if not name or not fingerprint:
@@ -45,45 +53,27 @@ class BroughtSpace:
         self.name = name
         self.fingerprint = fingerprint
         self._towers = towers
-        self._widths: dict[str, int] = {modality: tower.width for modality, tower in towers.items()}
+        self._known_widths = {modality: tower.width for modality, tower in towers.items()}
+        self.widths = self._known_widths
 
-    @property
-    def widths(self) -> Mapping[str, int]:
-        """Width D by modality; 0 until a modality has been embedded for the first time, if nobody said it."""
-        return self._widths
+    def _place(self, device: torch.device) -> None:
+        raise ConfigError(f"space {self.name!r} was brought by you: put its model on {str(device)!r} yourself.")
 
-    def encode(
-        self,
-        inputs: Sequence[Any],
-        modality: str,
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: str | None = None,
-        normalize_embeddings: bool = True,
-    ) -> Any:
-        """Embed items of one modality; see `cmcr.spaces.protocol.Space.encode`.
+    def _opened_towers(self) -> AbstractContextManager[Mapping[str, Tower]]:
+        return nullcontext(self._towers)
 
-        Raises:
-            ConfigError: a device was asked for: it is the function's own affair.
-        """
-        if device is not None:
-            raise ConfigError(f"space {self.name!r} was brought by you: put its model on {device!r} yourself.")
-        rows = encode(
-            self._towers,
-            self.name,
-            inputs,
-            modality,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            convert_to_numpy=convert_to_numpy,
-            convert_to_tensor=convert_to_tensor,
-            normalize_embeddings=normalize_embeddings,
-        )
-        if rows.shape[-1]:
-            self._widths[modality] = int(rows.shape[-1])
-        return rows
+    def _checked(self, function: Callable[[list[Any]], Array], modality: str) -> Callable[[list[Any]], Tensor]:
+        """Make sure that a user's function returns one row per item, and remember how wide they are."""
+
+        def embed(items: list[Any]) -> Tensor:
+            what = f"the {modality} function of space {self.name!r}"
+            rows = rows_of(function(items), f"what {what} returned")
+            if len(rows) != len(items):
+                raise DimensionError(f"{what} returned {len(rows)} rows for {len(items)} items.")
+            self._known_widths[modality] = rows.shape[1]
+            return rows.detach()
+
+        return embed
 
 
 def from_sentence_transformers(model: Any, name: str, *, fingerprint: str, modality: str = "text") -> BroughtSpace:
@@ -187,18 +177,3 @@ def _lookup(space: str, modality: str, given: Mapping[str, Array] | tuple[Sequen
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def _checked(function: Callable[[list[Any]], Array], space: str, modality: str) -> Callable[[list[Any]], Tensor]:
-    """Make sure that a user's function returns one row per item."""
-
-    def embed(items: list[Any]) -> Tensor:
-        given = function(items)
-        rows = rows_of(given, f"what the {modality} function of space {space!r} returned")
-        if len(rows) != len(items):
-            raise DimensionError(
-                f"the {modality} function of space {space!r} returned {len(rows)} rows for {len(items)} items."
-            )
-        return rows.detach()
-
-    return embed

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from cmcr.spaces.hub import (
     require_files,
     require_model_type,
 )
-from cmcr.spaces.tower import Tower, encode
+from cmcr.spaces.tower import Tower, TowerSpace
 
 TEXT_TOKENS = 77  # longest text, its two end marks included: the published code cuts there, in training as in use
 TOKENIZERS = ("RobertaTokenizerFast", "RobertaTokenizer")
@@ -43,7 +44,7 @@ _EXTRACTOR_SETTINGS = "sampling_rate fft_window_size hop_length nb_max_samples f
 _PROBES = ("A dog barks, 1999!", "naïve café — 東京", "  two   spaces ", "it's")
 
 
-class ClapSpace:
+class ClapSpace(TowerSpace):
     """A CLAP model (a `Space` of audio and text).
 
     Sounds are brought to 48 kHz mono (the mean of the channels). Up to 10 s they are repeated whole and padded with
@@ -106,7 +107,7 @@ class ClapSpace:
         self._settings = mel_settings(extractor, fused=self._fused)
         self.name = "clap"
         self.source, self.revision = snapshot.source, snapshot.revision
-        self.widths: Mapping[str, int] = {"audio": int(config.projection_dim), "text": int(config.projection_dim)}
+        self.widths = {"audio": int(config.projection_dim), "text": int(config.projection_dim)}
         self.fingerprint = fingerprint(self._network.state_dict(), self._preprocessing(extractor))
         self._network.to(where)
 
@@ -114,46 +115,22 @@ class ClapSpace:
         at = f" at {self.revision[:12]}" if self.revision else ""
         return f"{type(self).__name__}({self.source!r}{at}: audio {self.widths['audio']}, text {self.widths['text']})"
 
-    def encode(
-        self,
-        inputs: Sequence[Any],
-        modality: str,
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: str | None = None,
-        normalize_embeddings: bool = True,
-    ) -> Any:
-        """Embed items of one modality; see `cmcr.spaces.protocol.Space.encode`.
+    def _place(self, device: torch.device) -> None:
+        self._network.to(device)
 
-        Sounds are paths or `{"array": samples, "sampling_rate": rate}`.
-        """
-        if device is not None:
-            self._network.to(choose_device(device))
+    @contextmanager
+    def _opened_towers(self) -> Iterator[Mapping[str, Tower]]:
         cut: list[str] = []
-        towers = {
+        yield {
             "audio": Tower(self.widths["audio"], self._heard, self._embed_sounds),
             "text": Tower(self.widths["text"], self._tokens, partial(self._embed_texts, cut)),
         }
-        embeddings = encode(
-            towers,
-            self.name,
-            inputs,
-            modality,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            convert_to_numpy=convert_to_numpy,
-            convert_to_tensor=convert_to_tensor,
-            normalize_embeddings=normalize_embeddings,
-        )
         if cut:
             warnings.warn(
                 f"{self.name}: {len(cut)} text(s) are longer than {TEXT_TOKENS} tokens; the rest of each was not embedded. "
                 f"The first begins with {cut[0][:60]!r}.",
-                stacklevel=2,
+                stacklevel=4,  # past the end of the call of `encode`, to its caller
             )
-        return embeddings
 
     def _heard(self, item: Any) -> Heard:
         # The whole of it, however few windows are used: a fused encoder hears the whole shrunk, the places of the windows

@@ -6,7 +6,8 @@ Legend of shapes: `B` batch, `D` width of the space, `L` tokens, `H` and `W` pix
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from cmcr.spaces.hub import (
     require_files,
     require_model_type,
 )
-from cmcr.spaces.tower import Tower, encode
+from cmcr.spaces.tower import Tower, TowerSpace, embed_all, listed
 
 _LONGEST_EDGE = 16_384  # pixels of a resized picture; a strip of 1 x 100000 would otherwise take gigabytes
 _RULES = "2"  # raise it when this file or a decoder changes what the encoders see
@@ -72,7 +73,7 @@ class Family:
     patches: Callable[[Any, Tensor], Tensor]
 
 
-class ImageTextSpace:
+class ImageTextSpace(TowerSpace):
     """A published model that embeds pictures and texts (a `Space`): see `ClipSpace` and `SiglipSpace`.
 
     Pictures are turned upright by their EXIF orientation and composited on white where they are transparent (as
@@ -127,7 +128,7 @@ class ImageTextSpace:
         _check_picture_size(self._pixels(Image.new("RGB", (8, 8))), self._model.config.vision_config, str(snapshot))
         self.name = family.name
         self.source, self.revision = snapshot.source, snapshot.revision
-        self.widths: Mapping[str, int] = {"image": self._width, "text": self._width}
+        self.widths = {"image": self._width, "text": self._width}
         self.fingerprint = fingerprint(self._model.state_dict(), self._preprocessing())
         self._model.to(where)
 
@@ -135,33 +136,14 @@ class ImageTextSpace:
         at = f" at {self.revision[:12]}" if self.revision else ""
         return f"{type(self).__name__}({self.source!r}{at}: image {self._width}, text {self._width})"
 
-    def encode(
-        self,
-        inputs: Sequence[Any],
-        modality: str,
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: str | None = None,
-        normalize_embeddings: bool = True,
-    ) -> Any:
-        """Embed items of one modality; see `cmcr.spaces.protocol.Space.encode`."""
-        self._move(device)
+    def _place(self, device: torch.device) -> None:
+        self._model.to(device)
+
+    @contextmanager
+    def _opened_towers(self) -> Iterator[Mapping[str, Tower]]:
         lengths: list[int] = []
-        rows = encode(
-            {"image": self._image_tower(), "text": self._text_tower(lengths)},
-            self.name,
-            inputs,
-            modality,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            convert_to_numpy=convert_to_numpy,
-            convert_to_tensor=convert_to_tensor,
-            normalize_embeddings=normalize_embeddings,
-        )
+        yield {"image": self._image_tower(), "text": self._text_tower(lengths)}
         self._say_what_was_cut(lengths)
-        return rows
 
     def patch_features(
         self,
@@ -190,27 +172,17 @@ class ImageTextSpace:
             ConfigError: a size that is no multiple of the patch size, or a wrong batch size.
             SampleError: a picture that cannot be decoded, with its position.
         """
-        self._move(device)
         height, width = self._chosen_size(size)
         wanted = None if size is None else {"height": height, "width": width}
         rows, columns = (edge // self._model.config.vision_config.patch_size for edge in (height, width))
         tower = Tower(
             rows * columns * self._width, lambda item: self._pixels(read_image(item), wanted), self._embed_patches
         )
-        features = encode(
-            {"image": tower},
-            self.name,
-            images if isinstance(images, Sequence | np.ndarray) and not isinstance(images, str) else [images],
-            "image",
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            normalize_embeddings=False,
-        )
-        return np.asarray(features).reshape(len(features), rows, columns, self._width)
-
-    def _move(self, device: str | None) -> None:
+        items, _ = listed(images)
         if device is not None:
-            self._model.to(choose_device(device))
+            self._place(choose_device(device))
+        features = embed_all(tower, items, batch_size, f"{self.name} patches", show_progress_bar)
+        return np.asarray(features.cpu()).reshape(len(features), rows, columns, self._width)
 
     def _image_tower(self) -> Tower:
         def embed(pictures: list[NDArray[np.float32]]) -> Tensor:
@@ -265,7 +237,7 @@ class ImageTextSpace:
                 f"{self.name} reads {self._length} tokens of a text; {len(cut)} of {len(lengths)} texts are longer and "
                 f"were cut there, the first is item {cut[0]}.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=5,  # past the end of the call of `encode`, to its caller
             )
 
     def _embed_patches(self, pictures: list[NDArray[np.float32]]) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cmcr.embeddings import normalized
+from cmcr.embeddings import choose_device, normalized
 from cmcr.errors import ConfigError, SampleError, unknown_name
 from cmcr.progress import tracked
 
@@ -36,62 +38,102 @@ class Tower:
     embed: Callable[[list[Any]], Tensor]
 
 
-def encode(
-    towers: Mapping[str, Tower],
-    space: str,
-    inputs: Any,
-    modality: str,
-    *,
-    batch_size: int = 32,
-    show_progress_bar: bool | None = None,
-    convert_to_numpy: bool = True,
-    convert_to_tensor: bool = False,
-    normalize_embeddings: bool = True,
-) -> Any:
-    """Embed items, decoding the next batches while one is embedded.
+class TowerSpace(ABC):
+    """A space made of towers (a `cmcr.spaces.protocol.Space`): `encode`, once for all of them.
 
-    Args:
-        towers: by modality.
-        space: the space's name, for messages.
-        inputs: `n` items; a single path, string, PIL image or mapping counts as one item.
-        modality: a key of `towers`.
-        batch_size: items per call of `embed`.
-        show_progress_bar: None shows one in an interactive terminal if there is much to do.
-        convert_to_numpy: return a numpy array.
-        convert_to_tensor: return a torch tensor instead.
-        normalize_embeddings: scale rows to unit length.
+    Attributes:
+        name: such as "clip".
+        widths: width D by modality.
+        fingerprint: changes whenever the weights or the preprocessing do.
+    """
+
+    name: str
+    widths: Mapping[str, int]
+    fingerprint: str
+
+    @abstractmethod
+    def _place(self, device: torch.device) -> None:
+        """Move the networks to a device."""
+
+    @abstractmethod
+    def _opened_towers(self) -> AbstractContextManager[Mapping[str, Tower]]:
+        """Give the towers of one call; what shall follow the call, such as a warning, happens on leaving."""
+
+    def encode(
+        self,
+        inputs: Any,
+        modality: str,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | None = None,
+        normalize_embeddings: bool = True,
+    ) -> Any:
+        """Embed items of one modality, decoding the next batches while one is embedded.
+
+        Arguments, result and errors: see `cmcr.spaces.protocol.Space.encode`.
+        """
+        if modality not in self.widths:
+            raise unknown_name(f"modality of {self.name}", modality, self.widths)
+        items, single = listed(inputs)
+        if device is not None:
+            self._place(choose_device(device))
+        with self._opened_towers() as towers:
+            label = f"{self.name} {modality}"
+            embeddings = embed_all(towers[modality], items, batch_size, label, show_progress_bar)
+        if normalize_embeddings:
+            embeddings = normalized(embeddings)
+        if single:
+            embeddings = embeddings[0]
+        return embeddings if convert_to_tensor or not convert_to_numpy else embeddings.cpu().numpy()
+
+
+def listed(inputs: Any) -> tuple[Sequence[Any], bool]:
+    """Tell a list of items from a single one: a path, string, PIL image or mapping is one item.
 
     Returns:
-        `(n, D)` float32, or `(D,)` for a single item.
+        The items, and whether it was a single one.
 
     Raises:
-        ConfigError: an unknown modality (the nearest is named) or a wrong batch size.
+        ConfigError: neither.
+    """
+    if isinstance(inputs, str | os.PathLike | Image.Image | Mapping):
+        return [inputs], True
+    if isinstance(inputs, Sequence) or (isinstance(inputs, np.ndarray) and inputs.ndim > 0):
+        return list(inputs) if isinstance(inputs, np.ndarray) else inputs, False
+    raise ConfigError(f"inputs: expected a list of items or a single one, got {type(inputs).__name__}.")
+
+
+def embed_all(
+    tower: Tower, items: Sequence[Any], batch_size: int, label: str, show_progress_bar: bool | None = False
+) -> Tensor:
+    """Embed items batch after batch.
+
+    Args:
+        tower: of their modality.
+        items: `n` items.
+        batch_size: items per call of `Tower.embed`.
+        label: what the progress bar calls it.
+        show_progress_bar: see `cmcr.progress.tracked`.
+
+    Returns:
+        `(n, D)` float32, not normalised, on the tower's device.
+
+    Raises:
+        ConfigError: a wrong batch size.
         SampleError: an item that cannot be decoded, with its position.
     """
-    if modality not in towers:
-        raise unknown_name(f"modality of {space}", modality, towers)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}.")
-    tower = towers[modality]
-    single = isinstance(inputs, str | os.PathLike | Image.Image | Mapping)
-    if not single and not (isinstance(inputs, Sequence) or (isinstance(inputs, np.ndarray) and inputs.ndim > 0)):
-        raise ConfigError(f"inputs: expected a list of items or a single one, got {type(inputs).__name__}.")
-    items: Sequence[Any] = [inputs] if single else inputs
-    batches = -(-len(items) // batch_size)
+    batches = range(-(-len(items) // batch_size))
     parts = []
     with torch.no_grad():
         for _, decoded in zip(
-            tracked(range(batches), f"{space} {modality}", show_progress_bar),
-            _decoded_ahead(tower, items, batch_size),
-            strict=True,
+            tracked(batches, label, show_progress_bar), _decoded_ahead(tower, items, batch_size), strict=True
         ):
             parts.append(tower.embed(decoded).float())
-    embeddings = torch.cat(parts) if parts else torch.empty(0, tower.width)
-    if normalize_embeddings:
-        embeddings = normalized(embeddings)
-    if single:
-        embeddings = embeddings[0]
-    return embeddings if convert_to_tensor or not convert_to_numpy else embeddings.cpu().numpy()
+    return torch.cat(parts) if parts else torch.empty(0, tower.width)
 
 
 def _decoded_ahead(tower: Tower, items: Sequence[Any], batch_size: int) -> Iterator[list[Any]]:

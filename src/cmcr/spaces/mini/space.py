@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
 from typing import Any
 
@@ -19,7 +20,6 @@ from cmcr.data.audio import read_audio, window_of
 from cmcr.data.images import read_image, to_rgb
 from cmcr.data.point_clouds import read_point_cloud
 from cmcr.data.texts import read_text
-from cmcr.embeddings import choose_device
 from cmcr.errors import FormatError
 from cmcr.spaces.mini.preprocessing import (
     CLIP_SAMPLES,
@@ -33,7 +33,7 @@ from cmcr.spaces.mini.preprocessing import (
     voxels_of,
 )
 from cmcr.spaces.mini.towers import PictureTower, PointTower, SoundTower, TextTower
-from cmcr.spaces.tower import Tower, encode
+from cmcr.spaces.tower import Tower, TowerSpace
 
 MINI_SPACES = ("mini-clap", "mini-clip", "mini-ulip")
 MINI_WIDTHS = {"mini-clip": 128, "mini-clap": 96, "mini-ulip": 64}
@@ -50,7 +50,7 @@ def mini_towers(name: str) -> nn.ModuleDict:
     return nn.ModuleDict({"point_cloud": PointTower(width), "image": PictureTower(width)})
 
 
-class MiniSpace:
+class MiniSpace(TowerSpace):
     """One of the miniature spaces (a `Space`).
 
     Pictures are read as grey 12 x 32 (what is transparent shows white), sounds as the middle 2 s at 8 kHz mono, point
@@ -71,37 +71,17 @@ class MiniSpace:
         self._networks.load_state_dict(load(weights), assign=True)
         self._networks.float().eval().requires_grad_(False)  # the file holds float16
         self._towers = {modality: self._tower(modality) for modality in self._networks}
-        self.widths: Mapping[str, int] = {modality: tower.width for modality, tower in self._towers.items()}
+        self.widths = {modality: tower.width for modality, tower in self._towers.items()}
         self.fingerprint = hashlib.sha256(weights + _PREPROCESSING.encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
         return f"MiniSpace({self.name!r}: {', '.join(f'{m} {w}' for m, w in self.widths.items())})"
 
-    def encode(
-        self,
-        inputs: Sequence[Any],
-        modality: str,
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: str | None = None,
-        normalize_embeddings: bool = True,
-    ) -> Any:
-        """Embed items of one modality; see `cmcr.spaces.protocol.Space.encode`."""
-        if device is not None:
-            self._networks.to(choose_device(device))
-        return encode(
-            self._towers,
-            self.name,
-            inputs,
-            modality,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            convert_to_numpy=convert_to_numpy,
-            convert_to_tensor=convert_to_tensor,
-            normalize_embeddings=normalize_embeddings,
-        )
+    def _place(self, device: torch.device) -> None:
+        self._networks.to(device)
+
+    def _opened_towers(self) -> AbstractContextManager[Mapping[str, Tower]]:
+        return nullcontext(self._towers)
 
     def _tower(self, modality: str) -> Tower:
         decode, collate = _READ[modality]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from cmcr.data.images import read_image
 from cmcr.embeddings import choose_device
 from cmcr.errors import ConfigError, unknown_name
-from cmcr.spaces.tower import Tower, encode
+from cmcr.spaces.tower import Tower, TowerSpace
 from cmcr.spaces.ulip.checkpoint import build_towers, read_tensors
 from cmcr.spaces.ulip.grouping import PointGroups, group_points
 from cmcr.spaces.ulip.preprocessing import PREPROCESSING, UpAxis, pixels_of, prepared_points
@@ -26,7 +27,7 @@ _NUM_POINTS = {3: 8192, 6: 10_000}  # points that the published files were train
 _CLOUDS_AT_ONCE = 4  # a cloud's groups pass through layers of 16384 x 512 numbers: 32 MiB each
 
 
-class UlipSpace:
+class UlipSpace(TowerSpace):
     """ULIP-2 with PointBERT (a `Space`), from a published file or one that `convert` wrote.
 
     All sizes but those of the groups are read from the weights: points of 3 or 6 channels, any depth and width, with or
@@ -86,37 +87,17 @@ class UlipSpace:
             return group_points(points, num_group, group_size)
 
         self._towers = self._towers_of(grouped, None if tokenizer is None else Path(tokenizer))
-        self.widths: Mapping[str, int] = {modality: tower.width for modality, tower in self._towers.items()}
+        self.widths = {modality: tower.width for modality, tower in self._towers.items()}
 
     def __repr__(self) -> str:
         return f"UlipSpace({', '.join(f'{m} {w}' for m, w in self.widths.items())}; {self.fingerprint})"
 
-    def encode(
-        self,
-        inputs: Sequence[Any],
-        modality: str,
-        batch_size: int = 32,
-        show_progress_bar: bool | None = None,
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: str | None = None,
-        normalize_embeddings: bool = True,
-    ) -> Any:
-        """Embed items of one modality; see `cmcr.spaces.protocol.Space.encode`."""
-        if device is not None:
-            self._device = choose_device(device)
-            self._networks.to(self._device)
-        return encode(
-            self._towers,
-            self.name,
-            inputs,
-            modality,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            convert_to_numpy=convert_to_numpy,
-            convert_to_tensor=convert_to_tensor,
-            normalize_embeddings=normalize_embeddings,
-        )
+    def _place(self, device: torch.device) -> None:
+        self._device = device
+        self._networks.to(device)
+
+    def _opened_towers(self) -> AbstractContextManager[Mapping[str, Tower]]:
+        return nullcontext(self._towers)
 
     def _towers_of(self, grouped: Callable[[Any], PointGroups], tokenizer: Path | None) -> dict[str, Tower]:
         networks = self._networks
