@@ -30,9 +30,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from cmcr.data.images import read_image
+from cmcr.data.images import read_image, to_rgb
 from cmcr.spaces.clip import ClipSpace
-from cmcr.spaces.image_text import on_white, pooled
+from cmcr.spaces.image_text import pooled
 
 
 def write_pictures(folder: Path, count: int, edge: int) -> list[Path]:
@@ -65,7 +65,7 @@ def loops(space: ClipSpace, folder: Path, files: list[Path], batch: int) -> dict
     processor = transformers.CLIPImageProcessorPil.from_pretrained(folder)
 
     def prepare(file: Path) -> NDArray[np.float32]:
-        prepared: NDArray[np.float32] = processor(images=on_white(read_image(file)), return_tensors="np")[
+        prepared: NDArray[np.float32] = processor(images=to_rgb(read_image(file)), return_tensors="np")[
             "pixel_values"
         ]
         return prepared[0]

@@ -23,6 +23,7 @@ from cmcr.data.texts import read_text
 from cmcr.errors import FormatError
 from cmcr.spaces.mini.preprocessing import (
     CLIP_SAMPLES,
+    GRID_SIZE,
     PICTURE_SIZE,
     SAMPLE_RATE_HZ,
     VOCABULARY_SIZE,
@@ -32,7 +33,7 @@ from cmcr.spaces.mini.preprocessing import (
     unit_cloud,
     voxels_of,
 )
-from cmcr.spaces.mini.towers import PictureTower, PointTower, SoundTower, TextTower
+from cmcr.spaces.mini.towers import GridTower, SoundTower, TextTower
 from cmcr.spaces.tower import Tower, TowerSpace
 
 MINI_SPACES = ("mini-clap", "mini-clip", "mini-ulip")
@@ -44,10 +45,10 @@ def mini_towers(name: str) -> nn.ModuleDict:
     """Build the networks of a miniature space, by modality, with random weights."""
     width = MINI_WIDTHS[name]
     if name == "mini-clip":
-        return nn.ModuleDict({"image": PictureTower(width), "text": TextTower(VOCABULARY_SIZE, width)})
+        return nn.ModuleDict({"image": GridTower((1, *PICTURE_SIZE), width), "text": TextTower(VOCABULARY_SIZE, width)})
     if name == "mini-clap":
         return nn.ModuleDict({"audio": SoundTower(width), "text": TextTower(VOCABULARY_SIZE, width)})
-    return nn.ModuleDict({"point_cloud": PointTower(width), "image": PictureTower(width)})
+    return nn.ModuleDict({"point_cloud": GridTower(GRID_SIZE, width), "image": GridTower((1, *PICTURE_SIZE), width)})
 
 
 class MiniSpace(TowerSpace):

@@ -13,21 +13,26 @@ TEXT_LENGTH = 14  # tokens; longer texts are cut
 NUM_MELS = 20
 
 
-class PictureTower(nn.Module):
-    """A convolutional network over grey pictures: `(B, 1, 12, 32)` in [0, 1] -> `(B, D)`."""
+class GridTower(nn.Module):
+    """A convolutional network over a grid: `(B, channels, H, W)` -> `(B, D)`.
 
-    def __init__(self, width: int) -> None:
+    Pictures are grids of one channel, `(B, 1, 12, 32)` in [0, 1]; point clouds are grids of voxel counts with the depth as
+    channels, `(B, 3, 12, 36)`.
+    """
+
+    def __init__(self, grid: tuple[int, int, int], width: int) -> None:
         super().__init__()
+        channels, height, columns = grid
         self.body = nn.Sequential(
-            _convolution(1, 32, stride=1),
+            _convolution(channels, 32, stride=1),
             _convolution(32, 64, stride=2),
             _convolution(64, 96, stride=2),
         )
-        self.head = nn.Linear(96 * 3 * 8, width)
+        self.head = nn.Linear(96 * (height // 4) * (columns // 4), width)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Embed pictures."""
-        out: Tensor = self.head(self.body(pictures).flatten(1))
+    def forward(self, grids: Tensor) -> Tensor:
+        """Embed grids."""
+        out: Tensor = self.head(self.body(grids).flatten(1))
         return out
 
 
@@ -70,24 +75,6 @@ class SoundTower(nn.Module):
         frames = self.body(spectrograms[:, None]).flatten(1, 2).transpose(1, 2)
         states, last = self.recurrent(self.mix(frames))
         out: Tensor = self.head(torch.cat([last[0], last[1], states.mean(dim=1)], dim=1))
-        return out
-
-
-class PointTower(nn.Module):
-    """A convolutional network over voxel counts, depth as channels: `(B, 3, 12, 36)` -> `(B, D)`."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            _convolution(3, 32, stride=1),
-            _convolution(32, 64, stride=2),
-            _convolution(64, 96, stride=2),
-        )
-        self.head = nn.Linear(96 * 3 * 9, width)
-
-    def forward(self, voxels: Tensor) -> Tensor:
-        """Embed voxel grids."""
-        out: Tensor = self.head(self.body(voxels).flatten(1))
         return out
 
 
