@@ -6,6 +6,7 @@ Each becomes a `Space` without touching cmcr; `cmcr.register_space` gives it a n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cmcr.data.images import read_image, to_rgb
+from cmcr.data.texts import read_text
 from cmcr.embeddings import Array, rows_of, unit_rows
 from cmcr.errors import ConfigError, DimensionError, SampleError
 from cmcr.spaces.tower import Tower, encode
@@ -44,7 +46,7 @@ class BroughtSpace:
             raise ConfigError("a space needs a name and a fingerprint: what identifies its model and preprocessing.")
         self.name = name
         self.fingerprint = fingerprint
-        self._towers = towers
+        self._towers = dict(towers)
         self._widths: dict[str, int] = {modality: tower.width for modality, tower in towers.items()}
 
     @property
@@ -81,8 +83,9 @@ class BroughtSpace:
             convert_to_tensor=convert_to_tensor,
             normalize_embeddings=normalize_embeddings,
         )
-        if rows.shape[-1]:
+        if not self._widths[modality]:
             self._widths[modality] = int(rows.shape[-1])
+            self._towers[modality] = replace(self._towers[modality], width=self._widths[modality])
         return rows
 
 
@@ -119,26 +122,44 @@ def from_open_clip(
         model: as `open_clip.create_model_and_transforms` returns it, in evaluation mode.
         name: the space's name.
         fingerprint: see `BroughtSpace`.
-        preprocess: one upright RGB PIL image, what was transparent white -> `(3, H, W)`; without it there is no image
-            modality.
+        preprocess: one upright RGB PIL image, what was transparent white -> `(3, H, W)`; called from other threads.
+            Without it there is no image modality.
         tokenizer: texts -> `(n, L)` token ids; without it there is no text modality.
 
     Raises:
         ConfigError: neither of the two, or a model without the methods.
     """
-    towers: dict[str, Callable[[list[Any]], Array]] = {}
-    if preprocess is not None and callable(getattr(model, "encode_image", None)):
-        towers["image"] = lambda items: model.encode_image(
-            torch.stack([preprocess(to_rgb(read_image(item))) for item in items])
-        )
-    if tokenizer is not None and callable(getattr(model, "encode_text", None)):
-        towers["text"] = lambda items: model.encode_text(tokenizer(items))
-    if not towers:
-        raise ConfigError(
-            "expected a model with encode_image and a preprocess, or with encode_text and a tokenizer, got "
-            f"{type(model).__name__}."
-        )
-    return BroughtSpace(name, fingerprint=fingerprint, **towers)
+    return _OpenClipSpace(model, name, fingerprint, preprocess, tokenizer)
+
+
+class _OpenClipSpace(BroughtSpace):
+    """See `from_open_clip`. It decodes before it embeds, so that an item which cannot be read is named by position."""
+
+    def __init__(
+        self,
+        model: Any,
+        name: str,
+        fingerprint: str,
+        preprocess: Callable[[Any], Tensor] | None,
+        tokenizer: Callable[[list[str]], Tensor] | None,
+    ) -> None:
+        towers: dict[str, Tower] = {}
+        if preprocess is not None and callable(getattr(model, "encode_image", None)):
+            prepared = preprocess
+            towers["image"] = Tower(
+                0,
+                lambda item: prepared(to_rgb(read_image(item))),
+                _checked(lambda pixels: model.encode_image(torch.stack(pixels)), name, "image"),
+            )
+        if tokenizer is not None and callable(getattr(model, "encode_text", None)):
+            tokens = tokenizer
+            towers["text"] = Tower(0, read_text, _checked(lambda texts: model.encode_text(tokens(texts)), name, "text"))
+        if not towers:
+            raise ConfigError(
+                "expected a model with encode_image and a preprocess, or with encode_text and a tokenizer, got "
+                f"{type(model).__name__}."
+            )
+        self._start(name, fingerprint, towers)
 
 
 class PrecomputedSpace(BroughtSpace):
