@@ -65,9 +65,7 @@ def loops(space: ClipSpace, folder: Path, files: list[Path], batch: int) -> dict
     processor = transformers.CLIPImageProcessorPil.from_pretrained(folder)
 
     def prepare(file: Path) -> NDArray[np.float32]:
-        prepared: NDArray[np.float32] = processor(images=to_rgb(read_image(file)), return_tensors="np")[
-            "pixel_values"
-        ]
+        prepared: NDArray[np.float32] = processor(images=to_rgb(read_image(file)), return_tensors="np")["pixel_values"]
         return prepared[0]
 
     def forward(pictures: list[NDArray[np.float32]]) -> NDArray[np.float32]:

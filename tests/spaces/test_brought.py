@@ -73,6 +73,8 @@ def test_an_open_clip_like_model():
     row = space.encode([picture], "image")
     np.testing.assert_allclose(row, expected / np.linalg.norm(expected), atol=1e-6)
     assert space.encode(["a", "bb"], "text").shape == (2, 4)
+    clear = space.encode([np.zeros((5, 5, 4), dtype=np.uint8), np.full((5, 5), 255, dtype=np.uint8)], "image")
+    np.testing.assert_allclose(clear[0], clear[1], atol=1e-6)
     only_text = cmcr.from_open_clip(model, "oc", tokenizer=tokenizer, fingerprint="v1")
     assert list(only_text.widths) == ["text"]
     with pytest.raises(ConfigError, match="encode_image and a preprocess"):

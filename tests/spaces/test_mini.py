@@ -1,10 +1,8 @@
-"""The miniature spaces through the protocol that every space keeps."""
+"""The miniature spaces: what they find, read and refuse."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import cmcr
@@ -12,16 +10,6 @@ from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, draw_pictures, sample
 from cmcr.errors import ConfigError, SampleError
 from cmcr.evaluation.metrics import answer_ranks, hit_rate
 from cmcr.spaces.mini.preprocessing import log_mel_of, tokens_of, unit_cloud, voxels_of
-from cmcr.spaces.protocol import Space
-
-CASES = [
-    ("mini-clip", "image", 128),
-    ("mini-clip", "text", 128),
-    ("mini-clap", "audio", 96),
-    ("mini-clap", "text", 96),
-    ("mini-ulip", "point_cloud", 64),
-    ("mini-ulip", "image", 64),
-]
 
 
 def items(modality, numbers, seed=0):
@@ -33,57 +21,6 @@ def items(modality, numbers, seed=0):
     if modality == "audio":
         return [{"array": s, "sampling_rate": 8000} for s in speak_sounds(numbers, "test", rng)]
     return list(sample_point_clouds(numbers, "test", rng))
-
-
-@pytest.mark.parametrize(("name", "modality", "width"), CASES)
-class TestContract:
-    def test_is_a_space_of_its_width(self, name, modality, width):
-        space = cmcr.space(name)
-        assert isinstance(space, Space)
-        assert space.name == name
-        assert space.widths[modality] == width
-        assert len(space.fingerprint) == 16
-
-    def test_rows_are_unit_rows_in_the_order_of_the_items(self, name, modality, width):
-        inputs = items(modality, np.array([1, 22, 333]))
-        rows = cmcr.space(name).encode(inputs, modality)
-        assert rows.dtype == np.float32
-        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), np.ones(3), atol=1e-6)
-        backwards = cmcr.space(name).encode(inputs[::-1], modality)
-        np.testing.assert_allclose(backwards[::-1], rows, atol=1e-5)
-        assert rows.shape == (3, width)
-
-    @settings(max_examples=8, deadline=None)
-    @given(st.integers(1, 7), st.permutations(range(6)))
-    def test_an_item_embeds_the_same_whatever_its_batch_and_neighbours(self, name, modality, width, batch_size, order):
-        inputs = items(modality, np.array([5, 50, 505, 111, 999, 0]))
-        space = cmcr.space(name)
-        alone = np.concatenate([space.encode([item], modality) for item in inputs])
-        together = space.encode([inputs[i] for i in order], modality, batch_size=batch_size)
-        np.testing.assert_allclose(together, alone[list(order)], atol=1e-5)
-
-    def test_conventions_of_the_return_value(self, name, modality, width):
-        inputs = items(modality, np.array([1, 2]))
-        space = cmcr.space(name)
-        rows = space.encode(inputs, modality)
-        tensor = space.encode(inputs, modality, convert_to_tensor=True)
-        assert isinstance(tensor, torch.Tensor)
-        np.testing.assert_array_equal(tensor.numpy(), rows)
-        raw = space.encode(inputs, modality, normalize_embeddings=False, device="cpu")
-        np.testing.assert_allclose(raw / np.linalg.norm(raw, axis=1, keepdims=True), rows, atol=1e-6)
-        assert space.encode([], modality).shape == (0, width)
-
-    def test_wrong_calls(self, name, modality, width):
-        space = cmcr.space(name)
-        with pytest.raises(
-            ConfigError, match=rf"unknown modality of {name} '{modality}s'\. Did you mean '{modality}'\?"
-        ):
-            space.encode([], modality + "s")
-        with pytest.raises(ConfigError, match="batch_size: expected a whole number of at least 1, got 0"):
-            space.encode([], modality, batch_size=0)
-        for wrong in (None, 5, {1, 2}, (item for item in [])):
-            with pytest.raises(ConfigError, match="inputs: expected a list of items or a single one, got"):
-                space.encode(wrong, modality)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cmcr.data.images import read_image, to_rgb
+from cmcr.data.texts import read_text
 from cmcr.embeddings import Array, rows_of, unit_rows
 from cmcr.errors import ConfigError, DimensionError, SampleError
 from cmcr.spaces.tower import Tower, TowerSpace
@@ -60,7 +62,8 @@ class BroughtSpace(TowerSpace):
         raise ConfigError(f"space {self.name!r} was brought by you: put its model on {str(device)!r} yourself.")
 
     def _opened_towers(self) -> AbstractContextManager[Mapping[str, Tower]]:
-        return nullcontext(self._towers)
+        widths = self._known_widths  # learned since the towers were made
+        return nullcontext({m: replace(tower, width=widths[m]) for m, tower in self._towers.items()})
 
     def _checked(self, function: Callable[[list[Any]], Array], modality: str) -> Callable[[list[Any]], Tensor]:
         """Make sure that a user's function returns one row per item, and remember how wide they are."""
@@ -109,26 +112,44 @@ def from_open_clip(
         model: as `open_clip.create_model_and_transforms` returns it, in evaluation mode.
         name: the space's name.
         fingerprint: see `BroughtSpace`.
-        preprocess: one upright RGB PIL image, what was transparent white -> `(3, H, W)`; without it there is no image
-            modality.
+        preprocess: one upright RGB PIL image, what was transparent white -> `(3, H, W)`; called from other threads.
+            Without it there is no image modality.
         tokenizer: texts -> `(n, L)` token ids; without it there is no text modality.
 
     Raises:
         ConfigError: neither of the two, or a model without the methods.
     """
-    towers: dict[str, Callable[[list[Any]], Array]] = {}
-    if preprocess is not None and callable(getattr(model, "encode_image", None)):
-        towers["image"] = lambda items: model.encode_image(
-            torch.stack([preprocess(to_rgb(read_image(item))) for item in items])
-        )
-    if tokenizer is not None and callable(getattr(model, "encode_text", None)):
-        towers["text"] = lambda items: model.encode_text(tokenizer(items))
-    if not towers:
-        raise ConfigError(
-            "expected a model with encode_image and a preprocess, or with encode_text and a tokenizer, got "
-            f"{type(model).__name__}."
-        )
-    return BroughtSpace(name, fingerprint=fingerprint, **towers)
+    return _OpenClipSpace(model, name, fingerprint, preprocess, tokenizer)
+
+
+class _OpenClipSpace(BroughtSpace):
+    """See `from_open_clip`. It decodes before it embeds, so that an item which cannot be read is named by position."""
+
+    def __init__(
+        self,
+        model: Any,
+        name: str,
+        fingerprint: str,
+        preprocess: Callable[[Any], Tensor] | None,
+        tokenizer: Callable[[list[str]], Tensor] | None,
+    ) -> None:
+        towers: dict[str, Tower] = {}
+        if preprocess is not None and callable(getattr(model, "encode_image", None)):
+            prepared = preprocess
+            towers["image"] = Tower(
+                0,
+                lambda item: prepared(to_rgb(read_image(item))),
+                self._checked(lambda pixels: model.encode_image(torch.stack(pixels)), "image"),
+            )
+        if tokenizer is not None and callable(getattr(model, "encode_text", None)):
+            tokens = tokenizer
+            towers["text"] = Tower(0, read_text, self._checked(lambda texts: model.encode_text(tokens(texts)), "text"))
+        if not towers:
+            raise ConfigError(
+                "expected a model with encode_image and a preprocess, or with encode_text and a tokenizer, got "
+                f"{type(model).__name__}."
+            )
+        self._start(name, fingerprint, towers)
 
 
 class PrecomputedSpace(BroughtSpace):
