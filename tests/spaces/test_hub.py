@@ -80,6 +80,57 @@ def test_a_model_in_the_cache_is_found_and_its_commit_recorded(cache, whole):
     np.testing.assert_array_equal(space.encode(pictures(2), "image"), same.encode(pictures(2), "image"))
 
 
+def test_a_pinned_model_in_the_cache_is_opened_without_asking_the_hub(cache, whole, monkeypatch):
+    import huggingface_hub
+
+    put_into(cache, whole)
+    asked = []
+    download = huggingface_hub.snapshot_download
+
+    def recording(*args, local_files_only, **kwargs):
+        asked.append(local_files_only)
+        return download(*args, local_files_only=local_files_only, **kwargs)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", recording)
+    assert find_snapshot("someone/small-clip", COMMIT).revision == COMMIT
+    assert asked == [True]
+
+
+def test_a_pinned_model_that_is_half_in_the_cache_is_asked_for(cache, whole, monkeypatch):
+    import huggingface_hub
+
+    put_into(cache, whole)
+    next(cache.rglob("model.safetensors")).unlink()
+    asked = []
+    download = huggingface_hub.snapshot_download
+
+    def recording(*args, local_files_only, **kwargs):
+        asked.append(local_files_only)
+        return download(*args, local_files_only=True, **kwargs)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", recording)
+    find_snapshot("someone/small-clip", COMMIT)
+    assert asked == [True, False]
+
+
+def test_the_hub_client_keeps_its_retries_to_itself(caplog, monkeypatch):
+    import logging
+
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def fail(*args, **kwargs):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise errors.LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    before = logging.getLogger("huggingface_hub").level
+    with pytest.raises(ArtefactNotFoundError, match="is not on this machine"):
+        find_snapshot("someone/small-clip")
+    assert caplog.text == ""
+    assert logging.getLogger("huggingface_hub").level == before
+
+
 def test_a_folder_has_no_revision(folder):
     assert ClipSpace(folder, device="cpu").revision is None
     assert ClipSpace(str(folder), device="cpu").source == str(folder)

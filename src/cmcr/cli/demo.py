@@ -21,7 +21,7 @@ def demo(
 ) -> None:
     """Connect three miniature spaces that never met, measure it, and write a report to look at and listen to.
 
-    No download, about half a minute. Example: cmcr demo --out my-demo
+    No download, well under a minute on two cores. Example: cmcr demo --out my-demo
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def demo(
     method
         How to connect: c-mcr, c-mcr-published or c-mcr-published-ulip.
     ablations
-        Measure the paper's ablations too (a few minutes more).
+        Measure the paper's ablations too (about a minute more).
     json_output
         Print the results as one line of JSON, and nothing else.
     """

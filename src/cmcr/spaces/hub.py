@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -101,14 +102,26 @@ def _could_be_repository(name: str) -> bool:
 
 
 def _fetch(repository: str, revision: str | None, local_files_only: bool, files: Sequence[str]) -> Path:
-    """Return the folder of the snapshot in the hub's cache."""
+    """Return the folder of the snapshot in the hub's cache.
+
+    A commit never changes, so one that is whole in the cache is taken without asking the hub, which offline would be
+    asked again and again for half a minute.
+    """
     hub, errors = import_library("huggingface_hub"), import_library("huggingface_hub.errors")
-    try:
+
+    def found(local: bool) -> Path:
         return Path(
-            hub.snapshot_download(
-                repository, revision=revision, local_files_only=local_files_only, allow_patterns=list(files)
-            )
+            hub.snapshot_download(repository, revision=revision, local_files_only=local, allow_patterns=list(files))
         )
+
+    if not local_files_only and _COMMIT.fullmatch(revision or ""):
+        with suppress(errors.LocalEntryNotFoundError):
+            cached = found(True)
+            if any((cached / name).is_file() for name in WEIGHTS):
+                return cached
+    try:
+        with _quiet_hub():
+            return found(local_files_only)
     except errors.RevisionNotFoundError as error:
         raise ConfigError(f"revision: {repository} has no commit, tag or branch {revision!r}.") from error
     except errors.HFValidationError as error:
@@ -294,15 +307,27 @@ def _refusing(snapshot: Snapshot) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and logging advice while it loads; its settings are then as they were."""
-    logging = import_library("transformers.utils.logging")
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def _quiet_hub() -> Iterator[None]:
+    """Keep the hub's client from logging every retry: what came of them is said once, by us."""
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    client.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        client.setLevel(level)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing bars and logging advice while it loads; its settings are then as they were."""
+    settings = import_library("transformers.utils.logging")
+    verbosity, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
+    settings.set_verbosity_error()
+    settings.disable_progress_bar()
+    try:
+        yield
+    finally:
+        settings.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            settings.enable_progress_bar()
