@@ -50,11 +50,12 @@ def shown_stages(*, quiet: bool = False) -> Iterator[Callable[[str, float], None
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], marked: str | None = None) -> None:
     """Print a table, its first column left-aligned; the row that begins with `marked` stands out."""
-    table = Table(title=title, title_justify="left", title_style="bold", expand=False)
+    table = Table(expand=False)
     for position, column in enumerate(columns):
         table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position > 0)
     for row in rows:
         table.add_row(*row, style="bold cyan" if row[0] == marked else None)
     # Where nobody's terminal says how wide it is, do not cut figures off.
     console = Console() if sys.stdout.isatty() else Console(width=140)
+    console.print(title, style="bold", highlight=False, markup=False)  # a title of the table would wrap at its width
     console.print(table)
