@@ -2,12 +2,12 @@
 
 The bare loop runs the network over pictures that were decoded and prepared beforehand; the serial loop decodes, prepares
 and embeds batch after batch in one thread, as a user would write it. `encode` decodes ahead in threads, so it can come
-near the bare loop only where a core is free for that: threads of the network + 1 cores at least. All three see the same
-files, interleaved in rounds, and the medians are compared. On a machine that does other work too, look at the processor
-time of the thread that runs the network (with OMP_NUM_THREADS=1, all of it): what `encode` adds there, no core can hide.
-One JSON line.
+near the bare loop only where a core is free for that, or where the network is dear beside the picture. All three see the
+same files, interleaved in rounds, and the median of the rounds' ratios is given. On a machine that does other work too,
+look at the processor time of the thread that runs the network (with OMP_NUM_THREADS=1, all of it): what `encode` adds
+there, no core can hide. One JSON line.
 
-    OMP_NUM_THREADS=1 python benchmarks/encode_throughput.py --layers 12
+    python benchmarks/encode_throughput.py --rounds 15
 
 The weights are random: of a CLIP ViT-B/32, or of one with fewer layers, of the true widths.
 """
@@ -84,20 +84,27 @@ def loops(space: ClipSpace, folder: Path, files: list[Path], batch: int) -> dict
     }
 
 
-def measure(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[float, float]]:
+def measure(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[tuple[float, float]]]:
     """Time every way once per round, after one to warm up.
 
     Returns:
-        median seconds by the clock, and of processor time of this thread.
+        per round the seconds by the clock, and of processor time of this thread.
     """
+    names = list(ways)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
-        for name, way in ways.items():
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:  # each way goes first, in turn
+            way = ways[name]
             clock, processor = time.perf_counter(), time.thread_time()
             way()
             if turn:
                 taken[name].append((time.perf_counter() - clock, time.thread_time() - processor))
-    return {name: (median(t[0] for t in times), median(t[1] for t in times)) for name, times in taken.items()}
+    return taken
+
+
+def over_bare(seconds: dict[str, list[tuple[float, float]]], way: str, clock: int) -> float:
+    """Give the median over rounds of the bare loop's time over this way's: a round's two shared the machine's mood."""
+    return round(median(bare[clock] / own[clock] for bare, own in zip(seconds["bare"], seconds[way], strict=True)), 3)
 
 
 def main() -> None:
@@ -118,11 +125,12 @@ def main() -> None:
         **vars(arguments),
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        **{f"{way}_pictures_per_second": round(arguments.pictures / took[0], 1) for way, took in seconds.items()},
-        "encode_over_bare": round(seconds["bare"][0] / seconds["encode"][0], 3),
-        "serial_over_bare": round(seconds["bare"][0] / seconds["serial"][0], 3),
-        "encode_over_bare_in_this_thread": round(seconds["bare"][1] / seconds["encode"][1], 3),
-        "serial_over_bare_in_this_thread": round(seconds["bare"][1] / seconds["serial"][1], 3),
+        **{
+            f"{way}_pictures_per_second": round(arguments.pictures / median(took for took, _ in times), 1)
+            for way, times in seconds.items()
+        },
+        **{f"{way}_over_bare": over_bare(seconds, way, 0) for way in ("encode", "serial")},
+        **{f"{way}_over_bare_in_this_thread": over_bare(seconds, way, 1) for way in ("encode", "serial")},
     }
     print(json.dumps(line))
 

@@ -32,6 +32,7 @@ from cmcr.spaces.hub import (
     require_files,
     require_model_type,
 )
+from cmcr.spaces.pixels import pixel_table
 from cmcr.spaces.tower import Tower, TowerSpace, embed_all, listed
 
 _LONGEST_EDGE = 16_384  # pixels of a resized picture; a strip of 1 x 100000 would otherwise take gigabytes
@@ -121,6 +122,7 @@ class ImageTextSpace(TowerSpace):
         require_files(snapshot, WEIGHTS, IMAGE_PROCESSOR, family.tokenizer_files)
         self._family = family
         self._processor = open_processor(snapshot, *family.image_processors)
+        self._table = pixel_table(self._processor)
         self._tokenizer = open_processor(snapshot, *family.tokenizers)
         self._model = open_model(snapshot, family.model_class, dtype)
         self._length = int(self._model.config.text_config.max_position_embeddings)
@@ -204,6 +206,8 @@ class ImageTextSpace(TowerSpace):
         """Prepare one picture: `(3, H, W)`; a `size` is taken as it is, without a crop."""
         if size is None:
             _check_shape(picture, self._processor.size)
+            if self._table is not None:
+                return self._table.prepare(to_rgb(picture))
         options = {} if size is None else {"size": size, "do_resize": True, "do_center_crop": False}
         prepared = self._processor(images=to_rgb(picture), return_tensors="np", **options)
         return np.asarray(prepared["pixel_values"][0], dtype=np.float32)

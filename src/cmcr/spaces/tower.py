@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from cmcr.errors import ConfigError, SampleError, unknown_name
 from cmcr.progress import tracked
 
 _DECODERS = 2  # threads that decode ahead; files decode outside Python's lock
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -126,41 +128,51 @@ def embed_all(
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}.")
-    batches = range(-(-len(items) // batch_size))
+    starts = range(0, len(items), batch_size)
     parts = []
-    with torch.no_grad():
-        for _, decoded in zip(
-            tracked(batches, label, show_progress_bar), _decoded_ahead(tower, items, batch_size), strict=True
-        ):
+    with torch.no_grad(), closing(decoded_ahead(tower.decode, items, batch_size)) as batches:
+        for start, decoded in zip(tracked(starts, label, show_progress_bar), batches, strict=True):
+            for position, item in enumerate(decoded, start):
+                if isinstance(item, SampleError):
+                    raise SampleError(f"item {position}: {item}") from item
             parts.append(tower.embed(decoded).float())
     return torch.cat(parts) if parts else torch.empty(0, tower.width)
 
 
-def _decoded_ahead(tower: Tower, items: Sequence[Any], batch_size: int) -> Iterator[list[Any]]:
-    """Decode batch after batch in threads, a few ahead of the one that is asked for."""
-    starts = range(0, len(items), batch_size)
-    if len(starts) <= 1:
-        yield from (_decode(tower, items, start, batch_size) for start in starts)
-        return
+def decoded_ahead(decode: Callable[[Any], Any], items: Iterable[Any], batch_size: int) -> Generator[list[Any]]:
+    """Decode batch after batch in threads, a few batches ahead of the one that is asked for.
+
+    Args:
+        decode: one item -> what a tower embeds; called from other threads.
+        items: read as they are needed, in the caller's thread.
+        batch_size: items a batch.
+
+    Yields:
+        lists of up to `batch_size` decoded items in their order; where an item cannot be decoded, its `SampleError`.
+    """
+    remaining = iter(items)
     pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="cmcr-decode")
+    waiting: deque[list[Future[list[Any]]]] = deque()
     try:
-        waiting: deque[Future[list[Any]]] = deque()
-        for start in starts:
-            waiting.append(pool.submit(_decode, tower, items, start, batch_size))
-            if len(waiting) > _DECODERS:
-                yield waiting.popleft().result()
+        while batch := list(islice(remaining, batch_size)):
+            share = -(
+                -len(batch) // _DECODERS
+            )  # a batch is decoded by all threads at once, so that the first comes soon
+            parts = [batch[i : i + share] for i in range(0, len(batch), share)]
+            waiting.append([pool.submit(_decode, decode, part) for part in parts])
+            if len(waiting) > _BATCHES_AHEAD:
+                yield [item for part in waiting.popleft() for item in part.result()]
         while waiting:
-            yield waiting.popleft().result()
+            yield [item for part in waiting.popleft() for item in part.result()]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(tower: Tower, items: Sequence[Any], start: int, batch_size: int) -> list[Any]:
-    """Decode one batch, adding the position to the message of an item that fails."""
-    decoded = []
-    for position in range(start, min(start + batch_size, len(items))):
+def _decode(decode: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    decoded: list[Any] = []
+    for item in items:
         try:
-            decoded.append(tower.decode(items[position]))
+            decoded.append(decode(item))
         except SampleError as error:
-            raise SampleError(f"item {position}: {error}") from error
+            decoded.append(error)
     return decoded
