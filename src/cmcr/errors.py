@@ -14,7 +14,10 @@
     │   ├── FormatError        half-written, another version, or not ours
     │   ├── IntegrityError     a file's bytes are not those that were written
     │   ├── ReadError          the system refuses to read it                                  (OSError)
-    │   └── WriteError         could not be written; nothing half-written was left            (OSError)
+    │   ├── WriteError         could not be written; nothing half-written was left            (OSError)
+    │   ├── LockedError        another run is writing it
+    │   └── ResumeError        begun with another model, input or setting than it shall be gone on with
+    ├── TooManyFailuresError   more items failed than the caller allows
     ├── DeviceError            a device that this machine does not have                       (ValueError)
     ├── TrainingError          training diverged                                              (RuntimeError)
     └── MissingDependencyError an optional library, with the extra that brings it             (ImportError)
@@ -86,6 +89,18 @@ class ReadError(ArtefactError, OSError):
 
 class WriteError(ArtefactError, OSError):
     """An artefact could not be written; nothing half-written was left behind."""
+
+
+class LockedError(ArtefactError):
+    """Another run is writing this artefact."""
+
+
+class ResumeError(ArtefactError):
+    """An artefact was begun with another model, preprocessing, input or setting; the message says what differs."""
+
+
+class TooManyFailuresError(CmcrError):
+    """More items failed than the caller allows."""
 
 
 class DeviceError(CmcrError, ValueError):

@@ -41,8 +41,8 @@ def write_artefact(folder: Path, manifest: dict[str, Any], write_files: Callable
         aside.mkdir()
         write_files(aside)
         hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.suffix != ".md"}
-        sealed = _sealed({**manifest, "sha256": hashes})
-        (aside / MANIFEST).write_text(json.dumps(sealed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = _sealed({**manifest, "sha256": hashes})
+        (aside / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for path in aside.iterdir():
             _flush(path)
         _move_into_place(aside, folder)
@@ -79,6 +79,18 @@ def read_manifest(folder: Path, expected_format: str, version: int, files: Colle
 
 
 def _checked_manifest(folder: Path, expected_format: str, version: int, files: Collection[str]) -> dict[str, Any]:
+    manifest = parsed_manifest(folder, expected_format, version)
+    _check_files(folder, manifest.get("sha256"), files)
+    return manifest
+
+
+def parsed_manifest(folder: Path, expected_format: str, version: int) -> dict[str, Any]:
+    """Read the manifest of an artefact, and check it alone, not the files that it speaks of.
+
+    Raises:
+        ArtefactNotFoundError, FormatError, IntegrityError: as `read_manifest`.
+        OSError: the system refuses to read it.
+    """
     if not folder.exists():
         raise ArtefactNotFoundError(
             errno.ENOENT, f"there is no {expected_format} here (expected a folder with {MANIFEST})", str(folder)
@@ -93,7 +105,10 @@ def _checked_manifest(folder: Path, expected_format: str, version: int, files: C
         )
     if _sealed(manifest)[_SEAL] != manifest.get(_SEAL):
         raise IntegrityError(f"{folder / MANIFEST}: its content is not what was written. Restore it from a copy.")
-    hashes = manifest.get("sha256")
+    return manifest
+
+
+def _check_files(folder: Path, hashes: Any, files: Collection[str]) -> None:
     if not isinstance(hashes, dict) or set(hashes) != set(files):
         raise FormatError(
             f"{folder / MANIFEST}: expected the hashes of {', '.join(sorted(files))}, got {hashes!r:.80}."
@@ -107,7 +122,21 @@ def _checked_manifest(folder: Path, expected_format: str, version: int, files: C
                 f"{path}: sha256 is {found[:12]}…, expected {expected[:12]}…: its bytes have changed since it was written. "
                 "Restore it from a copy."
             )
-    return manifest
+
+
+def artefact_kind(folder: Path) -> str:
+    """Say what a folder's manifest calls it, such as "cmcr memory".
+
+    Raises:
+        ArtefactNotFoundError: there is nothing.
+        FormatError: no manifest, or one that cannot be read.
+    """
+    if not folder.exists():
+        raise ArtefactNotFoundError(
+            errno.ENOENT, f"there is nothing here (expected a folder with {MANIFEST})", str(folder)
+        )
+    kind = _parsed(folder, "cmcr artefact").get("format")
+    return str(kind)
 
 
 def sha256_of(path: Path) -> str:
@@ -135,6 +164,48 @@ def write_text_whole(path: Path, text: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def write_bytes_whole(path: Path, content: bytes) -> str:
+    """Write a file under another name, flush it, rename it into place.
+
+    The folder is not flushed: several files are written before one `flush_folder`. For folders with one writer only: the
+    other name is always the same, so that what a killed run left behind is written over.
+
+    Returns:
+        the sha256 of the content.
+
+    Raises:
+        OSError: no permission, disk full; what was written of the file is removed.
+    """
+    part = path.parent / f".{path.name}.part"
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Seal a manifest and put it into a folder whose other files are there and flushed; it is whole or as it was.
+
+    Raises:
+        OSError: no permission, disk full.
+    """
+    content = json.dumps(_sealed(manifest), indent=2, ensure_ascii=False) + "\n"
+    write_bytes_whole(folder / MANIFEST, content.encode("utf-8"))
+    flush_folder(folder)
+
+
+def flush_folder(folder: Path) -> None:
+    """Ask the system to put what was renamed in a folder on the disk."""
+    _flush(folder)
 
 
 def _parsed(folder: Path, expected_format: str) -> dict[str, Any]:

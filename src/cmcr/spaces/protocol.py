@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from cmcr.errors import SampleError
 
 
 @runtime_checkable
@@ -51,5 +56,45 @@ class Space(Protocol):
         Raises:
             ConfigError: an unknown modality (the nearest is named) or a wrong batch size.
             SampleError: an item that cannot be decoded, with its position.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """What became of one batch.
+
+    Attributes:
+        rows: `(B', D)` float32 unit rows on the CPU, of the items that did not fail, in their order.
+        failures: by position in the batch, why an item has no row.
+    """
+
+    rows: Tensor
+    failures: Mapping[int, SampleError]
+
+
+@runtime_checkable
+class BatchEncoder(Protocol):
+    """What a space may offer besides `encode`: a stream of batches, in which items that fail stop nothing.
+
+    All spaces of cmcr do. For one that does not, extraction calls `encode` batch after batch.
+    """
+
+    def encode_batches(
+        self, batches: Iterable[Sequence[Any]], modality: str, device: str | None = None
+    ) -> Iterator[EncodedBatch]:
+        """Embed batches as they come, decoding the next ones while one is embedded.
+
+        Args:
+            batches: lists of items as `encode` takes them; a `SampleError` in the place of an item is a failure.
+            modality: one of `widths`.
+            device: where to compute; None leaves the encoder where it is.
+
+        Yields:
+            one result for each batch, in order.
+
+        Raises:
+            ConfigError: an unknown modality.
+            MissingDependencyError: a library is missing that items of this kind need.
         """
         ...

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from cmcr.embeddings import choose_device, normalized
-from cmcr.errors import ConfigError, SampleError, unknown_name
+from cmcr.errors import CmcrError, ConfigError, EmbeddingsError, SampleError, unknown_name
 from cmcr.progress import tracked
+from cmcr.spaces.protocol import EncodedBatch
 
 _DECODERS = 2  # threads that decode ahead; files decode outside Python's lock
 _BATCHES_AHEAD = 2
@@ -90,6 +91,25 @@ class TowerSpace(ABC):
             embeddings = embeddings[0]
         return embeddings if convert_to_tensor or not convert_to_numpy else embeddings.cpu().numpy()
 
+    def encode_batches(
+        self, batches: Iterable[Sequence[Any]], modality: str, device: str | None = None
+    ) -> Iterator[EncodedBatch]:
+        """Embed an endless stream of batches, decoding the next ones meanwhile; items that fail stop nothing.
+
+        See `cmcr.spaces.protocol.BatchEncoder`.
+        """
+        if modality not in self.widths:
+            raise unknown_name(f"modality of {self.name}", modality, self.widths)
+        if device is not None:
+            self._place(choose_device(device))
+        with self._opened_towers() as towers:
+            tower = towers[modality]
+            with closing(decoded_ahead(partial(_decode_anything, tower.decode), batches)) as decoded:
+                for batch in decoded:
+                    with torch.no_grad():
+                        encoded = _encoded(tower, batch)
+                    yield encoded
+
 
 def listed(inputs: Any) -> tuple[Sequence[Any], bool]:
     """Tell a list of items from a single one: a path, string, PIL image or mapping is one item.
@@ -130,8 +150,9 @@ def embed_all(
         raise ConfigError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}.")
     starts = range(0, len(items), batch_size)
     parts = []
-    with torch.no_grad(), closing(decoded_ahead(tower.decode, items, batch_size)) as batches:
-        for start, decoded in zip(tracked(starts, label, show_progress_bar), batches, strict=True):
+    batches = (items[start : start + batch_size] for start in starts)
+    with torch.no_grad(), closing(decoded_ahead(tower.decode, batches)) as ahead:
+        for start, decoded in zip(tracked(starts, label, show_progress_bar), ahead, strict=True):
             for position, item in enumerate(decoded, start):
                 if isinstance(item, SampleError):
                     raise SampleError(f"item {position}: {item}") from item
@@ -139,25 +160,21 @@ def embed_all(
     return torch.cat(parts) if parts else torch.empty(0, tower.width)
 
 
-def decoded_ahead(decode: Callable[[Any], Any], items: Iterable[Any], batch_size: int) -> Generator[list[Any]]:
+def decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]]) -> Generator[list[Any]]:
     """Decode batch after batch in threads, a few batches ahead of the one that is asked for.
 
     Args:
         decode: one item -> what a tower embeds; called from other threads.
-        items: read as they are needed, in the caller's thread.
-        batch_size: items a batch.
+        batches: lists of items, drawn in the caller's thread as they are needed.
 
     Yields:
-        lists of up to `batch_size` decoded items in their order; where an item cannot be decoded, its `SampleError`.
+        each batch decoded, in its order; where an item cannot be decoded, its `SampleError`.
     """
-    remaining = iter(items)
     pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="cmcr-decode")
     waiting: deque[list[Future[list[Any]]]] = deque()
     try:
-        while batch := list(islice(remaining, batch_size)):
-            share = -(
-                -len(batch) // _DECODERS
-            )  # a batch is decoded by all threads at once, so that the first comes soon
+        for batch in batches:
+            share = max(1, -(-len(batch) // _DECODERS))  # all threads decode one batch, so that the first comes soon
             parts = [batch[i : i + share] for i in range(0, len(batch), share)]
             waiting.append([pool.submit(_decode, decode, part) for part in parts])
             if len(waiting) > _BATCHES_AHEAD:
@@ -176,3 +193,55 @@ def _decode(decode: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         except SampleError as error:
             decoded.append(error)
     return decoded
+
+
+def _decode_anything(decode: Callable[[Any], Any], item: Any) -> Any:
+    """Decode an item whose reading may have failed already, or may fail in ways that no reader foresaw."""
+    if isinstance(item, SampleError):
+        return item
+    try:
+        return decode(item)
+    except CmcrError:  # an item's own error, or one that all items share, such as a missing library
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        return SampleError(f"cannot be decoded ({type(error).__name__}: {error}).")
+
+
+def _encoded(tower: Tower, decoded: list[Any]) -> EncodedBatch:
+    """Embed what could be decoded of a batch."""
+    failures = {place: item for place, item in enumerate(decoded) if isinstance(item, SampleError)}
+    places = [place for place in range(len(decoded)) if place not in failures]
+    rows, failed = _embedded(tower, [decoded[place] for place in places])
+    failures.update({places[position]: error for position, error in failed.items()})
+    return EncodedBatch(rows, failures)
+
+
+def _embedded(tower: Tower, items: list[Any]) -> tuple[Tensor, dict[int, SampleError]]:
+    """Embed items; where the network fails, half of them at a time, until those that it fails on are found.
+
+    Returns:
+        unit rows of the others, and why the rest has none, by position.
+    """
+    if not items:
+        return torch.empty(0, tower.width), {}
+    try:
+        rows = tower.embed(items).float().cpu()
+    except Exception as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            raise
+        if isinstance(error, CmcrError) and not isinstance(error, SampleError | EmbeddingsError):
+            raise  # all items share it, such as a missing library
+        if len(items) == 1:
+            return torch.empty(0, tower.width), {
+                0: SampleError(f"cannot be embedded ({type(error).__name__}: {error})")
+            }
+        middle = len(items) // 2
+        first, failed = _embedded(tower, items[:middle])
+        second, also_failed = _embedded(tower, items[middle:])
+        failed.update({middle + position: reason for position, reason in also_failed.items()})
+        return (torch.cat([first, second]) if len(first) and len(second) else first if len(first) else second), failed
+    usable = torch.isfinite(rows).all(dim=1) & (rows != 0).any(dim=1)
+    bad = (~usable).nonzero().flatten().tolist()
+    return normalized(rows[usable]), {row: SampleError("its embedding is NaN, infinite or zero.") for row in bad}

@@ -1,0 +1,235 @@
+"""Embeddings on disk: rows of any number in little RAM, each with its item's id."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cmcr.errors import ConfigError, DimensionError, IntegrityError, ReadError
+from cmcr.files import parsed_manifest
+from cmcr.memories.layout import (
+    FORMAT,
+    VERSION,
+    Contents,
+    Quarantined,
+    Shard,
+    contents_of,
+    embeddings_file,
+    items_file,
+    parsed_lines,
+    quarantine_file,
+    record,
+)
+from cmcr.memories.shards import MappedRows, as_float32, read_block
+
+_BLOCK_ROWS = 16_384
+_TABLES_KEPT = 4  # shards whose ids stay in RAM for looking rows up
+
+
+class Memory:
+    """One or several memories on disk, as one: the embeddings of one modality in one space.
+
+        memory = cmcr.Memory("captions-in-clip")
+        memory[3], memory[100:200], memory[[7, 7, 2]]      # float32 rows
+        memory.ids[3]                                      # "captions.txt:4"
+
+    Nothing is read but the manifests until rows are asked for; rows come from files that the system maps into memory, so
+    a memory may be larger than RAM. A memory that is being written, or was never finished, cannot be opened. Opening
+    checks manifest, sizes and shapes, not every byte: `cmcr verify` does.
+
+    Args:
+        *folders: of memories of the same space, modality, model and width, in the order in which their rows shall come.
+
+    Attributes:
+        space: the space's name.
+        modality: what was embedded.
+        fingerprint: of the encoders' weights and preprocessing, None if unknown.
+        model: which model, None where the space has only one or nobody said.
+        revision: its commit, None where there is none.
+        width: width D.
+        dtype: in which rows are kept: "float16", "bfloat16" or "float32".
+        shape: `(n, D)`.
+
+    Raises:
+        ArtefactNotFoundError: there is no such folder.
+        FormatError: not a memory, of another version, or not finished.
+        IntegrityError: a file is missing or not as long as it was.
+        ReadError: the system refuses to read it.
+        ConfigError, DimensionError: memories that do not belong together.
+    """
+
+    def __init__(self, *folders: str | Path) -> None:
+        if not folders:
+            raise ConfigError("expected the folder of a memory.")
+        self.folders = tuple(Path(folder) for folder in folders)
+        self.contents = tuple(_contents_in(folder) for folder in self.folders)
+        _check_alike(self.folders, self.contents)
+        origin = self.contents[0].origin
+        self.space, self.modality = origin.space, origin.modality
+        self.fingerprint, self.model, self.revision = origin.fingerprint, origin.model, origin.revision
+        self.dtype = origin.dtype
+        self._shards = [
+            (folder, shard, contents.origin.dtype)
+            for folder, contents in zip(self.folders, self.contents, strict=True)
+            for shard in contents.shards
+        ]
+        self._ends = list(accumulate(shard.rows for _, shard, _ in self._shards))
+        self.width = self.contents[0].width
+        self.shape = (self._ends[-1], self.width)
+        for folder, shard, _ in self._shards:
+            _check_sizes(folder, shard)
+        self._mapped = lru_cache(maxsize=1024)(self._map)  # the system maps some ten thousand files, no more
+        self._table = lru_cache(maxsize=_TABLES_KEPT)(self._read_table)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        where = ", ".join(str(folder) for folder in self.folders)
+        return f"Memory({where}: {self.modality} of {self.space!r}, {len(self)} x {self.width} {self.dtype})"
+
+    def __getitem__(self, rows: int | slice | ArrayLike) -> NDArray[np.float32]:
+        """Read rows by position: one `(D,)`, or several `(n, D)` by a slice, a list of positions or a mask; float32.
+
+        Raises:
+            IndexError: a position that is not there.
+        """
+        if isinstance(rows, slice):
+            return self._gather(np.arange(len(self))[rows])
+        if isinstance(rows, int | np.integer):
+            return self._row(int(rows))
+        positions = np.asarray(rows)
+        if positions.dtype == bool:
+            if positions.shape != (len(self),):
+                raise IndexError(f"a mask must be of shape ({len(self)},), got {positions.shape}.")
+            positions = positions.nonzero()[0]
+        if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
+            raise IndexError(f"expected positions of rows, got {positions.dtype} {positions.shape}.")
+        return self._gather(positions.astype(np.int64))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("rows on disk cannot become an array without a copy.")
+        rows = np.empty(self.shape, dtype=np.float32)
+        start = 0
+        for block in self.blocks():
+            rows[start : start + len(block)] = block
+            start += len(block)
+        return rows if dtype is None else rows.astype(dtype)
+
+    def blocks(self, rows: int = _BLOCK_ROWS) -> Iterator[NDArray[np.float32]]:
+        """Read all rows in their order, in blocks of at most `rows`: `(n, D)` float32 each.
+
+        Files are read, not mapped, so that RAM stays at one block whatever the size of the memory.
+        """
+        for number, (folder, shard, dtype) in enumerate(self._shards):
+            path = folder / embeddings_file(shard.name)
+            mapped = self._mapped(number)
+            for start in range(0, shard.rows, rows):
+                count = min(rows, shard.rows - start)
+                kept = read_block(path, mapped.offset, mapped.kind, self.width, start, count)
+                yield as_float32(kept, dtype)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The ids of all rows, in RAM from the first use on (some 100 bytes a row)."""
+        return [id_ for number in range(len(self._shards)) for id_, _ in self._read_table(number)]
+
+    def item(self, row: int) -> tuple[str, str]:
+        """Look up the id and the source of one row, reading the table of its shard only."""
+        row = _within(row, len(self))
+        number = bisect_right(self._ends, row)
+        return self._table(number)[row - self._start(number)]
+
+    def quarantine(self) -> Iterator[Quarantined]:
+        """Read which items have no row, and why."""
+        for folder, shard, _ in self._shards:
+            if shard.quarantined:
+                for line in parsed_lines(_content(folder / quarantine_file(shard.name))):
+                    yield record(Quarantined, line)
+
+    def _start(self, number: int) -> int:
+        return self._ends[number - 1] if number else 0
+
+    def _row(self, row: int) -> NDArray[np.float32]:
+        row = _within(row, len(self))
+        number = bisect_right(self._ends, row)
+        return as_float32(self._mapped(number).rows[row - self._start(number)], self._shards[number][2])
+
+    def _gather(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        wrong = (positions < -len(self)) | (positions >= len(self))
+        if wrong.any():
+            raise IndexError(f"row {positions[wrong][0]} is not there: the memory has {len(self)} rows.")
+        positions = np.where(positions < 0, positions + len(self), positions)
+        result = np.empty((len(positions), self.width), dtype=np.float32)
+        numbers = np.searchsorted(self._ends, positions, side="right")
+        order = np.argsort(numbers, kind="stable")
+        edges = np.flatnonzero(np.diff(numbers[order])) + 1
+        for part in np.split(order, edges) if len(order) else ():
+            number = int(numbers[part[0]])
+            kept = self._mapped(number).rows[positions[part] - self._start(number)]
+            result[part] = as_float32(kept, self._shards[number][2])
+        return result
+
+    def _map(self, number: int) -> MappedRows:
+        folder, shard, dtype = self._shards[number]
+        return MappedRows(folder / embeddings_file(shard.name), shard, dtype)
+
+    def _read_table(self, number: int) -> list[tuple[str, str]]:
+        folder, shard, _ = self._shards[number]
+        path = folder / items_file(shard.name)
+        lines = parsed_lines(_content(path))
+        if len(lines) != shard.rows:
+            raise IntegrityError(f"{path}: expected {shard.rows} lines, got {len(lines)}. Restore it from a copy.")
+        return [(line["id"], line["source"]) for line in lines]
+
+
+def _contents_in(folder: Path) -> Contents:
+    if not isinstance(folder, str | os.PathLike):
+        raise ConfigError(f"expected the folder of a memory, got {type(folder).__name__}.")
+    try:
+        return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
+    except PermissionError as error:
+        raise ReadError(error.errno, f"could not read ({error.strerror})", str(folder)) from error
+
+
+def _check_alike(folders: Sequence[Path], contents: Sequence[Contents]) -> None:
+    first = contents[0].origin
+    for folder, other in zip(folders[1:], contents[1:], strict=True):
+        for name in ("space", "modality", "fingerprint", "model", "revision"):
+            was, now = getattr(first, name), getattr(other.origin, name)
+            if was != now:
+                raise ConfigError(f"{folder} has the {name} {now!r}, {folders[0]} {was!r}: they are not of one kind.")
+        if other.width != contents[0].width:
+            raise DimensionError(f"{folder} is {other.width} wide, {folders[0]} {contents[0].width}.")
+
+
+def _check_sizes(folder: Path, shard: Shard) -> None:
+    for file, size in shard.bytes.items():
+        try:
+            found = (folder / file).stat().st_size
+        except OSError as error:
+            raise IntegrityError(f"{folder / file} is missing. Restore the memory from a copy.") from error
+        if found != size:
+            raise IntegrityError(f"{folder / file}: {found} bytes, expected {size}. Restore the memory from a copy.")
+
+
+def _within(row: int, count: int) -> int:
+    if not -count <= row < count:
+        raise IndexError(f"row {row} is not there: the memory has {count} rows.")
+    return row + count if row < 0 else row
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReadError(error.errno or 5, f"could not read ({error.strerror})", str(path)) from error

@@ -1,0 +1,174 @@
+"""One shard of a memory: written so that it is whole or not there, opened by mapping it into memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from cmcr.errors import IntegrityError
+from cmcr.files import flush_folder, write_bytes_whole
+from cmcr.memories.layout import (
+    DTYPES,
+    RUN,
+    Quarantined,
+    Shard,
+    embeddings_file,
+    item_lines,
+    items_file,
+    quarantine_file,
+    quarantine_lines,
+    receipt_file,
+    record,
+)
+
+TENSOR = "embeddings"
+_NUMPY: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "BF16": np.dtype("<u2"),
+}  # numpy has no bfloat16: its bits
+_CODES = {"float16": "F16", "float32": "F32", "bfloat16": "BF16"}
+
+
+def write_shard(
+    folder: Path,
+    name: str,
+    rows: Tensor,
+    items: Sequence[tuple[str, str]],
+    quarantined: Sequence[Quarantined],
+    *,
+    run: int,
+    first_item: int,
+) -> Shard:
+    """Write the files of a shard, then its receipt; until the receipt is there the shard does not count.
+
+    Args:
+        folder: of the memory.
+        name: of the shard.
+        rows: `(n, D)` in the memory's dtype, on the CPU.
+        items: id and source of each row.
+        quarantined: its items that have no row.
+        run: which of the memory's runs it belongs to.
+        first_item: position of its first item in the run.
+
+    Raises:
+        OSError: no permission, disk full.
+    """
+    contents = {embeddings_file(name): serialize({TENSOR: rows.contiguous()}), items_file(name): item_lines(items)}
+    if quarantined:
+        contents[quarantine_file(name)] = quarantine_lines(quarantined)
+    shard = Shard(
+        name=name,
+        rows=len(rows),
+        width=rows.shape[1],
+        run=run,
+        first_item=first_item,
+        items=len(items) + len(quarantined),
+        sha256={file: write_bytes_whole(folder / file, content) for file, content in contents.items()},
+        bytes={file: len(content) for file, content in contents.items()},
+    )
+    flush_folder(folder)  # before the receipt, which says that they are there
+    write_bytes_whole(folder / RUN / receipt_file(name), (json.dumps(asdict(shard)) + "\n").encode())
+    flush_folder(folder / RUN)
+    return shard
+
+
+def finished_shard(folder: Path, name: str) -> Shard | None:
+    """Read the receipt of a shard; None where there is none, or where a file that it speaks of is not that long."""
+    path = folder / RUN / receipt_file(name)
+    if not path.is_file():
+        return None
+    try:
+        shard = record(Shard, json.loads(path.read_bytes()))
+        whole = all((folder / file).stat().st_size == size for file, size in shard.bytes.items())
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError):
+        return None
+    return shard if whole else None
+
+
+class MappedRows:
+    """The rows of a shard, mapped into memory.
+
+    Args:
+        path: of the safetensors file.
+        shard: what the manifest says of it.
+        dtype: the memory's.
+
+    Attributes:
+        rows: `(n, D)` float16 or float32; of bfloat16 its bits, as uint16.
+
+    Raises:
+        IntegrityError: missing, cut short, or of another shape or type than the manifest says.
+    """
+
+    def __init__(self, path: Path, shard: Shard, dtype: str) -> None:
+        self.path = path
+        self.offset = _start_of_rows(path, shard, dtype)
+        self.kind: np.dtype[Any] = _NUMPY[_CODES[dtype]]
+        shape = (shard.rows, shard.width)
+        if shard.rows == 0:
+            self.rows: NDArray[Any] = np.empty(shape, dtype=self.kind)
+            return
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # Not numpy's memmap: that class makes every row that is taken out of it several times dearer.
+        flat = np.frombuffer(mapped, dtype=self.kind, count=math.prod(shape), offset=self.offset)
+        self.rows = flat.reshape(shape)
+
+
+def read_block(path: Path, offset: int, kind: np.dtype[Any], width: int, start: int, count: int) -> NDArray[Any]:
+    """Read consecutive rows of a shard through the file, not through the map, whose pages would count as the process's."""
+    block = np.fromfile(path, dtype=kind, count=count * width, offset=offset + start * width * kind.itemsize)
+    return block.reshape(count, width)
+
+
+def as_float32(rows: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """Turn rows of a memory's dtype, as they are kept, into float32."""
+    if dtype == "bfloat16":
+        return (rows.astype(np.uint32) << 16).view(np.float32)  # bfloat16 is the upper half of a float32
+    return rows.astype(np.float32)
+
+
+def as_kept(rows: Tensor, dtype: str) -> Tensor:
+    """Turn float32 rows into the dtype in which a memory keeps them."""
+    return rows.to(DTYPES[dtype])
+
+
+def kept_tensor(rows: NDArray[Any], dtype: str) -> Tensor:
+    """Turn rows as they are kept into a tensor of the memory's dtype, on a copy."""
+    tensor = torch.from_numpy(rows.copy())
+    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def _start_of_rows(path: Path, shard: Shard, dtype: str) -> int:
+    """Check a shard's file against the manifest, and find where its rows begin."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, size)))
+        entry = header[TENSOR]
+        found = (entry["dtype"], tuple(entry["shape"]))
+        start = 8 + length + int(entry["data_offsets"][0])
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{path} is missing. Restore the memory from a copy.") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise IntegrityError(f"{path}: its header is damaged. Restore the memory from a copy.") from error
+    expected = (_CODES[dtype], (shard.rows, shard.width))
+    if found != expected or size != shard.bytes[path.name]:
+        raise IntegrityError(
+            f"{path}: expected {expected[1]} {expected[0]} in {shard.bytes[path.name]} bytes, got {found[1]} {found[0]} in "
+            f"{size}. Restore the memory from a copy."
+        )
+    return start
