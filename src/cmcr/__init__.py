@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from cmcr.connection.enhancement import semantic_completion, semantic_consistency
     from cmcr.connection.published import import_published
     from cmcr.errors import CmcrError
+    from cmcr.extraction.embed import embed
     from cmcr.memories.memories import Memories
+    from cmcr.memories.memory import Memory
     from cmcr.opening import load
     from cmcr.spaces.brought import BroughtSpace, PrecomputedSpace, from_open_clip, from_sentence_transformers
     from cmcr.spaces.registry import register_space, space
@@ -23,9 +25,11 @@ __all__ = [
     "CmcrError",
     "Connection",
     "Memories",
+    "Memory",
     "PrecomputedSpace",
     "__version__",
     "connect",
+    "embed",
     "from_open_clip",
     "from_sentence_transformers",
     "import_published",
@@ -47,7 +51,9 @@ _HOME = {
     "CmcrError": "cmcr.errors",
     "Connection": "cmcr.connection.connection",
     "Memories": "cmcr.memories.memories",
+    "Memory": "cmcr.memories.memory",
     "connect": "cmcr.connection.connect",
+    "embed": "cmcr.extraction.embed",
     "load": "cmcr.opening",
     "semantic_completion": "cmcr.connection.enhancement",
     "semantic_consistency": "cmcr.connection.enhancement",

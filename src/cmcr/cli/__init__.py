@@ -10,6 +10,7 @@ import cyclopts
 
 from cmcr._version import __version__
 from cmcr.cli.demo import demo
+from cmcr.cli.embed import embed
 from cmcr.cli.encode import encode
 from cmcr.cli.import_ import import_
 from cmcr.cli.info import info
@@ -24,7 +25,7 @@ app = cyclopts.App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main() says it in words
 )
-for _verb in (demo, encode, info, verify):
+for _verb in (demo, embed, encode, info, verify):
     app.command(_verb)
 app.command(import_, name="import")
 
@@ -47,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(tokens, type(error).__name__, str(error), WRONG_CALL)
     except CmcrError as error:
         return _report(tokens, type(error).__name__, str(error), FAILED)
-    except KeyboardInterrupt:
-        return _report(tokens, "interrupted", "stopped; nothing half-written was left. Run it again.", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        said = str(error) or "stopped; nothing half-written was left. Run it again."
+        return _report(tokens, "interrupted", said, INTERRUPTED)
     return OK
 
 

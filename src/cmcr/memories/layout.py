@@ -139,6 +139,11 @@ class Contents:
         return sum(shard.rows for shard in self.shards)
 
     @property
+    def quarantined(self) -> int:
+        """How many items have no row."""
+        return sum(shard.quarantined for shard in self.shards)
+
+    @property
     def width(self) -> int:
         """Width D; 0 where no shard has a row."""
         return next((shard.width for shard in self.shards if shard.rows), 0)
@@ -147,6 +152,12 @@ class Contents:
 def shard_name(number: int, generation: int = 0) -> str:
     """Name a shard; one that was written anew, to complete it, has a generation above 0."""
     return f"shard-{number:05d}" + (f".{generation}" if generation else "")
+
+
+def next_generation(name: str) -> str:
+    """Name the shard that takes another one's place."""
+    number, _, generation = name.removeprefix("shard-").partition(".")
+    return shard_name(int(number), int(generation or 0) + 1)
 
 
 def embeddings_file(shard: str) -> str:
@@ -200,7 +211,7 @@ def manifest_of(contents: Contents) -> dict[str, Any]:
         **asdict(contents.origin),
         "width": contents.width,
         "rows": contents.rows,
-        "quarantined": sum(shard.quarantined for shard in contents.shards),
+        "quarantined": contents.quarantined,
         "runs": [asdict(run) for run in contents.runs],
         "shards": [asdict(shard) for shard in contents.shards],
     }

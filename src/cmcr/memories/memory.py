@@ -152,9 +152,7 @@ class Memory:
     def quarantine(self) -> Iterator[Quarantined]:
         """Read which items have no row, and why."""
         for folder, shard, _ in self._shards:
-            if shard.quarantined:
-                for line in parsed_lines(_content(folder / quarantine_file(shard.name))):
-                    yield record(Quarantined, line)
+            yield from quarantine_in(folder, shard)
 
     def _start(self, number: int) -> int:
         return self._ends[number - 1] if number else 0
@@ -185,11 +183,28 @@ class Memory:
 
     def _read_table(self, number: int) -> list[tuple[str, str]]:
         folder, shard, _ = self._shards[number]
-        path = folder / items_file(shard.name)
-        lines = parsed_lines(_content(path))
-        if len(lines) != shard.rows:
-            raise IntegrityError(f"{path}: expected {shard.rows} lines, got {len(lines)}. Restore it from a copy.")
-        return [(line["id"], line["source"]) for line in lines]
+        return items_in(folder, shard)
+
+
+def items_in(folder: Path, shard: Shard) -> list[tuple[str, str]]:
+    """Read the id and the source of each row of a shard.
+
+    Raises:
+        IntegrityError: there are not as many as rows.
+        ReadError: the system refuses to read them.
+    """
+    path = folder / items_file(shard.name)
+    lines = parsed_lines(_content(path))
+    if len(lines) != shard.rows:
+        raise IntegrityError(f"{path}: expected {shard.rows} lines, got {len(lines)}. Restore it from a copy.")
+    return [(line["id"], line["source"]) for line in lines]
+
+
+def quarantine_in(folder: Path, shard: Shard) -> list[Quarantined]:
+    """Read which items of a shard have no row, and why."""
+    if not shard.quarantined:
+        return []
+    return [record(Quarantined, line) for line in parsed_lines(_content(folder / quarantine_file(shard.name)))]
 
 
 def _contents_in(folder: Path) -> Contents:

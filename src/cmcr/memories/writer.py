@@ -11,9 +11,9 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -210,7 +210,7 @@ def open_writer(
             yield None
             return
         if before is not None:
-            _check_same_origin(folder, before.origin, origin)
+            check_same_origin(folder, before.origin, origin)
         plan = Plan(origin, run, len(before.shards) if before else 0)
         _begin(folder, plan)
         yield MemoryWriter(folder, plan, before, len(before.runs) if before else 0)
@@ -250,6 +250,36 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def replace_shards(
+    folder: Path,
+    contents: Contents,
+    replacements: Mapping[int, tuple[str, Tensor, Sequence[tuple[str, str]], Sequence[Quarantined]]],
+) -> list[Shard]:
+    """Write shards anew under other names, and a manifest that speaks of them; the caller holds the lock.
+
+    Args:
+        folder: of the memory.
+        contents: what its manifest says.
+        replacements: by the place of a shard, the name, rows, items and quarantine of the one that takes its place.
+
+    Returns:
+        the new shards.
+
+    Raises:
+        WriteError: no permission, disk full; the memory is as it was.
+    """
+    shards = list(contents.shards)
+    with _said_on_failure(folder):
+        (folder / RUN).mkdir(exist_ok=True)
+        for place, (name, rows, items, quarantined) in replacements.items():
+            old = shards[place]
+            shards[place] = write_shard(folder, name, rows, items, quarantined, run=old.run, first_item=old.first_item)
+        changed = replace(contents, shards=tuple(shards))
+        write_manifest(folder, manifest_of(changed))
+    tidy(folder, changed)
+    return [shards[place] for place in replacements]
 
 
 def tidy(folder: Path, contents: Contents) -> None:
@@ -303,7 +333,12 @@ def _difference(name: str, was: object, now: object) -> str:
     return f"{name} was {was if was is not None else 'none'}, now {now if now is not None else 'none'}"
 
 
-def _check_same_origin(folder: Path, was: Origin, now: Origin) -> None:
+def check_same_origin(folder: Path, was: Origin, now: Origin) -> None:
+    """Refuse to add rows of another kind to a memory.
+
+    Raises:
+        ResumeError: saying what differs.
+    """
     differing = [name for name in asdict(was) if getattr(was, name) != getattr(now, name)]
     if differing:
         said = "; ".join(_difference(name, getattr(was, name), getattr(now, name)) for name in differing)

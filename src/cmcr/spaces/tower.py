@@ -20,7 +20,7 @@ from torch import Tensor
 from cmcr.embeddings import choose_device, normalized
 from cmcr.errors import CmcrError, ConfigError, EmbeddingsError, SampleError, unknown_name
 from cmcr.progress import tracked
-from cmcr.spaces.protocol import EncodedBatch
+from cmcr.spaces.protocol import BatchEncoder, EncodedBatch, Space
 
 _DECODERS = 2  # threads that decode ahead; files decode outside Python's lock
 _BATCHES_AHEAD = 2
@@ -103,12 +103,7 @@ class TowerSpace(ABC):
         if device is not None:
             self._place(choose_device(device))
         with self._opened_towers() as towers:
-            tower = towers[modality]
-            with closing(decoded_ahead(partial(_decode_anything, tower.decode), batches)) as decoded:
-                for batch in decoded:
-                    with torch.no_grad():
-                        encoded = _encoded(tower, batch)
-                    yield encoded
+            yield from _encoded_ahead(towers[modality], batches)
 
 
 def listed(inputs: Any) -> tuple[Sequence[Any], bool]:
@@ -158,6 +153,37 @@ def embed_all(
                     raise SampleError(f"item {position}: {item}") from item
             parts.append(tower.embed(decoded).float())
     return torch.cat(parts) if parts else torch.empty(0, tower.width)
+
+
+def encode_batches_of(
+    space: Space, batches: Iterable[Sequence[Any]], modality: str, device: str | None = None
+) -> Iterator[EncodedBatch]:
+    """Embed a stream of batches with any space: by its own `encode_batches` if it has one, else by `encode`.
+
+    See `cmcr.spaces.protocol.BatchEncoder`.
+    """
+    if isinstance(space, BatchEncoder):
+        return space.encode_batches(batches, modality, device)
+
+    def embed(items: list[Any]) -> Tensor:
+        rows: Tensor = space.encode(
+            items, modality, len(items), show_progress_bar=False, convert_to_tensor=True, device=device
+        )
+        return rows
+
+    return _encoded_ahead(Tower(space.widths.get(modality, 0), _as_it_is, embed), batches)
+
+
+def _encoded_ahead(tower: Tower, batches: Iterable[Sequence[Any]]) -> Iterator[EncodedBatch]:
+    with closing(decoded_ahead(partial(_decode_anything, tower.decode), batches)) as decoded:
+        for batch in decoded:
+            with torch.no_grad():
+                encoded = _encoded(tower, batch)
+            yield encoded
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]]) -> Generator[list[Any]]:

@@ -1,0 +1,195 @@
+"""Embed a list of items into a memory: `cmcr.embed`, and `cmcr embed` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cmcr.data.items import ItemList, open_items
+from cmcr.data.items.item import Entry
+from cmcr.errors import ConfigError, ResumeError, unknown_name
+from cmcr.extraction.failures import FailureLimit
+from cmcr.extraction.shards import embed_shards
+from cmcr.memories.layout import SHARD_ITEMS, Origin, Shard
+from cmcr.memories.memory import Memory
+from cmcr.memories.writer import MemoryWriter, open_writer
+from cmcr.spaces.protocol import Space
+from cmcr.spaces.registry import space as open_space
+
+OnEvent = Callable[[str, Mapping[str, Any]], None]
+"""Called with an event's name and its facts: "started", "items", "shard", "finished"."""
+
+
+def embed(
+    space: str | Space,
+    modality: str,
+    inputs: str | Path | ItemList,
+    out: str | Path,
+    *,
+    column: str | None = None,
+    id_column: str | None = None,
+    batch_size: int = 32,
+    dtype: str = "float16",
+    shard_items: int = SHARD_ITEMS,
+    max_failures: float = 0.5,
+    append: bool = False,
+    device: str | None = None,
+    on_event: OnEvent | None = None,
+) -> Memory:
+    """Embed items into a memory on disk, or go on with a run that was stopped.
+
+    Killed at any moment and called again with the same arguments, the result is byte for byte that of a run that was
+    never stopped; at most one shard is embedded again. Items that cannot be read or embedded go to a quarantine table and
+    stop nothing. See docs/memories.md.
+
+    Args:
+        space: a space, or the name of one.
+        modality: what the items are, one of the space's.
+        inputs: a folder, a pattern such as `photos/**/*.jpg`, a text file of lines, a CSV, JSONL or Parquet file, tar
+            shards, or a list of items (see `cmcr.data.items`).
+        out: folder of the memory.
+        column: of a table, which column holds the texts or paths.
+        id_column: of a table, which column holds the ids.
+        batch_size: items per forward pass.
+        dtype: in which rows are kept: "float16", "bfloat16" or "float32".
+        shard_items: items a shard.
+        max_failures: a number of items, or a share below 1 of those tried; more stop the run.
+        append: add the items whose ids are not in the memory yet to a finished memory.
+        device: where to compute; None leaves the encoder where it is.
+        on_event: see `OnEvent`.
+
+    Returns:
+        the finished memory.
+
+    Raises:
+        ConfigError: a setting out of range, an input that is not there or holds no items, or all items failed.
+        LockedError: another run is writing there.
+        ResumeError: begun with another model, input or setting; the message says what differs.
+        TooManyFailuresError: more items failed than `max_failures`; finished shards are kept.
+        WriteError: no permission, disk full; finished shards are kept.
+    """
+    encoder = opened(space, modality)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}.")
+    limit = FailureLimit(max_failures)
+    tell = on_event or (lambda event, facts: None)
+    items = inputs if isinstance(inputs, ItemList) else open_items(inputs, modality, column=column, id_column=id_column)
+    if append:
+        items = NewItems(items, known_ids(out))
+        if items.count() == 0:
+            tell("finished", {"rows": len(Memory(out)), "quarantined": 0, "new": 0})
+            return Memory(out)
+    survey = items.survey()
+    origin = origin_of(encoder, modality, dtype)
+    with open_writer(out, origin, survey.count, survey.digest, shard_items=shard_items, append=append) as writer:
+        if writer is not None:
+            _run(writer, encoder, modality, items, limit, batch_size, device, tell)
+            finish(writer, items)
+    memory = Memory(out)
+    tell("finished", {"rows": len(memory), "quarantined": sum(c.quarantined for c in memory.contents)})
+    return memory
+
+
+def opened(space: str | Space, modality: str) -> Space:
+    """Open a space by name, and make sure that it embeds a modality.
+
+    Raises:
+        ConfigError: an unknown space or modality.
+    """
+    encoder = open_space(space) if isinstance(space, str) else space
+    if modality not in encoder.widths:
+        raise unknown_name(f"modality of {encoder.name}", modality, encoder.widths)
+    return encoder
+
+
+def origin_of(space: Space, modality: str, dtype: str) -> Origin:
+    """Say what makes rows: the space, and which model in which revision stands behind it."""
+    source = getattr(space, "source", None)
+    # A folder's place differs from machine to machine; the fingerprint knows its weights.
+    model = None if source is None else Path(source).name if Path(source).exists() else str(source)
+    return Origin(space.name, modality, space.fingerprint, model, getattr(space, "revision", None), dtype)
+
+
+def known_ids(folder: str | Path) -> frozenset[str]:
+    """Collect the ids of all items of a finished memory, those in quarantine included."""
+    memory = Memory(folder)
+    return frozenset(memory.ids) | {item.id for item in memory.quarantine()}
+
+
+class NewItems(ItemList):
+    """The items of a list whose ids are not known yet.
+
+    Args:
+        items: the list.
+        known: ids to be left out.
+    """
+
+    def __init__(self, items: ItemList, known: Collection[str]) -> None:
+        self._items = items
+        self._known = known
+        self.description = f"what is new in {items.description}"
+        self.ignored = items.ignored
+
+    def count(self) -> int:
+        """Count the items that are new."""
+        return sum(1 for _ in self._entries())
+
+    def _entries(self) -> Iterator[Entry]:
+        return (entry for entry in self._items.walk() if entry.id not in self._known)
+
+    def _nothing(self) -> ConfigError:
+        return ConfigError(f"{self._items.description}: nothing is new.")
+
+
+def finish(writer: MemoryWriter, items: ItemList) -> None:
+    """Write the manifest, after making sure that the list of items is still the one the run began with.
+
+    Raises:
+        ResumeError: it has changed.
+        ConfigError: no item could be embedded.
+    """
+    if items.survey().digest != writer.plan.run.digest:
+        raise ResumeError(
+            f"{writer.folder}: the list of items has changed during the run, so rows and items may not belong together. "
+            "What was finished is kept; bring the list back and run it again, or begin anew in another folder."
+        )
+    if not any(shard.rows for shard in writer.shards.values()) and writer.before is None:
+        raise ConfigError(
+            f"{writer.folder}: none of the {writer.plan.run.items} items could be embedded, see "
+            f"{writer.folder}/*.quarantine.jsonl. Is it the right modality?"
+        )
+    writer.finish()
+
+
+def _run(
+    writer: MemoryWriter,
+    space: Space,
+    modality: str,
+    items: ItemList,
+    limit: FailureLimit,
+    batch_size: int,
+    device: str | None,
+    tell: OnEvent,
+) -> None:
+    done = sum(shard.items for shard in writer.shards.values())
+    tell("started", {"items": writer.plan.run.items, "done": done, "shards": writer.count})
+    limit.count(done, writer.quarantined, "see the quarantine table.")
+    shards = embed_shards(
+        space,
+        modality,
+        items,
+        writer,
+        writer.missing,
+        batch_size=batch_size,
+        device=device,
+        limit=limit,
+        on_items=lambda count: tell("items", {"count": count}),
+    )
+    for shard in shards:
+        tell("shard", shard_facts(shard))
+
+
+def shard_facts(shard: Shard) -> dict[str, Any]:
+    """Say what an event tells of a shard."""
+    return {"shard": shard.name, "rows": shard.rows, "quarantined": shard.quarantined}
