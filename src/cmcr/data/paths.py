@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from cmcr.errors import SampleError
 
 FilePath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class NamedBytes:
+    """The bytes of a file that lies inside another, such as a tar file.
+
+    Args:
+        name: its name there; the ending says the format.
+        content: its bytes.
+    """
+
+    name: str
+    content: bytes
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the name, with its dot."""
+        return PurePosixPath(self.name).suffix
+
+    def read_bytes(self) -> bytes:
+        """Give the bytes, as a path does."""
+        return self.content
 
 
 def file_of(source: FilePath, kind: str) -> Path:
