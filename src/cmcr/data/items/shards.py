@@ -1,0 +1,121 @@
+"""Members of tar files as items, read from the archive and never unpacked to the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from cmcr.data.items.endings import ENDINGS_OF, counted, ending_of, fits
+from cmcr.data.items.item import Entry, ItemList
+from cmcr.data.items.reading import as_id, damaged, decoded, reading
+from cmcr.data.items.selection import Selection
+from cmcr.data.paths import NamedBytes
+from cmcr.errors import ConfigError
+
+_GZIP_MARK = b"\x1f\x8b"
+
+
+class ShardItems(ItemList):
+    """Each member with an ending of the modality is one item, in the order of the archives.
+
+    The id is the archive and the member's name; the second member of one name gets `#2` behind it. Hidden members, among
+    them those that macOS adds (`._a.jpg`), are passed over; links are counted as ignored.
+
+    Args:
+        selection: the tar files.
+        modality: what the members hold.
+        description: for messages.
+    """
+
+    def __init__(self, selection: Selection, modality: str, description: str) -> None:
+        self.description = description
+        self.ignored = {}
+        self._selection, self._modality = selection, modality
+
+    def _entries(self) -> Iterator[Entry]:
+        ignored: Counter[str] = Counter()
+        self.ignored = ignored
+        for relative, path in self._selection:
+            seen: Counter[str] = Counter()  # of one archive at a time
+            with _opened(path) as archive:
+                for member in _members(archive):
+                    name = "/".join(part for part in PurePosixPath(member.name).parts if part != "/")
+                    if any(part.startswith(".") for part in name.split("/")):
+                        continue
+                    if not member.isreg() or not fits(name, self._modality):
+                        ignored["link" if not member.isreg() else ending_of(name) or "no ending"] += 1
+                        continue
+                    seen[name] += 1
+                    source = as_id(f"{relative}/{name}")
+                    read = partial(self._read, archive, path, member, source)
+                    if seen[name] > 1:
+                        source += f"#{seen[name]}"
+                    yield Entry(source, source, str(member.size).encode(), read)
+
+    def _read(self, archive: tarfile.TarFile, path: Path, member: tarfile.TarInfo, name: str) -> Any:
+        with _damage_named(path):
+            content = cast(IO[bytes], archive.extractfile(member)).read()
+        if self._modality == "text":
+            return decoded(content, name)
+        return NamedBytes(name, content) if self._modality == "point_cloud" else content
+
+    def _nothing(self) -> ConfigError:
+        found = counted(self.ignored) or "no members"
+        expected = ", ".join(ENDINGS_OF[self._modality])
+        return ConfigError(
+            f"{self.description}: expected members ending in {expected}; got {found}. Choose other files or another modality."
+        )
+
+
+class _Header(tarfile.TarInfo):
+    """A header that must be whole: tarfile takes a damaged one, or none, for the end of the archive without a word."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # the mark of the end
+                raise
+            raise tarfile.ReadError(f"no header where one should be: {error}") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    with reading(path), _damage_named(path), path.open("rb") as file:
+        packed = file.read(2) == _GZIP_MARK
+        file.seek(0)
+        with (
+            gzip.GzipFile(fileobj=file) if packed else contextlib.nullcontext(file) as content,
+            # The kind is said and not left to be guessed: guessing hides the reason of a failure.
+            tarfile.open(
+                fileobj=cast(IO[bytes], content), mode="r:", tarinfo=_Header, encoding="utf-8", errors="surrogateescape"
+            ) as archive,
+        ):
+            yield archive
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := archive.next()) is not None:
+        cast(Any, archive).members.clear()  # tarfile remembers all of them
+        if not member.isdir():
+            yield member
+    # To the last byte: gzip compares its checksum there, and a second archive behind the first would go unnoticed.
+    while rest := cast(Any, archive).fileobj.read(1 << 16):
+        if any(rest):
+            raise tarfile.ReadError("more follows the mark of its end; archives are joined with tar --concatenate")
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise damaged(path, "tar file", error) from error
