@@ -5,10 +5,12 @@ import zipfile
 
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from cmcr.data.paths import NamedBytes
 from cmcr.data.point_clouds import normalised, read_coloured_point_cloud, read_point_cloud, with_up_axis
 from cmcr.errors import ConfigError, SampleError
 
@@ -50,6 +52,23 @@ def test_every_way_to_name_a_file(tmp_path):
         np.testing.assert_array_equal(read_point_cloud(source), CLOUD)
     counts = np.arange(60).reshape(20, 3)
     np.testing.assert_array_equal(read_point_cloud(counts), counts)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "xyz", "pts", "ply", "obj", "off", "glb", "stl"])
+def test_bytes_with_a_name_are_read_as_their_file(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    if ending in ("npy", "npz"):
+        getattr(np, "save" if ending == "npy" else "savez")(path, CLOUD)
+    elif ending in ("xyz", "pts"):
+        path.write_bytes(b"\xef\xbb\xbf" + text_of(CLOUD).replace("\n", "\r\n").encode())
+    else:
+        trimesh.creation.box().export(path)
+    held = NamedBytes(f"s.tar/a.{ending.upper()}", path.read_bytes())
+    np.testing.assert_array_equal(read_point_cloud(held), read_point_cloud(path))
+    with pytest.raises(SampleError, match=rf"^s\.tar/a\.{ending}: "):
+        read_point_cloud(NamedBytes(f"s.tar/a.{ending}", b"\xff damaged"))
+    with pytest.raises(SampleError, match=r"^s\.tar/a\.gif: expected a \.npy file"):
+        read_point_cloud(NamedBytes("s.tar/a.gif", b""))
 
 
 def test_colours_from_every_place(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.paths import FilePath, file_of
+from cmcr.data.paths import FilePath, NamedBytes, file_of
 from cmcr.errors import ConfigError, SampleError, missing_dependency
 
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".glb", ".stl")
@@ -59,19 +60,20 @@ def read_mesh(source: FilePath) -> Mesh:
     return shape
 
 
-def read_shape(path: Path, name: str) -> Mesh | Points:
+def read_shape(file: Path | NamedBytes, name: str) -> Mesh | Points:
     """Read a file as a mesh, or as the points and colours of its vertices where it has no faces.
 
     Args:
-        path: a file that is there, with one of `MESH_SUFFIXES`.
+        file: a file that is there, or its bytes, with one of `MESH_SUFFIXES`. What lies beside a file (materials,
+            textures) is not found for bytes.
         name: how messages call it.
 
     Raises:
         SampleError: as `read_mesh`.
         MissingDependencyError: trimesh is not installed.
     """
-    pieces = _load(path, name)
-    _refuse_cut(path, name)
+    pieces = _load(file, name)
+    _refuse_cut(file, name)
     surfaces = tuple(piece for piece in pieces if len(getattr(piece, "faces", ())))
     if not surfaces:
         return _vertices(pieces, name)
@@ -180,14 +182,15 @@ def _vertices(pieces: list[Any], name: str) -> Points:
     return points, np.asarray(np.concatenate(colours)[:, :3] / 255, dtype=np.float32)
 
 
-def _load(path: Path, name: str) -> list[Any]:
+def _load(file: Path | NamedBytes, name: str) -> list[Any]:
     """Load the geometries of a file, each moved to its place in the scene; vertices are not merged."""
     try:
         import trimesh
     except ImportError as error:
         raise missing_dependency("trimesh", extra="mesh", purpose=f"meshes and ply files ({name})") from error
     try:
-        scene = trimesh.load_scene(path, file_type=path.suffix.lower()[1:], process=False)
+        opened = file if isinstance(file, Path) else io.BytesIO(file.content)
+        scene = trimesh.load_scene(opened, file_type=file.suffix.lower()[1:], process=False)
         return [_placed(scene, node) for node in sorted(scene.graph.nodes_geometry)]
     except ImportError as error:
         raise missing_dependency(str(error.name), extra="mesh", purpose=f"reading {name}") from error
@@ -200,10 +203,10 @@ def _placed(scene: Any, node: str) -> Any:
     return scene.geometry[geometry].copy().apply_transform(transform)
 
 
-def _refuse_cut(path: Path, name: str) -> None:
+def _refuse_cut(file: Path | NamedBytes, name: str) -> None:
     """Count the rows of text files against their header: trimesh takes what is there of one that was cut short."""
-    content = path.read_bytes()
-    suffix = path.suffix.lower()
+    content = file.read_bytes()
+    suffix = file.suffix.lower()
     if suffix == ".obj" and (half := _OBJ_HALF_LINE.search(content)):
         raise SampleError(f"{name}: cut short or damaged: a line reads {half[0].decode(errors='replace').strip()!r}.")
     promised, rows = _rows(content, suffix)

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcr.data.meshes import MESH_SUFFIXES, Mesh, read_shape, sample_surface
-from cmcr.data.paths import file_of
+from cmcr.data.paths import NamedBytes, file_of
 from cmcr.data.point_files import POINT_SUFFIXES, PointTable, read_point_file, table_of
 from cmcr.errors import SampleError, unknown_name
 
-PointCloud = str | Path | NDArray[np.floating] | Mapping[str, Any]
+PointCloud = str | Path | NamedBytes | NDArray[np.floating] | Mapping[str, Any]
 
 FEWEST_POINTS = 16
 MESH_POINTS = 10_000
@@ -46,7 +46,8 @@ def read_point_cloud(source: PointCloud) -> NDArray[np.float32]:
     """Read the coordinates of one point cloud; see `read_coloured_point_cloud` for the files and the rules.
 
     Args:
-        source: a path, or an array `(p, 3)` or with further columns such as colours or normals, which are left out.
+        source: a path, `NamedBytes`, or an array `(p, 3)` or with further columns such as colours or normals, which are
+            left out.
 
     Returns:
         `(p, 3)` float32: x, y (up), z in the units of the source. Sources with another axis up: `with_up_axis`.
@@ -70,7 +71,8 @@ def read_coloured_point_cloud(source: PointCloud, *, mesh_points: int = MESH_POI
     normals. Colours are divided by 255 where they are integers or one of them is above 1.
 
     Args:
-        source: a path or `file://` address, an array `(p, 3)` or wider, or a mapping of names to arrays as in npz.
+        source: a path or `file://` address, a file inside another as `NamedBytes` (its ending says the format), an array
+            `(p, 3)` or wider, or a mapping of names to arrays as in npz.
         mesh_points: how many points to sample from a mesh.
 
     Raises:
@@ -116,20 +118,22 @@ def _table(source: PointCloud, mesh_points: int) -> tuple[PointTable, str]:
         return PointTable(source), name
     if isinstance(source, Mapping):
         return table_of(source, name), name
+    if isinstance(source, NamedBytes):
+        return _from_file(source, source.name, mesh_points), source.name
     if not isinstance(source, str | os.PathLike):
         raise SampleError(f"a point cloud must be a path or an array (p, 3), got {type(source).__name__}.")
     return _from_file(file_of(source, "point cloud"), str(source), mesh_points), str(source)
 
 
-def _from_file(path: Path, name: str, mesh_points: int) -> PointTable:
-    if path.suffix.lower() in POINT_SUFFIXES:
-        return read_point_file(path, name)
-    if path.suffix.lower() not in MESH_SUFFIXES:
+def _from_file(file: Path | NamedBytes, name: str, mesh_points: int) -> PointTable:
+    if file.suffix.lower() in POINT_SUFFIXES:
+        return read_point_file(file, name)
+    if file.suffix.lower() not in MESH_SUFFIXES:
         raise SampleError(
             f"{name}: expected a .npy file with an array of shape (p, 3), or one of "
-            f"{', '.join((*POINT_SUFFIXES[1:], *MESH_SUFFIXES))}, got {path.suffix or 'no ending'}."
+            f"{', '.join((*POINT_SUFFIXES[1:], *MESH_SUFFIXES))}, got {file.suffix or 'no ending'}."
         )
-    shape = read_shape(path, name)
+    shape = read_shape(file, name)
     points, colours = sample_surface(shape, mesh_points) if isinstance(shape, Mesh) else shape
     return PointTable(points, colours)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cmcr.data.paths import NamedBytes
 from cmcr.data.texts import read_lines
 from cmcr.errors import SampleError
 
@@ -38,22 +40,22 @@ class PointTable:
     colours: NDArray[Any] | None = None
 
 
-def read_point_file(path: Path, name: str) -> PointTable:
+def read_point_file(file: Path | NamedBytes, name: str) -> PointTable:
     """Read one file of points by its ending.
 
     Args:
-        path: a file that is there, with one of `POINT_SUFFIXES`.
+        file: a file that is there, or its bytes, with one of `POINT_SUFFIXES`.
         name: how messages call it.
 
     Raises:
         SampleError: pickled, damaged, no points in it, or text that is not numbers (with its line).
     """
-    suffix = path.suffix.lower()
+    suffix = file.suffix.lower()
     if suffix == ".npy":
-        return PointTable(_from_npy(path, name))
+        return PointTable(_from_npy(file, name))
     if suffix == ".npz":
-        return _from_npz(path, name)
-    return _from_text(path, name, suffix)
+        return _from_npz(file, name)
+    return _from_text(file, name, suffix)
 
 
 def table_of(arrays: Mapping[str, Any], name: str) -> PointTable:
@@ -75,10 +77,12 @@ def table_of(arrays: Mapping[str, Any], name: str) -> PointTable:
     return PointTable(np.asarray(arrays[points[0]]), colours)
 
 
-def _from_npy(path: Path, name: str) -> NDArray[Any]:
+def _from_npy(file: Path | NamedBytes, name: str) -> NDArray[Any]:
     try:
-        # Mapped first: a header that promises more than the file holds then fails before anything is allocated.
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r")
+        # Mapped first: a header that promises more than the file holds then fails before anything is allocated. Of bytes
+        # numpy allocates what the header promises, which takes no memory until it is filled.
+        mapped: Literal["r"] | None = "r" if isinstance(file, Path) else None
+        loaded = np.load(_opened(file), allow_pickle=False, mmap_mode=mapped)
     except Exception as error:  # a damaged header is parsed as Python and raises its syntax errors
         raise SampleError(f"{name}: not a plain array of numbers ({error}). {_UNPICKLED}") from error
     if not isinstance(loaded, np.ndarray):
@@ -87,11 +91,11 @@ def _from_npy(path: Path, name: str) -> NDArray[Any]:
     return np.array(loaded)
 
 
-def _from_npz(path: Path, name: str) -> PointTable:
-    if not zipfile.is_zipfile(path):
+def _from_npz(file: Path | NamedBytes, name: str) -> PointTable:
+    if not zipfile.is_zipfile(_opened(file)):
         raise SampleError(f"{name}: not an archive of arrays (.npz), or cut short.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(_opened(file), allow_pickle=False) as archive:
             return table_of({key: archive[key] for key in archive.files}, name)
     except SampleError:  # a ValueError too: already said
         raise
@@ -99,9 +103,13 @@ def _from_npz(path: Path, name: str) -> PointTable:
         raise SampleError(f"{name}: not an archive of plain arrays of numbers ({error}). {_UNPICKLED}") from error
 
 
-def _from_text(path: Path, name: str, suffix: str) -> PointTable:
+def _opened(file: Path | NamedBytes) -> Path | io.BytesIO:
+    return file if isinstance(file, Path) else io.BytesIO(file.content)
+
+
+def _from_text(file: Path | NamedBytes, name: str, suffix: str) -> PointTable:
     """Read one point a line; `#` and `//` begin comments, the first line may be names or the number of points."""
-    rows, promised = _rows_of(path, name)
+    rows, promised = _rows_of(file, name)
     if promised is not None and promised != len(rows):
         raise SampleError(f"{name}: the first line promises {promised} points, {len(rows)} follow.")
     if not rows:
@@ -115,10 +123,10 @@ def _from_text(path: Path, name: str, suffix: str) -> PointTable:
     return PointTable(table)
 
 
-def _rows_of(path: Path, name: str) -> tuple[list[list[float]], int | None]:
+def _rows_of(file: Path | NamedBytes, name: str) -> tuple[list[list[float]], int | None]:
     rows: list[list[float]] = []
     promised, first = None, True
-    for number, line in enumerate(read_lines(path, "point cloud"), start=1):
+    for number, line in enumerate(_lines(file, name), start=1):
         words = line.partition("#")[0].partition("//")[0].translate(_SEPARATORS).split()
         if not words:
             continue
@@ -128,6 +136,15 @@ def _rows_of(path: Path, name: str) -> tuple[list[list[float]], int | None]:
             rows.append(_numbers(words, f"{name} line {number}"))
         first = False
     return rows, promised
+
+
+def _lines(file: Path | NamedBytes, name: str) -> list[str]:
+    if isinstance(file, Path):
+        return read_lines(file, "point cloud")
+    try:
+        return file.content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SampleError(f"{name}: not UTF-8: byte {error.start}. Save it as UTF-8.") from error
 
 
 def _numbers(words: list[str], name: str) -> list[float]:

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from cmcr.data.items.endings import ENDINGS_OF, LINES, SINGLE, TABLE, TABLE_ENDINGS, TAR, fits, kind_of
-from cmcr.data.items.files import FileItems
+from cmcr.data.items.file_items import FileItems
 from cmcr.data.items.item import ItemList
 from cmcr.data.items.listed import ListedItems
 from cmcr.data.items.reading import reading
@@ -62,10 +62,13 @@ def open_items(
 
 
 def _opened(path: Path, modality: str, column: str | None, id_column: str | None) -> ItemList:
-    try:
-        is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not a path ({error}).") from error
+    with reading(path):
+        try:
+            is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
+        except PermissionError:  # of a folder above it
+            raise
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: not a path ({error}).") from error
     pattern = None if exists else selection_of_pattern(path)
     name = path.name or str(path)
     if is_folder:

@@ -53,16 +53,18 @@ class ShardItems(ItemList):
                         ignored["link" if not member.isreg() else ending_of(name) or "no ending"] += 1
                         continue
                     seen[name] += 1
-                    source = as_id(f"{relative}/{name}") + (f"#{seen[name]}" if seen[name] > 1 else "")
+                    source = as_id(f"{relative}/{name}")
                     read = partial(self._read, archive, path, member, source)
+                    if seen[name] > 1:
+                        source += f"#{seen[name]}"
                     yield Entry(source, source, str(member.size).encode(), read)
 
-    def _read(self, archive: tarfile.TarFile, path: Path, member: tarfile.TarInfo, source: str) -> Any:
+    def _read(self, archive: tarfile.TarFile, path: Path, member: tarfile.TarInfo, name: str) -> Any:
         with _damage_named(path):
             content = cast(IO[bytes], archive.extractfile(member)).read()
         if self._modality == "text":
-            return decoded(content, source)
-        return NamedBytes(member.name, content) if self._modality == "point_cloud" else content
+            return decoded(content, name)
+        return NamedBytes(name, content) if self._modality == "point_cloud" else content
 
     def _nothing(self) -> ConfigError:
         found = counted(self.ignored) or "no members"
@@ -105,6 +107,10 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         cast(Any, archive).members.clear()  # tarfile remembers all of them
         if not member.isdir():
             yield member
+    # To the last byte: gzip compares its checksum there, and a second archive behind the first would go unnoticed.
+    while rest := cast(Any, archive).fileobj.read(1 << 16):
+        if any(rest):
+            raise tarfile.ReadError("more follows the mark of its end; archives are joined with tar --concatenate")
 
 
 @contextlib.contextmanager
