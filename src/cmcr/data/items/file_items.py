@@ -39,7 +39,8 @@ class FileItems(ItemList):
                 ignored[ending_of(relative) or "no ending"] += 1
                 continue
             name = as_id(relative)
-            yield Entry(name, name, _size_of(path), partial(self._read, path, name))
+            # Without the size: who mends a broken file while a run is stopped shall be able to go on.
+            yield Entry(name, name, b"", partial(self._read, path, name))
 
     def _read(self, path: Path, name: str) -> Any:
         if self._modality != "text":
@@ -58,10 +59,3 @@ class FileItems(ItemList):
         if listed:
             hint = f"For the items that those files list or hold, give the pattern '{self._selection.root.name}/*{listed}'."
         return ConfigError(f"{expected}; got {counted(self.ignored)}. {hint}")
-
-
-def _size_of(path: Path) -> bytes:
-    try:
-        return str(path.stat().st_size).encode()
-    except OSError:  # a link that leads nowhere: the space that reads it says so
-        return b"gone"

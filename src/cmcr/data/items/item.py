@@ -34,7 +34,8 @@ class Entry:
     Args:
         id: as in `Item`.
         source: as in `Item`.
-        mark: what tells its content from another cheaply: its size or, where it lies in the list itself, all of it.
+        mark: what tells its content from another cheaply: all of it where it lies in the list itself, the size of a member of
+            an archive, nothing of a file that has a name.
         read: gives the content. Valid until the walk goes on: a tar file is read in one direction.
     """
 

@@ -23,7 +23,7 @@ class Survey:
 
     Args:
         count: how many items there are.
-        digest: sha256, in hexadecimal, over the ids and what tells contents cheaply: the sizes of files and members, the
+        digest: sha256, in hexadecimal, over the ids and what tells contents cheaply: the sizes of members of archives, the
             text of lines and cells. The same on every machine; dates and absolute paths are not in it.
     """
 
