@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +23,27 @@ Array = NDArray[np.floating] | Tensor
 """Rows of embeddings `(n, D)`: a numpy array or a torch tensor, floating point."""
 
 ArrayT = TypeVar("ArrayT", NDArray[np.floating], Tensor)
+
+
+@runtime_checkable
+class StoredRows(Protocol):
+    """Rows of embeddings that lie on disk, maybe more than RAM holds (`cmcr.Memory` is one).
+
+    Attributes:
+        shape: `(N, D)`.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(N, D)`."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def blocks(self, rows: int = ...) -> Iterator[NDArray[np.float32]]:
+        """Read all rows in their order, `(n, D)` float32 at a time, `n` at most `rows`."""
+        ...
+
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CHECKED_ROWS = 4096  # rows looked at together, so that a check never doubles the memory of a large array
@@ -64,6 +86,16 @@ def rows_of(array: Array, name: str, *, at_least: int = 1) -> Tensor:
     if len(tensor) < at_least:
         raise TooFewRowsError(f"{name}: expected at least {at_least} row(s), got {len(tensor)}.")
     return tensor
+
+
+def all_rows(stored: StoredRows) -> Tensor:
+    """Read rows on disk into RAM and scale them to length one again, which rounding has moved a little: `(N, D)` float32."""
+    rows = torch.empty(stored.shape, dtype=torch.float32)
+    start = 0
+    for block in stored.blocks(_CHECKED_ROWS):
+        rows[start : start + len(block)] = normalized(torch.from_numpy(block))
+        start += len(block)
+    return rows
 
 
 def check_finite(rows: Tensor, name: str) -> None:

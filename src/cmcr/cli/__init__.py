@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cyclopts
 
 from cmcr._version import __version__
+from cmcr.cli.connect import connect
 from cmcr.cli.demo import demo
 from cmcr.cli.embed import embed
 from cmcr.cli.encode import encode
@@ -25,7 +26,7 @@ app = cyclopts.App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main() says it in words
 )
-for _verb in (demo, embed, encode, info, verify):
+for _verb in (connect, demo, embed, encode, info, verify):
     app.command(_verb)
 app.command(import_, name="import")
 

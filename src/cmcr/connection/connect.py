@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
 from cmcr.connection.enhancement import semantic_consistency
 from cmcr.connection.settings import Settings, check_seed, settings_of
+from cmcr.connection.stored import StoredMemory, overlap_rows, spaces_of
 from cmcr.connection.training import Side, train
-from cmcr.embeddings import choose_device
+from cmcr.embeddings import StoredRows, choose_device
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
 
 Progress = Callable[[str, float], None]
@@ -29,8 +30,8 @@ class SpaceMemories(Protocol):
         ...
 
     @property
-    def rows(self) -> Mapping[str, Tensor]:
-        """Unit rows `(n, D)` by modality, all of one width."""
+    def rows(self) -> Mapping[str, Tensor | StoredRows]:
+        """Unit rows `(n, D)` by modality, all of one width, in RAM or on disk."""
         ...
 
     @property
@@ -45,9 +46,7 @@ class SpaceMemories(Protocol):
 
 
 def connect(
-    left: SpaceMemories,
-    right: SpaceMemories,
-    *,
+    *memories: SpaceMemories | StoredMemory,
     overlap: str | None = None,
     method: str = "c-mcr",
     seed: int = 0,
@@ -58,9 +57,10 @@ def connect(
     """Connect two contrastive spaces through a modality they share, without any pair of their other modalities.
 
     Args:
-        left: memories of one space: the overlap and exactly one other modality.
-        right: memories of the other space, likewise. Row i of the overlap must be the same item in both; the rows of
-            the other modalities need not belong to anything.
+        *memories: two `cmcr.Memories`, one a space: the overlap and exactly one other modality each. Row i of the overlap
+            must be the same item in both; the rows of the other modalities need not belong to anything. Or four
+            `cmcr.Memory` on disk, in any order, which know their space and modality; their overlap is matched by ids, and
+            only the overlap is read into RAM.
         overlap: the shared modality; may be left out if there is only one.
         method: `"c-mcr"` or `"c-mcr-published"` (see `cmcr.connection.settings`).
         seed: decides initial weights, order and noise; the same seed gives the same connection bit for bit on one
@@ -80,20 +80,17 @@ def connect(
     """
     chosen = settings_of(method, **settings)
     seed = check_seed(seed)
-    for given in (left, right):
-        if not isinstance(given, SpaceMemories):
-            raise ConfigError(
-                f"expected two cmcr.Memories, got {type(given).__name__}: wrap the arrays of each space, such as "
-                'cmcr.Memories("clip", text=texts, image=pictures).'
-            )
+    left, right = _two_spaces(memories)
     shared = _overlap_of(left, right, overlap)
     where = choose_device(device)
     outer = _outer_of(left, shared), _outer_of(right, shared)
-    _check_overlap_rows(left, right, shared)
+    overlaps = overlap_rows(left.rows[shared], right.rows[shared], (left.space, right.space))
+    _check_overlap_rows(overlaps, left, right, shared)
     sides = []
-    for position, (memories, other) in enumerate(zip((left, right), outer, strict=True)):
+    for position, (space, other) in enumerate(zip((left, right), outer, strict=True)):
         report = _part_of(progress, "semantic consistency", position, 2)
-        sides.append(_enhanced(memories, shared, other, chosen, where, report))
+        items = overlaps[position].to(where, torch.float32)
+        sides.append(_enhanced(items, space.rows[other], chosen, report))
     report = _part_of(progress, "training", 0, 1)
     trained = train(sides[0], sides[1], chosen, seed=seed, device=where, progress=report)
     return Connection(
@@ -103,27 +100,38 @@ def connect(
         method=method,
         settings=chosen,
         seed=seed,
-        overlap_rows=len(left.rows[shared]),
+        overlap_rows=len(overlaps[0]),
         history=trained.history,
         encoders={m.space: m.encoder for m in (left, right) if m.encoder is not None},
     )
 
 
+def _two_spaces(memories: Sequence[SpaceMemories | StoredMemory]) -> tuple[SpaceMemories, SpaceMemories]:
+    """Tell the two spaces of what was given."""
+    stored = [given for given in memories if isinstance(given, StoredMemory)]
+    if stored and len(stored) == len(memories):
+        return spaces_of(stored)
+    for given in memories:
+        if not isinstance(given, SpaceMemories):
+            raise ConfigError(
+                f"expected two cmcr.Memories, got {type(given).__name__}: wrap the arrays of each space, such as "
+                'cmcr.Memories("clip", text=texts, image=pictures).'
+            )
+    if len(memories) != 2:
+        raise ConfigError(f"expected two cmcr.Memories, or four cmcr.Memory on disk, got {len(memories)}.")
+    left, right = (given for given in memories if isinstance(given, SpaceMemories))
+    return left, right
+
+
 def _enhanced(
-    memories: SpaceMemories,
-    overlap: str,
-    other: str,
-    settings: Settings,
-    device: torch.device,
-    progress: Callable[[float], None] | None,
+    items: Tensor, memory: Tensor | StoredRows, settings: Settings, progress: Callable[[float], None] | None
 ) -> Side:
     """Give every overlap item of a space its semantically consistent counterpart."""
-    items = memories.rows[overlap].to(device, torch.float32)
     if not settings.semantic_consistency:
         return Side(items, items)
     consistent = semantic_consistency(
         items,
-        memories.rows[other].to(device, torch.float32),
+        memory.to(items.device, torch.float32) if isinstance(memory, Tensor) else memory,
         settings.consistency_temperature,
         normalize=settings.normalize_consistency,
         progress=progress,
@@ -162,8 +170,10 @@ def _outer_of(memories: SpaceMemories, overlap: str) -> str:
     return others[0]
 
 
-def _check_overlap_rows(left: SpaceMemories, right: SpaceMemories, overlap: str) -> None:
-    counts = len(left.rows[overlap]), len(right.rows[overlap])
+def _check_overlap_rows(
+    overlaps: tuple[Tensor, Tensor], left: SpaceMemories, right: SpaceMemories, overlap: str
+) -> None:
+    counts = len(overlaps[0]), len(overlaps[1])
     if counts[0] != counts[1]:
         raise DimensionError(
             f"the overlap {overlap!r} has {counts[0]} rows in {left.space!r} and {counts[1]} in {right.space!r}: row i must "

@@ -6,17 +6,18 @@ C-MCR (Wang et al., NeurIPS 2023, arXiv 2305.14381), section 3.2.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from cmcr.embeddings import ArrayT, as_given, check_finite, is_number, rows_of, working_dtype
+from cmcr.embeddings import ArrayT, StoredRows, as_given, check_finite, is_number, rows_of, working_dtype
 from cmcr.errors import ConfigError, DimensionError, NonFiniteError
 
 # Blocks of queries x memory whose logits (8 MB in float32) stay in the last-level cache of a common CPU.
 _QUERY_BLOCK = 1024
 _MEMORY_BLOCK = 2048
+_QUERY_BLOCK_OF_STORED = 4096  # rows on disk are read and converted once a block of queries: fewer, larger ones
 
 PUBLISHED_WIDTH = 512
 """The width for which the paper states its noise variance."""
@@ -24,7 +25,7 @@ PUBLISHED_WIDTH = 512
 
 def semantic_consistency(
     queries: ArrayT,
-    memory: ArrayT,
+    memory: ArrayT | StoredRows,
     temperature: float = 0.01,
     *,
     normalize: bool = False,
@@ -34,14 +35,16 @@ def semantic_consistency(
 
     ``v_i = sum_k softmax_k(q_i . v_k / temperature) v_k`` (the paper's inter-modality semantic consistency), exact: every
     memory row takes part, there is no top-k. The memory is streamed in blocks with a running maximum and sum, so the
-    scratch space is about 20 MB (twice that in float64) whatever the number of rows, and any temperature is stable.
+    scratch space is about 20 MB (60 MB for a memory on disk; in float64 twice that) whatever the number of rows, and any
+    temperature is stable.
 
     The paper's similarity is the cosine, so rows are meant to be unit rows; they are used as they come, without scaling.
     Whether the mean is made a unit row again the paper does not say: `normalize` chooses.
 
     Args:
         queries: `(Q, D)` floating point, numpy or torch. A row of zeros gets the plain mean of the memory.
-        memory: `(N, D)` rows of another modality of the same space; a read-only memory map will do. Not copied.
+        memory: `(N, D)` rows of another modality of the same space: an array, of which a read-only memory map will do, or
+            a `cmcr.Memory` on disk, which is read once for every 4096 queries and never held. Not copied.
         temperature: the softmax temperature tau_1, above 0; the paper uses 0.01.
         normalize: scale the results to unit rows.
         progress: called with the share done, in (0, 1].
@@ -58,20 +61,23 @@ def semantic_consistency(
     """
     if not (is_number(temperature) and temperature > 0):
         raise ConfigError(f"temperature: expected a finite number above 0, got {temperature!r}.")
-    asked, stored = rows_of(queries, "queries"), rows_of(memory, "memory")
+    asked = rows_of(queries, "queries")
+    stored = memory if isinstance(memory, StoredRows) else rows_of(memory, "memory")
     if asked.shape[1] != stored.shape[1]:
         raise DimensionError(
             f"queries are {asked.shape[1]} wide and the memory {stored.shape[1]}: both must be embeddings of one space."
         )
     check_finite(asked, "queries")
-    check_finite(stored, "memory")
-    dtype = working_dtype(asked, stored)
+    if isinstance(stored, Tensor):  # rows on disk were checked when they were written
+        check_finite(stored, "memory")
+    dtype = working_dtype(asked, stored) if isinstance(stored, Tensor) else working_dtype(asked)
+    step = _QUERY_BLOCK if isinstance(stored, Tensor) else _QUERY_BLOCK_OF_STORED
     result = torch.empty(asked.shape, dtype=dtype, device=asked.device)
     # Logits in powers of two: exp2 is several times faster than exp. The bound keeps a tiny temperature from overflowing.
     scale = min(math.log2(math.e) / float(temperature), torch.finfo(dtype).max ** 0.5)
     with torch.no_grad():
-        for start in range(0, len(asked), _QUERY_BLOCK):
-            block = slice(start, min(start + _QUERY_BLOCK, len(asked)))
+        for start in range(0, len(asked), step):
+            block = slice(start, min(start + step, len(asked)))
             result[block] = _softmax_mean(asked[block].to(dtype) * scale, stored)
             if progress is not None:
                 progress(block.stop / len(asked))
@@ -82,7 +88,13 @@ def semantic_consistency(
     return as_given(result, queries)
 
 
-def _softmax_mean(scaled: Tensor, memory: Tensor) -> Tensor:
+def _blocks(memory: Tensor | StoredRows) -> Iterator[Tensor]:
+    if isinstance(memory, Tensor):
+        return (memory[start : start + _MEMORY_BLOCK] for start in range(0, len(memory), _MEMORY_BLOCK))
+    return (torch.from_numpy(block) for block in memory.blocks(_MEMORY_BLOCK))
+
+
+def _softmax_mean(scaled: Tensor, memory: Tensor | StoredRows) -> Tensor:
     """Average the memory with weights proportional to ``2 ** (scaled @ memory.T)``, one block of memory at a time.
 
     The maximum of the logits met so far is subtracted before the power; when a later block exceeds it, what was summed
@@ -92,8 +104,8 @@ def _softmax_mean(scaled: Tensor, memory: Tensor) -> Tensor:
     weight = torch.zeros_like(highest)
     total = torch.zeros_like(scaled)
     room = torch.empty(len(scaled) * min(_MEMORY_BLOCK, len(memory)), dtype=scaled.dtype, device=scaled.device)
-    for start in range(0, len(memory), _MEMORY_BLOCK):
-        block = memory[start : start + _MEMORY_BLOCK].to(device=scaled.device, dtype=scaled.dtype)
+    for rows in _blocks(memory):
+        block = rows.to(device=scaled.device, dtype=scaled.dtype)
         logits = room[: len(scaled) * len(block)].view(len(scaled), len(block))
         torch.mm(scaled, block.T, out=logits)
         peak = torch.maximum(highest, logits.amax(dim=1, keepdim=True))

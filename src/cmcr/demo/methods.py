@@ -44,10 +44,10 @@ def centred(data: CaseData, fit: Callable[[Tensor, Tensor], CentredMap]) -> Comp
     """Compare through a closed form between the centred embeddings of the overlap."""
     left, right = data.sides
     overlap, outer = data.case.overlap, data.case.outer
-    linear = fit(left.memories.rows[overlap], right.memories.rows[overlap])
+    linear = fit(left.memories.loaded(overlap), right.memories.loaded(overlap))
     return Comparable(
-        linear.left(left.test_outer, left.memories.rows[outer[0]].mean(dim=0)),
-        linear.right(right.test_outer, right.memories.rows[outer[1]].mean(dim=0)),
+        linear.left(left.test_outer, left.memories.loaded(outer[0]).mean(dim=0)),
+        linear.right(right.test_outer, right.memories.loaded(outer[1]).mean(dim=0)),
     )
 
 
@@ -56,8 +56,8 @@ def posterior(data: CaseData) -> Comparable:
     left, right = data.sides
     overlap = data.case.overlap
     return Comparable(
-        overlap_posterior(left.test_outer, left.memories.rows[overlap]),
-        overlap_posterior(right.test_outer, right.memories.rows[overlap]),
+        overlap_posterior(left.test_outer, left.memories.loaded(overlap)),
+        overlap_posterior(right.test_outer, right.memories.loaded(overlap)),
     )
 
 
@@ -86,5 +86,5 @@ def _paired(side: SideData, data: CaseData, outer: str, rng: np.random.Generator
     first = np.searchsorted(ordered, data.overlap_numbers, side="left")
     past = np.searchsorted(ordered, data.overlap_numbers, side="right")
     chosen = order[rng.integers(first, past)]
-    rows = side.memories.rows
-    return Side(rows[data.case.overlap], rows[outer][torch.from_numpy(chosen)])
+    memories = side.memories
+    return Side(memories.loaded(data.case.overlap), memories.loaded(outer)[torch.from_numpy(chosen)])

@@ -1,4 +1,4 @@
-"""The embeddings of one space in RAM, one array per modality."""
+"""The embeddings of one space, one array or memory on disk per modality."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from cmcr.embeddings import Array, unit_rows
+from cmcr.embeddings import Array, all_rows, unit_rows
 from cmcr.errors import ConfigError, DimensionError, unknown_name
+from cmcr.memories.memory import Memory
 
 MODALITIES = ("image", "text", "audio", "point_cloud")
 
@@ -34,7 +35,8 @@ class Memories:
 
     Args:
         space: the space's name, or a space from `cmcr.space`, whose encoders then stay attached.
-        **arrays: `image`, `text`, `audio` or `point_cloud`: `(n, D)` floating point, numpy or torch.
+        **arrays: `image`, `text`, `audio` or `point_cloud`: `(n, D)` floating point, numpy or torch; or a `cmcr.Memory` of
+            that modality in this space, which stays on disk.
 
     Raises:
         ConfigError: no array, an unknown modality (the nearest is named), or an empty name.
@@ -42,7 +44,7 @@ class Memories:
         DtypeError, NonFiniteError, ZeroRowError, TooFewRowsError: unusable embeddings.
     """
 
-    def __init__(self, space: str | NamedEncoder, /, **arrays: Array) -> None:
+    def __init__(self, space: str | NamedEncoder, /, **arrays: Array | Memory) -> None:
         self.space: str = space if isinstance(space, str) else getattr(space, "name", "")
         self.encoder: NamedEncoder | None = None if isinstance(space, str) else space
         self.fingerprint: str | None = getattr(space, "fingerprint", None)
@@ -52,20 +54,37 @@ class Memories:
             raise ConfigError(
                 f"space {self.space!r}: expected at least one array, by modality: {', '.join(MODALITIES)}."
             )
-        rows: dict[str, Tensor] = {}
+        rows: dict[str, Tensor | Memory] = {}
         for modality, array in arrays.items():
             if modality not in MODALITIES:
                 raise unknown_name("modality", modality, MODALITIES)
-            rows[modality] = unit_rows(array, f"{modality} of space {self.space!r}")
-        widths = {modality: tensor.shape[1] for modality, tensor in rows.items()}
+            if isinstance(array, Memory):
+                self._check_stored(modality, array)
+                rows[modality] = array
+            else:
+                rows[modality] = unit_rows(array, f"{modality} of space {self.space!r}")
+        widths = {modality: given.shape[1] for modality, given in rows.items()}
         if len(set(widths.values())) > 1:
             raise DimensionError(
                 f"space {self.space!r}: all modalities of one space have one width, got "
                 + ", ".join(f"{modality} {width}" for modality, width in widths.items())
                 + ". Do they come from the same model, after its projection?"
             )
-        self.rows: Mapping[str, Tensor] = rows
+        self.rows: Mapping[str, Tensor | Memory] = rows
         self._check_against_encoder(widths)
+
+    def _check_stored(self, modality: str, memory: Memory) -> None:
+        """Refuse a memory on disk of another space or modality, or from other encoders than the rest."""
+        if (memory.space, memory.modality) != (self.space, modality):
+            raise ConfigError(
+                f"{modality} of space {self.space!r}: the memory on disk is {memory.modality} of {memory.space!r}."
+            )
+        if self.fingerprint is not None and memory.fingerprint not in (None, self.fingerprint):
+            raise ConfigError(
+                f"{modality} of space {self.space!r}: the memory on disk is of the encoders {memory.fingerprint}, the rest of "
+                f"{self.fingerprint}: embed both with the same model."
+            )
+        self.fingerprint = self.fingerprint or memory.fingerprint
 
     def _check_against_encoder(self, widths: Mapping[str, int]) -> None:
         """Refuse arrays that the attached encoders cannot have made."""
@@ -79,6 +98,11 @@ class Memories:
                 raise DimensionError(
                     f"{modality} of space {self.space!r}: its encoder makes rows {known[modality]} wide, got {width}."
                 )
+
+    def loaded(self, modality: str) -> Tensor:
+        """Give the unit rows of a modality in RAM: `(n, D)`."""
+        rows = self.rows[modality]
+        return rows if isinstance(rows, Tensor) else all_rows(rows)
 
     @property
     def width(self) -> int:

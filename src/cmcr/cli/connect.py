@@ -1,0 +1,99 @@
+"""`cmcr connect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from cmcr.cli.console import shown_stages
+from cmcr.errors import ConfigError
+
+
+def connect(
+    memories: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+    /,
+    *,
+    out: Path,
+    overlap: str | None = None,
+    method: str = "c-mcr",
+    seed: int = 0,
+    device: str = "auto",
+    setting: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Connect two spaces from their memories on disk: the shared modality in both, and one more modality of each.
+
+    Every memory knows its space and modality, so their order does not matter; several of one kind are taken together.
+    Example: cmcr connect captions-in-clip pictures captions-in-clap sounds --out my-connection
+
+    Parameters
+    ----------
+    memories
+        Folders of memories, of two spaces.
+    out
+        Folder of the connection.
+    overlap
+        The shared modality, where there are two.
+    method
+        c-mcr, c-mcr-published or c-mcr-published-ulip.
+    seed
+        The same seed gives the same connection.
+    device
+        auto, cpu, cuda, mps.
+    setting
+        Changes to the method's settings, such as epochs=10 batch_size=4096.
+    json_output
+        Print one line of JSON.
+    """
+    from cmcr.connection.connect import connect as connect_spaces
+    from cmcr.memories.memory import Memory
+
+    kinds: dict[tuple[str, str], list[Path]] = {}
+    for folder in memories:
+        memory = Memory(folder)
+        kinds.setdefault((memory.space, memory.modality), []).append(folder)
+    with shown_stages(quiet=json_output) as progress:
+        connection = connect_spaces(
+            *(Memory(*folders) for folders in kinds.values()),
+            overlap=overlap,
+            method=method,
+            seed=seed,
+            device=device,
+            progress=progress,
+            **_settings(setting or []),
+        )
+    connection.save(out)
+    facts = {
+        "path": str(out),
+        "spaces": [space.name for space in connection.spaces],
+        "overlap": connection.overlap,
+        "overlap_rows": connection.overlap_rows,
+        "width": connection.width,
+        "final_loss": connection.history["total"][-1],
+    }
+    if json_output:
+        print(json.dumps(facts))
+        return
+    left, right = connection.spaces
+    print(
+        f"{out}: {left.name} and {right.name}, connected through {connection.overlap_rows:,} items of {connection.overlap}, "
+        f"{connection.width} wide."
+    )
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    """Read NAME=VALUE, values as JSON: numbers, true, false, null; anything else is a word."""
+    wrong = [pair for pair in given if "=" not in pair]
+    if wrong:
+        raise ConfigError(f"--set: expected NAME=VALUE, such as epochs=10, got {wrong[0]!r}.")
+    settings: dict[str, Any] = {}
+    for pair in given:
+        name, value = pair.split("=", 1)
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
