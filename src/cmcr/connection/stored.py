@@ -118,7 +118,7 @@ def overlap_rows(
         warnings.warn(
             f"the overlap: {len(pairs)} items are in both {names[0]!r} and {names[1]!r}; {dropped} that only one of them has "
             "are left out.",
-            stacklevel=4,  # to the caller of `connect`
+            stacklevel=3,  # to the caller of `connect`
         )
     chosen = torch.tensor(pairs)
     return rows[0][chosen[:, 0]], rows[1][chosen[:, 1]]

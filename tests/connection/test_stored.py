@@ -1,0 +1,145 @@
+"""Memories on disk, taken directly by semantic consistency and by connect."""
+
+import numpy as np
+import pytest
+import torch
+
+import cmcr
+from cmcr.errors import ConfigError, TooFewRowsError
+from cmcr.memories.layout import Origin
+from cmcr.memories.writer import open_writer
+
+QUICK = {"epochs": 2, "batch_size": 16}
+
+
+def unit(rows, width, seed):
+    made = np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def stored(folder, rows, space, modality, ids=None, dtype="float32", shard_items=37, fingerprint="f"):
+    ids = ids or [f"{modality}:{i}" for i in range(len(rows))]
+    origin = Origin(space, modality, fingerprint and f"{space}-{fingerprint}", None, None, dtype)
+    with open_writer(folder, origin, len(rows), "digest", shard_items=shard_items) as writer:
+        for number in writer.missing:
+            span = writer.items_of(number)
+            items = [(ids[i], ids[i]) for i in span]
+            writer.write(number, torch.from_numpy(rows[span.start : span.stop]), items)
+        writer.finish()
+    return cmcr.Memory(folder)
+
+
+@pytest.fixture
+def arrays():
+    return {
+        ("a", "text"): unit(90, 12, 0),
+        ("a", "image"): unit(110, 12, 1),
+        ("b", "text"): unit(90, 8, 2),
+        ("b", "audio"): unit(70, 8, 3),
+    }
+
+
+@pytest.fixture
+def memories(arrays, tmp_path):
+    return {key: stored(tmp_path / "-".join(key), rows, *key) for key, rows in arrays.items()}
+
+
+@pytest.mark.parametrize("queries", [1, 50, 5000])
+def test_semantic_consistency_of_a_memory_on_disk_is_that_of_its_rows(tmp_path, queries):
+    rows, asked = unit(300, 16, 4), unit(queries, 16, 5)
+    memory = stored(tmp_path / "m", rows, "a", "image")
+    expected = cmcr.semantic_consistency(asked, rows, 0.05)
+    np.testing.assert_allclose(cmcr.semantic_consistency(asked, memory, 0.05), expected, atol=1e-6)
+    given = cmcr.semantic_consistency(torch.from_numpy(asked).double(), memory, 0.05)
+    assert given.dtype == torch.float64
+    np.testing.assert_allclose(given.numpy(), expected, atol=1e-6)
+
+
+def test_semantic_consistency_of_several_memories_as_one(tmp_path):
+    rows, asked = unit(100, 16, 4), unit(20, 16, 5)
+    first = stored(tmp_path / "x", rows[:40], "a", "image")
+    second = stored(tmp_path / "y", rows[40:], "a", "image")
+    both = cmcr.Memory(*first.folders, *second.folders)
+    expected = cmcr.semantic_consistency(asked, rows, 0.05)
+    np.testing.assert_allclose(cmcr.semantic_consistency(asked, both, 0.05), expected, atol=1e-6)
+
+
+def test_semantic_consistency_refuses_a_memory_of_another_width(memories):
+    with pytest.raises(cmcr.CmcrError, match="queries are 12 wide and the memory 8"):
+        cmcr.semantic_consistency(unit(3, 12, 0), memories["b", "audio"])
+
+
+def connected_from_arrays(arrays):
+    a = cmcr.Memories("a", text=arrays["a", "text"], image=arrays["a", "image"])
+    b = cmcr.Memories("b", text=arrays["b", "text"], audio=arrays["b", "audio"])
+    return cmcr.connect(a, b, **QUICK)
+
+
+def assert_same(one, other):
+    for space, width in (("a", 12), ("b", 8)):
+        asked = unit(5, width, 9)
+        np.testing.assert_allclose(one.project(asked, space=space), other.project(asked, space=space), atol=2e-4)
+
+
+def test_connect_takes_memories_on_disk_in_any_order(arrays, memories):
+    expected = connected_from_arrays(arrays)
+    order = [("a", "image"), ("b", "text"), ("a", "text"), ("b", "audio")]
+    made = cmcr.connect(*(memories[key] for key in order), **QUICK)
+    assert_same(made, expected)
+    assert [(s.name, s.modalities, s.fingerprint, s.outer_rows) for s in made.spaces] == [
+        ("a", ("text", "image"), "a-f", 110),
+        ("b", ("text", "audio"), "b-f", 70),
+    ]
+
+
+def test_memories_hold_what_is_on_disk_beside_arrays(arrays, memories):
+    a = cmcr.Memories("a", text=arrays["a", "text"], image=memories["a", "image"])
+    b = cmcr.Memories("b", text=memories["b", "text"], audio=memories["b", "audio"])
+    assert (a.fingerprint, b.fingerprint, a.width) == ("a-f", "b-f", 12)
+    assert repr(b) == "Memories('b', text: 90 x 8, audio: 70 x 8)"
+    np.testing.assert_allclose(b.loaded("audio").numpy(), arrays["b", "audio"], atol=1e-6)
+    assert_same(cmcr.connect(a, b, **QUICK), connected_from_arrays(arrays))
+
+
+def test_the_overlap_is_matched_by_ids(arrays, tmp_path):
+    keep_left = np.delete(np.arange(90), [3, 50])
+    keep_right = np.random.default_rng(0).permutation(np.delete(np.arange(90), [7]))
+    both = [i for i in keep_left if i != 7]
+    given = [
+        stored(tmp_path / "at", arrays["a", "text"][keep_left], "a", "text", [f"t{i}" for i in keep_left]),
+        stored(tmp_path / "ai", arrays["a", "image"], "a", "image"),
+        stored(tmp_path / "bt", arrays["b", "text"][keep_right], "b", "text", [f"t{i}" for i in keep_right]),
+        stored(tmp_path / "ba", arrays["b", "audio"], "b", "audio"),
+    ]
+    with pytest.warns(UserWarning, match="87 items are in both 'a' and 'b'; 3 that only one of them has") as said:
+        made = cmcr.connect(*given, **QUICK)
+    assert said[0].filename == __file__
+    matched = {**arrays, ("a", "text"): arrays["a", "text"][both], ("b", "text"): arrays["b", "text"][both]}
+    assert made.overlap_rows == 87
+    assert_same(made, connected_from_arrays(matched))
+
+
+def test_an_overlap_without_common_ids(arrays, memories, tmp_path):
+    other = stored(tmp_path / "other", arrays["b", "text"], "b", "text", [f"x{i}" for i in range(90)])
+    given = [memories["a", "text"], memories["a", "image"], other, memories["b", "audio"]]
+    with pytest.raises(TooFewRowsError, match=r"90 items and 'b' 90, and 0 ids are in both \(such as 'text:0' and 'x0'\)"):
+        cmcr.connect(*given, **QUICK)
+
+
+def test_memories_that_do_not_belong_together(arrays, memories, tmp_path):
+    a_text, a_image = memories["a", "text"], memories["a", "image"]
+    with pytest.raises(ConfigError, match="expected memories of two spaces, got 1: 'a'"):
+        cmcr.connect(a_text, a_image)
+    with pytest.raises(ConfigError, match="a modality was given twice. Make one of several memories"):
+        cmcr.connect(a_text, a_text, memories["b", "text"], memories["b", "audio"])
+    other = stored(tmp_path / "other", arrays["a", "image"], "a", "image", fingerprint="g")
+    with pytest.raises(ConfigError, match="its text memory is of the encoders a-f, its image memory of a-g"):
+        cmcr.connect(a_text, other, memories["b", "text"], memories["b", "audio"])
+    with pytest.raises(ConfigError, match="image of space 'a': the memory on disk is of the encoders a-g, the rest of a-f"):
+        cmcr.Memories("a", text=a_text, image=other)
+    with pytest.raises(ConfigError, match="audio of space 'a': the memory on disk is text of 'a'"):
+        cmcr.Memories("a", audio=a_text)
+    with pytest.raises(ConfigError, match="expected two cmcr.Memories, got Memory"):
+        cmcr.connect(cmcr.Memories("b", text=arrays["b", "text"], audio=arrays["b", "audio"]), a_text)
+    with pytest.raises(ConfigError, match=r"expected two cmcr.Memories, or four cmcr.Memory on disk, got 0"):
+        cmcr.connect()
