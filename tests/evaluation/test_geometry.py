@@ -57,6 +57,16 @@ def test_k_occurrences_equal_their_definition_even_with_ties(q, c, k, ties, seed
         assert counts.sum() == q * min(k, c)
 
 
+@pytest.mark.parametrize("size", [5, 301])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_duplicates_occur_equally_often_wherever_they_stand(dtype, size):
+    # Both sizes are such that a matrix product rounds equal columns differently, in float32 or in float64.
+    generator = torch.Generator().manual_seed(1)
+    corpus = torch.nn.functional.normalize(torch.randn(size, 384, generator=generator), dim=1).to(dtype)
+    queries = corpus + 0.02 * torch.randn(size, 384, generator=generator)
+    np.testing.assert_array_equal(k_occurrences(queries, torch.cat([corpus, corpus]), 1), np.ones(2 * size))
+
+
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=30).filter(lambda values: len(set(values)) > 1))
 def test_skewness_equals_scipys(values):
     assert skewness(values) == pytest.approx(skew(np.array(values, dtype=float)), abs=1e-12)

@@ -135,6 +135,7 @@ def test_closed_forms():
 def test_a_model_that_cannot_tell_items_apart_gains_nothing():
     same = np.ones((10, 3), dtype=np.float32)
     assert hit_rate(answer_ranks(same, same, np.arange(10)), 9) == 0.0
+    assert set(answer_ranks(0 * same, np.eye(10, 3), np.arange(10))) == {10}  # nothing to round, all the same a tie
     ranks = positive_ranks(same, same, PerQuery.by_label(np.arange(10) // 5, np.arange(10) // 5))
     assert split(ranks) == [[6, 7, 8, 9, 10]] * 10
 
@@ -144,15 +145,18 @@ def test_a_corpus_of_one_item_is_always_right():
     assert all((values == 1).all() for values in retrieval_scores("t", ranks).values())
 
 
+@pytest.mark.parametrize("size", [5, 301])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_a_duplicate_is_a_tie_wherever_it_stands(dtype):
+def test_a_duplicate_is_a_tie_wherever_it_stands(dtype, size):
+    # Both sizes are such that a matrix product rounds equal columns differently, in float32 or in float64.
     generator = torch.Generator().manual_seed(1)
-    corpus = torch.nn.functional.normalize(torch.randn(301, 384, generator=generator), dim=1)
+    corpus = torch.nn.functional.normalize(torch.randn(size, 384, generator=generator), dim=1)
     corpus = torch.cat([corpus, corpus]).to(dtype)
-    queries = corpus[:301] + 0.02 * torch.randn(301, 384, generator=generator).to(dtype)
-    assert set(answer_ranks(queries, corpus, np.arange(301))) == {2}
-    both = positive_ranks(queries, corpus, PerQuery.several(np.stack([np.arange(301), np.arange(301) + 301], axis=1)))
-    assert set(map(tuple, split(both))) == {(1, 2)}
+    queries = corpus[:size] + 0.02 * torch.randn(size, 384, generator=generator).to(dtype)
+    assert set(answer_ranks(queries, corpus, np.arange(size))) == {2}
+    assert set(answer_ranks(queries, corpus, np.arange(size) + size)) == {2}
+    pairs = np.stack([np.arange(size), np.arange(size) + size], axis=1)
+    assert set(map(tuple, split(positive_ranks(queries, corpus, PerQuery.several(pairs))))) == {(1, 2)}
 
 
 @pytest.mark.parametrize("elements", [1, 40, 200])
@@ -255,3 +259,6 @@ def test_ranks_refuse_what_does_not_fit():
         hit_rate(np.array([], dtype=np.int64), 1)
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         hit_rate(np.array([1]), 0)
+    for wrong in (np.array([0, 1]), PerQuery.several([[1, 2], [3, 2]]), PerQuery.several([[4, 4]])):
+        with pytest.raises(DimensionError, match="ranks from 1 that rise"):
+            average_precisions(wrong)

@@ -98,7 +98,10 @@ class PerQuery:
 
 
 Ranks = PerQuery | NDArray[np.integer]
-"""Ranks of all positives as `positive_ranks` gives them, or `(Q,)` ranks of the only one as `answer_ranks` does."""
+"""Ranks of all positives as `positive_ranks` gives them, or `(Q,)` ranks of the only one as `answer_ranks` does.
+
+They count from 1 and rise within each query; a metric refuses others with a `DimensionError`.
+"""
 
 
 def positive_ranks(queries: Array, corpus: Array, positives: PerQuery) -> PerQuery:
@@ -312,7 +315,12 @@ def retrieval_scores(
 def _checked(ranks: Ranks, k: int = 1) -> PerQuery:
     if k < 1:
         raise ConfigError(f"k: expected at least 1, got {k}.")
-    return ranks if isinstance(ranks, PerQuery) else PerQuery.one(ranks)
+    given = ranks if isinstance(ranks, PerQuery) else PerQuery.one(ranks)
+    steps = np.diff(given.values, prepend=0)
+    steps[given.starts[:-1]] = given.values[given.starts[:-1]]  # the first rank of a query only has to be above 0
+    if (steps < 1).any():
+        raise DimensionError("expected ranks from 1 that rise within each query, as positive_ranks gives them.")
+    return given
 
 
 def _sums(given: PerQuery, values: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:
