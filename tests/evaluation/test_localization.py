@@ -79,6 +79,12 @@ def test_annotators_that_disagree_count_by_half():
     assert consensus_iou(np.zeros((4, 4), dtype=bool), consensus) == 0.0
 
 
+def test_a_lone_annotator_is_heard_where_two_were_asked():
+    consensus = consensus_map([LEFT, []], (4, 4), agreement=2)
+    assert set(consensus.ravel()) == {0.0, 0.5}
+    assert consensus_iou(consensus > 0, consensus) == 1.0
+
+
 def test_regions_by_value_and_by_share():
     scores = np.array([[-1.0, 0.0], [0.2, 1.0]])
     assert predicted_region(scores).tolist() == [[False, True], [True, True]]
@@ -96,8 +102,10 @@ def test_a_success_is_an_overlap_of_at_least_the_threshold():
 
 
 def test_localisation_refuses_what_does_not_fit():
-    with pytest.raises(ConfigError, match="expected 1 to 1, the number of annotators, got 2"):
-        consensus_map([LEFT], (4, 4), agreement=2)
+    with pytest.raises(ConfigError, match="agreement: expected at least 1, got 0"):
+        consensus_map([LEFT], (4, 4), agreement=0)
+    with pytest.raises(TooFewRowsError, match="no annotator drew a box"):
+        consensus_map([], (4, 4))
     with pytest.raises(TooFewRowsError, match="covers a pixel of a 4 x 4 map"):
         consensus_map([[], [[0.3, 0.3, 0.31, 0.31]]], (4, 4))
     with pytest.raises(DimensionError, match="right > left"):
