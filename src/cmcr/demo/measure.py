@@ -12,7 +12,9 @@ from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
 from cmcr.demo.cases import CaseData, SideData
 from cmcr.demo.methods import Comparable
 from cmcr.embeddings import Array
-from cmcr.evaluation.metrics import answer_ranks, bootstrap_interval, hit_rate, modality_gap
+from cmcr.evaluation.geometry import modality_gap
+from cmcr.evaluation.intervals import bootstrap_interval
+from cmcr.evaluation.metrics import answer_ranks, hit_rate
 
 TOP = (1, 5, 10)
 

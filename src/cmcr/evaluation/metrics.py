@@ -1,123 +1,336 @@
-"""Metrics: pure functions over unit rows and ranks."""
+"""Retrieval and classification: one pass gives the ranks of all positives, every metric is a small function of them.
+
+Tie rule, for every metric here: of items as similar as each other, those that are no positives come first. So a model
+that cannot tell items apart gains nothing, no other way of breaking ties gives a lower figure, and the order of the
+corpus has no say. "As similar" means equal up to rounding, see `rounding_slack`.
+
+Metrics return one value per query, because intervals and paired tests need them; the figure to report is their mean.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cmcr.embeddings import Array, check_finite, rows_of, working_dtype
-from cmcr.errors import ConfigError, DimensionError, TooFewRowsError
+from cmcr.embeddings import Array
+from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
+from cmcr.evaluation.blocks import comparable, rounding_slack, similarity_blocks
 
-_QUERY_BLOCK = 1024
+
+@dataclass(frozen=True, eq=False)
+class PerQuery:
+    """Whole numbers that belong to queries, at least one to each: corpus rows of positives, or their ranks.
+
+    A query without positives has no recall, precision or rank. It is refused, because a mean over whichever queries are
+    left would be no longer comparable: leave such queries out before, and report how many.
+
+    Attributes:
+        values: `(P,)` the first query's numbers, then the second's, and so on.
+        starts: `(Q + 1,)` query `i` owns `values[starts[i] : starts[i + 1]]`.
+
+    Raises:
+        TooFewRowsError: a query without any, or no query at all.
+        DimensionError: starts that do not cut the values into queries.
+        DtypeError: values that are no whole numbers.
+    """
+
+    values: NDArray[np.integer]
+    starts: NDArray[np.integer]
+
+    def __post_init__(self) -> None:
+        if len(self) < 1:
+            raise TooFewRowsError("expected at least one rank or positive, got none: there are no queries.")
+        if self.values.ndim != 1 or self.starts[0] != 0 or self.starts[-1] != len(self.values):
+            raise DimensionError(
+                f"expected values (P,) and starts (Q + 1,) from 0 to P, got values {self.values.shape} and starts from "
+                f"{self.starts[0]} to {self.starts[-1]}."
+            )
+        if (self.counts < 1).any():
+            raise TooFewRowsError(
+                f"{int((self.counts < 1).sum())} of {len(self)} queries have no positive, the first is query "
+                f"{int(np.argmax(self.counts < 1))}. Leave them out, and report how many."
+            )
+        if self.values.dtype.kind not in "iu":
+            raise DtypeError(f"expected whole numbers, got {self.values.dtype}.")
+
+    def __len__(self) -> int:
+        """Return the number of queries."""
+        return len(self.starts) - 1
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many numbers each query owns, `(Q,)`."""
+        return np.diff(self.starts)
+
+    @classmethod
+    def one(cls, values: NDArray[np.integer]) -> PerQuery:
+        """Give each query one number, `(Q,)`: a paired item, a class, or the rank of the only positive."""
+        return cls(np.asarray(values), np.arange(len(values) + 1))
+
+    @classmethod
+    def several(cls, lists: Sequence[ArrayLike]) -> PerQuery:
+        """Give query `i` the numbers of `lists[i]`, such as the five captions of picture `i`."""
+        arrays = [np.asarray(numbers) for numbers in lists]
+        counts = [array.size for array in arrays]
+        filled = [array for array in arrays if array.size]  # an empty list would make the others floating point
+        values = np.concatenate(filled) if filled else np.zeros(0, dtype=np.int64)
+        return cls(values, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
+
+    @classmethod
+    def by_label(cls, queries: ArrayLike, corpus: ArrayLike) -> PerQuery:
+        """Give each query the corpus rows of its own label.
+
+        Args:
+            queries: `(Q,)` labels, numbers or strings.
+            corpus: `(C,)` labels.
+        """
+        asked, searched = np.asarray(queries), np.asarray(corpus)
+        order = np.argsort(searched, kind="stable")
+        first = np.searchsorted(searched, asked, sorter=order)
+        counts = np.searchsorted(searched, asked, side="right", sorter=order) - first
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        return cls(order[np.arange(starts[-1]) + np.repeat(first - starts[:-1], counts)], starts)
 
 
-def answer_ranks(queries: Array, corpus: Array, answers: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Rank the one right answer of each query among the whole corpus by inner product: by cosine, for unit rows.
+Ranks = PerQuery | NDArray[np.integer]
+"""Ranks of all positives as `positive_ranks` gives them, or `(Q,)` ranks of the only one as `answer_ranks` does.
 
-    Tie rule: everything as similar as the answer ranks before it, so that a model that cannot tell items apart gains
-    nothing. The similarities are computed in blocks of queries; `Q` x `C` is never held.
+They count from 1 and rise within each query; a metric refuses others with a `DimensionError`.
+"""
+
+
+def positive_ranks(queries: Array, corpus: Array, positives: PerQuery) -> PerQuery:
+    """Rank every positive of every query among the whole corpus by inner product: by cosine, for unit rows.
+
+    With the positives of a query sorted by similarity, the rank of the j-th is `j` plus the number of other items at
+    least as similar. Ranks of one query are therefore distinct, also among equal positives.
 
     Args:
         queries: `(Q, K)` rows.
         corpus: `(C, K)` rows.
-        answers: `(Q,)` corpus row of the right answer of each query.
+        positives: corpus rows of each query's positives, in any order.
+
+    Returns:
+        Ranks from 1, rising within each query. Beside them the scratch memory stays under 128 MiB, see
+        `similarity_blocks`; half precision is widened to float32 first.
+
+    Raises:
+        DimensionError: widths or lengths that do not match, a positive outside the corpus or named twice.
+        NonFiniteError: NaN or infinity, or rows so long that their inner products overflow.
+    """
+    q, c = comparable(queries, corpus)
+    if len(positives) != len(q):
+        raise DimensionError(f"expected positives of {len(q)} queries, got those of {len(positives)}.")
+    rows = torch.from_numpy(positives.values.astype(np.int64))
+    if not (int(rows.min()) >= 0 and int(rows.max()) < len(c)):
+        raise DimensionError(
+            f"positives must be corpus rows 0..{len(c) - 1}, got {int(rows.min())}..{int(rows.max())}."
+        )
+    starts, counts = positives.starts, torch.from_numpy(positives.counts).to(q.device)
+    corpus_lengths = torch.linalg.vector_norm(c, dim=1)
+    found = []
+    for block, similarity in similarity_blocks(q, c):
+        mine = rows[starts[block.start] : starts[block.stop]].to(q.device)
+        lengths = torch.linalg.vector_norm(q[block], dim=1).repeat_interleave(counts[block]) * corpus_lengths[mine]
+        found.append(_ranks_of_block(similarity, mine, counts[block], rounding_slack(lengths)).cpu())
+    return PerQuery(torch.cat(found).numpy(), starts)
+
+
+def _ranks_of_block(similarity: Tensor, positives: Tensor, counts: Tensor, slack: Tensor) -> Tensor:
+    """Rank the positives `(P,)` of the queries of one block, whose similarities `(B, C)` are overwritten."""
+    size, most = len(counts), int(counts.max())
+    row = torch.arange(size, device=counts.device).repeat_interleave(counts)
+    bars = similarity[row, positives] - slack
+    if not torch.isfinite(bars).all():
+        raise NonFiniteError("inner products overflow: scale queries and corpus to unit rows first.")
+    similarity[row, positives] = -torch.inf  # from here on only the others are counted
+    if int((similarity == -torch.inf).sum()) != len(positives):
+        raise DimensionError("a query names the same corpus row as a positive more than once.")
+    place = torch.arange(len(positives), device=counts.device) - (counts.cumsum(0) - counts)[row]
+    table = similarity.new_full((size, most), torch.inf)
+    table[row, place] = bars
+    passed = _passed(similarity, table.sort(dim=1).values)  # the bars rise: the best positive comes last
+    ranks = counts[:, None] - torch.arange(most, device=counts.device) + passed
+    return ranks.flip(1)[ranks.flip(1) > passed.flip(1)]  # rank - passed is the place among the positives, from 1
+
+
+def _passed(similarity: Tensor, bars: Tensor) -> Tensor:
+    """Count in each row of `(B, C)` the values that reach each of the row's rising bars `(B, M)`."""
+    size, most = bars.shape
+    if most == 1:
+        return (similarity >= bars).sum(dim=1, keepdim=True)
+    reached = torch.searchsorted(bars, similarity, right=True)  # how many bars each value reaches
+    reached += torch.arange(size, device=bars.device)[:, None] * (most + 1)
+    histogram = torch.bincount(reached.view(-1), minlength=size * (most + 1)).view(size, most + 1)
+    return histogram.flip(1).cumsum(1).flip(1)[:, 1:]
+
+
+def answer_ranks(queries: Array, corpus: Array, answers: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Rank the one right answer of each query: `positive_ranks` for one positive.
+
+    Args:
+        queries: `(Q, K)` rows.
+        corpus: `(C, K)` rows.
+        answers: `(Q,)` corpus row of the right answer of each query: the paired item, or the class.
 
     Returns:
         `(Q,)` ranks, 1 is best.
 
     Raises:
-        DimensionError: widths or lengths that do not match, or answers outside the corpus.
-        NonFiniteError: NaN or infinity.
+        DimensionError, NonFiniteError: as `positive_ranks`.
     """
-    q, c = rows_of(queries, "queries"), rows_of(corpus, "corpus")
-    check_finite(q, "queries")  # NaN compares false with everything and would rank first
-    check_finite(c, "corpus")
-    if q.shape[1] != c.shape[1] or len(answers) != len(q):
-        raise DimensionError(
-            f"expected queries (Q, K), corpus (C, K) and answers (Q,), got {tuple(q.shape)}, {tuple(c.shape)} and "
-            f"{np.shape(answers)}."
-        )
-    right = torch.as_tensor(np.asarray(answers, dtype=np.int64))
-    if len(right) and not (int(right.min()) >= 0 and int(right.max()) < len(c)):
-        raise DimensionError(
-            f"answers must be corpus rows 0..{len(c) - 1}, got {int(right.min())}..{int(right.max())}."
-        )
-    dtype = working_dtype(q, c)
-    c = c.to(device=q.device, dtype=dtype)
-    ranks = torch.empty(len(q), dtype=torch.int64)
-    for start in range(0, len(q), _QUERY_BLOCK):
-        block = slice(start, start + _QUERY_BLOCK)
-        similarity = q[block].to(dtype) @ c.T
-        answer = similarity.gather(1, right[block, None].to(q.device))
-        ranks[block] = (similarity >= answer).sum(dim=1).cpu()
-    return ranks.numpy()
+    return positive_ranks(queries, corpus, PerQuery.one(answers)).values.astype(np.int64, copy=False)
 
 
-def hit_rate(ranks: NDArray[np.integer], k: int) -> float:
-    """Share of queries whose right answer is among the first k: R@k as papers report it, and top-k accuracy.
+def hits(ranks: Ranks, k: int) -> NDArray[np.bool_]:
+    """Tell which queries have at least one positive among the first k: ``[min_j r_j <= k]``.
+
+    The mean is the hit rate, R@k as papers report it. Where the corpus is the classes and the positive is the item's
+    class, it is top-k accuracy. A k beyond the corpus hits always.
 
     Args:
-        ranks: `(Q,)` ranks from 1.
+        ranks: from 1.
         k: at least 1.
+
+    Returns:
+        `(Q,)`.
+
+    Raises:
+        ConfigError: k below 1.
+        TooFewRowsError: no queries.
+    """
+    given = _checked(ranks, k)
+    return np.minimum.reduceat(given.values, given.starts[:-1]) <= k
+
+
+def hit_rate(ranks: Ranks, k: int) -> float:
+    """Share of queries with at least one positive among the first k, in [0, 1]: the mean of `hits`."""
+    return float(hits(ranks, k).mean())
+
+
+def true_recalls(ranks: Ranks, k: int) -> NDArray[np.float64]:
+    """Share of each query's positives among the first k: ``|{j : r_j <= k}| / m``.
+
+    Not what papers call recall@k (see `hits`), unless every query has one positive. With more than k positives it
+    cannot reach 1.
+
+    Args:
+        ranks: from 1.
+        k: at least 1.
+
+    Returns:
+        `(Q,)` in [0, 1].
+
+    Raises:
+        ConfigError, TooFewRowsError: as `hits`.
+    """
+    given = _checked(ranks, k)
+    return _sums(given, given.values <= k) / given.counts
+
+
+def average_precisions(ranks: Ranks) -> NDArray[np.float64]:
+    """Precision at each positive, averaged over all positives: ``1/m sum_j j / r_j``, `r_j` rising; the mean is mAP.
+
+    The whole corpus is ranked: there is no cut-off. With one positive it equals the reciprocal rank.
+
+    Args:
+        ranks: from 1.
+
+    Returns:
+        `(Q,)` in (0, 1].
 
     Raises:
         TooFewRowsError: no queries.
-        ConfigError: k below 1.
     """
-    if len(ranks) == 0:
-        raise TooFewRowsError("hit_rate: expected at least one rank, got none.")
-    if k < 1:
-        raise ConfigError(f"k: expected at least 1, got {k}.")
-    return float(np.mean(np.asarray(ranks) <= k))
+    given = _checked(ranks)
+    return _sums(given, _places(given) / given.values) / given.counts
 
 
-def bootstrap_interval(
-    values: NDArray[np.floating] | NDArray[np.bool_], *, resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of independent values (Efron 1979).
+def reciprocal_ranks(ranks: Ranks) -> NDArray[np.float64]:
+    """One over the rank of the best positive: ``1 / min_j r_j``; the mean is MRR.
 
     Args:
-        values: `(n,)` one value per query, such as hit or miss.
-        resamples: how often to draw n values with replacement.
-        seed: of the draws.
-        level: of confidence, between 0 and 1.
+        ranks: from 1.
 
     Returns:
-        Lower and upper bound.
+        `(Q,)` in (0, 1].
 
     Raises:
-        TooFewRowsError: no values.
+        TooFewRowsError: no queries.
     """
-    given = np.asarray(values)
-    if len(given) == 0:
-        raise TooFewRowsError("bootstrap_interval: expected at least one value, got none.")
-    rng = np.random.default_rng(seed)
-    if given.dtype == np.bool_:
-        # The number of hits in a resample of n hits and misses is binomial: drawn at once instead of n by n.
-        means = rng.binomial(len(given), given.mean(), size=resamples) / len(given)
-    else:
-        means = np.array([given[rng.integers(0, len(given), size=len(given))].mean() for _ in range(resamples)])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    given = _checked(ranks)
+    return 1.0 / np.minimum.reduceat(given.values, given.starts[:-1])
 
 
-def modality_gap(first: Array, second: Array) -> float:
-    """Distance between the means of two modalities, each of unit rows (Liang et al., NeurIPS 2022); in [0, 2].
+def discounted_gains(ranks: Ranks, k: int = 10) -> NDArray[np.float64]:
+    """Normalised discounted cumulative gain, relevance 0 or 1 (Järvelin and Kekäläinen 2002); the mean is nDCG@k.
+
+    ``sum_{j : r_j <= k} 1 / log2(r_j + 1)`` over what the best order would reach, ``sum_{i <= min(m, k)} 1 / log2(i + 1)``.
 
     Args:
-        first: `(n, K)` unit rows.
-        second: `(m, K)` unit rows.
+        ranks: from 1.
+        k: at least 1.
+
+    Returns:
+        `(Q,)` in [0, 1].
 
     Raises:
-        DimensionError: widths that differ.
+        ConfigError, TooFewRowsError: as `hits`.
     """
-    a, b = rows_of(first, "first"), rows_of(second, "second")
-    if a.shape[1] != b.shape[1]:
-        raise DimensionError(f"widths differ: {a.shape[1]} and {b.shape[1]}.")
-    return float(torch.linalg.vector_norm(_mean(a) - _mean(b)))
+    given = _checked(ranks, k)
+    return _sums(given, _gain(given.values, k)) / _sums(given, _gain(_places(given), k))
 
 
-def _mean(rows: Tensor) -> Tensor:
-    return rows.to(torch.float64).mean(dim=0)
+def retrieval_scores(
+    task: str, ranks: Ranks, *, tops: Sequence[int] = (1, 5, 10), gain_top: int = 10
+) -> dict[str, NDArray[np.float64]]:
+    """Score every query by every retrieval metric.
+
+    Args:
+        task: such as `audio_to_image`.
+        ranks: from 1.
+        tops: the k of hit rate and true recall.
+        gain_top: the k of nDCG.
+
+    Returns:
+        `(Q,)` by key: `audio_to_image/R@1` (hit rate), `audio_to_image/true_recall@1`, `audio_to_image/mAP`,
+        `audio_to_image/MRR` and `audio_to_image/nDCG@10`. Their means are the figures, `bootstrap_interval` gives the
+        intervals and `paired_difference` compares them with those of another connection.
+
+    Raises:
+        ConfigError, TooFewRowsError: as `hits`.
+    """
+    scores = {f"R@{k}": hits(ranks, k).astype(np.float64) for k in tops}
+    scores |= {f"true_recall@{k}": true_recalls(ranks, k) for k in tops}
+    scores |= {"mAP": average_precisions(ranks), "MRR": reciprocal_ranks(ranks)}
+    scores[f"nDCG@{gain_top}"] = discounted_gains(ranks, gain_top)
+    return {f"{task}/{name}": values for name, values in scores.items()}
+
+
+def _checked(ranks: Ranks, k: int = 1) -> PerQuery:
+    if k < 1:
+        raise ConfigError(f"k: expected at least 1, got {k}.")
+    given = ranks if isinstance(ranks, PerQuery) else PerQuery.one(ranks)
+    steps = np.diff(given.values, prepend=0)
+    steps[given.starts[:-1]] = given.values[given.starts[:-1]]  # the first rank of a query only has to be above 0
+    if (steps < 1).any():
+        raise DimensionError("expected ranks from 1 that rise within each query, as positive_ranks gives them.")
+    return given
+
+
+def _sums(given: PerQuery, values: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.add.reduceat(values, given.starts[:-1], dtype=np.float64)
+
+
+def _places(given: PerQuery) -> NDArray[np.int64]:
+    """1, 2, 3 and so on within each query."""
+    return np.arange(1, len(given.values) + 1) - np.repeat(given.starts[:-1], given.counts)
+
+
+def _gain(ranks: NDArray[np.integer], k: int) -> NDArray[np.float64]:
+    return np.where(ranks <= k, 1.0 / np.log2(ranks + 1.0), 0.0)

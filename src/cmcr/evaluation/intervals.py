@@ -1,0 +1,195 @@
+"""How sure a figure is, and whether one connection is better than another on the same queries.
+
+Report a figure with its bootstrap interval. For "A is better than B" quote the paired difference, its interval, and the
+p of the sign-flip test: that test keeps its level at any number of queries, while the bootstrap's p is approximate and
+too small for few queries. None of this covers the seed of training: repeat the training for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
+
+_DRAWN = 1 << 21  # numbers drawn at once: 16 MiB
+
+
+class PairedDifference(NamedTuple):
+    """How much better the first is than the second, on the same queries.
+
+    Attributes:
+        difference: mean of first minus second.
+        low: lower end of the bootstrap interval of the difference.
+        high: its upper end.
+        bootstrap_p: two-sided, from the bootstrap; approximate.
+        sign_flip_p: two-sided, from the sign-flip test; the one to quote.
+    """
+
+    difference: float
+    low: float
+    high: float
+    bootstrap_p: float
+    sign_flip_p: float
+
+
+def bootstrap_interval(
+    values: ArrayLike, *, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of independent values (Efron 1979).
+
+    Args:
+        values: `(n,)` one value per query, such as hit or miss.
+        resamples: how often to draw n values with replacement.
+        seed: of the draws.
+        level: of confidence, between 0 and 1.
+
+    Returns:
+        Lower and upper bound.
+
+    Raises:
+        TooFewRowsError: no values.
+        DimensionError, NonFiniteError: values that are not `(n,)` or not finite.
+        ConfigError: resamples or level out of range.
+    """
+    return _percentiles(_mean_draws(_values(values), resamples, seed), level)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[NDArray[np.int64]], float],
+    count: int,
+    *,
+    strata: ArrayLike | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of any statistic of independent items, such as AP or max-F1.
+
+    For the difference of two connections let the statistic compute both on the same items:
+    ``bootstrap_statistic(lambda i: ap(a[i], y[i]) - ap(b[i], y[i]), len(y), strata=y)``.
+
+    Args:
+        statistic: from the drawn items, `(n,)` indices with repeats, to the figure.
+        count: `n`, the number of items.
+        strata: `(n,)` labels within which to draw, so that every resample has as many of each: give the binary labels
+            for AP and max-F1, which depend on the share of positives. None draws from all items alike.
+        resamples: how often to draw.
+        seed: of the draws.
+        level: of confidence, between 0 and 1.
+
+    Returns:
+        Lower and upper bound.
+
+    Raises:
+        TooFewRowsError: no items.
+        DimensionError: strata that are not `(n,)`.
+        ConfigError: resamples or level out of range.
+    """
+    if count < 1:
+        raise TooFewRowsError(f"bootstrap_statistic: expected at least one item, got {count}.")
+    labels = np.zeros(count, dtype=np.int64) if strata is None else np.asarray(strata)
+    if labels.shape != (count,):
+        raise DimensionError(f"strata: expected ({count},), got {labels.shape}.")
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    rng = np.random.default_rng(seed)
+    draws = [
+        statistic(np.concatenate([group[rng.integers(0, len(group), len(group))] for group in groups]))
+        for _ in range(_checked_resamples(resamples))
+    ]
+    return _percentiles(np.array(draws), level)
+
+
+def paired_difference(
+    first: ArrayLike, second: ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+) -> PairedDifference:
+    """Compare two connections on the same queries.
+
+    Bootstrap: queries are drawn with replacement and the mean difference taken again; its p is twice the smaller share of
+    draws on either side of 0, ``2 min(P(d* <= 0), P(d* >= 0))``. Sign-flip test (Fisher 1935): were the two alike, each
+    difference could as well have the other sign; p is the share of sign patterns whose mean is at least as far from 0 as
+    the one observed. All patterns are tried where there are no more than `resamples`, else that many are drawn and the
+    observed one counts as one more, ``(1 + b) / (1 + resamples)``, so that p is never 0.
+
+    Args:
+        first: `(Q,)` one value per query, such as hits or average precisions.
+        second: `(Q,)` the same queries.
+        resamples: of the bootstrap, and the most sign patterns.
+        seed: of the draws.
+        level: of confidence, between 0 and 1.
+
+    Raises:
+        DimensionError: shapes that differ or are not `(Q,)`.
+        TooFewRowsError, NonFiniteError, ConfigError: as `bootstrap_interval`.
+    """
+    a, b = _values(first), _values(second)
+    if a.shape != b.shape:
+        raise DimensionError(f"expected values of the same queries, got {a.shape} and {b.shape}.")
+    gap = a.astype(np.float64) - b.astype(np.float64)
+    draws = _mean_draws(gap, resamples, seed)
+    below, above = ((1 + int(side.sum())) / (1 + len(draws)) for side in (draws <= 0, draws >= 0))
+    low, high = _percentiles(draws, level)
+    return PairedDifference(
+        float(gap.mean()), low, high, min(1.0, 2 * min(below, above)), _sign_flip_p(gap, resamples, seed)
+    )
+
+
+def _sign_flip_p(gap: NDArray[np.float64], most: int, seed: int) -> float:
+    """Share of sign patterns of `(n,)` differences whose sum is at least as far from 0 as theirs."""
+    moved = gap[gap != 0]  # a difference of 0 has no sign to flip
+    bar = abs(moved.sum()) - 1e-12 * np.abs(moved).sum()  # equal sums may round differently
+    if len(moved) < 63 and 2 ** len(moved) <= most:
+        patterns = np.arange(2 ** len(moved))[:, None] >> np.arange(len(moved)) & 1
+        return float((np.abs((2.0 * patterns - 1.0) @ moved) >= bar).mean())
+    rng = np.random.default_rng(seed)
+    reached = sum(
+        int((np.abs((2.0 * rng.integers(0, 2, (rows, len(moved)), dtype=np.int8) - 1.0) @ moved) >= bar).sum())
+        for rows in _portions(most, len(moved))
+    )
+    return (1 + reached) / (1 + most)
+
+
+def _mean_draws(values: NDArray[np.floating] | NDArray[np.bool_], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Means of `resamples` samples of n values `(n,)`, drawn with replacement."""
+    rng, n = np.random.default_rng(seed), len(values)
+    if values.dtype == np.bool_:
+        # The number of hits in a resample of n hits and misses is binomial: drawn at once instead of n by n.
+        return rng.binomial(n, values.mean(), size=_checked_resamples(resamples)) / n
+    return np.concatenate(
+        [values[rng.integers(0, n, (rows, n))].mean(axis=1) for rows in _portions(_checked_resamples(resamples), n)]
+    )
+
+
+def _portions(rows: int, width: int) -> Iterator[int]:
+    """Split rows of a width into portions of bounded size."""
+    size = max(1, _DRAWN // width)
+    return (min(size, rows - start) for start in range(0, rows, size))
+
+
+def _percentiles(draws: NDArray[np.float64], level: float) -> tuple[float, float]:
+    if not 0 < level < 1:
+        raise ConfigError(f"level: expected between 0 and 1, got {level}.")
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _checked_resamples(resamples: int) -> int:
+    if resamples < 1:
+        raise ConfigError(f"resamples: expected at least 1, got {resamples}.")
+    return resamples
+
+
+def _values(values: ArrayLike) -> NDArray[np.float64] | NDArray[np.bool_]:
+    given = np.asarray(values)
+    if given.size == 0:
+        raise TooFewRowsError("expected at least one value, got none.")
+    if given.ndim != 1:
+        raise DimensionError(f"expected values (n,), got {given.shape}.")
+    if given.dtype == np.bool_:
+        return given
+    if not np.isfinite(given).all():
+        raise NonFiniteError("values: NaN or infinity.")
+    return given.astype(np.float64, copy=False)

@@ -1,0 +1,80 @@
+"""AP and max-F1 against plain Python from the definitions, and against scikit-learn."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
+
+import reference.detection as twin
+from cmcr.errors import DimensionError, DtypeError, NonFiniteError, TooFewRowsError
+from cmcr.evaluation.detection import average_precision, max_f1, precision_recall
+
+
+def drawn(n, levels, seed):
+    """Scores of a few levels, which tie, and labels with at least one positive."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(n) < 0.4
+    labels[rng.integers(0, n)] = True
+    return rng.integers(-levels, levels, n) / 4, labels
+
+
+cases = st.builds(drawn, st.integers(1, 30), st.sampled_from([1, 3, 10_000]), st.integers(0, 10_000))
+
+
+@settings(max_examples=60)
+@given(cases)
+def test_detection_equals_its_definition_and_scikit_learn(case):
+    scores, labels = case
+    assert average_precision(scores, labels) == pytest.approx(twin.average_precision(scores, labels), abs=1e-14)
+    assert average_precision(scores, labels) == pytest.approx(average_precision_score(labels, scores), abs=1e-14)
+    assert max_f1(scores, labels) == pytest.approx(twin.max_f1(scores, labels), abs=1e-14)
+
+
+def test_max_f1_equals_scikit_learns_best(rng):
+    scores, labels = rng.integers(0, 20, 60), rng.random(60) < 0.4
+    expected = max(f1_score(labels, scores >= threshold) for threshold in set(scores))
+    assert max_f1(scores, labels).f1 == pytest.approx(expected, abs=1e-14)
+
+
+@given(cases)
+def test_the_curve_equals_scikit_learns(case):
+    scores, labels = case
+    precision, recall, thresholds = precision_recall_curve(labels, scores)
+    curve = precision_recall(scores, labels)
+    np.testing.assert_allclose(curve.precision, precision[-2::-1], atol=1e-15)
+    np.testing.assert_allclose(curve.recall, recall[-2::-1], atol=1e-15)
+    np.testing.assert_array_equal(curve.thresholds, thresholds[::-1])
+
+
+@given(cases, st.integers(0, 10_000))
+def test_order_and_scale_have_no_say(case, seed):
+    scores, labels = case
+    order = np.random.default_rng(seed).permutation(len(labels))
+    for figure in (average_precision, lambda s, y: max_f1(s, y).f1):
+        assert figure(scores[order], labels[order]) == figure(scores, labels) == figure(8 * scores + 1, labels)
+        assert 0 < figure(scores, labels) <= 1
+
+
+def test_closed_forms():
+    labels = np.array([1, 1, 0, 0])
+    assert average_precision([4.0, 3.0, 2.0, 1.0], labels) == 1.0
+    assert max_f1([4.0, 3.0, 2.0, 1.0], labels) == (1.0, 3.0)
+    assert average_precision([1.0, 2.0, 3.0, 4.0], labels) == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert average_precision([7.0] * 4, labels) == 0.5  # a constant score gets the share of positives
+    assert max_f1([7.0] * 4, labels) == pytest.approx((2 / 3, 7.0))
+    assert max_f1([3.0, 2.0, 1.0], [1, 0, 1]) == pytest.approx((0.8, 1.0))
+    assert max_f1([4.0, 3.0, 2.0, 1.0], [1, 0, 0, 1]).threshold == 4.0  # of 2/3 twice the higher
+
+
+def test_detection_refuses_what_does_not_fit():
+    with pytest.raises(DimensionError, match=r"got \(3,\) and \(2,\)"):
+        average_precision([1.0, 2.0, 3.0], [0, 1])
+    with pytest.raises(DtypeError, match="0 and 1"):
+        average_precision([1.0, 2.0], [1, 2])
+    with pytest.raises(NonFiniteError, match="the first at 1"):
+        max_f1([1.0, np.nan], [0, 1])
+    with pytest.raises(TooFewRowsError, match="none among 2"):
+        max_f1([1.0, 2.0], [0, 0])
+    with pytest.raises(TooFewRowsError, match="none among 0"):
+        average_precision([], [])

@@ -1,0 +1,132 @@
+"""Intervals and paired tests against scipy and closed forms."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, bootstrap, permutation_test
+
+from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
+from cmcr.evaluation import intervals
+from cmcr.evaluation.detection import average_precision
+from cmcr.evaluation.intervals import bootstrap_interval, bootstrap_statistic, paired_difference
+
+
+def test_bootstrap_interval_of_a_share_is_near_the_normal_one():
+    values = np.arange(1000) < 300
+    low, high = bootstrap_interval(values)
+    half = 1.96 * np.sqrt(0.3 * 0.7 / 1000)
+    assert low == pytest.approx(0.3 - half, abs=0.004)
+    assert high == pytest.approx(0.3 + half, abs=0.004)
+    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval(values.astype(float)) == pytest.approx((low, high), abs=0.004)
+    assert bootstrap_interval(np.ones(5)) == bootstrap_interval(np.ones(5, dtype=bool)) == (1.0, 1.0)
+
+
+def test_bootstrap_intervals_equal_scipys(rng):
+    values = rng.exponential(size=200)
+    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert bootstrap_interval(values, resamples=20_000) == pytest.approx(theirs, abs=0.01)
+    theirs = bootstrap((values,), np.median, n_resamples=5000, method="percentile", rng=1).confidence_interval
+    ours = bootstrap_statistic(lambda i: float(np.median(values[i])), 200, resamples=5000)
+    assert ours == pytest.approx(theirs, abs=0.03)
+    mean = bootstrap_statistic(lambda i: float(values[i].mean()), 200, resamples=5000)
+    assert mean == pytest.approx(bootstrap_interval(values, resamples=5000), abs=0.02)
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says(rng):
+    covered = 0
+    for seed in range(300):
+        low, high = bootstrap_interval(rng.random(80), resamples=400, seed=seed, level=0.9)
+        covered += low <= 0.5 <= high
+    assert 0.84 < covered / 300 < 0.95
+
+
+def test_the_portions_of_the_draws_change_nothing(monkeypatch, rng):
+    values, others = rng.random(40), rng.random(40)
+    whole = bootstrap_interval(values), paired_difference(values, others)
+    monkeypatch.setattr(intervals, "_DRAWN", 41 * 7)
+    assert (bootstrap_interval(values), paired_difference(values, others)) == whole
+
+
+def test_strata_keep_their_sizes(rng):
+    labels = np.arange(30) < 2
+    scores = labels + rng.normal(size=30)
+    shares = []
+
+    def figure(drawn):
+        shares.append(labels[drawn].sum())
+        return average_precision(scores[drawn], labels[drawn])
+
+    low, high = bootstrap_statistic(figure, 30, strata=labels, resamples=300)
+    assert set(shares) == {2}
+    assert 0 < low < average_precision(scores, labels) <= high <= 1
+    with pytest.raises(TooFewRowsError, match="no"):
+        bootstrap_statistic(figure, 30, resamples=300)  # without strata some resample has no positive
+
+
+@given(st.integers(1, 10), st.booleans(), st.integers(0, 10_000))
+def test_the_exact_sign_flip_test_equals_scipys(n, whole_numbers, seed):
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(0, 3, (2, n)).astype(float) if whole_numbers else rng.normal(size=(2, n))
+    found = paired_difference(first, second, resamples=2000)
+    if n > 1:
+        theirs = permutation_test(
+            (first, second), lambda a, b: abs((a - b).mean()), permutation_type="samples", alternative="greater"
+        )
+        assert found.sign_flip_p == pytest.approx(theirs.pvalue, abs=1e-12)
+    assert found.low <= found.high
+    assert found.difference == pytest.approx((first - second).mean())
+
+
+@pytest.mark.parametrize(("won", "lost"), [(3, 0), (9, 2), (6, 6), (40, 22), (300, 240)])
+def test_on_hits_the_sign_flip_test_is_mcnemars(won, lost):
+    first = np.arange(won + lost + 50) < won
+    second = (np.arange(len(first)) >= won) & (np.arange(len(first)) < won + lost)
+    exact = binomtest(won, won + lost).pvalue
+    found = paired_difference(first, second)
+    error = 4 * np.sqrt(exact * (1 - exact) / 10_000) + 1e-4 if won + lost > 13 else 1e-12
+    assert found.sign_flip_p == pytest.approx(exact, abs=error)
+    assert found.difference == pytest.approx((won - lost) / len(first))
+
+
+def test_the_difference_changes_its_sign_with_the_order(rng):
+    first, second = rng.random(60), rng.random(60) - 0.1
+    there, back = paired_difference(first, second), paired_difference(second, first)
+    assert there.difference == -back.difference
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert there.bootstrap_p == back.bootstrap_p
+    assert there.sign_flip_p == back.sign_flip_p
+
+
+def test_equal_connections_do_not_differ_and_clear_ones_do(rng):
+    values = rng.random(50)
+    assert paired_difference(values, values) == (0.0, 0.0, 0.0, 1.0, 1.0)
+    clear = paired_difference(values + 0.5, values + 0.1 * rng.random(50))
+    assert 0 < clear.low < clear.difference < clear.high
+    assert clear.bootstrap_p == pytest.approx(2 / 10_001)
+    assert clear.sign_flip_p == pytest.approx(1 / 10_001)
+
+
+def test_the_sign_flip_test_keeps_its_level(rng):
+    found = [paired_difference(*rng.exponential(size=(2, 8)), resamples=256) for _ in range(400)]
+    assert np.mean([pair.sign_flip_p <= 0.05 for pair in found]) < 0.08
+
+
+def test_intervals_refuse_what_does_not_fit():
+    with pytest.raises(TooFewRowsError, match="at least one value"):
+        bootstrap_interval(np.array([]))
+    with pytest.raises(NonFiniteError, match="NaN"):
+        bootstrap_interval([0.5, np.nan])
+    with pytest.raises(DimensionError, match=r"values \(n,\), got \(1, 2\)"):
+        bootstrap_interval([[0.5, 0.1]])
+    with pytest.raises(ConfigError, match="level: expected between 0 and 1, got 95"):
+        bootstrap_interval([0.5], level=95)
+    with pytest.raises(ConfigError, match="resamples: expected at least 1, got 0"):
+        bootstrap_interval([0.5], resamples=0)
+    with pytest.raises(TooFewRowsError, match="at least one item, got 0"):
+        bootstrap_statistic(lambda i: 0.0, 0)
+    with pytest.raises(DimensionError, match=r"strata: expected \(3,\), got \(2,\)"):
+        bootstrap_statistic(lambda i: 0.0, 3, strata=[0, 1])
+    with pytest.raises(DimensionError, match=r"the same queries, got \(2,\) and \(3,\)"):
+        paired_difference([0.1, 0.2], [0.1, 0.2, 0.3])

@@ -1,0 +1,134 @@
+"""Localisation against plain Python from the definitions, and closed forms."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reference.localization as twin
+from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
+from cmcr.evaluation.localization import (
+    SUCCESS_THRESHOLDS,
+    box_iou,
+    consensus_iou,
+    consensus_map,
+    predicted_region,
+    success_areas,
+    successes,
+)
+
+seeds = st.integers(0, 10_000)
+WHOLE = [[0.0, 0.0, 1.0, 1.0]]
+LEFT, TOP = [[0.0, 0.0, 0.5, 1.0]], [[0.0, 0.0, 1.0, 0.5]]
+
+
+def boxes(rng, n):
+    corners = np.sort(rng.random((n, 2, 2)) * [1.0, 0.99] + [0.0, 0.005], axis=1)
+    return np.concatenate([corners[:, 0] / 2, 0.5 + corners[:, 1] / 2], axis=1)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), seeds)
+def test_consensus_and_its_overlap_equal_their_definitions(height, width, agreement, seed):
+    rng = np.random.default_rng(seed)
+    annotations = [WHOLE, boxes(rng, 2), boxes(rng, rng.integers(0, 3))]
+    consensus = consensus_map(annotations, (height, width), agreement=agreement)
+    np.testing.assert_array_equal(consensus, twin.consensus_map(annotations, height, width, agreement))
+    region = rng.random((height, width)) < 0.5
+    found = consensus_iou(region, consensus)
+    assert found == pytest.approx(twin.consensus_iou(region, consensus), abs=1e-15)
+    assert 0 <= found <= 1
+
+
+@given(st.integers(1, 5), st.integers(1, 5), seeds)
+def test_box_iou_equals_its_definition(n, m, seed):
+    rng = np.random.default_rng(seed)
+    first, second = boxes(rng, n), boxes(rng, m) * 0.8
+    expected = [[twin.box_iou(a, b) for b in second] for a in first]
+    np.testing.assert_allclose(box_iou(first, second), expected, atol=1e-14)
+    np.testing.assert_allclose(np.diag(box_iou(first, first)), 1.0)
+
+
+@given(st.lists(st.integers(0, 100).map(lambda n: n / 100), min_size=1, max_size=20))
+def test_success_equals_its_definition(ious):
+    areas = success_areas(ious)
+    assert areas.mean() == pytest.approx(twin.success_auc(ious), abs=1e-14)
+    assert ((areas >= 0.025 - 1e-15) & (areas <= 1 + 1e-15)).all()
+    by_threshold = [successes(ious, threshold).mean() for threshold in SUCCESS_THRESHOLDS]
+    assert by_threshold[0] == 1
+    assert (np.diff(by_threshold) <= 0).all()
+    assert areas.mean() == pytest.approx(np.trapezoid(by_threshold, SUCCESS_THRESHOLDS), abs=1e-14)
+
+
+def test_a_mask_agrees_with_its_boxes():
+    region = consensus_map([[[0.1, 0.2, 0.6, 0.9]]], (100, 100)) > 0
+    assert region.sum() == 50 * 70
+    consensus = consensus_map([[[0.2, 0.1, 0.7, 0.5]]], (100, 100))
+    assert consensus_iou(region, consensus) == pytest.approx(
+        box_iou([[0.1, 0.2, 0.6, 0.9]], [[0.2, 0.1, 0.7, 0.5]]).item()
+    )
+
+
+def test_annotators_that_disagree_count_by_half():
+    consensus = consensus_map([LEFT, TOP, []], (4, 4), agreement=2)
+    np.testing.assert_array_equal(consensus[[0, 0, 3, 3], [0, 3, 0, 3]], [1.0, 0.5, 0.5, 0.0])
+    assert consensus.sum() == 8.0
+    assert consensus_iou(consensus > 0, consensus) == 1.0
+    assert consensus_iou(np.ones((4, 4), dtype=bool), consensus) == 8 / 12
+    assert consensus_iou(consensus == 1, consensus) == 0.5
+    assert consensus_iou(consensus == 0, consensus) == 0.0
+    assert consensus_iou(np.zeros((4, 4), dtype=bool), consensus) == 0.0
+
+
+def test_a_lone_annotator_is_heard_where_two_were_asked():
+    consensus = consensus_map([LEFT, []], (4, 4), agreement=2)
+    assert set(consensus.ravel()) == {0.0, 0.5}
+    assert consensus_iou(consensus > 0, consensus) == 1.0
+
+
+def test_regions_by_value_and_by_share():
+    scores = np.array([[-1.0, 0.0], [0.2, 1.0]])
+    assert predicted_region(scores).tolist() == [[False, True], [True, True]]
+    assert predicted_region(scores, at=0.7).tolist() == [[False, False], [False, True]]
+    assert predicted_region(scores, rule="share").tolist() == [[False, False], [True, True]]
+    assert predicted_region(scores, rule="share", at=0.25).tolist() == [[False, False], [False, True]]
+    for rule in ("value", "share"):
+        assert not predicted_region(np.full((3, 3), 0.7), rule=rule).any()  # a map that points nowhere gains nothing
+        np.testing.assert_array_equal(predicted_region(4 * scores + 1, rule=rule), predicted_region(scores, rule=rule))
+
+
+def test_a_success_is_an_overlap_of_at_least_the_threshold():
+    assert successes([0.49, 0.5, 0.51]).tolist() == [False, True, True]
+    np.testing.assert_allclose(success_areas([0.0, 0.3, 0.5, 1.0]), [0.025, 0.325, 0.525, 1.0])
+
+
+def test_localisation_refuses_what_does_not_fit():
+    with pytest.raises(ConfigError, match="agreement: expected at least 1, got 0"):
+        consensus_map([LEFT], (4, 4), agreement=0)
+    with pytest.raises(TooFewRowsError, match="no annotator drew a box"):
+        consensus_map([], (4, 4))
+    with pytest.raises(TooFewRowsError, match="covers a pixel of a 4 x 4 map"):
+        consensus_map([[], [[0.3, 0.3, 0.31, 0.31]]], (4, 4))
+    with pytest.raises(DimensionError, match="right > left"):
+        box_iou(LEFT, [[0.5, 0.0, 0.5, 1.0]])
+    with pytest.raises(DimensionError, match=r"boxes \(n, 4\), got \(4,\)"):
+        box_iou(LEFT[0], LEFT)
+    with pytest.raises(NonFiniteError, match="boxes"):
+        box_iou([[0.0, 0.0, np.nan, 1.0]], LEFT)
+    with pytest.raises(ConfigError, match=r"unknown rule 'values'\. Did you mean 'value'"):
+        predicted_region(np.eye(2), rule="values")
+    with pytest.raises(ConfigError, match="at: expected above 0"):
+        predicted_region(np.eye(2), rule="share", at=1.0)
+    with pytest.raises(DimensionError, match=r"a map \(H, W\), got \(4,\)"):
+        predicted_region(np.zeros(4))
+    with pytest.raises(NonFiniteError, match="map"):
+        predicted_region([[np.nan, 1.0]])
+    with pytest.raises(DimensionError, match=r"got \(2, 2\) and \(3, 3\)"):
+        consensus_iou(np.eye(2) > 0, np.eye(3))
+    with pytest.raises(TooFewRowsError, match="marks no source"):
+        consensus_iou(np.eye(2) > 0, np.zeros((2, 2)))
+    with pytest.raises(DimensionError, match="from 0 to 1"):
+        success_areas([0.5, 1.5])
+    with pytest.raises(TooFewRowsError, match="at least one overlap"):
+        successes([])
+    with pytest.raises(ConfigError, match="threshold: expected 0 to 1"):
+        successes([0.5], 50)
