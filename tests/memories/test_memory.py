@@ -190,7 +190,7 @@ def test_memories_of_other_kinds_are_not_mixed(tmp_path, change, value):
 def test_memories_of_other_widths_are_not_mixed(tmp_path):
     store(tmp_path / "a", unit(2))
     store(tmp_path / "b", unit(2, width=6))
-    with pytest.raises(DimensionError, match="b is 6 wide, .*a 5"):
+    with pytest.raises(DimensionError, match=r"b is 6 wide, .*a 5"):
         Memory(tmp_path / "a", tmp_path / "b")
 
 
@@ -217,7 +217,7 @@ def test_what_the_system_refuses_is_a_read_error(tmp_path, monkeypatch):
         monkeypatch.setattr(Path, name, refuse)
     monkeypatch.setattr(np, "fromfile", refuse)
     for use in (lambda: memory[0], lambda: memory.ids, lambda: next(memory.blocks()), lambda: Memory(tmp_path)):
-        with pytest.raises(ReadError, match="could not read .Permission denied."):
+        with pytest.raises(ReadError, match=r"could not read .Permission denied."):
             use()
 
 
