@@ -1,9 +1,11 @@
 """Inputs of the miniature world as folders and lists, and what embedding did with them."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from PIL import Image
 
@@ -78,3 +80,11 @@ def tables_of(folder):
 
 def lines_of(path):
     return path.read_text("utf-8").split("\n")[:-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unflushed():
+    """Spare the disk: what a crash leaves is tested elsewhere. Imported by the modules that make many memories."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: None)
+        yield

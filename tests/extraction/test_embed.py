@@ -2,6 +2,7 @@
 
 import threading
 
+import inputs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,8 @@ from cmcr.errors import ConfigError, DimensionError, LockedError, ResumeError, T
 from cmcr.extraction import embed as embed_module
 from cmcr.extraction.embed import embed
 from cmcr.memories.writer import locked
+
+unflushed = inputs.unflushed
 
 TEXTS = write_texts(np.arange(200, 240), np.random.default_rng(1))
 

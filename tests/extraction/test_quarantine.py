@@ -4,6 +4,7 @@ import re
 from functools import partial
 from pathlib import Path
 
+import inputs
 import numpy as np
 import pytest
 from broken import BROKEN, cloud, npy, saved, wav, write_broken
@@ -12,6 +13,8 @@ from PIL import Image
 
 from cmcr.extraction.embed import embed
 from cmcr.extraction.retry import retry_quarantined
+
+unflushed = inputs.unflushed
 
 OPTIONS = {"shard_items": 6, "batch_size": 4}
 POINTS = "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in cloud())
@@ -59,7 +62,6 @@ def test_good_items_are_embedded_broken_ones_named_and_mended_ones_added(folder,
     assert set(reasons(memory)) == set(broken)
     for name, reason in reasons(memory).items():
         assert re.search(broken[name][1], reason), f"{name}: {reason}"
-        print(f"{modality:12} {name:14} {reason.replace(str(where) + '/', '')}")
     order = sorted(path.name for path in where.iterdir() if path.name.split(".")[0] != "folder")
     assert [(item.source, item.position) for item in memory.quarantine()] == [
         (name, position) for position, name in enumerate(order) if name in broken

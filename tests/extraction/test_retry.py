@@ -1,5 +1,6 @@
 """Completing a finished memory: what is refused, what is left alone, what is told."""
 
+import inputs
 import numpy as np
 import pytest
 from inputs import encoded, files_of, half, reasons, write_lines
@@ -11,6 +12,8 @@ from cmcr.extraction import retry as retry_module
 from cmcr.extraction.embed import embed
 from cmcr.extraction.retry import retry_quarantined
 from cmcr.memories.writer import locked
+
+unflushed = inputs.unflushed
 
 GIVEN = ["one", "", "two", "three", "", "", "", "four"]
 MENDED = ["one", "five", "two", "three", "", "six", "seven", "four"]

@@ -1,9 +1,11 @@
 """Makes small memories, and reads them back with nothing of cmcr: a twin from the description of the files."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from cmcr.memories.layout import Origin, Quarantined
@@ -67,3 +69,11 @@ def twin_ids(folder):
     for shard in manifest["shards"]:
         lines += (Path(folder) / f"{shard['name']}.items.jsonl").read_text("utf-8").split("\n")
     return [json.loads(line)["id"] for line in lines if line]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unflushed():
+    """Spare the disk: what a crash leaves is tested elsewhere. Imported by the modules that make many memories."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: None)
+        yield

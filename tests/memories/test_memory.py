@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stored
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,8 @@ from cmcr.errors import (
     ReadError,
 )
 from cmcr.memories.memory import Memory
+
+unflushed = stored.unflushed
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stored
 import torch
 from stored import ORIGIN, origin, store, twin_ids, twin_rows, unit
 
@@ -24,6 +25,8 @@ from cmcr.memories import writer as writer_module
 from cmcr.memories.layout import Quarantined
 from cmcr.memories.memory import Memory
 from cmcr.memories.writer import locked, open_writer, replace_shards
+
+unflushed = stored.unflushed
 
 ROWS = unit(10)
 IDS = [f"i{n}" for n in range(10)]
