@@ -327,7 +327,7 @@ def test_scanning_a_large_memory_takes_the_ram_of_a_block(tmp_path):
         "    return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6\n"
         "memory = Memory(sys.argv[1])\n"
         "before, most, seen = resident(), 0.0, 0\n"
-        "for block in memory.blocks(2048):\n"
+        "for block in memory.blocks():\n"
         "    seen += len(block)\n"
         "    most = max(most, resident())\n"
         "print(seen, most - before)\n"

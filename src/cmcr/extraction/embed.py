@@ -88,10 +88,11 @@ def embed(
             return before
     survey = items.survey()
     origin = origin_of(encoder, modality, dtype)
-    with open_writer(out, origin, survey.count, survey.digest, shard_items=shard_items, append=append) as writer:
+    seen = None if before is None else before.contents[0]
+    with open_writer(
+        out, origin, survey.count, survey.digest, shard_items=shard_items, append=append, seen=seen
+    ) as writer:
         if writer is not None:
-            if before is not None and (writer.before,) != before.contents:
-                raise ResumeError(f"{out}: another run has changed the memory meanwhile. Run it again.")
             _run(writer, encoder, modality, items, limit, batch_size, device, tell)
             finish(writer, items)
     memory = Memory(out)

@@ -32,7 +32,7 @@ from cmcr.memories.layout import (
 )
 from cmcr.memories.shards import MappedRows, as_float32, read_block, reading
 
-_BLOCK_ROWS = 16_384
+_BLOCK_ROWS = 4096
 _TABLES_KEPT = 4  # shards whose ids stay in RAM for looking rows up
 _MAPS_KEPT = 128  # each holds an open file, of which some systems allow a process 256
 

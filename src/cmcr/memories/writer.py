@@ -190,7 +190,14 @@ class MemoryWriter:
 
 @contextmanager
 def open_writer(
-    folder: str | Path, origin: Origin, items: int, digest: str, *, shard_items: int, append: bool = False
+    folder: str | Path,
+    origin: Origin,
+    items: int,
+    digest: str,
+    *,
+    shard_items: int,
+    append: bool = False,
+    seen: Contents | None = None,
 ) -> Iterator[MemoryWriter | None]:
     """Begin a memory, go on with one that was stopped, or append to one that is whole.
 
@@ -201,6 +208,7 @@ def open_writer(
         digest: what identifies the list of items.
         shard_items: items a shard, at least 1.
         append: add to a finished memory; otherwise one of the same plan is left as it is.
+        seen: contents of that memory from which the caller has found out what is new; None if it has not looked.
 
     Yields:
         the writer; None where the memory is whole already and nothing is to be done.
@@ -208,7 +216,7 @@ def open_writer(
     Raises:
         ConfigError: settings out of range, or nothing to append to.
         LockedError: another run is writing there.
-        ResumeError: begun with another model, input or setting; the message says what differs.
+        ResumeError: begun with another model, input or setting; the message says what differs. Or not as `seen`.
         FormatError: something else is in the folder.
         WriteError: no permission, disk full.
     """
@@ -228,6 +236,8 @@ def open_writer(
             return
         if before is not None:
             check_same_origin(folder, before.origin, origin)
+            if seen not in (None, before):
+                raise ResumeError(f"{folder}: another run has changed the memory meanwhile. Run it again.")
         plan = Plan(origin, run, len(before.shards) if before else 0)
         _begin(folder, plan)
         yield MemoryWriter(folder, plan, before, len(before.runs) if before else 0)
