@@ -17,7 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmcr.errors import DeviceError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError, ZeroRowError
+from cmcr.errors import (
+    ConfigError,
+    DeviceError,
+    DimensionError,
+    DtypeError,
+    NonFiniteError,
+    TooFewRowsError,
+    ZeroRowError,
+)
 
 Array = NDArray[np.floating] | Tensor
 """Rows of embeddings `(n, D)`: a numpy array or a torch tensor, floating point."""
@@ -150,6 +158,16 @@ def normalized(rows: Tensor) -> Tensor:
 def working_dtype(*tensors: Tensor) -> torch.dtype:
     """Choose the precision to compute in: float64 if any input is float64, else float32."""
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def check_count(name: str, value: object) -> None:
+    """Make sure that a setting is a whole number of at least 1 (true and false are none).
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name}: expected a whole number of at least 1, got {value!r}.")
 
 
 def is_number(value: object) -> bool:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from cmcr.data.items import ItemList, open_items
 from cmcr.data.items.item import Entry
+from cmcr.data.items.reading import as_id
+from cmcr.embeddings import check_count
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.extraction.failures import FailureLimit
+from cmcr.extraction.own_files import refuse_own_files
 from cmcr.extraction.shards import embed_shards
+from cmcr.files import MANIFEST
 from cmcr.memories.layout import SHARD_ITEMS, Origin, Shard
 from cmcr.memories.memory import Memory
 from cmcr.memories.writer import MemoryWriter, open_writer
@@ -70,25 +75,40 @@ def embed(
         WriteError: no permission, disk full; finished shards are kept.
     """
     encoder = opened(space, modality)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}.")
+    check_count("batch_size", batch_size)
     limit = FailureLimit(max_failures)
     tell = on_event or (lambda event, facts: None)
     items = inputs if isinstance(inputs, ItemList) else open_items(inputs, modality, column=column, id_column=id_column)
-    if append:
-        items = NewItems(items, known_ids(out))
+    refuse_own_files(inputs, items, Path(out))
+    before = _memory_before(Path(out)) if append else None
+    if before is not None:
+        items = NewItems(items, known_ids(before))
         if items.count() == 0:
-            tell("finished", {"rows": len(Memory(out)), "quarantined": 0, "new": 0})
-            return Memory(out)
+            _tell_finished(tell, before, {"new": 0})
+            return before
     survey = items.survey()
     origin = origin_of(encoder, modality, dtype)
-    with open_writer(out, origin, survey.count, survey.digest, shard_items=shard_items, append=append) as writer:
+    seen = None if before is None else before.contents[0]
+    with open_writer(
+        out, origin, survey.count, survey.digest, shard_items=shard_items, append=append, seen=seen
+    ) as writer:
         if writer is not None:
             _run(writer, encoder, modality, items, limit, batch_size, device, tell)
             finish(writer, items)
     memory = Memory(out)
-    tell("finished", {"rows": len(memory), "quarantined": sum(c.quarantined for c in memory.contents)})
+    _tell_finished(tell, memory, {})
     return memory
+
+
+def _tell_finished(tell: OnEvent, memory: Memory, more: Mapping[str, Any]) -> None:
+    tell("finished", {"rows": len(memory), "quarantined": memory.contents[0].quarantined, **more})
+
+
+def _memory_before(folder: Path) -> Memory:
+    """Open the memory to append to."""
+    if not (folder / MANIFEST).exists():
+        raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
+    return Memory(folder)
 
 
 def opened(space: str | Space, modality: str) -> Space:
@@ -107,13 +127,12 @@ def origin_of(space: Space, modality: str, dtype: str) -> Origin:
     """Say what makes rows: the space, and which model in which revision stands behind it."""
     source = getattr(space, "source", None)
     # A folder's place differs from machine to machine; the fingerprint knows its weights.
-    model = None if source is None else Path(source).name if Path(source).exists() else str(source)
+    model = None if source is None else as_id(Path(source).name if Path(source).exists() else str(source))
     return Origin(space.name, modality, space.fingerprint, model, getattr(space, "revision", None), dtype)
 
 
-def known_ids(folder: str | Path) -> frozenset[str]:
-    """Collect the ids of all items of a finished memory, those in quarantine included."""
-    memory = Memory(folder)
+def known_ids(memory: Memory) -> frozenset[str]:
+    """Collect the ids of all items of a memory, those in quarantine included."""
     return frozenset(memory.ids) | {item.id for item in memory.quarantine()}
 
 
@@ -157,7 +176,7 @@ def finish(writer: MemoryWriter, items: ItemList) -> None:
     if not any(shard.rows for shard in writer.shards.values()) and writer.before is None:
         raise ConfigError(
             f"{writer.folder}: none of the {writer.plan.run.items} items could be embedded, see "
-            f"{writer.folder}/*.quarantine.jsonl. Is it the right modality?"
+            f"{writer.folder}/*.quarantine.jsonl. Is it the right modality? Remove the folder before you run it anew."
         )
     writer.finish()
 
@@ -186,8 +205,9 @@ def _run(
         limit=limit,
         on_items=lambda count: tell("items", {"count": count}),
     )
-    for shard in shards:
-        tell("shard", shard_facts(shard))
+    with closing(shards):  # its threads too, if whoever is told raises
+        for shard in shards:
+            tell("shard", shard_facts(shard))
 
 
 def shard_facts(shard: Shard) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class FailureLimit:
         if failed and self.failed > most:
             raise TooManyFailuresError(
                 f"{self.failed} of {self.tried} items failed, more than the {self.allowed} allowed (max_failures); the last "
-                f"one: {last_reason} What was finished is kept: mend the items or allow more, then run it again."
+                f"one: {last_reason} What was finished is kept: allow more and run it again, then mend the items and complete "
+                "the memory (--retry-quarantined); or mend them and begin anew in another folder."
             )
 
 

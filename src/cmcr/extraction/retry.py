@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cmcr.data.items import Item, ItemList, open_items
-from cmcr.errors import ArtefactNotFoundError
+from cmcr.data.items import ItemList, open_items
+from cmcr.embeddings import check_count
+from cmcr.errors import ArtefactNotFoundError, DimensionError, ResumeError
 from cmcr.extraction.embed import OnEvent, opened, origin_of, shard_facts
-from cmcr.memories.layout import Contents, Quarantined, embeddings_file, next_generation
+from cmcr.extraction.shards import encoded_with
+from cmcr.memories.layout import PLAN, RUN, Contents, Quarantined, embeddings_file, next_generation
 from cmcr.memories.memory import Memory, items_in, quarantine_in
 from cmcr.memories.shards import MappedRows, as_kept, kept_tensor
-from cmcr.memories.writer import check_same_origin, finished_contents, locked, replace_shards
+from cmcr.memories.writer import Replacement, check_same_origin, clean, finished_contents, locked, replace_shards
 from cmcr.spaces.protocol import Space
-from cmcr.spaces.tower import encode_batches_of
+
+_Waiting = Mapping[str, tuple[int, Quarantined]]
+"""By the id of an item in quarantine: the place of its shard, and what is known of it."""
 
 _Found = dict[int, tuple[Tensor, tuple[str, str]]]
 """By an item's position: its row, its id and source."""
@@ -58,14 +65,16 @@ def retry_quarantined(
 
     Raises:
         ArtefactNotFoundError: there is no finished memory.
+        DimensionError: rows of another width than the memory's.
         LockedError, ResumeError, WriteError, ConfigError: as `cmcr.extraction.embed.embed`.
     """
     encoder = opened(space, modality)
+    check_count("batch_size", batch_size)
     tell = on_event or (lambda event, facts: None)
-    items = inputs if isinstance(inputs, ItemList) else open_items(inputs, modality, column=column, id_column=id_column)
     folder = Path(out)
     if not folder.is_dir():
         raise ArtefactNotFoundError(errno.ENOENT, "there is no memory here to be completed", str(folder))
+    items = inputs if isinstance(inputs, ItemList) else open_items(inputs, modality, column=column, id_column=id_column)
     with locked(folder):
         contents = _finished(folder)
         check_same_origin(folder, contents.origin, origin_of(encoder, modality, contents.origin.dtype))
@@ -75,16 +84,9 @@ def retry_quarantined(
             for item in quarantine_in(folder, shard)
         }
         tell("started", {"items": len(waiting), "done": 0, "shards": 0})
-        found: dict[int, _Found] = defaultdict(dict)
-        for batch in _batches(items, waiting, batch_size):
-            (encoded,) = encode_batches_of(encoder, [[item.content for item in batch]], modality, device)
-            good = [item.id for position, item in enumerate(batch) if position not in encoded.failures]
-            for row, id_ in zip(as_kept(encoded.rows, contents.origin.dtype), good, strict=True):
-                place, item = waiting[id_]
-                found[place][item.position] = (row, (item.id, item.source))
-            tell("items", {"count": len(batch)})
-        completed = {place: _completed(folder, contents, place, found[place]) for place in sorted(found)}
-        if completed:
+        found = _embedded(encoder, modality, _batches(items, waiting, batch_size), contents, device, tell)
+        if found:
+            completed = ((place, _completed(folder, contents, place, found[place])) for place in sorted(found))
             for shard in replace_shards(folder, contents, completed):
                 tell("shard", shard_facts(shard))
     memory = Memory(folder)
@@ -99,33 +101,55 @@ def _finished(folder: Path) -> Contents:
         raise ArtefactNotFoundError(
             errno.ENOENT, "the memory is not finished: run without --retry-quarantined first", str(folder)
         )
+    clean(folder)
+    if (folder / RUN / PLAN).exists():
+        raise ResumeError(
+            f"{folder}: something is being appended to it, and that is not finished. Run that to its end first, or remove "
+            f"{folder / RUN}, which gives up only what was being appended."
+        )
     return contents
 
 
-def _batches(
-    items: ItemList, waiting: Mapping[str, tuple[int, Quarantined]], batch_size: int
-) -> Iterator[Sequence[Item]]:
+@dataclass(frozen=True)
+class _Batch:
+    """Items in quarantine that are tried together."""
+
+    waiting: list[tuple[int, Quarantined]]
+    contents: list[Any]
+
+
+def _batches(items: ItemList, waiting: _Waiting, batch_size: int) -> Iterator[_Batch]:
     """Find the items in quarantine in the list."""
-    found = (Item(entry.id, entry.source, entry.read()) for entry in items.walk() if entry.id in waiting)
-    while batch := list(islice(found, batch_size)):
-        yield batch
+    found = ((waiting[entry.id], entry.read()) for entry in items.walk() if entry.id in waiting)
+    while some := list(islice(found, batch_size)):
+        yield _Batch([where for where, _ in some], [content for _, content in some])
 
 
-def _completed(
-    folder: Path, contents: Contents, place: int, found: _Found
-) -> tuple[str, Tensor, list[tuple[str, str]], list[Quarantined]]:
-    """Put new rows between the old ones of a shard.
+def _embedded(
+    space: Space, modality: str, batches: Iterator[_Batch], contents: Contents, device: str | None, tell: OnEvent
+) -> dict[int, _Found]:
+    """Embed what can be embedded now; the rows by the places of their shards."""
+    found: dict[int, _Found] = defaultdict(dict)
+    with closing(encoded_with(space, modality, batches, device)) as results:
+        for batch, encoded in results:
+            if len(encoded.rows) and encoded.rows.shape[1] != contents.width:
+                raise DimensionError(f"the rows are {encoded.rows.shape[1]} wide now, the memory's {contents.width}.")
+            good = [where for position, where in enumerate(batch.waiting) if position not in encoded.failures]
+            for row, (place, item) in zip(as_kept(encoded.rows, contents.origin.dtype), good, strict=True):
+                found[place][item.position] = (row, (item.id, item.source))
+            tell("items", {"count": len(batch.contents)})
+    return found
 
-    Returns:
-        the name, the rows, the items and the rest of the quarantine of the shard that shall take its place.
-    """
+
+def _completed(folder: Path, contents: Contents, place: int, found: _Found) -> Replacement:
+    """Put new rows between the old ones of a shard."""
     shard, dtype = contents.shards[place], contents.origin.dtype
     quarantined = {item.position: item for item in quarantine_in(folder, shard)}
     positions = range(shard.first_item, shard.first_item + shard.items)
     kept = [position for position in positions if position not in quarantined]
     rows = kept_tensor(MappedRows(folder / embeddings_file(shard.name), shard, dtype).rows, dtype)
-    known: _Found = dict(zip(kept, zip(rows, items_in(folder, shard), strict=True), strict=True))
-    merged = [(known | found)[position] for position in positions if position in known or position in found]
+    known = dict(zip(kept, zip(rows, items_in(folder, shard), strict=True), strict=True)) | found
+    merged = [known[position] for position in positions if position in known]
     return (
         next_generation(shard.name),
         torch.stack([row for row, _ in merged]),

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from cmcr.data.items import ItemList
 from cmcr.data.items.item import Entry
-from cmcr.errors import ResumeError
+from cmcr.errors import DimensionError, ResumeError
 from cmcr.extraction.failures import FailureLimit
 from cmcr.memories.layout import Quarantined, Shard
 from cmcr.memories.shards import as_kept
@@ -24,6 +24,33 @@ from cmcr.spaces.tower import encode_batches_of
 
 OnItems = Callable[[int], None]
 """Called with the number of items that were embedded or failed since the last call."""
+
+
+class HasContents(Protocol):
+    """A batch of items, whatever else is known of them."""
+
+    @property
+    def contents(self) -> Sequence[Any]:
+        """What a space reads, item by item."""
+
+
+BatchT = TypeVar("BatchT", bound=HasContents)
+
+
+def encoded_with(
+    space: Space, modality: str, batches: Iterable[BatchT], device: str | None
+) -> Generator[tuple[BatchT, EncodedBatch], None, None]:
+    """Embed batches as they come, a few being read and decoded ahead, and give each with its result."""
+    drawn: deque[BatchT] = deque()
+
+    def contents() -> Iterator[Sequence[Any]]:
+        for batch in batches:
+            drawn.append(batch)
+            yield batch.contents
+
+    with closing(_generator(encode_batches_of(space, contents(), modality, device))) as encoded_batches:
+        for encoded in encoded_batches:
+            yield drawn.popleft(), encoded
 
 
 @dataclass(frozen=True)
@@ -57,7 +84,7 @@ def embed_shards(
     device: str | None,
     limit: FailureLimit,
     on_items: OnItems,
-) -> Iterator[Shard]:
+) -> Generator[Shard, None, None]:
     """Embed and write shards, reading and decoding ahead of the encoder, across the ends of shards.
 
     Batches never cross the end of a shard, so a shard's rows do not depend on where a run was stopped.
@@ -78,27 +105,19 @@ def embed_shards(
 
     Raises:
         TooManyFailuresError: the limit is exceeded.
+        DimensionError: rows of different widths.
         ResumeError: the list has ended before it should.
         WriteError: no permission, disk full.
     """
-    drawn: deque[_Batch] = deque()
-
-    def contents() -> Iterator[Sequence[Any]]:
-        for batch in _batches(items, writer, numbers, batch_size):
-            drawn.append(batch)
-            yield batch.contents
-
-    width = space.widths.get(modality, 0)
     filling = _Filling()
-    with closing(_generator(encode_batches_of(space, contents(), modality, device))) as encoded_batches:
-        for encoded in encoded_batches:
-            batch = drawn.popleft()
+    batches = _batches(items, writer, numbers, batch_size)
+    with closing(encoded_with(space, modality, batches, device)) as results:
+        for batch, encoded in results:
             failed = _fill(filling, batch, encoded, writer.plan.origin.dtype)
             limit.count(len(batch.entries), len(failed), failed[-1].reason if failed else "")
             on_items(len(batch.entries))
             if batch.last:
-                rows = torch.cat(filling.rows) if filling.rows else torch.empty(0, width)
-                yield writer.write(batch.shard, rows, filling.items, filling.quarantined)
+                yield writer.write(batch.shard, _joined(filling.rows), filling.items, filling.quarantined)
                 filling = _Filling()
 
 
@@ -117,6 +136,14 @@ def _fill(filling: _Filling, batch: _Batch, encoded: EncodedBatch, dtype: str) -
     if len(encoded.rows):
         filling.rows.append(as_kept(encoded.rows, dtype))
     return failed
+
+
+def _joined(rows: list[Tensor]) -> Tensor:
+    """Join the rows of a shard. Without any it has no width: what a space knows of its own may depend on what ran before."""
+    widths = {part.shape[1] for part in rows}
+    if len(widths) > 1:
+        raise DimensionError(f"the rows of one shard have widths of {' and '.join(map(str, sorted(widths)))}.")
+    return torch.cat(rows) if rows else torch.empty(0, 0)
 
 
 def _batches(items: ItemList, writer: MemoryWriter, numbers: Sequence[int], batch_size: int) -> Iterator[_Batch]:
@@ -146,6 +173,6 @@ def _skip(walk: Iterator[Entry], count: int) -> None:
         pass
 
 
-def _generator(batches: Iterator[EncodedBatch]) -> Any:
+def _generator(batches: Iterator[Any]) -> Any:
     """Make sure that there is something to close: not every iterator can be."""
     yield from batches

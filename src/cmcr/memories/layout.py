@@ -77,7 +77,7 @@ class Shard:
     Attributes:
         name: what its files begin with.
         rows: how many.
-        width: width D.
+        width: width D, 0 where there are no rows.
         run: which of the memory's runs it belongs to, from 0.
         first_item: position of its first item in the run.
         items: how many, those in quarantine included.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cmcr.errors import ConfigError, DimensionError, IntegrityError, ReadError
+from cmcr.embeddings import check_count
+from cmcr.errors import ArtefactError, ConfigError, DimensionError, IntegrityError, ReadError
 from cmcr.files import parsed_manifest
 from cmcr.memories.layout import (
     FORMAT,
@@ -28,10 +30,11 @@ from cmcr.memories.layout import (
     quarantine_file,
     record,
 )
-from cmcr.memories.shards import MappedRows, as_float32, read_block
+from cmcr.memories.shards import MappedRows, as_float32, read_block, reading
 
-_BLOCK_ROWS = 16_384
+_BLOCK_ROWS = 4096
 _TABLES_KEPT = 4  # shards whose ids stay in RAM for looking rows up
+_MAPS_KEPT = 128  # each holds an open file, of which some systems allow a process 256
 
 
 class Memory:
@@ -86,7 +89,7 @@ class Memory:
         self.shape = (self._ends[-1], self.width)
         for folder, shard, _ in self._shards:
             _check_sizes(folder, shard)
-        self._mapped = lru_cache(maxsize=1024)(self._map)  # the system maps some ten thousand files, no more
+        self._mapped = lru_cache(maxsize=_MAPS_KEPT)(self._map)
         self._table = lru_cache(maxsize=_TABLES_KEPT)(self._read_table)
 
     def __len__(self) -> int:
@@ -100,8 +103,12 @@ class Memory:
         """Read rows by position: one `(D,)`, or several `(n, D)` by a slice, a list of positions or a mask; float32.
 
         Raises:
-            IndexError: a position that is not there.
+            IndexError: a position that is not there, or something that is none.
         """
+        if isinstance(
+            rows, bool | np.bool_ | tuple
+        ):  # True is no 1; memory[3, 5] is an element of an array, not two rows
+            raise IndexError(f"expected positions of rows, got a {type(rows).__name__.strip('_')}.")
         if isinstance(rows, slice):
             return self._gather(np.arange(len(self))[rows])
         if isinstance(rows, int | np.integer):
@@ -113,7 +120,7 @@ class Memory:
             positions = positions.nonzero()[0]
         if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
             raise IndexError(f"expected positions of rows, got {positions.dtype} {positions.shape}.")
-        return self._gather(positions.astype(np.int64))
+        return self._gather(positions)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -128,8 +135,13 @@ class Memory:
     def blocks(self, rows: int = _BLOCK_ROWS) -> Iterator[NDArray[np.float32]]:
         """Read all rows in their order, in blocks of at most `rows`: `(n, D)` float32 each.
 
-        Files are read, not mapped, so that RAM stays at one block whatever the size of the memory.
+        Files are read, not mapped, so that RAM stays at one block whatever the size of the memory. Blocks end where shards
+        do.
+
+        Raises:
+            ConfigError: `rows` is no whole number of at least 1.
         """
+        check_count("rows", rows)
         for number, (folder, shard, dtype) in enumerate(self._shards):
             path = folder / embeddings_file(shard.name)
             mapped = self._mapped(number)
@@ -162,10 +174,11 @@ class Memory:
         number = bisect_right(self._ends, row)
         return as_float32(self._mapped(number).rows[row - self._start(number)], self._shards[number][2])
 
-    def _gather(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        wrong = (positions < -len(self)) | (positions >= len(self))
+    def _gather(self, given: NDArray[Any]) -> NDArray[np.float32]:
+        wrong = (given < -len(self)) | (given >= len(self))
         if wrong.any():
-            raise IndexError(f"row {positions[wrong][0]} is not there: the memory has {len(self)} rows.")
+            raise IndexError(f"row {given[wrong][0]} is not there: the memory has {len(self)} rows.")
+        positions = given.astype(np.int64)
         positions = np.where(positions < 0, positions + len(self), positions)
         result = np.empty((len(positions), self.width), dtype=np.float32)
         numbers = np.searchsorted(self._ends, positions, side="right")
@@ -212,8 +225,11 @@ def _contents_in(folder: Path) -> Contents:
         raise ConfigError(f"expected the folder of a memory, got {type(folder).__name__}.")
     try:
         return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
-    except PermissionError as error:
-        raise ReadError(error.errno, f"could not read ({error.strerror})", str(folder)) from error
+    except ArtefactError:  # some are OSErrors too: already said
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", str(folder)) from error
 
 
 def _check_alike(folders: Sequence[Path], contents: Sequence[Contents]) -> None:
@@ -229,10 +245,8 @@ def _check_alike(folders: Sequence[Path], contents: Sequence[Contents]) -> None:
 
 def _check_sizes(folder: Path, shard: Shard) -> None:
     for file, size in shard.bytes.items():
-        try:
+        with reading(folder / file):
             found = (folder / file).stat().st_size
-        except OSError as error:
-            raise IntegrityError(f"{folder / file} is missing. Restore the memory from a copy.") from error
         if found != size:
             raise IntegrityError(f"{folder / file}: {found} bytes, expected {size}. Restore the memory from a copy.")
 
@@ -244,7 +258,5 @@ def _within(row: int, count: int) -> int:
 
 
 def _content(path: Path) -> bytes:
-    try:
+    with reading(path):
         return path.read_bytes()
-    except OSError as error:
-        raise ReadError(error.errno or 5, f"could not read ({error.strerror})", str(path)) from error

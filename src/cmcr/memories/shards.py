@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from cmcr.errors import IntegrityError
+from cmcr.errors import ArtefactError, IntegrityError, ReadError
 from cmcr.files import flush_folder, write_bytes_whole
 from cmcr.memories.layout import (
     DTYPES,
@@ -111,6 +113,7 @@ class MappedRows:
 
     Raises:
         IntegrityError: missing, cut short, or of another shape or type than the manifest says.
+        ReadError: the system refuses to read it.
     """
 
     def __init__(self, path: Path, shard: Shard, dtype: str) -> None:
@@ -121,7 +124,7 @@ class MappedRows:
         if shard.rows == 0:
             self.rows: NDArray[Any] = np.empty(shape, dtype=self.kind)
             return
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # Not numpy's memmap: that class makes every row that is taken out of it several times dearer.
         flat = np.frombuffer(mapped, dtype=self.kind, count=math.prod(shape), offset=self.offset)
@@ -129,9 +132,36 @@ class MappedRows:
 
 
 def read_block(path: Path, offset: int, kind: np.dtype[Any], width: int, start: int, count: int) -> NDArray[Any]:
-    """Read consecutive rows of a shard through the file, not through the map, whose pages would count as the process's."""
-    block = np.fromfile(path, dtype=kind, count=count * width, offset=offset + start * width * kind.itemsize)
+    """Read consecutive rows of a shard through the file, not through the map, whose pages would count as the process's.
+
+    Raises:
+        IntegrityError: missing or cut short since it was opened.
+        ReadError: the system refuses to read it.
+    """
+    with reading(path):
+        block = np.fromfile(path, dtype=kind, count=count * width, offset=offset + start * width * kind.itemsize)
+    if block.size < count * width:
+        raise IntegrityError(f"{path}: cut short while it was read. Restore the memory from a copy.")
     return block.reshape(count, width)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say in our words why a file of a memory cannot be read.
+
+    Raises:
+        IntegrityError: it is missing.
+        ReadError: the system refuses to read it.
+    """
+    try:
+        yield
+    except ArtefactError:  # a ReadError is an OSError too: already said
+        raise
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{path} is missing. Restore the memory from a copy.") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", str(path)) from error
 
 
 def as_float32(rows: NDArray[Any], dtype: str) -> NDArray[np.float32]:
@@ -157,15 +187,13 @@ def kept_tensor(rows: NDArray[Any], dtype: str) -> Tensor:
 def _start_of_rows(path: Path, shard: Shard, dtype: str) -> int:
     """Check a shard's file against the manifest, and find where its rows begin."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
+            size = path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, size)))
         entry = header[TENSOR]
         found = (entry["dtype"], tuple(entry["shape"]))
         start = 8 + length + int(entry["data_offsets"][0])
-    except FileNotFoundError as error:
-        raise IntegrityError(f"{path} is missing. Restore the memory from a copy.") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise IntegrityError(f"{path}: its header is damaged. Restore the memory from a copy.") from error
     expected = (_CODES[dtype], (shard.rows, shard.width))

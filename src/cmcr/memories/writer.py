@@ -10,8 +10,9 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +22,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from cmcr._version import __version__
-from cmcr.errors import ConfigError, FormatError, LockedError, ResumeError, WriteError
+from cmcr.embeddings import check_count
+from cmcr.errors import CmcrError, ConfigError, DimensionError, FormatError, LockedError, ResumeError, WriteError
 from cmcr.files import MANIFEST, flush_folder, parsed_manifest, write_bytes_whole, write_manifest
 from cmcr.memories.layout import (
     DTYPES,
@@ -42,6 +44,10 @@ from cmcr.memories.layout import (
 )
 from cmcr.memories.shards import as_kept, finished_shard, write_shard
 
+Replacement = tuple[str, Tensor, Sequence[tuple[str, str]], Sequence[Quarantined]]
+"""Of a shard that takes another one's place: its name, rows `(n, D)` as they are kept, items and quarantine."""
+
+_OWN_FILES = re.compile(r"shard-\d{5,}(\.\d+)?\.(safetensors|items\.jsonl|quarantine\.jsonl)")
 _LIBRARIES = ("torch", "numpy", "pillow", "soundfile", "soxr", "transformers")
 
 
@@ -122,6 +128,7 @@ class MemoryWriter:
 
         Raises:
             ConfigError: rows and items of other numbers than the shard has.
+            DimensionError: rows of another width than those of the other shards.
             WriteError: no permission, disk full; finished shards are safe.
         """
         if len(rows) != len(items) or len(items) + len(quarantined) != len(self.items_of(number)):
@@ -129,6 +136,9 @@ class MemoryWriter:
                 f"shard {number}: expected {len(self.items_of(number))} items, got {len(rows)} rows, {len(items)} items "
                 f"and {len(quarantined)} in quarantine."
             )
+        width = self._width
+        if len(rows) and width not in (0, rows.shape[1]):
+            raise DimensionError(f"shard {number}: its rows are {rows.shape[1]} wide, those before {width}.")
         with _said_on_failure(self.folder):
             self.shards[number] = write_shard(
                 self.folder,
@@ -168,13 +178,26 @@ class MemoryWriter:
         tidy(self.folder, contents)
         return contents
 
+    @property
+    def _width(self) -> int:
+        """Width of the rows that are there, 0 where there are none."""
+        there = (*(self.before.shards if self.before else ()), *self.shards.values())
+        return next((shard.width for shard in there if shard.rows), 0)
+
     def _name(self, number: int) -> str:
         return shard_name(self.plan.first_shard + number)
 
 
 @contextmanager
 def open_writer(
-    folder: str | Path, origin: Origin, items: int, digest: str, *, shard_items: int, append: bool = False
+    folder: str | Path,
+    origin: Origin,
+    items: int,
+    digest: str,
+    *,
+    shard_items: int,
+    append: bool = False,
+    seen: Contents | None = None,
 ) -> Iterator[MemoryWriter | None]:
     """Begin a memory, go on with one that was stopped, or append to one that is whole.
 
@@ -185,6 +208,7 @@ def open_writer(
         digest: what identifies the list of items.
         shard_items: items a shard, at least 1.
         append: add to a finished memory; otherwise one of the same plan is left as it is.
+        seen: contents of that memory from which the caller has found out what is new; None if it has not looked.
 
     Yields:
         the writer; None where the memory is whole already and nothing is to be done.
@@ -192,7 +216,7 @@ def open_writer(
     Raises:
         ConfigError: settings out of range, or nothing to append to.
         LockedError: another run is writing there.
-        ResumeError: begun with another model, input or setting; the message says what differs.
+        ResumeError: begun with another model, input or setting; the message says what differs. Or not as `seen`.
         FormatError: something else is in the folder.
         WriteError: no permission, disk full.
     """
@@ -200,8 +224,9 @@ def open_writer(
     _check_settings(origin, items, shard_items)
     run = Run(items, digest, shard_items, versions_here())
     with locked(folder):
-        before = finished_contents(folder)
-        _clean(folder)
+        with _said_on_failure(folder):
+            before = finished_contents(folder)
+            clean(folder)
         if append and before is None:
             raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
         if before is not None and not append:
@@ -211,6 +236,8 @@ def open_writer(
             return
         if before is not None:
             check_same_origin(folder, before.origin, origin)
+            if seen not in (None, before):
+                raise ResumeError(f"{folder}: another run has changed the memory meanwhile. Run it again.")
         plan = Plan(origin, run, len(before.shards) if before else 0)
         _begin(folder, plan)
         yield MemoryWriter(folder, plan, before, len(before.runs) if before else 0)
@@ -252,17 +279,13 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def replace_shards(
-    folder: Path,
-    contents: Contents,
-    replacements: Mapping[int, tuple[str, Tensor, Sequence[tuple[str, str]], Sequence[Quarantined]]],
-) -> list[Shard]:
+def replace_shards(folder: Path, contents: Contents, replacements: Iterable[tuple[int, Replacement]]) -> list[Shard]:
     """Write shards anew under other names, and a manifest that speaks of them; the caller holds the lock.
 
     Args:
         folder: of the memory.
         contents: what its manifest says.
-        replacements: by the place of a shard, the name, rows, items and quarantine of the one that takes its place.
+        replacements: the places of shards, and what takes them; drawn one after another, so that one is in RAM at a time.
 
     Returns:
         the new shards.
@@ -270,23 +293,23 @@ def replace_shards(
     Raises:
         WriteError: no permission, disk full; the memory is as it was.
     """
-    shards = list(contents.shards)
+    new: dict[int, Shard] = {}
     with _said_on_failure(folder):
         (folder / RUN).mkdir(exist_ok=True)
-        for place, (name, rows, items, quarantined) in replacements.items():
-            old = shards[place]
-            shards[place] = write_shard(folder, name, rows, items, quarantined, run=old.run, first_item=old.first_item)
-        changed = replace(contents, shards=tuple(shards))
+        for place, (name, rows, items, quarantined) in replacements:
+            old = contents.shards[place]
+            new[place] = write_shard(folder, name, rows, items, quarantined, run=old.run, first_item=old.first_item)
+        changed = replace(contents, shards=tuple(new.get(place, old) for place, old in enumerate(contents.shards)))
         write_manifest(folder, manifest_of(changed))
     tidy(folder, changed)
-    return [shards[place] for place in replacements]
+    return list(new.values())
 
 
 def tidy(folder: Path, contents: Contents) -> None:
     """Remove what the manifest does not speak of: the folder of the run, and shards that were written anew since."""
     known = {file for shard in contents.shards for file in shard.bytes}
     for path in folder.glob("shard-*"):
-        if path.name not in known:
+        if path.name not in known and _OWN_FILES.fullmatch(path.name):
             path.unlink(missing_ok=True)
     shutil.rmtree(folder / RUN, ignore_errors=True)
 
@@ -318,11 +341,12 @@ def _check_same(folder: Path, earlier: Plan, now: Plan, *, finished: bool) -> No
     if not differing:
         return
     said = "; ".join(_difference(names.get(name, name), was[name], asked[name]) for name in differing)
-    advice = (
-        "Choose another folder, or add what is new with --append."
-        if finished
-        else "Run it as it was begun, choose another folder, or remove this one to begin anew."
-    )
+    if finished:
+        advice = "Choose another folder, or add what is new with --append."
+    elif now.first_shard:  # the folder holds a finished memory, which nobody shall be told to remove
+        advice = f"Run it as it was begun, or remove {folder / RUN}, which gives up only what was being appended."
+    else:
+        advice = "Run it as it was begun, choose another folder, or remove this one to begin anew."
     raise ResumeError(f"{folder}: {'made' if finished else 'begun'} with something else: {said}. {advice}")
 
 
@@ -345,9 +369,12 @@ def check_same_origin(folder: Path, was: Origin, now: Origin) -> None:
         raise ResumeError(f"{folder}: the memory is of another kind: {said}. Choose another folder.")
 
 
-def _clean(folder: Path) -> None:
-    """Remove what a killed run left half-written, and the run's folder if the manifest came after it was done."""
-    for path in (*folder.glob(".*.part"), *(folder / RUN).glob(".*.part")):
+def clean(folder: Path) -> None:
+    """Remove what a killed run left half-written, and the run's folder if the manifest came after it was done.
+
+    The caller holds the lock.
+    """
+    for path in (*folder.glob(".shard-*.part"), folder / f".{MANIFEST}.part", *(folder / RUN).glob(".*.part")):
         path.unlink(missing_ok=True)
     contents = finished_contents(folder)
     if contents is None:
@@ -368,7 +395,8 @@ def _refuse_strangers(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise FormatError(f"{folder}: expected a folder for a memory, there is a file. Choose another path.")
-    names = {path.name for path in folder.iterdir()}
+    with _said_on_failure(folder):
+        names = {path.name for path in folder.iterdir()}
     if names and not names & {MANIFEST, RUN, LOCK}:
         raise FormatError(f"{folder}: holds other things ({sorted(names)[0]}, ...). Choose an empty or new folder.")
 
@@ -376,8 +404,7 @@ def _refuse_strangers(folder: Path) -> None:
 def _check_settings(origin: Origin, items: int, shard_items: int) -> None:
     if origin.dtype not in DTYPES:
         raise ConfigError(f"dtype: expected {', '.join(DTYPES)}, got {origin.dtype!r}.")
-    if isinstance(shard_items, bool) or not isinstance(shard_items, int) or shard_items < 1:
-        raise ConfigError(f"shard_items: expected a whole number of at least 1, got {shard_items!r}.")
+    check_count("shard_items", shard_items)
     if items < 1:
         raise ConfigError("there are no items to embed.")
 
@@ -386,6 +413,8 @@ def _check_settings(origin: Origin, items: int, shard_items: int) -> None:
 def _said_on_failure(folder: Path) -> Iterator[None]:
     try:
         yield
+    except CmcrError:  # some are OSErrors too: already said
+        raise
     except OSError as error:
         raise _cannot_write(folder, error) from error
 

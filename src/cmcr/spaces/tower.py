@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from cmcr.embeddings import choose_device, normalized
-from cmcr.errors import CmcrError, ConfigError, EmbeddingsError, SampleError, unknown_name
+from cmcr.errors import CmcrError, ConfigError, DimensionError, EmbeddingsError, SampleError, unknown_name
 from cmcr.progress import tracked
 from cmcr.spaces.protocol import BatchEncoder, EncodedBatch, Space
 
@@ -169,6 +169,8 @@ def encode_batches_of(
         rows: Tensor = space.encode(
             items, modality, len(items), show_progress_bar=False, convert_to_tensor=True, device=device
         )
+        if rows.ndim != 2 or len(rows) != len(items):
+            raise DimensionError(f"space {space.name!r} gave rows of shape {tuple(rows.shape)} for {len(items)} items.")
         return rows
 
     return _encoded_ahead(Tower(space.widths.get(modality, 0), _as_it_is, embed), batches)
@@ -260,9 +262,7 @@ def _embedded(tower: Tower, items: list[Any]) -> tuple[Tensor, dict[int, SampleE
         if isinstance(error, CmcrError) and not isinstance(error, SampleError | EmbeddingsError):
             raise  # all items share it, such as a missing library
         if len(items) == 1:
-            return torch.empty(0, tower.width), {
-                0: SampleError(f"cannot be embedded ({type(error).__name__}: {error})")
-            }
+            return torch.empty(0, tower.width), {0: _reason(error)}
         middle = len(items) // 2
         first, failed = _embedded(tower, items[:middle])
         second, also_failed = _embedded(tower, items[middle:])
@@ -271,3 +271,9 @@ def _embedded(tower: Tower, items: list[Any]) -> tuple[Tensor, dict[int, SampleE
     usable = torch.isfinite(rows).all(dim=1) & (rows != 0).any(dim=1)
     bad = (~usable).nonzero().flatten().tolist()
     return normalized(rows[usable]), {row: SampleError("its embedding is NaN, infinite or zero.") for row in bad}
+
+
+def _reason(error: Exception) -> SampleError:
+    if isinstance(error, SampleError):  # `encode` says at which of its items, here always the first
+        return SampleError(str(error).removeprefix("item 0: "))
+    return SampleError(f"cannot be embedded ({type(error).__name__}: {error})")

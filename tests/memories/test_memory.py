@@ -1,0 +1,339 @@
+"""`Memory` against a twin that reads the files by hand."""
+
+import json
+import resource
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stored
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from stored import origin, store, twin_ids, twin_rows, unit
+
+import cmcr
+from cmcr.errors import (
+    ArtefactNotFoundError,
+    ConfigError,
+    DimensionError,
+    FormatError,
+    IntegrityError,
+    ReadError,
+)
+from cmcr.memories.memory import Memory
+
+unflushed = stored.unflushed
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Eleven items in shards of four; the first shard has no row at all, the second three."""
+    made = tmp_path_factory.mktemp("memory")
+    store(made, unit(6), bad=(0, 1, 2, 3, 5))
+    return made
+
+
+@pytest.fixture
+def memory(folder):
+    return Memory(folder)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_are_those_that_the_twin_reads(tmp_path, dtype):
+    rows = unit(11)
+    store(tmp_path, rows, dtype=dtype)
+    memory, expected = Memory(tmp_path), torch.from_numpy(rows).to(DTYPES[dtype]).float().numpy()
+    np.testing.assert_array_equal(twin_rows(tmp_path), expected)
+    np.testing.assert_array_equal(np.asarray(memory), expected)
+    np.testing.assert_array_equal(np.concatenate(list(memory.blocks(3))), expected)
+    np.testing.assert_array_equal(memory[::-1], expected[::-1])
+    np.testing.assert_array_equal(memory[7], expected[7])
+    assert {part.dtype for part in (np.asarray(memory), memory[0], memory[:2], next(memory.blocks()))} == {
+        np.dtype(np.float32)
+    }
+    assert memory.dtype == dtype
+
+
+def test_what_it_says_of_itself(memory, folder):
+    assert (memory.space, memory.modality, memory.fingerprint) == ("mine", "text", "0123456789abcdef")
+    assert (memory.model, memory.revision) == ("a/model", "c0ffee")
+    assert (memory.width, memory.shape, len(memory)) == (5, (6, 5), 6)
+    assert repr(memory) == f"Memory({folder}: text of 'mine', 6 x 5 float32)"
+    assert cmcr.Memory is Memory
+
+
+def test_ids_sources_and_quarantine(memory, folder):
+    assert memory.ids == twin_ids(folder) == [f"item-{position}" for position in (4, 6, 7, 8, 9, 10)]
+    assert memory.item(0) == ("item-4", "list:4")
+    assert memory.item(-1) == memory.item(np.int64(5)) == ("item-10", "list:10")
+    with pytest.raises(IndexError, match="row 6 is not there: the memory has 6 rows"):
+        memory.item(6)
+    assert [(q.id, q.source, q.position, q.reason) for q in memory.quarantine()] == [
+        (f"item-{p}", f"list:{p}", p, f"bad {p}") for p in (0, 1, 2, 3, 5)
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        0, -6, 5, np.int32(3), np.uint8(2), slice(None), slice(4, 1, -2), slice(-3, None), slice(9, 20), slice(3, 3),
+        [5, 0, 0, -1], [], np.array([], dtype=np.int64), np.array([4, 1], dtype=np.uint16), range(2, 5),
+        np.array([True, False, False, True, True, False]), [False] * 6,
+    ],
+    ids=str,
+)  # fmt: skip
+def test_indexing_is_that_of_an_array(memory, folder, rows):
+    twin = twin_rows(folder)
+    expected = twin[np.asarray(rows, dtype=np.int64)] if isinstance(rows, list) and not rows else twin[rows]
+    np.testing.assert_array_equal(memory[rows], expected)
+    assert memory[rows].shape == expected.shape
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (6, "row 6 is not there: the memory has 6 rows"),
+        (-7, "row -7 is not there"),
+        ([0, 6], "row 6 is not there"),
+        (np.array([-7]), "row -7 is not there"),
+        ([True], r"a mask must be of shape \(6,\), got \(1,\)"),
+        (True, "expected positions of rows, got a bool"),
+        (np.True_, "expected positions of rows, got a bool"),
+        (1.0, "expected positions of rows, got float64"),
+        (np.float32(2), "expected positions of rows, got float32"),
+        ([0.0, 1.0], "expected positions of rows, got float64"),
+        ([[0, 1]], r"expected positions of rows, got int64 \(1, 2\)"),
+        ((0, 1), "expected positions of rows, got a tuple"),
+        ("first", "expected positions of rows, got <U5"),
+        (None, "expected positions of rows, got object"),
+        ([2**64], "expected positions of rows, got object"),
+        ([2**63], "expected positions|is not there"),
+        ([2**64 - 1], "expected positions|is not there"),
+    ],
+    ids=str,
+)
+def test_positions_that_are_none(memory, rows, message):
+    with pytest.raises(IndexError, match=message):
+        memory[rows]
+
+
+def test_rows_handed_out_are_the_callers_own(memory):
+    for taken in (memory[0], memory[:2], memory[[0]], np.asarray(memory), next(memory.blocks())):
+        before = memory[0]
+        taken[:] = 7
+        np.testing.assert_array_equal(memory[0], before)
+
+
+def test_as_an_array(memory, folder):
+    np.testing.assert_array_equal(np.array(memory, dtype=np.float64), twin_rows(folder).astype(np.float64))
+    np.testing.assert_array_equal(np.stack(list(memory)), twin_rows(folder))
+    with pytest.raises(ValueError, match="cannot become an array without a copy"):
+        memory.__array__(copy=False)
+
+
+@given(
+    items=st.integers(1, 30), shard_items=st.integers(1, 12), block=st.integers(1, 40), seed=st.integers(0, 3),
+    share=st.sampled_from([0.0, 0.3, 0.9]),
+)  # fmt: skip
+def test_blocks_of_any_size_join_to_the_whole(tmp_path_factory, items, shard_items, block, seed, share):
+    folder = tmp_path_factory.mktemp("blocks")
+    chance = np.random.default_rng(seed).random(items)
+    bad = tuple(position for position in range(1, items) if chance[position] < share)
+    rows = unit(items - len(bad), seed=seed)
+    store(folder, rows, shard_items=shard_items, bad=bad)
+    memory = Memory(folder)
+    parts = list(memory.blocks(block))
+    assert all(0 < len(part) <= block for part in parts)
+    np.testing.assert_array_equal(np.concatenate(parts), rows)
+    np.testing.assert_array_equal(memory[:], rows)
+    for row in range(len(rows)):
+        np.testing.assert_array_equal(memory[row], rows[row])
+        assert memory.item(row)[0] == memory.ids[row]
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True])
+def test_blocks_of_no_size(memory, size):
+    with pytest.raises(ConfigError, match=r"rows: expected a whole number of at least 1, got"):
+        next(memory.blocks(size))
+
+
+def test_several_memories_as_one(tmp_path):
+    folders = [tmp_path / name for name in "abc"]
+    parts = [unit(count, seed=count) for count in (3, 1, 6)]
+    for folder, rows, dtype in zip(folders, parts, ("float32", "float32", "float16"), strict=True):
+        store(folder, rows, dtype=dtype, ids=[f"{folder.name}{n}" for n in range(len(rows))])
+    memory = Memory(*folders)
+    whole = np.concatenate([*parts[:2], parts[2].astype(np.float16)]).astype(np.float32)
+    np.testing.assert_array_equal(np.asarray(memory), whole)
+    np.testing.assert_array_equal(memory[[9, 0, 3, 4]], whole[[9, 0, 3, 4]])
+    np.testing.assert_array_equal(Memory(*folders[::-1])[0], whole[4])
+    assert memory.ids == ["a0", "a1", "a2", "b0", *[f"c{n}" for n in range(6)]]
+    assert memory.shape == (10, 5)
+    assert memory.item(3) == ("b0", "list:0")
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [("space", "other"), ("modality", "image"), ("fingerprint", None), ("model", "b"), ("revision", "f00")],
+)
+def test_memories_of_other_kinds_are_not_mixed(tmp_path, change, value):
+    store(tmp_path / "a", unit(2))
+    store(tmp_path / "b", unit(2), **{change: value})
+    was = getattr(origin(), change)
+    with pytest.raises(ConfigError, match=f"b has the {change} {value!r}, .*a {was!r}: they are not of one kind"):
+        Memory(tmp_path / "a", tmp_path / "b")
+
+
+def test_memories_of_other_widths_are_not_mixed(tmp_path):
+    store(tmp_path / "a", unit(2))
+    store(tmp_path / "b", unit(2, width=6))
+    with pytest.raises(DimensionError, match=r"b is 6 wide, .*a 5"):
+        Memory(tmp_path / "a", tmp_path / "b")
+
+
+def test_folders_that_are_no_memories(tmp_path):
+    with pytest.raises(ConfigError, match="expected the folder of a memory"):
+        Memory()
+    with pytest.raises(ArtefactNotFoundError, match="there is no cmcr memory here"):
+        Memory(tmp_path / "nowhere")
+    with pytest.raises(FormatError, match=r"has no config\.json, so it is not a cmcr memory or was never finished"):
+        Memory(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FormatError, match="is not a cmcr memory"):
+        Memory(tmp_path / "file")
+
+
+def test_what_the_system_refuses_is_a_read_error(tmp_path, monkeypatch):
+    store(tmp_path, unit(3))
+    memory = Memory(tmp_path)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("open", "read_bytes", "read_text"):
+        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr(np, "fromfile", refuse)
+    for use in (lambda: memory[0], lambda: memory.ids, lambda: next(memory.blocks()), lambda: Memory(tmp_path)):
+        with pytest.raises(ReadError, match=r"could not read .Permission denied."):
+            use()
+
+
+def test_files_that_are_gone_or_cut_short(tmp_path):
+    store(tmp_path, unit(3))
+    path = tmp_path / "shard-00000.safetensors"
+    content = path.read_bytes()
+    opened = [Memory(tmp_path) for _ in range(3)]
+    assert len(next(opened[2].blocks())) == 3
+    path.write_bytes(content[:-4])
+    with pytest.raises(IntegrityError, match=rf"{len(content) - 4} bytes, expected {len(content)}"):
+        Memory(tmp_path)
+    with pytest.raises(IntegrityError, match="Restore the memory from a copy"):
+        opened[0][0]
+    with pytest.raises(IntegrityError, match="cut short"):
+        list(opened[2].blocks())
+    path.unlink()
+    with pytest.raises(IntegrityError, match="is missing"):
+        opened[1][0]
+    with pytest.raises(IntegrityError, match="is missing"):
+        Memory(tmp_path)
+
+
+def test_headers_that_lie(tmp_path):
+    store(tmp_path, unit(3))
+    path = tmp_path / "shard-00000.safetensors"
+    content = path.read_bytes()
+    for wrong, message in (
+        (content.replace(b'"F32"', b'"F16"'), r"expected \(3, 5\) F32 in \d+ bytes, got \(3, 5\) F16"),
+        (content.replace(b"[3,5]", b"[5,3]"), r"expected \(3, 5\) F32 .* got \(5, 3\) F32"),
+        (content.replace(b'"embeddings"', b'"embeddingz"'), "its header is damaged"),
+        (b"\xff" * len(content), "its header is damaged"),
+    ):
+        assert len(wrong) == len(content)
+        path.write_bytes(wrong)
+        with pytest.raises(IntegrityError, match=message):
+            Memory(tmp_path)[0]
+
+
+def test_a_table_with_a_line_too_few(tmp_path):
+    store(tmp_path, unit(3))
+    path = tmp_path / "shard-00000.items.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    memory = Memory(tmp_path)
+    path.write_bytes(lines[0] + lines[1])
+    with pytest.raises(IntegrityError, match="expected 3 lines, got 2"):
+        memory.item(0)
+
+
+def test_opening_reads_manifests_only(tmp_path):
+    store(tmp_path, unit(9))
+    for path in tmp_path.glob("shard-*"):
+        path.write_bytes(b"\0" * path.stat().st_size)
+    assert Memory(tmp_path).shape == (9, 5)
+
+
+def test_threads_read_at_once(tmp_path):
+    rows = unit(200, width=8)
+    store(tmp_path, rows, shard_items=7)
+    memory = Memory(tmp_path)
+    asked = [np.random.default_rng(n).integers(0, 200, 50) for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        for positions, got in zip(asked, pool.map(memory.__getitem__, asked), strict=True):
+            np.testing.assert_array_equal(got, rows[positions])
+        assert set(pool.map(lambda row: memory.item(row)[1], [3] * 20)) == {"list:3"}
+
+
+def test_more_shards_than_files_may_be_open(tmp_path):
+    rows = unit(300, width=2)
+    store(tmp_path, rows, shard_items=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # what macOS allows; every map holds its file open
+    try:
+        memory = Memory(tmp_path)
+        np.testing.assert_array_equal(memory[::-1], rows[::-1])
+        np.testing.assert_array_equal(np.concatenate(list(memory.blocks())), rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_scanning_a_large_memory_takes_the_ram_of_a_block(tmp_path):
+    """300 MB, most of it holes in sparse files; the RAM of the process is what the system says it is."""
+    rows, width, count = 16_384, 1024, 9
+    template = store(tmp_path, np.zeros((1, width), dtype=np.float32), dtype="float16").shards[0]
+    header = json.dumps({"embeddings": {"dtype": "F16", "shape": [rows, width], "data_offsets": [0, rows * width * 2]}})
+    size = 8 + len(header) + rows * width * 2
+    shards = []
+    for number in range(count):
+        name = f"shard-{number:05d}"
+        with (tmp_path / f"{name}.safetensors").open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header.encode())
+            file.truncate(size)
+        files = {f"{name}.safetensors": size}
+        shards.append(template.__class__(name, rows, width, 0, number * rows, rows, dict.fromkeys(files, ""), files))
+    manifest = json.loads((tmp_path / "config.json").read_text())
+    manifest |= {"shards": [shard.__dict__ for shard in shards], "rows": rows * count, "width": width}
+    from cmcr.files import write_manifest
+
+    write_manifest(tmp_path, manifest)
+    script = (
+        "import sys, os\n"
+        "from cmcr import Memory\n"
+        "def resident():\n"
+        "    return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6\n"
+        "memory = Memory(sys.argv[1])\n"
+        "before, most, seen = resident(), 0.0, 0\n"
+        "for block in memory.blocks():\n"
+        "    seen += len(block)\n"
+        "    most = max(most, resident())\n"
+        "print(seen, most - before)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, text=True)
+    seen, growth = run.stdout.split()
+    assert int(seen) == rows * count
+    assert rows * count * width * 2 > 300e6
+    assert float(growth) < 60
