@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from cmcr.data.items import ItemList
 from cmcr.data.items.item import Entry
-from cmcr.errors import ResumeError
+from cmcr.errors import ResumeError, SampleError
 from cmcr.extraction.failures import FailureLimit
 from cmcr.memories.layout import Quarantined, Shard
 from cmcr.memories.shards import as_kept
@@ -109,7 +110,7 @@ def _fill(filling: _Filling, batch: _Batch, encoded: EncodedBatch, dtype: str) -
         the items of the batch that failed.
     """
     failed = [
-        Quarantined(*batch.entries[place], batch.first + place, str(error))
+        Quarantined(*batch.entries[place], batch.first + place, _reason(error, batch, place))
         for place, error in sorted(encoded.failures.items())
     ]
     filling.quarantined += failed
@@ -117,6 +118,12 @@ def _fill(filling: _Filling, batch: _Batch, encoded: EncodedBatch, dtype: str) -
     if len(encoded.rows):
         filling.rows.append(as_kept(encoded.rows, dtype))
     return failed
+
+
+def _reason(error: SampleError, batch: _Batch, place: int) -> str:
+    """Say why an item failed, without the path of this machine: the same wherever the input lies."""
+    content, (_, source) = batch.contents[place], batch.entries[place]
+    return str(error).replace(str(content), source) if isinstance(content, Path) else str(error)
 
 
 def _batches(items: ItemList, writer: MemoryWriter, numbers: Sequence[int], batch_size: int) -> Iterator[_Batch]:
