@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from cmcr.data.items import ItemList, open_items
 from cmcr.data.items.item import Entry
 from cmcr.errors import ConfigError, ResumeError, unknown_name
+from cmcr.extraction.differences import first_difference
 from cmcr.extraction.failures import FailureLimit
 from cmcr.extraction.shards import embed_shards
 from cmcr.memories.layout import SHARD_ITEMS, Origin, Shard
 from cmcr.memories.memory import Memory
-from cmcr.memories.writer import MemoryWriter, open_writer
+from cmcr.memories.writer import MemoryWriter, clean, locked, open_writer
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.registry import space as open_space
 
@@ -78,11 +80,18 @@ def embed(
     if append:
         items = NewItems(items, known_ids(out))
         if items.count() == 0:
+            with locked(Path(out)):
+                clean(Path(out))  # an append that was killed after its last shard
             tell("finished", {"rows": len(Memory(out)), "quarantined": 0, "new": 0})
             return Memory(out)
     survey = items.survey()
     origin = origin_of(encoder, modality, dtype)
-    with open_writer(out, origin, survey.count, survey.digest, shard_items=shard_items, append=append) as writer:
+    with ExitStack() as stack:
+        opening = open_writer(out, origin, survey.count, survey.digest, shard_items=shard_items, append=append)
+        try:
+            writer = stack.enter_context(opening)
+        except ResumeError as error:
+            raise ResumeError(f"{error} {first_difference(Path(out), items)}".rstrip()) from error
         if writer is not None:
             _run(writer, encoder, modality, items, limit, batch_size, device, tell)
             finish(writer, items)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from cmcr.data.items import Item, ItemList, open_items
-from cmcr.errors import ArtefactNotFoundError
+from cmcr.errors import ArtefactNotFoundError, ResumeError
 from cmcr.extraction.embed import OnEvent, opened, origin_of, shard_facts
-from cmcr.memories.layout import Contents, Quarantined, embeddings_file, next_generation
+from cmcr.memories.layout import PLAN, RUN, Contents, Quarantined, embeddings_file, next_generation
 from cmcr.memories.memory import Memory, items_in, quarantine_in
 from cmcr.memories.shards import MappedRows, as_kept, kept_tensor
-from cmcr.memories.writer import check_same_origin, finished_contents, locked, replace_shards
+from cmcr.memories.writer import check_same_origin, clean, finished_contents, locked, replace_shards
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.tower import encode_batches_of
 
@@ -68,6 +68,8 @@ def retry_quarantined(
         raise ArtefactNotFoundError(errno.ENOENT, "there is no memory here to be completed", str(folder))
     with locked(folder):
         contents = _finished(folder)
+        clean(folder)  # what a retry that was killed left behind
+        _refuse_within_append(folder)
         check_same_origin(folder, contents.origin, origin_of(encoder, modality, contents.origin.dtype))
         waiting = {
             item.id: (place, item)
@@ -100,6 +102,15 @@ def _finished(folder: Path) -> Contents:
             errno.ENOENT, "the memory is not finished: run without --retry-quarantined first", str(folder)
         )
     return contents
+
+
+def _refuse_within_append(folder: Path) -> None:
+    """Leave the finished shards of an append alone that was stopped."""
+    if (folder / RUN / PLAN).exists():
+        raise ResumeError(
+            f"{folder}: an append was begun here and not finished. Run it again with --append until it ends, or give its "
+            f"shards up by removing {folder / RUN}; then retry."
+        )
 
 
 def _batches(
