@@ -31,8 +31,6 @@ from cmcr.data.numbers.texts import write_texts
 from cmcr.spaces.clip import ClipSpace
 from cmcr.spaces.image_text import pooled
 
-sys.path.insert(0, str(Path(__file__).parent))
-from encode_throughput import write_model, write_pictures  # noqa: E402 - a neighbour, not a package
 
 WIDTH = 512
 
@@ -68,11 +66,13 @@ def ratios(plain: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> di
 def extraction(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any]]:
     """Compare `cmcr.embed` with a loop over the bare network, whose inputs were prepared beforehand."""
     transformers: Any = import_module("transformers")
-    write_model(folder / "clip", 12)
+    sys.path.insert(0, str(Path(__file__).parent))
+    neighbour: Any = import_module("encode_throughput")  # no package holds the benchmarks
+    neighbour.write_model(folder / "clip", 12)
     clip = ClipSpace(folder / "clip", device="cpu")
     pictures = folder / "pictures"
     pictures.mkdir()
-    files = write_pictures(pictures, max(32, int(256 * part)), 480)
+    files = neighbour.write_pictures(pictures, max(32, int(256 * part)), 480)
     model = transformers.CLIPModel.from_pretrained(folder / "clip").eval()
     ready = [np.asarray(clip._pixels(import_module("cmcr.data.images").read_image(file))) for file in files]
 
@@ -88,10 +88,12 @@ def extraction(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any
         "items": len(files),
         **ratios(bare, lambda: embed(clip, "image", pictures, folder / f"m{next(numbers)}", batch_size=16), rounds),
     }
-    texts = write_texts(np.random.default_rng(0).integers(0, 1000, max(2000, int(50_000 * part))), np.random.default_rng(1))
+    texts = write_texts(
+        np.random.default_rng(0).integers(0, 1000, max(2000, int(50_000 * part))), np.random.default_rng(1)
+    )
     lines = folder / "texts.txt"
     lines.write_text("\n".join(texts), encoding="utf-8")
-    mini = space("mini-clip")
+    mini: Any = space("mini-clip")
     tokens = import_module("cmcr.spaces.mini.preprocessing").tokens_of
     network = mini._networks["text"]
     batches = [tokens(texts[start : start + 256]) for start in range(0, len(texts), 256)]
@@ -104,9 +106,7 @@ def extraction(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any
     yield {
         "figure": "extraction of texts, mini-clip",
         "items": len(texts),
-        **ratios(
-            bare_texts, lambda: embed(mini, "text", lines, folder / f"m{next(numbers)}", batch_size=256), rounds
-        ),
+        **ratios(bare_texts, lambda: embed(mini, "text", lines, folder / f"m{next(numbers)}", batch_size=256), rounds),
     }
 
 

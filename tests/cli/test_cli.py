@@ -33,7 +33,11 @@ def test_info_and_verify(saved, capsys):
     out = capsys.readouterr().out
     assert "text, image; 6 wide; given as arrays" in out
     assert main(["info", str(saved), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["spaces"]["clap"] == {"modalities": ["text", "audio"], "width": 4}
+    assert json.loads(capsys.readouterr().out)["spaces"]["clap"] == {
+        "modalities": ["text", "audio"],
+        "width": 4,
+        "fingerprint": None,
+    }
     assert main(["verify", str(saved)]) == 0
     assert "whole and unchanged" in capsys.readouterr().out
     assert main(["verify", str(saved), "--json"]) == 0
@@ -44,7 +48,7 @@ def test_failures_end_with_1_and_a_message_on_standard_error(saved, tmp_path, ca
     assert main(["verify", str(tmp_path / "nothing")]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "there is no cmcr connection here" in captured.err
+    assert "there is nothing here" in captured.err
     assert "Traceback" not in captured.err
     weights = saved / "model.safetensors"
     changed = bytearray(weights.read_bytes())

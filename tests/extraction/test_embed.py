@@ -182,7 +182,9 @@ class TestListsThatChange:
             ResumeError, match="the list of items has changed during the run, so rows and items may not"
         ):
             embed("mini-clip", "text", lines, tmp_path / "out", on_event=tell)
-        with pytest.raises(ResumeError, match="number of items was 40, now 41; list of items was"):
+        with pytest.raises(
+            ResumeError, match=r"number of items was 40, now 41; list of items \(their ids, texts and sizes\) was"
+        ):
             embed("mini-clip", "text", lines, tmp_path / "out")
         write_lines(lines, TEXTS)
         assert len(embed("mini-clip", "text", lines, tmp_path / "out")) == 40

@@ -110,10 +110,10 @@ def test_a_finished_memory_of_the_same_plan_stays_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"made": origin(fingerprint="f2")}, "fingerprint was 0123456789abcdef, now f2"),
+        ({"made": origin(fingerprint="f2")}, r"fingerprint \(of weights and preprocessing\) was 0123456789ab…, now f2"),
         ({"made": origin(space="other", model=None)}, "space was mine, now other; model was a/model, now none"),
         ({"made": origin(dtype="float16")}, "dtype was float32, now float16"),
-        ({"shard_items": 5}, "items a shard was 4, now 5"),
+        ({"shard_items": 5}, r"items a shard \(shard_items\) was 4, now 5"),
         ({"rows": ROWS[:9]}, "number of items was 10, now 9"),
     ],
 )
@@ -277,7 +277,7 @@ def test_an_append_of_something_else_says_how_to_give_the_first_one_up(tmp_path)
 
 def test_rows_of_another_kind_are_not_appended(tmp_path):
     begin(tmp_path)
-    with pytest.raises(ResumeError, match="the memory is of another kind: fingerprint was 0123456789abcdef, now none"):
+    with pytest.raises(ResumeError, match="the memory is of another kind: fingerprint was 0123456789ab…, now none"):
         begin(tmp_path, append=True, made=origin(fingerprint=None))
 
 

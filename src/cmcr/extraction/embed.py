@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from cmcr.data.items.item import Entry
 from cmcr.data.items.reading import as_id
 from cmcr.embeddings import check_count
 from cmcr.errors import ConfigError, ResumeError, unknown_name
+from cmcr.extraction.differences import first_difference
 from cmcr.extraction.failures import FailureLimit
 from cmcr.extraction.own_files import refuse_own_files
 from cmcr.extraction.shards import embed_shards
 from cmcr.files import MANIFEST
 from cmcr.memories.layout import SHARD_ITEMS, Origin, Shard
 from cmcr.memories.memory import Memory
-from cmcr.memories.writer import MemoryWriter, open_writer
+from cmcr.memories.writer import MemoryWriter, clean, locked, open_writer
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.registry import space as open_space
 
@@ -84,14 +85,21 @@ def embed(
     if before is not None:
         items = NewItems(items, known_ids(before))
         if items.count() == 0:
+            with locked(Path(out)):
+                clean(Path(out))  # an append that was killed after its last shard
             _tell_finished(tell, before, {"new": 0})
             return before
     survey = items.survey()
     origin = origin_of(encoder, modality, dtype)
     seen = None if before is None else before.contents[0]
-    with open_writer(
-        out, origin, survey.count, survey.digest, shard_items=shard_items, append=append, seen=seen
-    ) as writer:
+    with ExitStack() as stack:
+        opening = open_writer(
+            out, origin, survey.count, survey.digest, shard_items=shard_items, append=append, seen=seen
+        )
+        try:
+            writer = stack.enter_context(opening)
+        except ResumeError as error:
+            raise ResumeError(f"{error} {first_difference(Path(out), items)}".rstrip()) from error
         if writer is not None:
             _run(writer, encoder, modality, items, limit, batch_size, device, tell)
             finish(writer, items)

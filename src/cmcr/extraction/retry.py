@@ -101,7 +101,7 @@ def _finished(folder: Path) -> Contents:
         raise ArtefactNotFoundError(
             errno.ENOENT, "the memory is not finished: run without --retry-quarantined first", str(folder)
         )
-    clean(folder)
+    clean(folder)  # what a retry that was killed left behind
     if (folder / RUN / PLAN).exists():
         raise ResumeError(
             f"{folder}: something is being appended to it, and that is not finished. Run that to its end first, or remove "

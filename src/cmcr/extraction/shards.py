@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from cmcr.data.items import ItemList
 from cmcr.data.items.item import Entry
-from cmcr.errors import DimensionError, ResumeError
+from cmcr.errors import DimensionError, ResumeError, SampleError
 from cmcr.extraction.failures import FailureLimit
 from cmcr.memories.layout import Quarantined, Shard
 from cmcr.memories.shards import as_kept
@@ -128,7 +129,7 @@ def _fill(filling: _Filling, batch: _Batch, encoded: EncodedBatch, dtype: str) -
         the items of the batch that failed.
     """
     failed = [
-        Quarantined(*batch.entries[place], batch.first + place, str(error))
+        Quarantined(*batch.entries[place], batch.first + place, _reason(error, batch, place))
         for place, error in sorted(encoded.failures.items())
     ]
     filling.quarantined += failed
@@ -144,6 +145,12 @@ def _joined(rows: list[Tensor]) -> Tensor:
     if len(widths) > 1:
         raise DimensionError(f"the rows of one shard have widths of {' and '.join(map(str, sorted(widths)))}.")
     return torch.cat(rows) if rows else torch.empty(0, 0)
+
+
+def _reason(error: SampleError, batch: _Batch, place: int) -> str:
+    """Say why an item failed, without the path of this machine: the same wherever the input lies."""
+    content, (_, source) = batch.contents[place], batch.entries[place]
+    return str(error).replace(str(content), source) if isinstance(content, Path) else str(error)
 
 
 def _batches(items: ItemList, writer: MemoryWriter, numbers: Sequence[int], batch_size: int) -> Iterator[_Batch]:

@@ -48,6 +48,7 @@ Replacement = tuple[str, Tensor, Sequence[tuple[str, str]], Sequence[Quarantined
 """Of a shard that takes another one's place: its name, rows `(n, D)` as they are kept, items and quarantine."""
 
 _OWN_FILES = re.compile(r"shard-\d{5,}(\.\d+)?\.(safetensors|items\.jsonl|quarantine\.jsonl)")
+_HASH = re.compile("[0-9a-f]{16,}")
 _LIBRARIES = ("torch", "numpy", "pillow", "soundfile", "soxr", "transformers")
 
 
@@ -330,13 +331,20 @@ def _begin(folder: Path, plan: Plan) -> None:
         write_bytes_whole(path, (json.dumps(asdict(plan)) + "\n").encode())
         flush_folder(path.parent)
         flush_folder(folder)
+        with contextlib.suppress(PermissionError):  # a folder that may be written to, but not be listed
+            flush_folder(folder.absolute().parent)  # else loss of power takes the whole folder
 
 
 def _check_same(folder: Path, earlier: Plan, now: Plan, *, finished: bool) -> None:
     """Refuse to go on under another plan, saying everything that differs."""
     was = {**asdict(earlier.origin), **asdict(earlier.run)}
     asked = {**asdict(now.origin), **asdict(now.run)}
-    names = {"items": "number of items", "digest": "list of items", "shard_items": "items a shard"}
+    names = {
+        "items": "number of items",
+        "digest": "list of items (their ids, texts and sizes)",
+        "fingerprint": "fingerprint (of weights and preprocessing)",
+        "shard_items": "items a shard (shard_items)",
+    }
     differing = [name for name in was if was[name] != asked[name]]
     if not differing:
         return
@@ -354,7 +362,13 @@ def _difference(name: str, was: object, now: object) -> str:
     if isinstance(was, dict) and isinstance(now, dict):
         changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]
         return "versions: " + ", ".join(f"{key} was {was.get(key)}, now {now.get(key)}" for key in changed)
-    return f"{name} was {was if was is not None else 'none'}, now {now if now is not None else 'none'}"
+    return f"{name} was {_short(was)}, now {_short(now)}"
+
+
+def _short(value: object) -> str:
+    """Show a value; of a hash, enough to tell it from another."""
+    text = "none" if value is None else str(value)
+    return f"{text[:12]}…" if _HASH.fullmatch(text) else text
 
 
 def check_same_origin(folder: Path, was: Origin, now: Origin) -> None:
@@ -373,6 +387,9 @@ def clean(folder: Path) -> None:
     """Remove what a killed run left half-written, and the run's folder if the manifest came after it was done.
 
     The caller holds the lock.
+
+    Raises:
+        FormatError, IntegrityError: there is a manifest of something else, or a damaged one.
     """
     for path in (*folder.glob(".shard-*.part"), folder / f".{MANIFEST}.part", *(folder / RUN).glob(".*.part")):
         path.unlink(missing_ok=True)
