@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cmcr
-from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, ResumeError, ZeroRowError
+from cmcr.errors import (
+    ConfigError,
+    DimensionError,
+    DtypeError,
+    NonFiniteError,
+    ResumeError,
+    TooFewRowsError,
+    ZeroRowError,
+)
 from cmcr.memories.precomputed import unit_rows_kept
 from cmcr.memories.row_writing import shard_items_for
 from cmcr.memories.writer import MemoryWriter
@@ -175,10 +183,10 @@ def test_only_some_blocks_lie_in_ram(tmp_path):
         (np.ones((3, 2)), ["a", "b", "a"], ConfigError, "the id 'a' occurs twice, in rows 0 and 2"),
         (np.ones((3, 2)), ["a", 2, "c"], ConfigError, r"expected strings as ids, got 2 \(int\) for row 1"),
         (np.ones(3), None, DimensionError, r"expected shape \(n, D\), got \(3,\)"),
-        (np.ones((0, 3)), None, ConfigError, "expected at least one row, got none"),
+        (np.ones((0, 3)), None, TooFewRowsError, "expected at least one row, got none"),
         (np.ones((2, 3), dtype=int), None, DtypeError, "expected float16, float32 or float64, got int64"),
-        ([], None, ConfigError, "expected at least one block of rows, got none"),
-        (iter([]), None, ConfigError, "expected at least one block of rows, got none"),
+        ([], None, TooFewRowsError, "expected at least one block of rows, got none"),
+        (iter([]), None, TooFewRowsError, "expected at least one block of rows, got none"),
         ([np.ones((2, 3)), np.ones((2, 4))], None, DimensionError, "the first rows are 3 wide"),
         (iter([np.ones((2, 3)), np.ones((2, 4))]), None, DimensionError, "the first are 3 wide"),
         ([np.ones((2, 3))], ["a"], DimensionError, "more than the 1 ids"),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cmcr.embeddings import rows_of
-from cmcr.errors import ConfigError, DimensionError, DtypeError, WriteError
+from cmcr.errors import ConfigError, DimensionError, DtypeError, TooFewRowsError, WriteError
 from cmcr.memories.array_rows import ArrayRows, FileRows
 from cmcr.memories.listed_items import ListedItems
 from cmcr.memories.row_source import Block, RowSource
@@ -117,25 +117,26 @@ def _spooled(walk: Iterator[Any], sources: Sequence[str] | None, path: Path) -> 
     ids: list[str] = []
     count, width, with_ids = 0, 0, False
     dtype: np.dtype[Any] | None = None
-    try:
-        with path.open("wb") as file:
-            for given in walk:
-                rows, block_ids = _parts(given)
-                values = (rows.float() if rows.dtype == torch.bfloat16 else rows).detach().cpu().numpy()
-                dtype, width = dtype or values.dtype, width or values.shape[1]
-                if values.dtype != dtype or values.shape[1] != width:
-                    raise DimensionError(
-                        f"{_NAME}: the first are {width} wide {dtype}, those after row {count} {values.shape[1]} wide "
-                        f"{values.dtype}. All blocks have one width and dtype."
-                    )
-                with_ids = _same_kind(with_ids, block_ids is not None, count)
-                ids.extend(block_ids or ())
-                count += len(values)
+    with path.open("wb") as file:
+        for given in walk:
+            rows, block_ids = _parts(given)
+            values = (rows.float() if rows.dtype == torch.bfloat16 else rows).detach().cpu().numpy()
+            dtype, width = dtype or values.dtype, width or values.shape[1]
+            if values.dtype != dtype or values.shape[1] != width:
+                raise DimensionError(
+                    f"{_NAME}: the first are {width} wide {dtype}, those after row {count} {values.shape[1]} wide "
+                    f"{values.dtype}. All blocks have one width and dtype."
+                )
+            with_ids = _same_kind(with_ids, block_ids is not None, count)
+            ids.extend(block_ids or ())
+            count += len(values)
+            try:
                 file.write(np.ascontiguousarray(values).data)
-    except OSError as error:
-        raise WriteError(error.errno or 5, f"could not write ({error.strerror})", str(path)) from error
+                file.flush()
+            except OSError as error:
+                raise WriteError(error.errno or 5, f"could not write ({error.strerror})", str(path)) from error
     if dtype is None:
-        raise ConfigError(f"{_NAME}: expected at least one block of rows, got none.")
+        raise TooFewRowsError(f"{_NAME}: expected at least one block of rows, got none.")
     items = ListedItems(count, ids if with_ids else None, sources)
     return FileRows(_NAME, path, offset=0, dtype=dtype, width=width, items=items)
 
@@ -157,7 +158,7 @@ def _peeked(walk: Iterator[Any]) -> tuple[Any, Iterator[Any]]:
     """Look at the first block of a walk without losing it."""
     for first in walk:
         return first, chain([first], walk)
-    raise ConfigError(f"{_NAME}: expected at least one block of rows, got none.")
+    raise TooFewRowsError(f"{_NAME}: expected at least one block of rows, got none.")
 
 
 def _walk_of(blocks: Any) -> Callable[[], Iterator[Any]]:

@@ -78,7 +78,8 @@ def write_memory(
         the finished memory.
 
     Raises:
-        ConfigError: no rows, ids that occur twice or are no strings, an unknown modality or dtype.
+        TooFewRowsError: no rows.
+        ConfigError: ids that occur twice or are no strings, an unknown modality or dtype.
         DimensionError: not two axes, other numbers of ids than rows, widths that differ.
         DtypeError: not floating point.
         NonFiniteError, ZeroRowError: a row that cannot be used; finished shards are kept, so mend it and run it again.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmcr.errors import ConfigError
+from cmcr.errors import ConfigError, TooFewRowsError
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def survey_rows(source: RowSource) -> RowSurvey:
     """Count the items of a source, hash their ids and refuse ids that occur twice; eight bytes an item are held.
 
     Raises:
-        ConfigError: no items, an id that is no string, or one that occurs twice.
+        TooFewRowsError: no items.
+        ConfigError: an id that is no string, or one that occurs twice.
     """
     texts, lengths, hashes = hashlib.sha256(), hashlib.sha256(), array("q")
     for ids in source.ids():
@@ -81,7 +82,7 @@ def survey_rows(source: RowSource) -> RowSurvey:
         lengths.update(np.fromiter(map(len, ids), dtype="<i8", count=len(ids)).tobytes())
         hashes.extend(map(hash, ids))
     if not hashes:
-        raise ConfigError(f"{source.description}: expected at least one row, got none.")
+        raise TooFewRowsError(f"{source.description}: expected at least one row, got none.")
     suspects = repeated(np.frombuffer(hashes, dtype=np.int64))
     if suspects:
         _refuse_twice(source, suspects)

@@ -73,9 +73,9 @@ class ClipRetrievalRows(RowSource):
     def _items(self, name: str, path: Path, count: int) -> ListedItems:
         columns: dict[str, list[str]] = {}
         with opened(path) as table:
-            for column in (_PATH, _SOURCE):
-                if column in table.schema_arrow.names and (column != _PATH or self._named):
-                    columns[column] = [one for some in strings(path, table, column) for one in some]
+            ours = table.schema_arrow.names == [_PATH, _SOURCE]  # elsewhere a column of that name may be anything
+            for column in [_PATH, *([_SOURCE] if ours else [])] if self._named else []:
+                columns[column] = [one for some in strings(path, table, column) for one in some]
         return ListedItems(count, columns.get(_PATH), columns.get(_SOURCE), prefix=f"{name}:", description=str(path))
 
     def _has_paths(self) -> bool:

@@ -76,7 +76,7 @@ class ParquetRows(RowSource):
                 origin = last - kept.num_rows
                 named = [f"{path.name}:{row}" for row in range(origin, last)]
                 ids = [str(id_) for id_ in kept.column(self._id_column).to_pylist()] if self._id_column else named
-                sources = kept.column(self._source_column).to_pylist() if self._source_column else named
+                sources = _sources(kept.column(self._source_column).to_pylist(), ids) if self._source_column else named
                 yield Block(ids, sources, self._rows(path, kept.column(self._column), origin))
             first = last
 
@@ -109,6 +109,10 @@ class ParquetRows(RowSource):
         raise TooFewRowsError(f"{self.description}: expected at least 1 row, got none.")
 
 
+def _sources(given: Sequence[Any], ids: Sequence[str]) -> Sequence[str]:
+    return [id_ if source is None else str(source) for source, id_ in zip(given, ids, strict=True)]
+
+
 def _embedding_column(path: Path, schema: Any, asked: str | None) -> str:
     types = pyarrow().types
     found = [
@@ -117,7 +121,7 @@ def _embedding_column(path: Path, schema: Any, asked: str | None) -> str:
         if (types.is_list(field.type) or types.is_large_list(field.type) or types.is_fixed_size_list(field.type))
         and types.is_floating(field.type.value_type)
     ]
-    if asked in found:
+    if asked is not None and asked in found:
         return asked
     if asked is None and len(found) == 1:
         return str(found[0])

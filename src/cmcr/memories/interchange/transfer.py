@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cmcr.errors import ConfigError, WriteError, unknown_name
+from cmcr.errors import CmcrError, ConfigError, WriteError, unknown_name
 from cmcr.files import flush_folder
 from cmcr.memories.interchange.clip_retrieval import ClipRetrievalRows, part_of, write_clip_retrieval
 from cmcr.memories.interchange.exported import Exported
@@ -137,6 +137,8 @@ def _aside(out: Path) -> Iterator[Path]:
             flush_folder(path)
         aside.rename(out)
         flush_folder(out.parent)
+    except CmcrError:
+        raise  # what could not be read is no fault of the target
     except OSError as error:
         reason = error.strerror or str(error)
         raise WriteError(
