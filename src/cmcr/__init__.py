@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cmcr.extraction.embed import embed
     from cmcr.memories.memories import Memories
     from cmcr.memories.memory import Memory
+    from cmcr.memories.precomputed import write_memory
     from cmcr.opening import load
     from cmcr.spaces.brought import BroughtSpace, PrecomputedSpace, from_open_clip, from_sentence_transformers
     from cmcr.spaces.registry import register_space, space
@@ -38,6 +39,7 @@ __all__ = [
     "semantic_completion",
     "semantic_consistency",
     "space",
+    "write_memory",
 ]
 
 # Public names are imported at their first use (PEP 562), so that `import cmcr` and `cmcr --help` do not wait for torch.
@@ -58,6 +60,7 @@ _HOME = {
     "semantic_completion": "cmcr.connection.enhancement",
     "semantic_consistency": "cmcr.connection.enhancement",
     "space": "cmcr.spaces.registry",
+    "write_memory": "cmcr.memories.precomputed",
 }
 
 

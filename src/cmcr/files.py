@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cmcr.errors import ArtefactError, ArtefactNotFoundError, FormatError, Integ
 
 MANIFEST = "config.json"
 _SEAL = "sha256_of_this_file"
+_HASHED_BESIDE = 2**20  # bytes from which on a file is hashed while it is written
 
 
 def write_artefact(folder: Path, manifest: dict[str, Any], write_files: Callable[[Path], None]) -> None:
@@ -166,11 +168,15 @@ def write_text_whole(path: Path, text: str) -> None:
             part.unlink(missing_ok=True)
 
 
-def write_bytes_whole(path: Path, content: bytes) -> str:
+def write_bytes_whole(path: Path, *parts: bytes | memoryview) -> str:
     """Write a file under another name, flush it, rename it into place.
 
     The folder is not flushed: several files are written before one `flush_folder`. For folders with one writer only: the
     other name is always the same, so that what a killed run left behind is written over.
+
+    Args:
+        path: of the file.
+        *parts: its content, one after another.
 
     Returns:
         the sha256 of the content.
@@ -178,18 +184,34 @@ def write_bytes_whole(path: Path, content: bytes) -> str:
     Raises:
         OSError: no permission, disk full; what was written of the file is removed.
     """
-    part = path.parent / f".{path.name}.part"
+    if sum(map(len, parts)) < _HASHED_BESIDE:
+        _write_flushed(path, parts)
+        return _sha256_of_parts(parts)
+    with ThreadPoolExecutor(max_workers=1) as thread:  # both let other threads run: together they take half the time
+        digest = thread.submit(_sha256_of_parts, parts)
+        _write_flushed(path, parts)
+        return digest.result()
+
+
+def _sha256_of_parts(parts: Sequence[bytes | memoryview]) -> str:
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(part)
+    return hashed.hexdigest()
+
+
+def _write_flushed(path: Path, parts: Sequence[bytes | memoryview]) -> None:
+    part_path = path.parent / f".{path.name}.part"
     try:
-        with part.open("wb") as file:
-            file.write(content)
+        with part_path.open("wb") as file:
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        part_path.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            part_path.unlink(missing_ok=True)
         raise
-    return hashlib.sha256(content).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from cmcr.cli.embed import embed
 from cmcr.cli.encode import encode
 from cmcr.cli.import_ import import_
 from cmcr.cli.info import info
+from cmcr.cli.memory import memory
 from cmcr.cli.verify import verify
 from cmcr.errors import CmcrError, ConfigError
 
@@ -29,6 +30,7 @@ app = cyclopts.App(
 for _verb in (connect, demo, embed, encode, info, verify):
     app.command(_verb)
 app.command(import_, name="import")
+app.command(memory)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

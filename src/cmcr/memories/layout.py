@@ -12,7 +12,7 @@ MEMORY/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -185,7 +185,7 @@ def item_lines(items: Iterable[tuple[str, str]]) -> bytes:
     # The encoders, in C, that json.dumps calls for a string: a million items take half a second instead of three.
     text = json.encoder.encode_basestring
     escaped = json.encoder.encode_basestring_ascii
-    pairs = list(items)
+    pairs = items if isinstance(items, Sequence) else list(items)
     try:
         return "".join([f'{{"id": {text(id_)}, "source": {text(source)}}}\n' for id_, source in pairs]).encode()
     except UnicodeEncodeError:  # a file name that is no valid text

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save as serialize
 from torch import Tensor
 
 from cmcr.errors import ArtefactError, IntegrityError, ReadError
@@ -42,6 +41,7 @@ _NUMPY: dict[str, np.dtype[Any]] = {
 }  # numpy has no bfloat16: its bits
 _LARGE = 8192  # values
 _CODES = {"float16": "F16", "float32": "F32", "bfloat16": "BF16"}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def write_shard(
@@ -68,9 +68,12 @@ def write_shard(
     Raises:
         OSError: no permission, disk full.
     """
-    contents = {embeddings_file(name): serialize({TENSOR: rows.contiguous()}), items_file(name): item_lines(items)}
+    contents: dict[str, Sequence[bytes | memoryview]] = {
+        embeddings_file(name): _serialized(rows.contiguous()),
+        items_file(name): [item_lines(items)],
+    }
     if quarantined:
-        contents[quarantine_file(name)] = quarantine_lines(quarantined)
+        contents[quarantine_file(name)] = [quarantine_lines(quarantined)]
     shard = Shard(
         name=name,
         rows=len(rows),
@@ -78,13 +81,22 @@ def write_shard(
         run=run,
         first_item=first_item,
         items=len(items) + len(quarantined),
-        sha256={file: write_bytes_whole(folder / file, content) for file, content in contents.items()},
-        bytes={file: len(content) for file, content in contents.items()},
+        sha256={file: write_bytes_whole(folder / file, *content) for file, content in contents.items()},
+        bytes={file: sum(map(len, content)) for file, content in contents.items()},
     )
     flush_folder(folder)  # before the receipt, which says that they are there
     write_bytes_whole(folder / RUN / receipt_file(name), (json.dumps(asdict(shard)) + "\n").encode())
     flush_folder(folder / RUN)
     return shard
+
+
+def _serialized(rows: Tensor) -> tuple[bytes, memoryview]:
+    """Serialize rows as safetensors does, without copying them: a header, and the memory in which they lie."""
+    content = rows.view(torch.uint8).numpy().reshape(-1).data
+    entry = {"dtype": _CODES[_NAMES[rows.dtype]], "shape": list(rows.shape), "data_offsets": [0, len(content)]}
+    header = json.dumps({TENSOR: entry}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header, content
 
 
 def finished_shard(folder: Path, name: str) -> Shard | None:

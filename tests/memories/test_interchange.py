@@ -1,0 +1,310 @@
+"""Memories from and to numpy arrays, clip-retrieval's folders and Parquet: the same rows, ids and sources come back."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cmcr
+from cmcr.cli import main
+from cmcr.errors import (
+    ArtefactNotFoundError,
+    ConfigError,
+    DimensionError,
+    DtypeError,
+    FormatError,
+    MissingDependencyError,
+    NonFiniteError,
+    TooFewRowsError,
+    WriteError,
+)
+from cmcr.memories.interchange import clip_retrieval
+from cmcr.memories.interchange.transfer import LAYOUTS, export_memory, import_memory
+from cmcr.memories.memory_rows import MemoryRows
+
+CLIP = {"space": "clip", "modality": "image"}
+
+
+@pytest.fixture
+def rows(rng):
+    rows = rng.normal(size=(11, 5)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def kept_bits(memory):
+    rows = torch.cat([block.rows for block in MemoryRows(memory).blocks(0, 5)])
+    return rows.contiguous().view(torch.uint8).numpy()
+
+
+def items_of(memory):
+    return [memory.item(row) for row in range(len(memory))]
+
+
+def imported(path, out, layout="npy", **options):
+    return import_memory(path, out, layout=layout, **{**CLIP, **options})
+
+
+def clip_retrieval_folder(folder, arrays, tables, part="img_emb", name="{}"):
+    (folder / part).mkdir(parents=True)
+    (folder / "metadata").mkdir()
+    for number, (array, table) in enumerate(zip(arrays, tables, strict=True)):
+        np.save(folder / part / f"{part}_{name.format(number)}.npy", array)
+        pq.write_table(pa.table(table), folder / "metadata" / f"metadata_{name.format(number)}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_what_is_exported_comes_back_bit_for_bit(tmp_path, rows, layout, dtype):
+    rows[4] = np.nan
+    ids = [f"bilder/ü {row}.jpg" for row in range(11)]
+    sources = [f"a.tar:{row}" for row in range(11)]
+    memory = cmcr.write_memory(
+        tmp_path / "m", 3 * rows, ids, sources=sources, **CLIP, dtype=dtype, shard_items=4, quarantine=True
+    )
+    export_memory(memory, tmp_path / "there", layout=layout)
+    back = imported(tmp_path / "there", tmp_path / "back", layout, dtype=dtype, shard_items=3)
+    np.testing.assert_array_equal(kept_bits(back), kept_bits(memory))
+    assert items_of(back) == items_of(memory)
+    assert len(back) == 10
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_large_ones_are_cut_where_partitions_and_blocks_end(tmp_path, rng, layout, monkeypatch):
+    monkeypatch.setattr(clip_retrieval, "_PARTITION_ROWS", 4)
+    rows = rng.normal(size=(11, 3))
+    memory = cmcr.write_memory(tmp_path / "m", rows, **CLIP, shard_items=5)
+    export_memory(memory, tmp_path / "there", layout=layout)
+    assert items_of(imported(tmp_path / "there", tmp_path / "back", layout)) == items_of(memory)
+    if layout == "clip-retrieval":
+        names = sorted(path.name for path in (tmp_path / "there" / "img_emb").iterdir())
+        assert names == ["img_emb_0.npy", "img_emb_1.npy", "img_emb_2.npy"]
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8"), max_size=6), min_size=1, max_size=6, unique=True), st.integers(1, 4)
+)
+def test_any_ids_and_shapes_come_back(tmp_path_factory, ids, width):
+    folder = tmp_path_factory.mktemp("any")
+    rows = np.random.default_rng(0).normal(size=(len(ids), width)) + 3
+    memory = cmcr.write_memory(folder / "m", rows, ids, **CLIP)
+    for layout in LAYOUTS:
+        export_memory(memory, folder / layout, layout=layout)
+        back = imported(folder / layout, folder / f"{layout} back", layout)
+        assert back.ids == ids
+        np.testing.assert_array_equal(kept_bits(back), kept_bits(memory))
+
+
+@pytest.mark.parametrize("ending", ["txt", "json", "jsonl", "npy"])
+def test_ids_of_arrays_come_as_lines_json_or_an_array(tmp_path, rows, ending):
+    ids = [f"bild ü{row}" for row in range(11)]
+    path = tmp_path / f"ids.{ending}"
+    if ending == "npy":
+        np.save(path, np.array(ids))
+    else:
+        text = {"txt": "\r\n".join(ids) + "\r\n", "json": json.dumps(ids)}
+        text["jsonl"] = "".join(json.dumps({"id": id_}) + "\n" for id_ in ids)
+        path.write_bytes(text[ending].encode())
+    np.save(tmp_path / "rows.npy", rows.astype(np.float16))
+    memory = imported(tmp_path / "rows.npy", tmp_path / "m", ids=path)
+    assert memory.ids == ids
+    np.testing.assert_array_equal(memory[:], rows.astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
+def test_arrays_of_any_order_and_precision(tmp_path, rows, order, dtype):
+    np.save(tmp_path / "rows.npy", np.asarray(rows * 9, dtype=dtype, order=order))
+    memory = imported(tmp_path / "rows.npy", tmp_path / "m", shard_items=4)
+    np.testing.assert_allclose(memory[:], rows, atol=1e-3)
+    assert memory.ids[3] == "rows.npy:3"
+
+
+def test_arrays_that_cannot_be_used(tmp_path, rows):
+    def saved(array, **options):
+        np.save(tmp_path / "x.npy", array, **options)
+        return tmp_path / "x.npy"
+
+    for array, kind, message in [
+        (np.array([[object()]]), DtypeError, "holds Python objects, which cmcr never unpickles"),
+        (rows[0], DimensionError, r"expected shape \(n, D\), got \(5,\)"),
+        (np.ones((2, 2), dtype=int), DtypeError, "got int64"),
+        (np.empty((0, 3)), TooFewRowsError, "expected at least (1|one) row, got none"),
+        (np.full((2, 2), np.nan), NonFiniteError, r"row 0 \(id 'x.npy:0'\): NaN or infinity"),
+    ]:
+        with pytest.raises(kind, match=message):
+            imported(saved(array, allow_pickle=True), tmp_path / "m")
+    saved(rows)
+    (tmp_path / "few.txt").write_text("a\nb\n")
+    with pytest.raises(DimensionError, match="one of the ids for each of 11 rows, got 2"):
+        imported(tmp_path / "x.npy", tmp_path / "m", ids=tmp_path / "few.txt")
+    (tmp_path / "ids.json").write_text('{"a": 1}')
+    with pytest.raises(FormatError, match="expected a JSON list of ids, got dict"):
+        imported(tmp_path / "x.npy", tmp_path / "m", ids=tmp_path / "ids.json")
+    with pytest.raises(ArtefactNotFoundError, match="there is no such file of ids"):
+        imported(tmp_path / "x.npy", tmp_path / "m", ids=tmp_path / "no.txt")
+    with pytest.raises(ArtefactNotFoundError, match="there is no such file"):
+        imported(tmp_path / "no.npy", tmp_path / "m")
+    (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-8])
+    with pytest.raises(FormatError, match=r"not a whole \.npy file"):
+        imported(tmp_path / "x.npy", tmp_path / "m")
+    (tmp_path / "x.npy").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(FormatError, match=r"expected a \.npy file"):
+        imported(tmp_path / "x.npy", tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["{}", "{:03}"])
+def test_clip_retrieval_partitions_come_in_the_order_of_their_numbers(tmp_path, rng, name):
+    arrays = [rng.normal(size=(2, 4)).astype(np.float16) for _ in range(11)]
+    tables = [{"image_path": [f"{n}/a", f"{n}/b"], "caption": ["x", "y"]} for n in range(11)]
+    folder = clip_retrieval_folder(tmp_path / "there", arrays, tables, name=name)
+    memory = imported(folder, tmp_path / "m", "clip-retrieval", shard_items=3)
+    assert memory.ids == [f"{n}/{letter}" for n in range(11) for letter in "ab"]
+    expected = np.concatenate(arrays).astype(np.float32)
+    np.testing.assert_allclose(memory[:], expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-3)
+
+
+@pytest.mark.parametrize("table", [{"caption": ["x", "y"]}, {"image_path": ["a", "a"]}, {"image_path": ["a", None]}])
+def test_clip_retrieval_without_paths_of_their_own_is_numbered(tmp_path, rng, table):
+    arrays = [rng.normal(size=(2, 4)).astype(np.float16)] * 2
+    folder = clip_retrieval_folder(tmp_path / "there", arrays, [table, table], part="text_emb")
+    memory = imported(folder, tmp_path / "m", "clip-retrieval", modality="text")
+    assert memory.ids == ["0:0", "0:1", "1:0", "1:1"]
+
+
+def test_columns_of_sources_may_be_anything(tmp_path, rows):
+    pq.write_table(pa.table({"v": [[1.0], [2.0]], "id": ["a", "b"], "source": [7, None]}), tmp_path / "x.parquet")
+    assert items_of(imported(tmp_path / "x.parquet", tmp_path / "p", "parquet")) == [("a", "7"), ("b", "b")]
+    table = {"image_path": ["a", "b"], "caption": ["x", "y"], "source": [None, 1.5]}
+    folder = clip_retrieval_folder(tmp_path / "there", [rows[:2]], [table])
+    assert items_of(imported(folder, tmp_path / "m", "clip-retrieval")) == [("a", "a"), ("b", "b")]
+
+
+def test_clip_retrieval_folders_that_are_not_whole(tmp_path, rows):
+    table = {"image_path": [str(row) for row in range(11)]}
+    folder = clip_retrieval_folder(tmp_path / "there", [rows, rows[:, :3]], [table, table])
+    with pytest.raises(DimensionError, match=r"3 wide, img_emb_0\.npy is 5 wide"):
+        imported(folder, tmp_path / "m", "clip-retrieval")
+    (folder / "img_emb" / "img_emb_1.npy").unlink()
+    with pytest.raises(ArtefactNotFoundError, match=r"there are no text_emb_0.npy"):
+        imported(folder, tmp_path / "m", "clip-retrieval", modality="text")
+    with pytest.raises(ConfigError, match="clip-retrieval keeps image and text, got 'audio'"):
+        imported(folder, tmp_path / "m", "clip-retrieval", modality="audio")
+    np.save(folder / "img_emb" / "img_emb_0.npy", rows[:4])
+    with pytest.raises(DimensionError, match=r"11 rows, img_emb_0\.npy has 4"):
+        imported(folder, tmp_path / "m", "clip-retrieval")
+    (folder / "metadata" / "metadata_0.parquet").unlink()
+    with pytest.raises(ArtefactNotFoundError, match="the metadata of a partition is missing"):
+        imported(folder, tmp_path / "m", "clip-retrieval")
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), 5), pa.large_list(pa.float64())])
+def test_parquet_of_any_lists_and_ids(tmp_path, rows, kind):
+    folder = tmp_path / "there"
+    folder.mkdir()
+    for number, part in enumerate((rows[:6], rows[6:])):
+        table = pa.table(
+            {"vector": pa.array(part.tolist(), kind), "key": [10 * number + row for row in range(len(part))]}
+        )
+        pq.write_table(table, folder / f"{number}.parquet", row_group_size=2)
+    memory = imported(folder, tmp_path / "m", "parquet", id_column="key", dtype="float32", shard_items=4)
+    assert memory.ids == ["0", "1", "2", "3", "4", "5", "10", "11", "12", "13", "14"]
+    np.testing.assert_allclose(memory[:], rows, atol=1e-6)
+    numbered = imported(folder, tmp_path / "n", "parquet", column="vector")
+    assert numbered.ids[5:7] == ["0.parquet:5", "1.parquet:0"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "kind", "message"),
+    [
+        ({"v": [[1.0, 2.0], [1.0]]}, {}, DimensionError, "expected 2 values in each row of 'v', got 1 in row 1"),
+        ({"v": [[1.0, 2.0], None]}, {}, DimensionError, "got 0 in row 1"),
+        ({"v": [[1.0, 2.0], [1.0, None]]}, {}, NonFiniteError, "row 1"),
+        ({"v": [[1.0]], "w": [[1.0]]}, {}, ConfigError, "columns of that kind: v, w. Name one with --column"),
+        ({"v": ["text"]}, {}, ConfigError, "columns of that kind: none"),
+        ({"v": [[1.0]]}, {"column": "w"}, ConfigError, "lists of floats in the column 'w'"),
+        ({"v": [[1.0]]}, {"id_column": "w"}, ConfigError, "has no column 'w', its columns are v"),
+        ({"v": [[1.0], [2.0]], "id": ["a", None]}, {}, FormatError, "the column 'id' has no value in row 1"),
+        ({"v": [[1.0], [2.0]], "id": ["a", "a"]}, {}, ConfigError, "the id 'a' occurs twice"),
+    ],
+)
+def test_parquet_that_cannot_be_used(tmp_path, columns, options, kind, message):
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(kind, match=message):
+        imported(tmp_path / "x.parquet", tmp_path / "m", "parquet", **options)
+
+
+def test_no_parquet(tmp_path, monkeypatch):
+    (tmp_path / "x.parquet").write_bytes(b"no")
+    with pytest.raises(FormatError, match="not a whole Parquet file"):
+        imported(tmp_path / "x.parquet", tmp_path / "m", "parquet")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtefactNotFoundError, match=r"no \*.parquet files"):
+        imported(tmp_path / "empty", tmp_path / "m", "parquet")
+    pq.write_table(pa.table({"v": pa.array([], pa.list_(pa.float32()))}), tmp_path / "none.parquet")
+    with pytest.raises(TooFewRowsError, match="got none"):
+        imported(tmp_path / "none.parquet", tmp_path / "m", "parquet")
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'cmcr\[parquet\]'"):
+        imported(tmp_path / "none.parquet", tmp_path / "m", "parquet")
+
+
+def test_exports_are_whole_or_not_there(tmp_path, rows, monkeypatch):
+    memory = cmcr.write_memory(tmp_path / "m", rows, **{**CLIP, "modality": "audio"})
+    with pytest.raises(ConfigError, match="clip-retrieval keeps image and text, got 'audio'"):
+        export_memory(memory, tmp_path / "out", layout="clip-retrieval")
+    with pytest.raises(ConfigError, match="Did you mean 'parquet'"):
+        export_memory(memory, tmp_path / "out", layout="parket")
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(WriteError, match="something is there already"):
+        export_memory(memory, tmp_path / "there", layout="npy")
+    odd = cmcr.write_memory(tmp_path / "odd", rows[:1], ["\udcff"], **CLIP)
+    with pytest.raises(ConfigError, match="not valid Unicode"):
+        export_memory(odd, tmp_path / "out", layout="parquet")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "odd", "there"]
+    export_memory(odd, tmp_path / "out", layout="npy")
+    assert imported(tmp_path / "out", tmp_path / "back").ids == ["\udcff"]
+
+
+def test_the_command_line(tmp_path, rows, capsys):
+    np.save(tmp_path / "rows.npy", rows)
+    place = ["--space", "clip", "--modality", "image"]
+    call = ["memory", "import", str(tmp_path / "rows.npy"), "--from", "npy", *place, "--out", str(tmp_path / "m")]
+    assert main([*call, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts == {
+        "memory": str(tmp_path / "m"),
+        "space": "clip",
+        "modality": "image",
+        "rows": 11,
+        "width": 5,
+        "dtype": "float16",
+        "quarantined": 0,
+    }
+    assert main(["memory", "export", str(tmp_path / "m"), "--to", "parquet", "--out", str(tmp_path / "p")]) == 0
+    assert "11 rows of 5, as parquet" in capsys.readouterr().out
+    assert main(["memory", "merge", str(tmp_path / "m"), "--out", str(tmp_path / "all")]) == 0
+    assert "11 rows of 5 (image in clip, float16)" in capsys.readouterr().out
+    assert main(["memory", "deduplicate", str(tmp_path / "m"), "--out", str(tmp_path / "once"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 11
+    twice = ["memory", "merge", str(tmp_path / "m"), str(tmp_path / "all"), "--out", str(tmp_path / "x"), "--json"]
+    assert main(twice) == 2
+    assert "occurs twice" in json.loads(capsys.readouterr().err)["message"]
+    assert main(["memory", "export", str(tmp_path / "no"), "--to", "npy", "--out", str(tmp_path / "x")]) == 1
+    assert main([*call, "--ids"]) == 2
+    assert main(["memory", "import", "x", "--from", "parquet", "--ids", "y", *place, "--out", "z"]) == 2
+    assert "--ids belongs to npy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["import", "export", "merge", "deduplicate"])
+def test_every_verb_shows_an_example(verb, capsys):
+    assert main(["memory", verb, "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"Example: cmcr memory {verb}" in out
+    assert "--json" in out
