@@ -169,8 +169,8 @@ def write_text_whole(path: Path, text: str) -> None:
 def write_bytes_whole(path: Path, content: bytes) -> str:
     """Write a file under another name, flush it, rename it into place.
 
-    The folder is not flushed: several files are written before one `flush_folder`. For folders with one writer only: the
-    other name is always the same, so that what a killed run left behind is written over.
+    The folder is not flushed: several files are written before one `flush_folder`. The other name, which a killed run may
+    leave behind, ends with `.part` and is never the same: a process that is taken for lost may still be writing the file.
 
     Returns:
         the sha256 of the content.
@@ -178,9 +178,9 @@ def write_bytes_whole(path: Path, content: bytes) -> str:
     Raises:
         OSError: no permission, disk full; what was written of the file is removed.
     """
-    part = path.parent / f".{path.name}.part"
+    part = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
