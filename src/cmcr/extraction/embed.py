@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from cmcr.data.items import ItemList, open_items
 from cmcr.data.items.item import Entry
 from cmcr.errors import ConfigError, ResumeError, unknown_name
+from cmcr.extraction.engine import Engine, Job, embed_here
 from cmcr.extraction.failures import FailureLimit
-from cmcr.extraction.shards import embed_shards
 from cmcr.memories.layout import SHARD_ITEMS, Origin, Shard
 from cmcr.memories.memory import Memory
 from cmcr.memories.writer import MemoryWriter, open_writer
@@ -36,6 +37,8 @@ def embed(
     append: bool = False,
     device: str | None = None,
     on_event: OnEvent | None = None,
+    space_options: Mapping[str, Any] | None = None,
+    engine: Engine = embed_here,
 ) -> Memory:
     """Embed items into a memory on disk, or go on with a run that was stopped.
 
@@ -58,6 +61,8 @@ def embed(
         append: add the items whose ids are not in the memory yet to a finished memory.
         device: where to compute; None leaves the encoder where it is.
         on_event: see `OnEvent`.
+        space_options: of a space given by name, such as `{"model": "openai/clip-vit-base-patch32"}`.
+        engine: where shards are embedded: in this process, or by many (`cmcr.extraction.ray_engine.RayEngine`).
 
     Returns:
         the finished memory.
@@ -69,7 +74,8 @@ def embed(
         TooManyFailuresError: more items failed than `max_failures`; finished shards are kept.
         WriteError: no permission, disk full; finished shards are kept.
     """
-    encoder = opened(space, modality)
+    options = dict(space_options or {})
+    encoder = opened(space, modality, options)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}.")
     limit = FailureLimit(max_failures)
@@ -84,20 +90,23 @@ def embed(
     origin = origin_of(encoder, modality, dtype)
     with open_writer(out, origin, survey.count, survey.digest, shard_items=shard_items, append=append) as writer:
         if writer is not None:
-            _run(writer, encoder, modality, items, limit, batch_size, device, tell)
+            job = Job(encoder, items, modality, batch_size, device, space, options, inputs, column, id_column, append)
+            _run(writer, job, engine, limit, tell)
             finish(writer, items)
     memory = Memory(out)
     tell("finished", {"rows": len(memory), "quarantined": sum(c.quarantined for c in memory.contents)})
     return memory
 
 
-def opened(space: str | Space, modality: str) -> Space:
+def opened(space: str | Space, modality: str, options: Mapping[str, Any] | None = None) -> Space:
     """Open a space by name, and make sure that it embeds a modality.
 
     Raises:
-        ConfigError: an unknown space or modality.
+        ConfigError: an unknown space, option or modality.
     """
-    encoder = open_space(space) if isinstance(space, str) else space
+    if options and not isinstance(space, str):
+        raise ConfigError("space_options are for a space given by name; this one is open already.")
+    encoder = open_space(space, **(options or {})) if isinstance(space, str) else space
     if modality not in encoder.widths:
         raise unknown_name(f"modality of {encoder.name}", modality, encoder.widths)
     return encoder
@@ -162,32 +171,13 @@ def finish(writer: MemoryWriter, items: ItemList) -> None:
     writer.finish()
 
 
-def _run(
-    writer: MemoryWriter,
-    space: Space,
-    modality: str,
-    items: ItemList,
-    limit: FailureLimit,
-    batch_size: int,
-    device: str | None,
-    tell: OnEvent,
-) -> None:
+def _run(writer: MemoryWriter, job: Job, engine: Engine, limit: FailureLimit, tell: OnEvent) -> None:
     done = sum(shard.items for shard in writer.shards.values())
     tell("started", {"items": writer.plan.run.items, "done": done, "shards": writer.count})
     limit.count(done, writer.quarantined, "see the quarantine table.")
-    shards = embed_shards(
-        space,
-        modality,
-        items,
-        writer,
-        writer.missing,
-        batch_size=batch_size,
-        device=device,
-        limit=limit,
-        on_items=lambda count: tell("items", {"count": count}),
-    )
-    for shard in shards:
-        tell("shard", shard_facts(shard))
+    with closing(engine(job, writer, limit, lambda count: tell("items", {"count": count}))) as shards:
+        for shard in shards:
+            tell("shard", shard_facts(shard))
 
 
 def shard_facts(shard: Shard) -> dict[str, Any]:
