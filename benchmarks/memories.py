@@ -31,7 +31,6 @@ from cmcr.data.numbers.texts import write_texts
 from cmcr.spaces.clip import ClipSpace
 from cmcr.spaces.image_text import pooled
 
-
 WIDTH = 512
 
 

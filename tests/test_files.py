@@ -261,3 +261,19 @@ def test_a_text_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
         write_text_whole(tmp_path / "new" / "a.txt", "second")
     assert (tmp_path / "new" / "a.txt").read_text() == "first"
     assert names(tmp_path / "new") == ["a.txt"]
+
+
+def test_two_writers_of_one_file_leave_it_whole(tmp_path, monkeypatch):
+    """A worker that was taken for lost may still write what another one writes again."""
+    rename = Path.replace
+
+    def other_writer_first(self, target):
+        monkeypatch.setattr(Path, "replace", rename)
+        files.write_bytes_whole(target, b"the same")
+        assert target.read_bytes() == b"the same"
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", other_writer_first)
+    files.write_bytes_whole(tmp_path / "shard", b"the same")
+    assert names(tmp_path) == ["shard"]
+    assert (tmp_path / "shard").read_bytes() == b"the same"

@@ -18,6 +18,7 @@
     │   ├── LockedError        another run is writing it
     │   └── ResumeError        begun with another model, input or setting than it shall be gone on with
     ├── TooManyFailuresError   more items failed than the caller allows
+    ├── WorkerError            a worker process was lost, or failed for no reason of the above (RuntimeError)
     ├── DeviceError            a device that this machine does not have                       (ValueError)
     ├── TrainingError          training diverged                                              (RuntimeError)
     └── MissingDependencyError an optional library, with the extra that brings it             (ImportError)
@@ -101,6 +102,10 @@ class ResumeError(ArtefactError):
 
 class TooManyFailuresError(CmcrError):
     """More items failed than the caller allows."""
+
+
+class WorkerError(CmcrError, RuntimeError):
+    """A worker process, of a run with several, was lost again and again or failed in a way that nobody foresaw."""
 
 
 class DeviceError(CmcrError, ValueError):

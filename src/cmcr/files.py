@@ -171,8 +171,8 @@ def write_text_whole(path: Path, text: str) -> None:
 def write_bytes_whole(path: Path, *parts: bytes | memoryview) -> str:
     """Write a file under another name, flush it, rename it into place.
 
-    The folder is not flushed: several files are written before one `flush_folder`. For folders with one writer only: the
-    other name is always the same, so that what a killed run left behind is written over.
+    The folder is not flushed: several files are written before one `flush_folder`. The other name, which a killed run may
+    leave behind, ends with `.part` and is never the same: a process that is taken for lost may still be writing the file.
 
     Args:
         path: of the file.
@@ -201,9 +201,9 @@ def _sha256_of_parts(parts: Sequence[bytes | memoryview]) -> str:
 
 
 def _write_flushed(path: Path, parts: Sequence[bytes | memoryview]) -> None:
-    part_path = path.parent / f".{path.name}.part"
+    part_path = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
     try:
-        with part_path.open("wb") as file:
+        with part_path.open("xb") as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -33,6 +33,10 @@ def embed(
     append: Annotated[bool, Parameter(negative="")] = False,
     retry_quarantined: Annotated[bool, Parameter(negative="")] = False,
     device: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
+    cpus_per_worker: int | None = None,
+    gpus_per_worker: float | None = None,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Embed many items into a memory on disk. Stopped or killed, the same command goes on where it was.
@@ -71,6 +75,14 @@ def embed(
         Try the items in quarantine again, and complete a finished memory with them.
     device
         auto, cpu, cuda, cuda:1, mps.
+    engine
+        local: in this process. ray: by several workers, on this machine or on the Ray cluster at RAY_ADDRESS.
+    workers
+        Processes that embed, with --engine ray; 2 unless given.
+    cpus_per_worker
+        Cores for each worker, and threads it computes with; 1 unless given.
+    gpus_per_worker
+        GPUs for each worker, such as 1 or 0.5; none unless given.
     json_output
         Print events, one line of JSON each.
     """
@@ -82,7 +94,9 @@ def embed(
     options = {name: value for name, value in (("model", model), ("revision", revision)) if value is not None}
     if retry_quarantined and append:
         raise ConfigError("--append and --retry-quarantined are two things: run one after the other.")
-    encoder = open_space(space, **options)
+    if retry_quarantined and engine != "local":
+        raise ConfigError("--retry-quarantined runs in one process: leave --engine out.")
+    chosen = _engine(engine, workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker)
     common: dict[str, Any] = {
         "column": column,
         "id_column": id_column,
@@ -91,10 +105,10 @@ def embed(
     }
     with _stopped_gently(out), _shown(json_output) as tell:
         if retry_quarantined:
-            memory = retry(encoder, modality, input_, out, on_event=tell, **common)
+            memory = retry(open_space(space, **options), modality, input_, out, on_event=tell, **common)
         else:
             memory = embed_items(
-                encoder,
+                space,
                 modality,
                 input_,
                 out,
@@ -103,10 +117,26 @@ def embed(
                 max_failures=parsed_limit(max_failures),
                 append=append,
                 on_event=tell,
+                space_options=options,
+                engine=chosen,
                 **common,
             )
     if not json_output:
         _say(memory, out)
+
+
+def _engine(name: str, **given: float | None) -> Any:
+    """Choose where shards are embedded."""
+    options = {option: value for option, value in given.items() if value is not None}
+    if name == "ray":
+        from cmcr.extraction.ray_engine import RayEngine
+
+        return RayEngine(**options)  # type: ignore[arg-type]
+    if options:
+        raise ConfigError(f"--{next(iter(options)).replace('_', '-')} is for --engine ray.")
+    from cmcr.extraction.engine import embed_here
+
+    return embed_here
 
 
 def _say(memory: Any, out: Path) -> None:

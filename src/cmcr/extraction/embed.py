@@ -13,9 +13,9 @@ from cmcr.data.items.reading import as_id
 from cmcr.embeddings import check_count
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.extraction.differences import first_difference
+from cmcr.extraction.engine import Engine, Job, embed_here
 from cmcr.extraction.failures import FailureLimit
 from cmcr.extraction.own_files import refuse_own_files
-from cmcr.extraction.shards import embed_shards
 from cmcr.files import MANIFEST
 from cmcr.memories.layout import SHARD_ITEMS, Origin, Shard
 from cmcr.memories.memory import Memory
@@ -42,6 +42,8 @@ def embed(
     append: bool = False,
     device: str | None = None,
     on_event: OnEvent | None = None,
+    space_options: Mapping[str, Any] | None = None,
+    engine: Engine = embed_here,
 ) -> Memory:
     """Embed items into a memory on disk, or go on with a run that was stopped.
 
@@ -64,6 +66,8 @@ def embed(
         append: add the items whose ids are not in the memory yet to a finished memory.
         device: where to compute; None leaves the encoder where it is.
         on_event: see `OnEvent`.
+        space_options: of a space given by name, such as `{"model": "openai/clip-vit-base-patch32"}`.
+        engine: where shards are embedded: in this process, or by many (`cmcr.extraction.ray_engine.RayEngine`).
 
     Returns:
         the finished memory.
@@ -75,7 +79,8 @@ def embed(
         TooManyFailuresError: more items failed than `max_failures`; finished shards are kept.
         WriteError: no permission, disk full; finished shards are kept.
     """
-    encoder = opened(space, modality)
+    options = dict(space_options or {})
+    encoder = opened(space, modality, options)
     check_count("batch_size", batch_size)
     limit = FailureLimit(max_failures)
     tell = on_event or (lambda event, facts: None)
@@ -101,7 +106,8 @@ def embed(
         except ResumeError as error:
             raise ResumeError(f"{error} {first_difference(Path(out), items)}".rstrip()) from error
         if writer is not None:
-            _run(writer, encoder, modality, items, limit, batch_size, device, tell)
+            job = Job(encoder, items, modality, batch_size, device, space, options, inputs, column, id_column, append)
+            _run(writer, job, engine, limit, tell)
             finish(writer, items)
     memory = Memory(out)
     _tell_finished(tell, memory, {})
@@ -119,13 +125,15 @@ def _memory_before(folder: Path) -> Memory:
     return Memory(folder)
 
 
-def opened(space: str | Space, modality: str) -> Space:
+def opened(space: str | Space, modality: str, options: Mapping[str, Any] | None = None) -> Space:
     """Open a space by name, and make sure that it embeds a modality.
 
     Raises:
-        ConfigError: an unknown space or modality.
+        ConfigError: an unknown space, option or modality.
     """
-    encoder = open_space(space) if isinstance(space, str) else space
+    if options and not isinstance(space, str):
+        raise ConfigError("space_options are for a space given by name; this one is open already.")
+    encoder = open_space(space, **(options or {})) if isinstance(space, str) else space
     if modality not in encoder.widths:
         raise unknown_name(f"modality of {encoder.name}", modality, encoder.widths)
     return encoder
@@ -189,31 +197,11 @@ def finish(writer: MemoryWriter, items: ItemList) -> None:
     writer.finish()
 
 
-def _run(
-    writer: MemoryWriter,
-    space: Space,
-    modality: str,
-    items: ItemList,
-    limit: FailureLimit,
-    batch_size: int,
-    device: str | None,
-    tell: OnEvent,
-) -> None:
+def _run(writer: MemoryWriter, job: Job, engine: Engine, limit: FailureLimit, tell: OnEvent) -> None:
     done = sum(shard.items for shard in writer.shards.values())
     tell("started", {"items": writer.plan.run.items, "done": done, "shards": writer.count})
     limit.count(done, writer.quarantined, "see the quarantine table.")
-    shards = embed_shards(
-        space,
-        modality,
-        items,
-        writer,
-        writer.missing,
-        batch_size=batch_size,
-        device=device,
-        limit=limit,
-        on_items=lambda count: tell("items", {"count": count}),
-    )
-    with closing(shards):  # its threads too, if whoever is told raises
+    with closing(engine(job, writer, limit, lambda count: tell("items", {"count": count}))) as shards:
         for shard in shards:
             tell("shard", shard_facts(shard))
 

@@ -391,7 +391,7 @@ def clean(folder: Path) -> None:
     Raises:
         FormatError, IntegrityError: there is a manifest of something else, or a damaged one.
     """
-    for path in (*folder.glob(".shard-*.part"), folder / f".{MANIFEST}.part", *(folder / RUN).glob(".*.part")):
+    for path in (*folder.glob(".shard-*.part"), *folder.glob(f".{MANIFEST}.*.part"), *(folder / RUN).glob(".*.part")):
         path.unlink(missing_ok=True)
     contents = finished_contents(folder)
     if contents is None:
