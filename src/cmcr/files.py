@@ -204,7 +204,8 @@ def _write_flushed(path: Path, parts: Sequence[bytes | memoryview]) -> None:
     part_path = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
     try:
         with part_path.open("xb") as file:
-            file.writelines(parts)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         part_path.replace(path)

@@ -6,11 +6,13 @@ Installed in a process of its own, which does not live on: nothing is put back.
 import errno
 import io
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
 
 _WRITING = set("wax+")
+_RANDOM = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
 class Moments:
@@ -41,6 +43,7 @@ class Moments:
         os.rmdir, io.open = self._rmdir, self._open
 
     def reach(self, label, creates, half=None):
+        label = _RANDOM.sub(".part", label)
         self.labels.append(label)
         if creates and self.refused:
             raise OSError(self.refused, os.strerror(self.refused), label)

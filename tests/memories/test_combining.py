@@ -109,7 +109,7 @@ def test_never_in_place_and_never_over_another(tmp_path, rng):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "b")
     merge([tmp_path / "a"], tmp_path / "all")
     merge([tmp_path / "a"], tmp_path / "all")  # finished: nothing is done
-    with pytest.raises(ResumeError, match="list of items was"):
+    with pytest.raises(ResumeError, match=r"list of items \(their ids, texts and sizes\) was"):
         merge([tmp_path / "b"], tmp_path / "all")
     with pytest.raises(ConfigError, match="expected a list of memories"):
         merge(str(tmp_path / "a"), tmp_path / "c")

@@ -210,7 +210,7 @@ def test_wrong_settings(tmp_path, rows):
     with pytest.raises(ConfigError, match="unknown dtype 'int8'"):
         cmcr.write_memory(tmp_path / "m", rows, **CLIP, dtype="int8")
     cmcr.write_memory(tmp_path / "m", rows, **CLIP)
-    with pytest.raises(ResumeError, match="list of items was"):
+    with pytest.raises(ResumeError, match=r"list of items \(their ids, texts and sizes\) was"):
         cmcr.write_memory(tmp_path / "m", rows, [f"x{row}" for row in range(11)], **CLIP)
 
 

@@ -220,7 +220,7 @@ def test_tidying_removes_what_is_a_memorys_own_and_no_more(tmp_path):
     begin(tmp_path)
     strangers = ["shard-notes.txt", "shard-00000.tar", "shard-00009.safetensors.bak", "readme.md", ".notes.part"]
     own = ["shard-00001.1.safetensors", "shard-00009.items.jsonl", "shard-00009.quarantine.jsonl",
-           ".shard-00009.safetensors.part", ".config.json.part"]  # fmt: skip
+           ".shard-00009.safetensors.0f.part", ".config.json.0f.part"]  # fmt: skip
     for name in strangers + own:
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / ".run").mkdir()
