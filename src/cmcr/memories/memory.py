@@ -33,6 +33,7 @@ from cmcr.memories.layout import (
 from cmcr.memories.shards import MappedRows, as_float32, read_block, reading
 
 _BLOCK_ROWS = 4096
+_FEW = 256  # rows
 _TABLES_KEPT = 4  # shards whose ids stay in RAM for looking rows up
 _MAPS_KEPT = 128  # each holds an open file, of which some systems allow a process 256
 
@@ -181,6 +182,9 @@ class Memory:
         positions = given.astype(np.int64)
         positions = np.where(positions < 0, positions + len(self), positions)
         result = np.empty((len(positions), self.width), dtype=np.float32)
+        if len(positions) <= _FEW:  # sorting them by shard would take longer than reading them
+            self._fill(result, positions.tolist())
+            return result
         numbers = np.searchsorted(self._ends, positions, side="right")
         order = np.argsort(numbers, kind="stable")
         edges = np.flatnonzero(np.diff(numbers[order])) + 1
@@ -189,6 +193,14 @@ class Memory:
             kept = self._mapped(number).rows[positions[part] - self._start(number)]
             result[part] = as_float32(kept, self._shards[number][2])
         return result
+
+    def _fill(self, result: NDArray[np.float32], positions: list[int]) -> None:
+        """Read rows one after another into `result`."""
+        starts, ends, mapped = [0, *self._ends], self._ends, self._mapped
+        for place, row in enumerate(positions):
+            number = bisect_right(ends, row)
+            kept = mapped(number).rows[row - starts[number]]
+            result[place] = kept if kept.dtype != np.uint16 else as_float32(kept, "bfloat16")
 
     def _map(self, number: int) -> MappedRows:
         folder, shard, dtype = self._shards[number]
