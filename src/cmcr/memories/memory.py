@@ -90,6 +90,7 @@ class Memory:
         self.shape = (self._ends[-1], self.width)
         for folder, shard, _ in self._shards:
             _check_sizes(folder, shard)
+        self._one_dtype = len({dtype for _, _, dtype in self._shards}) == 1
         self._mapped = lru_cache(maxsize=_MAPS_KEPT)(self._map)
         self._table = lru_cache(maxsize=_TABLES_KEPT)(self._read_table)
 
@@ -181,10 +182,9 @@ class Memory:
             raise IndexError(f"row {given[wrong][0]} is not there: the memory has {len(self)} rows.")
         positions = given.astype(np.int64)
         positions = np.where(positions < 0, positions + len(self), positions)
+        if len(positions) <= _FEW and self._one_dtype:  # sorting them by shard would take longer than reading them
+            return self._one_by_one(positions.tolist())
         result = np.empty((len(positions), self.width), dtype=np.float32)
-        if len(positions) <= _FEW:  # sorting them by shard would take longer than reading them
-            self._fill(result, positions.tolist())
-            return result
         numbers = np.searchsorted(self._ends, positions, side="right")
         order = np.argsort(numbers, kind="stable")
         edges = np.flatnonzero(np.diff(numbers[order])) + 1
@@ -194,13 +194,14 @@ class Memory:
             result[part] = as_float32(kept, self._shards[number][2])
         return result
 
-    def _fill(self, result: NDArray[np.float32], positions: list[int]) -> None:
-        """Read rows one after another into `result`."""
+    def _one_by_one(self, positions: list[int]) -> NDArray[np.float32]:
+        """Read rows one after another."""
         starts, ends, mapped = [0, *self._ends], self._ends, self._mapped
+        kept = np.empty((len(positions), self.width), dtype=mapped(0).kind)
         for place, row in enumerate(positions):
             number = bisect_right(ends, row)
-            kept = mapped(number).rows[row - starts[number]]
-            result[place] = kept if kept.dtype != np.uint16 else as_float32(kept, "bfloat16")
+            kept[place] = mapped(number).rows[row - starts[number]]
+        return as_float32(kept, self.dtype)
 
     def _map(self, number: int) -> MappedRows:
         folder, shard, dtype = self._shards[number]
