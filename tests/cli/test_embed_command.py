@@ -194,3 +194,12 @@ def test_as_a_program(lines, tmp_path):
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(run.stdout.splitlines()[-1]) == {"event": "finished", "rows": 20, "quarantined": 0}
     assert run.stderr == ""
+
+
+def test_files_of_other_endings_are_passed_over_and_said(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("a.txt", "b.txt", "notes.md", "list.json", "more.json"):
+        (tmp_path / "in" / name).write_text("seven", encoding="utf-8")
+    arguments = ["embed", "mini-clip", "text", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert "passed over, by their endings: .json (2), .md (1)" in capsys.readouterr().err

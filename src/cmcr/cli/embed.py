@@ -193,6 +193,7 @@ def _shown(as_json: bool) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
 
         def show(event: str, facts: Mapping[str, Any]) -> None:
             if event == "started":
+                _say_what_was_passed_over(facts)
                 bar.reset(task, total=facts["items"], completed=facts["done"], rate="")
             elif event == "items":
                 bar.advance(task, facts["count"])
@@ -206,3 +207,10 @@ def _sentence(event: str, facts: Mapping[str, Any]) -> None:
     if event == "started":
         done = f", {facts['done']:,} of them done earlier" if facts["done"] else ""
         print(f"embedding {facts['items']:,} items{done} ...", file=sys.stderr, flush=True)
+        _say_what_was_passed_over(facts)
+
+
+def _say_what_was_passed_over(facts: Mapping[str, Any]) -> None:
+    if passed := facts.get("passed_over"):
+        kinds = ", ".join(f"{ending} ({count:,})" for ending, count in sorted(passed.items()))
+        print(f"passed over, by their endings: {kinds}", file=sys.stderr, flush=True)

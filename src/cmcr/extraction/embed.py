@@ -164,7 +164,11 @@ class NewItems(ItemList):
         self._items = items
         self._known = known
         self.description = f"what is new in {items.description}"
-        self.ignored = items.ignored
+
+    @property
+    def ignored(self) -> Mapping[str, int]:  # type: ignore[override]
+        """File endings that were passed over, and how many files."""
+        return self._items.ignored
 
     def count(self) -> int:
         """Count the items that are new."""
@@ -199,7 +203,8 @@ def finish(writer: MemoryWriter, items: ItemList) -> None:
 
 def _run(writer: MemoryWriter, job: Job, engine: Engine, limit: FailureLimit, tell: OnEvent) -> None:
     done = sum(shard.items for shard in writer.shards.values())
-    tell("started", {"items": writer.plan.run.items, "done": done, "shards": writer.count})
+    facts = {"items": writer.plan.run.items, "done": done, "shards": writer.count}
+    tell("started", {**facts, **({"passed_over": dict(job.items.ignored)} if job.items.ignored else {})})
     limit.count(done, writer.quarantined, "see the quarantine table.")
     with closing(engine(job, writer, limit, lambda count: tell("items", {"count": count}))) as shards:
         for shard in shards:
