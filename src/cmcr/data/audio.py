@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from cmcr.data.media import media_format, read_sound_track
 from cmcr.data.paths import file_of
+from cmcr.data.sound_clips import SoundClip
 from cmcr.data.sound_files import read_sound_file
 from cmcr.data.stretch import Stretch
-from cmcr.errors import SampleError
+from cmcr.errors import ConfigError, SampleError
 
-Sound = str | Path | bytes | Mapping[str, Any]
+Sound = str | Path | bytes | Mapping[str, Any] | SoundClip
 
 
 def read_audio(
@@ -35,8 +36,8 @@ def read_audio(
 
     Args:
         source: a path, a `file://` address or the bytes of a file (wav, flac, ogg, opus, mp3; m4a, mp4, mov, webm with the
-            extra `media`), or `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`, floating
-            point in [-1, 1].
+            extra `media`), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`, floating
+            point in [-1, 1], or a `SoundClip` of a file.
         sample_rate_hz: the rate to bring it to.
         start_seconds: where to begin; `None` with a length means the middle (the rule of `window_of`).
         length_seconds: how much to read at most; `None` means to the end. Only this part is held in memory, and for the
@@ -48,9 +49,18 @@ def read_audio(
     Raises:
         SampleError: no such file, not a sound, cut short, empty, NaN, a mapping of another kind, or a part that is not
             there.
-        ConfigError: `start_seconds` below 0 or `length_seconds` not above it.
+        ConfigError: `start_seconds` below 0 or `length_seconds` not above it, or either for a `SoundClip`.
         MissingDependencyError: a file that needs the extra `media`.
     """
+    if isinstance(source, SoundClip):
+        if start_seconds is not None or length_seconds is not None:
+            raise ConfigError(f"{source}: a SoundClip says itself which part to read.")
+        return read_audio(
+            Path(source.path) if isinstance(source.path, os.PathLike) else source.path,
+            sample_rate_hz,
+            start_seconds=source.start_seconds,
+            length_seconds=source.length_seconds,
+        )
     stretch = Stretch(start_seconds, length_seconds)
     name = str(source) if isinstance(source, str | os.PathLike) else "the sound"
     samples, rate = _from_mapping(source, stretch) if isinstance(source, Mapping) else _from_file(source, name, stretch)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cmcr.data.paths import file_of
+from cmcr.data.videos import VideoFrame, read_frame
 from cmcr.errors import SampleError
 
-Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
+Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | VideoFrame
 
 
 def read_image(source: Picture) -> Image.Image:
@@ -24,15 +25,19 @@ def read_image(source: Picture) -> Image.Image:
     255. Colour profiles are ignored. Transparency, palettes and CMYK stay as they are: see `to_rgb`.
 
     Args:
-        source: a path or `file://` address, the bytes of a file, a PIL image, or a uint8 array `(H, W)`, `(H, W, 3)` or
-            `(H, W, 4)`.
+        source: a path or `file://` address, the bytes of a file, a PIL image, a uint8 array `(H, W)`, `(H, W, 3)` or
+            `(H, W, 4)`, or a `VideoFrame` (with the extra `media`).
 
     Raises:
         SampleError: no such file, a folder, not a picture, truncated, more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a
-            small file can unpack to any size), depths without a rule, or an array of another kind.
+            small file can unpack to any size), depths without a rule, or an array of another kind; of a `VideoFrame` as
+            `read_frame`.
+        MissingDependencyError: a `VideoFrame` without PyAV.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
+    if isinstance(source, VideoFrame):
+        return read_frame(source)
     if isinstance(source, Image.Image):
         return _upright(source, "the picture")
     if isinstance(source, bytes):

@@ -1,0 +1,173 @@
+"""`cmcr evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from cmcr.cli.console import print_table, shown_stages
+from cmcr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cmcr.connection.connection import Connection
+    from cmcr.evaluation.evaluate import Evaluation
+
+
+def evaluate(
+    connection: Path,
+    run: str | None = None,
+    /,
+    *,
+    data: Path | None = None,
+    every: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    out: Path | None = None,
+    model: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    against: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    memories: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    prompts: Path | None = None,
+    prompts_key: str | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    allow_missing: Annotated[bool, Parameter(negative="")] = False,
+    heatmaps: int = 0,
+    seed: int = 0,
+    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Measure a connection on the paper's tasks: every figure with its interval, chance and the published rows beside it.
+
+    RUN is TASK/DATASET: retrieval/ave, localization/vgg-ss, counterfactual/ex-vgg-ss, classification/modelnet40,
+    retention/coco, ...; those on the miniature world need no data: retrieval/mini-audio-image, localization/mini, ...
+    Example: cmcr evaluate cmcr-demo/connections/audio-image retrieval/mini-audio-image
+
+    Parameters
+    ----------
+    connection
+        Folder of a connection.
+    run
+        What to measure, as TASK/DATASET.
+    data
+        Folder of the data set in its published layout; with --all, a folder with one folder for each data set.
+    every
+        Measure all that the connection can do: on the miniature world, or on all data sets in --data.
+    out
+        Folder for one JSON file a run, and for heat maps; else results go nowhere but to the screen.
+    model
+        Which models to open the encoders with, as SPACE=MODEL.
+    against
+        Other connections of the same encoders, to be compared on the same items.
+    memories
+        Memories of both spaces, to fit the standard baselines on.
+    prompts
+        A file of prompt templates for classification, as ULIP's templates.json, instead of cmcr's own.
+    prompts_key
+        Which list of that file.
+    split
+        Of the data set; else the one that is published for testing.
+    limit
+        Take so many items only.
+    allow_missing
+        Leave out items whose files are not there, and count them.
+    heatmaps
+        For localization: how many pictures with heat maps to write to --out.
+    seed
+        Of the intervals, of chance, and of the miniature data.
+    json_output
+        Print one line of JSON a run.
+    """
+    if every == (run is not None):
+        raise ConfigError("say what to measure: RUN, such as retrieval/mini-audio-image, or --all.")
+    if heatmaps and out is None:
+        raise ConfigError("--heatmaps: say where to write them, --out FOLDER.")
+    from cmcr.evaluation.runs import Options, runs_of
+    from cmcr.opening import load
+
+    loaded = load(connection, encoders=_encoders(model or []))
+    options = Options(
+        data=data,
+        prompts=prompts,
+        prompts_key=prompts_key,
+        split=split,
+        limit=limit,
+        allow_missing=allow_missing,
+        seed=seed,
+        memories=tuple(memories or ()),
+    )
+    others = {str(path): load(path) for path in against or []}
+    with shown_stages(quiet=json_output) as progress:
+        evaluations = []
+        for evaluation in runs_of(loaded, run, options, others, progress):
+            evaluations.append(evaluation.result)
+            _keep(evaluation, loaded, out, heatmaps)
+            if json_output:
+                print(json.dumps(evaluation.result), flush=True)
+    if not json_output:
+        for result in evaluations:
+            _show(result)
+
+
+def _encoders(given: Sequence[str]) -> list[Any]:
+    from cmcr.spaces.registry import space
+
+    wrong = [pair for pair in given if "=" not in pair]
+    if wrong:
+        raise ConfigError(f"--model: expected SPACE=MODEL, such as ulip=pointbert.pt, got {wrong[0]!r}.")
+    pairs = dict(pair.split("=", 1) for pair in given)
+    return [space(name, model=model) for name, model in pairs.items()]
+
+
+def _keep(evaluation: Evaluation, connection: Connection, out: Path | None, heatmaps: int) -> None:
+    """Write a result, and heat maps where they were asked for."""
+    if out is None:
+        return
+    from cmcr.files import write_text_whole
+
+    name = evaluation.result["run"].replace("/", "-")
+    write_text_whole(out / f"{name}.json", json.dumps(evaluation.result, indent=2) + "\n")
+    from cmcr.evaluation.tasks.grounded import PreparedGrounded
+
+    if heatmaps and isinstance(evaluation.prepared, PreparedGrounded):
+        from cmcr.evaluation.tasks.heatmaps import write_heatmaps
+        from cmcr.evaluation.tasks.ways import ThroughConnection
+
+        write_heatmaps(evaluation.prepared, ThroughConnection(connection), out / f"{name}-heatmaps", heatmaps)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    """Print one run: figures down, ways across, the published rows last."""
+    figures = result["figures"]
+    keys = list(figures["connection"])
+    quoted = list(result["published_in_percent"])
+    columns = ["percent [95 % interval]", *figures, *(f"quoted: {row['source'].split(',')[0]}" for row in quoted)]
+    rows = []
+    for key in keys:
+        cells = [_cell(figures[way].get(key)) for way in figures]
+        rows.append([key, *cells, *(_plain(row["figures"].get(key)) for row in quoted)])
+    data = result["data"]
+    n = max(figure["n"] for figure in figures["connection"].values())
+    lost = f", {data['failed']} could not be embedded" if data["failed"] else ""
+    lost += f", {data['left_out']} left out for want of files" if data["left_out"] else ""
+    print_table(f"{result['run']}: {data['name']}, n = {n}{lost}", columns, rows)
+    for other, differences in result["connection_minus"].items():
+        rows = [
+            [
+                key,
+                f"{100 * d['difference']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]",
+                f"{d['sign_flip_p']:.3g}",
+            ]
+            for key, d in differences.items()
+        ]
+        print_table(f"{result['run']}: this connection minus {other}", ["points", "difference", "p (sign flip)"], rows)
+
+
+def _cell(figure: Mapping[str, float] | None) -> str:
+    if figure is None:
+        return ""
+    return f"{100 * figure['value']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"

@@ -1,0 +1,135 @@
+"""Prompts: sentences around the name of a class, whose mean embedding stands for it in zero-shot classification.
+
+The templates here are our own. Published figures were reached with other ensembles (CLIP's 80 for pictures, ULIP's 64 for
+point clouds, "This is a sound of ..." for CLAP), and prompts move top-1 by whole points: to compare with a figure, give the
+ensemble it was reached with, which `read_prompts` reads in ULIP's form, and say which.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cmcr.data.items.reading import reading
+from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, unknown_name
+from cmcr.evaluation.datasets.annotations import json_of
+
+TEMPLATES: Mapping[str, Sequence[str]] = {
+    "image": (
+        "a picture of a {}.",
+        "a photograph showing a {}.",
+        "a snapshot of the {}.",
+        "a {} seen up close.",
+        "a {} in the distance.",
+        "a sharp photograph of a {}.",
+        "a blurred photograph of a {}.",
+        "a {} in bright light.",
+        "a {} in the dark.",
+        "a drawing of a {}.",
+        "a small picture of the {}.",
+        "part of a {}.",
+        "several of them: {}.",
+        "this is what a {} looks like.",
+    ),
+    "audio": (
+        "the sound of {}.",
+        "a recording of {}.",
+        "this is {}.",
+        "one can hear {}.",
+        "{} can be heard.",
+        "a short clip of {}.",
+        "{} close to the microphone.",
+        "{} in the distance.",
+        "a noisy recording of {}.",
+        "a clear recording of {}.",
+        "{} in the background.",
+        "somebody recorded {}.",
+    ),
+    "point_cloud": (
+        "a point cloud of a {}.",
+        "points on the surface of a {}.",
+        "a three-dimensional model of a {}.",
+        "a 3D scan of a {}.",
+        "the shape of a {}.",
+        "a {} made of points.",
+        "a rendering of a {} without texture.",
+        "a grey model of the {}.",
+        "a rough model of a {}.",
+        "a detailed model of a {}.",
+        "a {} seen from the side.",
+        "a {} that stands alone.",
+        "a large {}.",
+        "a small {}.",
+    ),
+}
+"""Templates by the modality of what is classified; `{}` is where the name of the class goes."""
+
+
+def templates_for(modality: str) -> list[str]:
+    """Give our templates for what is classified.
+
+    Raises:
+        ConfigError: a modality without templates.
+    """
+    if modality not in TEMPLATES:
+        raise unknown_name("modality with prompts", modality, TEMPLATES)
+    return list(TEMPLATES[modality])
+
+
+def prompts_of(name: str, templates: Sequence[str]) -> list[str]:
+    """Put the name of a class into every template.
+
+    Args:
+        name: in words, with spaces.
+        templates: each with `{}` once.
+
+    Raises:
+        ConfigError: no templates, one without `{}` or with several, or a name without letters.
+    """
+    if not templates:
+        raise ConfigError("templates: expected at least one, got none.")
+    if not name.strip():
+        raise ConfigError(f"name of a class: expected words, got {name!r}.")
+    for template in templates:
+        _check(template, "templates")
+    return [template.replace("{}", name) for template in templates]
+
+
+def read_prompts(file: str | os.PathLike[str], key: str | None = None) -> list[str]:
+    """Read templates, or names of classes, from a JSON file in the form of ULIP's `templates.json` and `labels.json`.
+
+    Args:
+        file: an object of lists of strings, such as `{"modelnet40_64": ["a point cloud model of {}.", ...]}`.
+        key: which list, such as `modelnet40_64`; may be `None` where there is one only.
+
+    Returns:
+        The list, as it stands there. Templates of it are checked where they are used, by `prompts_of`.
+
+    Raises:
+        ArtefactNotFoundError: no such file.
+        FormatError: another form, or an empty list.
+        ConfigError: an unknown key, or none where there are several.
+        ReadError: the system refuses to read it.
+    """
+    path = Path(file)
+    with reading(path):
+        if not path.is_file():
+            raise ArtefactNotFoundError(
+                f"{path}: no such file of prompts; expected JSON such as ULIP's templates.json."
+            )
+    lists = json_of(path, dict)
+    if key is None and len(lists) != 1:
+        raise ConfigError(f"{path}: holds {len(lists)} lists; say which: {', '.join(sorted(lists))}.")
+    chosen = next(iter(lists)) if key is None else key
+    if chosen not in lists:
+        raise unknown_name(f"list of prompts in {path}", chosen, lists)
+    found = lists[chosen]
+    if not isinstance(found, list) or not found or not all(isinstance(one, str) and one.strip() for one in found):
+        raise FormatError(f"{path}: expected a list of strings as {chosen!r}, got {found!r:.100}.")
+    return list(found)
+
+
+def _check(template: str, where: str) -> None:
+    if template.count("{}") != 1:
+        raise ConfigError(f"{where}: expected {{}} once, where the name of the class goes, got {template!r}.")

@@ -1,0 +1,99 @@
+"""What a task measures, kept item by item as far as it can be, so that intervals and paired tests are the same for all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmcr.evaluation.intervals import PairedDifference, bootstrap_interval, bootstrap_statistic, paired_difference
+
+
+class Figure(TypedDict):
+    """One figure of a result.
+
+    Attributes:
+        value: the figure.
+        low: lower end of its 95 % bootstrap interval.
+        high: upper end.
+        n: items it was measured on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, eq=False)
+class PerItem:
+    """A figure that is the mean of one value per item, such as a hit or a reciprocal rank: `(n,)`."""
+
+    values: NDArray[np.float64]
+
+    def figure(self, seed: int) -> Figure:
+        """Give the mean with its interval."""
+        low, high = bootstrap_interval(self.values, seed=seed)
+        return Figure(value=float(self.values.mean()), low=low, high=high, n=len(self.values))
+
+
+@dataclass(frozen=True, eq=False)
+class OfAll:
+    """A figure of all items together, such as average precision.
+
+    Attributes:
+        of: indices of items, with repeats -> the figure.
+        labels: `(n,)` binary labels, of which every resample has as many.
+    """
+
+    of: Callable[[NDArray[np.int64]], float]
+    labels: NDArray[np.bool_]
+
+    def figure(self, seed: int) -> Figure:
+        """Give the figure with its interval."""
+        low, high = bootstrap_statistic(self.of, len(self.labels), strata=self.labels, seed=seed)
+        return Figure(value=self.of(np.arange(len(self.labels))), low=low, high=high, n=len(self.labels))
+
+
+@dataclass(frozen=True, eq=False)
+class MeanOfTwo:
+    """The mean of two figures of different items, such as of both directions of retrieval where captions outnumber pictures.
+
+    Attributes:
+        first: `(n,)` values of the one.
+        second: `(m,)` values of the other.
+    """
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+
+    def figure(self, seed: int) -> Figure:
+        """Give the mean of both means; its interval takes the two for independent, though items are shared."""
+        halves = [PerItem(values).figure(seed) for values in (self.first, self.second)]
+        value = sum(half["value"] for half in halves) / 2
+        below = math.hypot(*(half["value"] - half["low"] for half in halves)) / 2
+        above = math.hypot(*(half["high"] - half["value"] for half in halves)) / 2
+        return Figure(value=value, low=value - below, high=value + above, n=len(self.first))
+
+
+Scores = Mapping[str, PerItem | OfAll | MeanOfTwo]
+"""By key, such as `audio_to_image/R@1`."""
+
+
+def figures(scores: Scores, seed: int) -> dict[str, Figure]:
+    """Give every figure with its interval."""
+    return {key: score.figure(seed) for key, score in scores.items()}
+
+
+def compared(first: Scores, second: Scores, seed: int) -> dict[str, PairedDifference]:
+    """Compare what two connections scored on the same items, where figures are means over items."""
+    found = {}
+    for key, score in first.items():
+        other = second.get(key)
+        if isinstance(score, PerItem) and isinstance(other, PerItem) and len(score.values) == len(other.values):
+            found[key] = paired_difference(score.values, other.values, seed=seed)
+    return found

@@ -1,0 +1,93 @@
+"""A world in which everything can be worked out by hand: pictures of coloured squares on grey, sounds that name a colour."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cmcr.connection.connection import ConnectedSpace, Connection
+from cmcr.connection.settings import Settings
+from cmcr.data.images import read_image
+from cmcr.errors import SampleError
+from cmcr.evaluation.datasets.records import Grounded
+from cmcr.spaces.tower import Tower, TowerSpace
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+QUARTERS = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]])
+GREY = 128
+
+
+class MeanColour(TowerSpace):
+    """Embeds a picture as its mean colour."""
+
+    name, widths, fingerprint = "eyes", {"image": 3, "text": 3}, "0" * 16
+
+    def __init__(self):
+        self.embedded = 0
+
+    def _place(self, device):
+        raise AssertionError("nobody asked for a device")
+
+    def _opened_towers(self):
+        return nullcontext({"image": Tower(3, self._decode, lambda rows: torch.tensor(np.stack(rows)))})
+
+    def _decode(self, item):
+        self.embedded += 1
+        return np.asarray(read_image(item).convert("RGB"), dtype=np.float32).mean(axis=(0, 1))
+
+
+class PatchColour(MeanColour):
+    """Embeds patches of 8 pixels too."""
+
+    def patch_features(self, images, size=None, *, show_progress_bar=None):
+        edge = size // 8
+        small = [np.asarray(picture.resize((edge, edge), Image.Resampling.BOX), dtype=np.float32) for picture in images]
+        rows = np.stack(small)
+        return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+class NamedColour(TowerSpace):
+    """Embeds a sound as the colour in its first three samples; silence has no direction and cannot be embedded."""
+
+    name, widths, fingerprint = "ears", {"audio": 3, "text": 3}, "1" * 16
+
+    def _place(self, device):
+        raise AssertionError("nobody asked for a device")
+
+    def _opened_towers(self):
+        def decode(item):
+            if item == "broken":
+                raise SampleError("no sound at all.")
+            return np.asarray(item["array"][:3], dtype=np.float32)
+
+        return nullcontext({"audio": Tower(3, decode, lambda rows: torch.tensor(np.stack(rows)))})
+
+
+def connection(eyes=None):
+    """Connect both, without projectors: their rows are compared as they are."""
+    spaces = (ConnectedSpace("eyes", ("text", "image"), 3), ConnectedSpace("ears", ("text", "audio"), 3))
+    encoders = {"eyes": eyes or MeanColour(), "ears": NamedColour()}
+    return Connection(spaces, {}, "text", "none", Settings(), 0, 1, encoders=encoders)
+
+
+def picture(squares, width=64, height=64):
+    """Draw squares of colours, by quarter, on grey."""
+    pixels = np.full((height, width, 3), GREY, dtype=np.uint8)
+    for quarter, colour in squares.items():
+        left, top, right, bottom = (QUARTERS[quarter] * [width, height, width, height]).astype(int)
+        pixels[top:bottom, left:right] = COLOURS[colour]
+    return Image.fromarray(pixels)
+
+
+def sound(colour):
+    return {"array": np.array(COLOURS[colour], dtype=np.float32) / 255, "sampling_rate": 8000}
+
+
+def record(images, sounds, boxes, name="coloured squares"):
+    ids = [f"item {position}" for position in range(len(images))]
+    return Grounded(name, images, sounds, ids, [np.asarray(drawn, dtype=float).reshape(-1, 4) for drawn in boxes])
+
+
+def silent(what, share):
+    """Take progress and show nothing."""

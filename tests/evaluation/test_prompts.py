@@ -1,0 +1,76 @@
+"""Prompts: our templates, and those of a file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError
+from cmcr.evaluation.prompts import TEMPLATES, prompts_of, read_prompts, templates_for
+
+PUBLISHED = next(
+    (folder for up in Path(__file__).resolve().parents if (folder := up / "shared/data/ulip_prompts").is_dir()), None
+)
+
+
+@pytest.mark.parametrize("modality", ["image", "audio", "point_cloud"])
+def test_templates_hold_the_name_once_and_differ(modality):
+    templates = templates_for(modality)
+    assert 10 <= len(templates) <= 20
+    assert len(set(templates)) == len(templates)
+    prompts = prompts_of("night stand", templates)
+    assert [prompt.count("night stand") for prompt in prompts] == [1] * len(templates)
+    assert not any("{" in prompt for prompt in prompts)
+
+
+def test_a_modality_without_templates_is_refused():
+    with pytest.raises(ConfigError, match=r"unknown modality with prompts 'text'.*Known: audio, image, point_cloud"):
+        templates_for("text")
+    assert sorted(TEMPLATES) == ["audio", "image", "point_cloud"]
+
+
+@pytest.mark.parametrize(
+    ("name", "templates", "message"),
+    [
+        ("cat", [], "expected at least one, got none"),
+        ("cat", ["a {}.", "a cat."], r"expected \{\} once, .*got 'a cat\.'"),
+        ("cat", ["{} and {}"], r"expected \{\} once"),
+        (" ", ["a {}."], "expected words, got ' '"),
+    ],
+)
+def test_prompts_that_cannot_be_made_are_refused(name, templates, message):
+    with pytest.raises(ConfigError, match=message):
+        prompts_of(name, templates)
+
+
+def test_a_name_with_braces_is_put_in_as_it_is():
+    assert prompts_of("bow {} {0}", ["a {}."]) == ["a bow {} {0}."]
+
+
+def test_files_of_prompts(tmp_path):
+    path = tmp_path / "templates.json"
+    path.write_text(json.dumps({"one": ["a {}."]}), encoding="utf-8")
+    assert read_prompts(path) == read_prompts(str(path), "one") == ["a {}."]
+    with pytest.raises(ConfigError, match=r"unknown list of prompts in .*templates\.json 'on'.*Did you mean 'one'"):
+        read_prompts(path, "on")
+    path.write_text(json.dumps({"one": ["a {}."], "two": [3], "three": []}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds 3 lists; say which: one, three, two"):
+        read_prompts(path)
+    for key in ("two", "three"):
+        with pytest.raises(FormatError, match=f"expected a list of strings as '{key}'"):
+            read_prompts(path, key)
+    with pytest.raises(ArtefactNotFoundError, match=r"nothing\.json: no such file of prompts"):
+        read_prompts(tmp_path / "nothing.json")
+    path.write_text("a {}.", encoding="utf-8")
+    with pytest.raises(FormatError, match=r"templates\.json: not valid JSON"):
+        read_prompts(path)
+
+
+@pytest.mark.skipif(PUBLISHED is None, reason="ULIP's prompts (shared/data/ulip_prompts) are not here")
+def test_ulip_prompts_are_read_in_place():
+    templates = read_prompts(PUBLISHED / "templates.json", "modelnet40_64")
+    labels = read_prompts(PUBLISHED / "labels.json")
+    assert (len(templates), templates[0]) == (64, "a point cloud model of {}.")
+    assert (len(labels), labels[23]) == (40, "night stand")
+    assert prompts_of(labels[23], templates)[0] == "a point cloud model of night stand."
+    assert all(len(prompts_of(label, templates)) == 64 for label in labels)
