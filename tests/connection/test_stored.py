@@ -128,6 +128,14 @@ def test_an_overlap_without_common_ids(arrays, memories, tmp_path):
         cmcr.connect(*given, **QUICK)
 
 
+def test_an_overlap_in_which_an_id_occurs_twice(arrays, memories, tmp_path):
+    ids = [f"captions.txt:{i % 45}" for i in range(90)]  # two files of one name, put together
+    left = stored(tmp_path / "left", arrays["a", "text"], "a", "text", ids)
+    right = stored(tmp_path / "right", arrays["b", "text"], "b", "text", ids)
+    with pytest.raises(ConfigError, match=r"the overlap of 'a': the id 'captions\.txt:0' occurs twice"):
+        cmcr.connect(left, memories["a", "image"], right, memories["b", "audio"], **QUICK)
+
+
 def test_memories_that_do_not_belong_together(arrays, memories, tmp_path):
     a_text, a_image = memories["a", "text"], memories["a", "image"]
     with pytest.raises(ConfigError, match="expected memories of two spaces, got 1: 'a'"):

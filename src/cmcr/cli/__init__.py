@@ -9,13 +9,16 @@ from collections.abc import Sequence
 import cyclopts
 
 from cmcr._version import __version__
+from cmcr.cli.ablate import ablate
 from cmcr.cli.connect import connect
 from cmcr.cli.demo import demo
 from cmcr.cli.embed import embed
 from cmcr.cli.encode import encode
+from cmcr.cli.evaluate import evaluate
 from cmcr.cli.import_ import import_
 from cmcr.cli.info import info
 from cmcr.cli.memory import memory
+from cmcr.cli.run import run
 from cmcr.cli.verify import verify
 from cmcr.errors import CmcrError, ConfigError
 
@@ -27,7 +30,7 @@ app = cyclopts.App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main() says it in words
 )
-for _verb in (connect, demo, embed, encode, info, verify):
+for _verb in (ablate, connect, demo, embed, encode, evaluate, info, run, verify):
     app.command(_verb)
 app.command(import_, name="import")
 app.command(memory)

@@ -32,7 +32,7 @@ def demo(
     method
         How to connect: c-mcr, c-mcr-published or c-mcr-published-ulip.
     ablations
-        Measure the paper's ablations too (about a minute more).
+        Measure the paper's ablations too (a minute or two more).
     json_output
         Print the results as one line of JSON, and nothing else.
     """

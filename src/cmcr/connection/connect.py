@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -18,6 +18,9 @@ from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_na
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the share of it done, in (0, 1]."""
+
+Counterparts = MutableMapping[tuple[str, float, bool], Tensor]
+"""Semantically consistent rows, by space, temperature and whether they were made unit rows."""
 
 
 @runtime_checkable
@@ -52,6 +55,7 @@ def connect(
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
+    counterparts: Counterparts | None = None,
     **settings: Any,
 ) -> Connection:
     """Connect two contrastive spaces through a modality they share, without any pair of their other modalities.
@@ -67,6 +71,8 @@ def connect(
             machine.
         device: `"auto"` takes a GPU if there is one.
         progress: called with (stage, share done); the stages are "semantic consistency" and "training".
+        counterparts: filled with the semantically consistent rows, and used where it holds them: give the same mapping to
+            several calls with the same memories, which then compute them once.
         **settings: changes to the method's settings, such as `epochs=10` (see `cmcr.connection.settings.Settings`).
 
     Returns:
@@ -90,7 +96,13 @@ def connect(
     for position, (space, other) in enumerate(zip((left, right), outer, strict=True)):
         report = _part_of(progress, "semantic consistency", position, 2)
         items = overlaps[position].to(where, torch.float32)
+        key = (space.space, chosen.consistency_temperature, chosen.normalize_consistency)
+        if counterparts is not None and chosen.semantic_consistency and key in counterparts:
+            sides.append(Side(items, counterparts[key].to(where)))
+            continue
         sides.append(_enhanced(items, space.rows[other], chosen, report))
+        if counterparts is not None and chosen.semantic_consistency:
+            counterparts[key] = sides[-1].consistent
     report = _part_of(progress, "training", 0, 1)
     trained = train(sides[0], sides[1], chosen, seed=seed, device=where, progress=report)
     return Connection(

@@ -99,11 +99,12 @@ def overlap_rows(
 
     Raises:
         TooFewRowsError: fewer than two items are in both.
+        ConfigError: an id occurs twice in one space, so that nobody can tell which items belong together.
     """
     rows = tuple(given if isinstance(given, Tensor) else all_rows(given) for given in (left, right))
     if not (isinstance(left, StoredMemory) and isinstance(right, StoredMemory)):
         return rows[0], rows[1]
-    left_ids, right_ids = list(left.ids), list(right.ids)
+    left_ids, right_ids = _unique(left.ids, names[0]), _unique(right.ids, names[1])
     if left_ids == right_ids:
         return rows[0], rows[1]
     place = {id_: row for row, id_ in enumerate(right_ids)}
@@ -122,3 +123,15 @@ def overlap_rows(
         )
     chosen = torch.tensor(pairs)
     return rows[0][chosen[:, 0]], rows[1][chosen[:, 1]]
+
+
+def _unique(ids: Sequence[str], name: str) -> list[str]:
+    seen = set[str]()
+    for id_ in ids:
+        if id_ in seen:
+            raise ConfigError(
+                f"the overlap of {name!r}: the id {id_!r} occurs twice, so items cannot be matched. Were several lists of one "
+                "name put together? Merge them with --deduplicate, or embed them with an id column."
+            )
+        seen.add(id_)
+    return list(ids)
