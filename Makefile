@@ -21,7 +21,7 @@ demo: install
 
 # One thread a process: as many processes as cores share them better than threads that wait for each other.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 
 check: install
 	$(BIN)/ruff format --check .

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import cmcr
+from cmcr.connection.ablations import ABLATIONS
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
 from cmcr.data.numbers.handwriting import handwriting
-from cmcr.demo.ablations import ABLATIONS
 from cmcr.demo.cases import CASES, embed_cases
 from cmcr.demo.methods import _paired
 from cmcr.demo.run import DemoOptions, run_demo
@@ -105,7 +105,7 @@ def test_the_page_stands_alone_and_lets_people_look_and_listen(demo):
     assert page.count("<audio ") == 6 + 6 * 3
     assert page.count("<canvas ") == 6 + 6 * 5
     assert page.count("unseen number</span>") == 4 * 2
-    assert page.count('class="plot"') == 3
+    assert page.count('class="plot"') == 3 + 3  # gaps and losses, and heat maps
     assert "C-MCR: only L_ttc" in page
     assert "undefined" not in page.lower()
 

@@ -56,5 +56,5 @@ def test_every_variant_of_the_open_choices_is_a_valid_setting():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     variants = module.variants()
-    assert len(variants) == 20
-    assert len({repr(settings_of("c-mcr", **settings)) for settings in variants.values()}) == 20
+    assert len(variants) == 21
+    assert len({repr(settings_of("c-mcr", **settings)) for settings in variants.values()}) == 21

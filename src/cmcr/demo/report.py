@@ -18,6 +18,7 @@ from cmcr.connection.connection import Connection
 from cmcr.data.numbers import SEEN_NUMBERS, UNSEEN_NUMBERS
 from cmcr.demo.cases import CaseData
 from cmcr.demo.plots import gap_picture, loss_picture
+from cmcr.demo.tasks import KEYS
 from cmcr.demo.world import World
 from cmcr.errors import missing_dependency
 
@@ -46,7 +47,12 @@ def task_words(task: str) -> str:
 
 
 def render_report(
-    results: dict[str, Any], world: World, cases: list[CaseData], connections: list[Connection], seed: int
+    results: dict[str, Any],
+    world: World,
+    cases: list[CaseData],
+    connections: list[Connection],
+    heatmaps: list[bytes],
+    seed: int,
 ) -> str:
     """Fill the page.
 
@@ -55,6 +61,7 @@ def render_report(
         world: the items, to show some of them.
         cases: the embeddings of each case.
         connections: the connection of each case.
+        heatmaps: PNG files to show.
         seed: chooses the queries that are shown, four seen and two unseen numbers a task.
 
     Returns:
@@ -71,6 +78,8 @@ def render_report(
         labels=LABELS,
         words=MODALITY_WORDS,
         task_words=task_words,
+        paper_tasks=_paper_tasks(results),
+        heatmaps=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in heatmaps],
         examples={
             data.case.name: _examples(data, connection, world, queries)
             for data, connection in zip(cases, connections, strict=True)
@@ -81,6 +90,23 @@ def render_report(
         losses=loss_picture({data.case.name: c.history for data, c in zip(cases, connections, strict=True)}),
         settings=json.dumps(results["settings"], indent=2),
     )
+
+
+def _paper_tasks(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Make the rows of the table of the paper's tasks: a run's figure of the connection, of chance, and of its own space."""
+    return [
+        {
+            "run": run,
+            "spaces": case["spaces"],
+            "items": measured["items"],
+            "figure": label,
+            "cells": [measured["figures"].get(way, {}).get(key) for way in ("connection", "own space", "chance")],
+        }
+        for case in results["connections"].values()
+        for run, measured in case["paper_tasks"].items()
+        for key, label in KEYS
+        if key in measured["figures"]["connection"]
+    ]
 
 
 def page_template() -> Template:

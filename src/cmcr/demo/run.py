@@ -16,16 +16,17 @@ import numpy as np
 import torch
 
 from cmcr._version import __version__
+from cmcr.connection.ablations import ABLATIONS
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
 from cmcr.connection.settings import check_seed, settings_of
 from cmcr.data.numbers.handwriting import handwriting
 from cmcr.demo import methods
-from cmcr.demo.ablations import ABLATIONS
 from cmcr.demo.cases import CaseData, embed_cases
 from cmcr.demo.measure import chance_figures, figures_of, retention_of, tasks_of
 from cmcr.demo.plots import figure_class
 from cmcr.demo.report import page_template, render_report
+from cmcr.demo.tasks import measure_tasks
 from cmcr.demo.world import World, draw_world
 from cmcr.errors import WriteError
 from cmcr.evaluation.baselines import RIDGE_STRENGTHS, centred_procrustes, centred_ridge
@@ -86,17 +87,21 @@ def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, A
         progress("drawing items", 1.0)
     with clock.stage("embed"):
         cases = embed_cases(world, lambda share: progress("embedding", share))
-    connections, measured = [], {}
+    connections, measured, heatmaps = [], {}, []
     for data in cases:
         connection, figures = _one_case(data, options, clock, progress)
         connection.save(out / CONNECTIONS / data.case.name)
         connections.append(connection)
         measured[data.case.name] = figures
+        with clock.stage(f"tasks {data.case.name}"):
+            stage = f"tasks of {data.case.name}"
+            figures["paper_tasks"], drawn = measure_tasks(connection, options.seed, partial(progress, stage))
+            heatmaps += drawn
     results = _results(options, asdict(settings), world, measured)
     with clock.stage("report"):
         progress("writing the report", 0.0)
         results["timing"] = clock.seconds
-        page = render_report(results, world, cases, connections, options.seed)
+        page = render_report(results, world, cases, connections, heatmaps, options.seed)
         write_text_whole(out / REPORT, page)
     results["timing"] = {**clock.seconds, "total": round(sum(clock.seconds.values()), 2)}
     write_text_whole(out / RESULTS, json.dumps(results, indent=2) + "\n")
