@@ -99,6 +99,7 @@ def overlap_rows(
 
     Raises:
         TooFewRowsError: fewer than two items are in both.
+        ConfigError: an id occurs twice, so that it does not say which items belong together.
     """
     rows = tuple(given if isinstance(given, Tensor) else all_rows(given) for given in (left, right))
     if not (isinstance(left, StoredMemory) and isinstance(right, StoredMemory)):
@@ -106,6 +107,8 @@ def overlap_rows(
     left_ids, right_ids = list(left.ids), list(right.ids)
     if left_ids == right_ids:
         return rows[0], rows[1]
+    for ids, name in ((left_ids, names[0]), (right_ids, names[1])):
+        _check_unique(ids, name)
     place = {id_: row for row, id_ in enumerate(right_ids)}
     pairs = [(row, place[id_]) for row, id_ in enumerate(left_ids) if id_ in place]
     if len(pairs) < 2:
@@ -122,3 +125,15 @@ def overlap_rows(
         )
     chosen = torch.tensor(pairs)
     return rows[0][chosen[:, 0]], rows[1][chosen[:, 1]]
+
+
+def _check_unique(ids: Sequence[str], space: str) -> None:
+    """Refuse ids by which items cannot be matched."""
+    if len(set(ids)) == len(ids):
+        return
+    seen: set[str] = set()
+    twice = next(id_ for id_ in ids if id_ in seen or seen.add(id_))  # type: ignore[func-returns-value]
+    raise ConfigError(
+        f"the overlap: in {space!r} the id {twice!r} occurs twice, so it does not say which items belong together. Give each "
+        "memory once, and lists of items whose ids differ."
+    )
