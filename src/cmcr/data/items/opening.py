@@ -121,8 +121,8 @@ def _kind_of_all(selection: Selection, pattern: Path, modality: str) -> str:
     kinds = {kind_of(relative) for relative, _ in selection}
     if not kinds:
         raise ConfigError(
-            f"{pattern}: the pattern matches no files in {selection.root}. Capitals count; '**' goes into folders, as in "
-            f"'{selection.root.name or '.'}/**/*.jpg'."
+            f"{pattern}: the pattern matches no files in {_named(selection.root)}. Capitals count; '**' goes into folders, as "
+            f"in '{selection.root.name or '.'}/**/*.jpg'."
         )
     if kinds == {TAR}:
         return TAR
@@ -141,5 +141,8 @@ def _missing(path: Path) -> CmcrError:
         return ConfigError(f"{path}: no such file or folder.")
     near = difflib.get_close_matches(wanted, sorted(names), n=1, cutoff=0.6)
     hint = f" Did you mean {there / near[0]}?" if near else " Check the path."
-    place = "this folder" if there == Path() else there
-    return ConfigError(f"{path}: no such file or folder; {place} holds no {wanted!r}.{hint}")
+    return ConfigError(f"{path}: no such file or folder; {_named(there)} holds no {wanted!r}.{hint}")
+
+
+def _named(folder: Path) -> str:
+    return "this folder" if folder == Path() else str(folder)
