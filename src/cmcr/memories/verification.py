@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from cmcr.errors import FormatError, IntegrityError, LockedError, ReadError
+from cmcr.errors import ArtefactError, FormatError, IntegrityError, LockedError, ReadError
 from cmcr.files import MANIFEST, parsed_manifest, sha256_of
 from cmcr.memories.layout import (
     FORMAT,
@@ -107,9 +108,11 @@ def verify(folder: str | Path, show_progress_bar: bool | None = False) -> Verifi
     folder = Path(folder)
     try:
         return _verified(folder, show_progress_bar)
-    except PermissionError as error:
-        place = str(error.filename or folder)
-        raise ReadError(error.errno or 13, f"could not read ({error.strerror})", place) from error
+    except ArtefactError:  # some are OSErrors too: already said
+        raise
+    except OSError as error:
+        place, reason = str(error.filename or folder), error.strerror or str(error)
+        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", place) from error
 
 
 def unfinished(folder: Path) -> bool:
