@@ -124,7 +124,7 @@ class TestAppend:
         np.testing.assert_allclose(memory[:], expected, rtol=0, atol=2.5e-4)
         assert list(reasons(memory)) == ["bad.txt"]
         assert told[0] == ("started", {"items": 2, "done": 0, "shards": 1})
-        assert told[-1] == ("finished", {"rows": 5, "quarantined": 1})
+        assert told[-1] == ("finished", {"rows": 5, "quarantined": 1, "new": 2})
 
     def test_nothing_new_changes_nothing(self, tmp_path, lines):
         embed("mini-clip", "text", lines, tmp_path / "out")
