@@ -73,6 +73,9 @@ class Memory:
     def __init__(self, *folders: str | Path) -> None:
         if not folders:
             raise ConfigError("expected the folder of a memory.")
+        for folder in folders:
+            if not isinstance(folder, str | os.PathLike):
+                raise ConfigError(f"expected the folder of a memory, got {type(folder).__name__}.")
         self.folders = tuple(Path(folder) for folder in folders)
         self.contents = tuple(_contents_in(folder) for folder in self.folders)
         _check_alike(self.folders, self.contents)
@@ -234,8 +237,6 @@ def quarantine_in(folder: Path, shard: Shard) -> list[Quarantined]:
 
 
 def _contents_in(folder: Path) -> Contents:
-    if not isinstance(folder, str | os.PathLike):
-        raise ConfigError(f"expected the folder of a memory, got {type(folder).__name__}.")
     try:
         return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
     except ArtefactError:  # some are OSErrors too: already said
