@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +28,9 @@ from cmcr.memories.layout import (
     embeddings_file,
     items_file,
     quarantine_file,
-    record,
     shard_name,
 )
+from cmcr.memories.plan import read_plan
 from cmcr.memories.shards import MappedRows, as_float32, finished_shard, read_block
 from cmcr.progress import tracked
 
@@ -123,8 +122,8 @@ def unfinished(folder: Path) -> bool:
 def under_way(folder: Path) -> UnderWay | None:
     """Say how far the run is whose plan lies in the folder; None where there is none, or none that can be read."""
     try:
-        given = json.loads((folder / RUN / PLAN).read_bytes())
-        origin, run, first = record(Origin, given["origin"]), record(Run, given["run"]), int(given["first_shard"])
+        plan = read_plan(folder / RUN / PLAN)
+        origin, run, first = plan.origin, plan.run, plan.first_shard
         numbers = range(first, first - (-run.items // run.shard_items))
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None
