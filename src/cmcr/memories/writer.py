@@ -23,23 +23,21 @@ from torch import Tensor
 from cmcr._version import __version__
 from cmcr.embeddings import check_count
 from cmcr.errors import CmcrError, ConfigError, DimensionError, FormatError, LockedError, ResumeError, WriteError
-from cmcr.files import MANIFEST, flush_folder, parsed_manifest, write_bytes_whole, write_manifest
+from cmcr.files import MANIFEST, flush_folder, write_bytes_whole, write_manifest
 from cmcr.memories.layout import (
     DTYPES,
-    FORMAT,
     LOCK,
     PLAN,
     RUN,
-    VERSION,
     Contents,
     Origin,
     Quarantined,
     Run,
     Shard,
-    contents_of,
     manifest_of,
     shard_name,
 )
+from cmcr.memories.memory import contents_in
 from cmcr.memories.plan import Plan, check_same_origin, check_same_plan, read_plan, versions_here
 from cmcr.memories.shards import as_kept, finished_shard, write_shard
 
@@ -222,10 +220,9 @@ def finished_contents(folder: Path) -> Contents | None:
 
     Raises:
         FormatError, IntegrityError: there is a manifest of something else, or a damaged one.
+        ReadError: the system refuses to read it.
     """
-    if not (folder / MANIFEST).is_file():
-        return None
-    return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
+    return contents_in(folder) if (folder / MANIFEST).is_file() else None
 
 
 @contextmanager
