@@ -355,3 +355,13 @@ def test_settings_out_of_range(tmp_path, lines, options, message):
 def test_one_run_at_a_time(tmp_path, lines):
     with locked(tmp_path / "out"), pytest.raises(LockedError, match="another run is writing this memory"):
         embed("mini-clip", "text", lines, tmp_path / "out")
+
+
+def test_what_is_neither_a_path_nor_a_space(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"inputs: expected a path or a pattern, got list\. .* kept by cmcr\.write_memory"
+    ):
+        embed("mini-clip", "text", ["one", "two"], tmp_path / "out")
+    with pytest.raises(ConfigError, match="expected a space or the name of one, got int"):
+        embed(5, "text", tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

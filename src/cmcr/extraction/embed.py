@@ -137,6 +137,8 @@ def opened(space: str | Space, modality: str, options: Mapping[str, Any] | None 
     if options and not isinstance(space, str):
         raise ConfigError("space_options are for a space given by name; this one is open already.")
     encoder = open_space(space, **(options or {})) if isinstance(space, str) else space
+    if not isinstance(encoder, Space):
+        raise ConfigError(f"expected a space or the name of one, got {type(encoder).__name__}.")
     if modality not in encoder.widths:
         raise unknown_name(f"modality of {encoder.name}", modality, encoder.widths)
     return encoder

@@ -52,6 +52,11 @@ def open_items(
     """
     if modality not in ENDINGS_OF:
         raise unknown_name("modality", modality, ENDINGS_OF)
+    if not isinstance(given, str | os.PathLike):
+        raise ConfigError(
+            f"inputs: expected a path or a pattern, got {type(given).__name__}. What lies in RAM is embedded by a space's "
+            "encode, and kept by cmcr.write_memory."
+        )
     if not os.fspath(given):
         raise ConfigError("the input is an empty path. Give a folder, a pattern, a list, a tar file or a single file.")
     items = _opened(Path(given), modality, column, id_column)
