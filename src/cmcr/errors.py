@@ -138,4 +138,4 @@ def unknown_name(kind: str, given: str, known: Iterable[str]) -> ConfigError:
     names = sorted(known)
     near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"unknown {kind} {given!r}.{hint} Known: {', '.join(names)}.")
+    return ConfigError(f"unknown {kind} {given!r}.{hint} Known: {', '.join(names) or 'none'}.")

@@ -54,6 +54,22 @@ def write_artefact(folder: Path, manifest: dict[str, Any], write_files: Callable
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def check_target(folder: Path, kind: str) -> None:
+    """Find out, before hours of work, that an artefact could not be written because something else is in the way.
+
+    Args:
+        folder: where it shall be.
+        kind: its format, such as "cmcr connection".
+
+    Raises:
+        WriteError: something that is not such an artefact is there.
+    """
+    try:
+        _refuse_to_replace(folder, kind)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
 def read_manifest(folder: Path, expected_format: str, version: int, files: Collection[str]) -> dict[str, Any]:
     """Read and check the manifest of an artefact, and that every file is there with the bytes it had.
 
@@ -233,6 +249,8 @@ def flush_folder(folder: Path) -> None:
 
 def _parsed(folder: Path, expected_format: str) -> dict[str, Any]:
     path = folder / MANIFEST
+    if folder.is_file():
+        raise FormatError(f"{folder}: expected the folder of a {expected_format}, got a file.")
     if not path.is_file():
         raise FormatError(
             f"{folder}: has no {MANIFEST}, so it is not a {expected_format} or was never finished. Write it again."

@@ -1,12 +1,19 @@
 """The command line: exit codes and messages."""
 
 import json
+import os
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cmcr
+from cmcr import cli
 from cmcr.cli import main
+from cmcr.cli.console import print_table
 
 
 @pytest.fixture
@@ -91,3 +98,44 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_that_looks_finished(capsys, tmp
     assert "stopped" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["connections", "results.json"]
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == {"finished": False}
+
+
+def test_a_file_where_a_folder_should_be(saved, capsys):
+    for verb in ("info", "verify"):
+        assert main([verb, str(saved / "config.json")]) == 1
+        assert capsys.readouterr().err == (
+            f"cmcr: {saved / 'config.json'}: expected the folder of a cmcr artefact, got a file.\n"
+        )
+
+
+def test_a_closed_pipe_is_met_in_silence(saved):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "cmcr", "info", str(saved), "--json"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_warnings_are_sentences():
+    with cli._plain_warnings():
+        assert warnings.formatwarning("Three items are left out.", UserWarning, "a.py", 3) == (
+            "cmcr: Three items are left out.\n"
+        )
+        assert "a.py:3: DeprecationWarning" in warnings.formatwarning("old", DeprecationWarning, "a.py", 3)
+    assert "a.py:3: UserWarning" in warnings.formatwarning("x", UserWarning, "a.py", 3)
+
+
+def test_a_table_shows_names_as_they_are(capsys):
+    print_table("[b]t", ["", ""], [["[bold] a.png", "[/x]"]])
+    out = capsys.readouterr().out
+    assert "[bold] a.png" in out
+    assert "[/x]" in out
+
+
+def test_texts_are_shown_whole_and_files_by_their_names(capsys, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "[b].png")
+    assert main(["encode", "mini-clip", "--text", "either/or", "--image", str(tmp_path / "[b].png")]) == 0
+    out = capsys.readouterr().out
+    assert "│ either/or │" in out
+    assert "│ [b].png   │" in out

@@ -96,7 +96,12 @@ def test_quarantine_and_its_mending(lines, tmp_path, capsys):
     more = tmp_path / "more.txt"
     more.write_text("six\n")
     assert call(more, out, "--append", "--json") == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"event": "finished", "rows": 4, "quarantined": 0}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {
+        "event": "finished",
+        "rows": 4,
+        "quarantined": 0,
+        "new": 1,
+    }
     assert cmcr.Memory(out).ids == ["in.txt:1", "in.txt:2", "in.txt:3", "more.txt:1"]
 
 
@@ -203,3 +208,20 @@ def test_files_of_other_endings_are_passed_over_and_said(tmp_path, capsys):
     arguments = ["embed", "mini-clip", "text", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
     assert "passed over, by their endings: .json (2), .md (1)" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(lines, tmp_path, capsys):
+    assert call(lines, tmp_path / "out", "--device", "gpu") == 1
+    said = capsys.readouterr().err
+    assert said == "cmcr: unknown device 'gpu': expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_append_says_how_many_rows_are_new(lines, tmp_path, capsys):
+    assert call(lines, tmp_path / "out") == 0
+    lines.write_text(lines.read_text() + "number 20\nnumber 21\n")
+    capsys.readouterr()
+    assert call(lines, tmp_path / "out", "--append") == 0
+    assert capsys.readouterr().err == "embedding 2 items ...\n2 new row(s).\n"
+    assert call(lines, tmp_path / "out", "--append", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"event": "finished", "rows": 22, "quarantined": 0, "new": 0}

@@ -124,7 +124,7 @@ class TestAppend:
         np.testing.assert_allclose(memory[:], expected, rtol=0, atol=2.5e-4)
         assert list(reasons(memory)) == ["bad.txt"]
         assert told[0] == ("started", {"items": 2, "done": 0, "shards": 1})
-        assert told[-1] == ("finished", {"rows": 5, "quarantined": 1})
+        assert told[-1] == ("finished", {"rows": 5, "quarantined": 1, "new": 2})
 
     def test_nothing_new_changes_nothing(self, tmp_path, lines):
         embed("mini-clip", "text", lines, tmp_path / "out")
@@ -355,3 +355,13 @@ def test_settings_out_of_range(tmp_path, lines, options, message):
 def test_one_run_at_a_time(tmp_path, lines):
     with locked(tmp_path / "out"), pytest.raises(LockedError, match="another run is writing this memory"):
         embed("mini-clip", "text", lines, tmp_path / "out")
+
+
+def test_what_is_neither_a_path_nor_a_space(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"inputs: expected a path or a pattern, got list\. .* kept by cmcr\.write_memory"
+    ):
+        embed("mini-clip", "text", ["one", "two"], tmp_path / "out")
+    with pytest.raises(ConfigError, match="expected a space or the name of one, got int"):
+        embed(5, "text", tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -129,7 +129,10 @@ def test_a_finished_memory_of_something_else(space, begun):
     embed(space, source, folder)
     with pytest.raises(ResumeError) as caught:
         embed(space, source, folder, dtype="float32")
-    assert "made with something else: dtype was float16, now float32. Choose another folder" in str(caught.value)
+    assert (
+        "made with something else: dtype was float16, now float32. Run it as it was made, or choose another folder."
+        in str(caught.value)
+    )
     _write(source, [*_lines(), ("new", "one")])
     with pytest.raises(ResumeError, match="or add what is new with --append"):
         embed(space, source, folder)

@@ -1,5 +1,7 @@
 """Completing a finished memory: what is refused, what is left alone, what is told."""
 
+from pathlib import Path
+
 import inputs
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from inputs import encoded, files_of, half, reasons, write_lines
 from test_embed import Stop, brought, stop_at
 
 import cmcr
-from cmcr.errors import ArtefactNotFoundError, ConfigError, DimensionError, LockedError, ResumeError
+from cmcr.errors import ArtefactNotFoundError, ConfigError, DimensionError, LockedError, ReadError, ResumeError
 from cmcr.extraction import retry as retry_module
 from cmcr.extraction.embed import embed
 from cmcr.extraction.retry import retry_quarantined
@@ -145,3 +147,14 @@ def test_rows_of_another_width_are_refused(tmp_path, lines):
     with pytest.raises(DimensionError, match="the rows are 3 wide now, the memory's 2"):
         retry_quarantined(wider, "text", lines, tmp_path / "b")
     assert cmcr.Memory(tmp_path / "b").shape == (4, 2)
+
+
+def test_a_manifest_that_the_system_refuses_to_give(tmp_path, lines, monkeypatch):
+    def refuse(self, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", refuse)
+        with pytest.raises(ReadError, match=r"could not read \(Permission denied\).*out"):
+            retry(lines, tmp_path / "out")
+    assert len(retry(lines, tmp_path / "out")) == 7

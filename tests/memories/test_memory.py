@@ -205,7 +205,7 @@ def test_folders_that_are_no_memories(tmp_path):
     with pytest.raises(FormatError, match=r"has no config\.json, so it is not a cmcr memory or was never finished"):
         Memory(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(FormatError, match="is not a cmcr memory"):
+    with pytest.raises(FormatError, match="file: expected the folder of a cmcr memory, got a file"):
         Memory(tmp_path / "file")
 
 
@@ -337,3 +337,15 @@ def test_scanning_a_large_memory_takes_the_ram_of_a_block(tmp_path):
     assert int(seen) == rows * count
     assert rows * count * width * 2 > 300e6
     assert float(growth) < 60
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["a", "b"]])
+def test_what_is_no_folder_is_refused(wrong):
+    with pytest.raises(ConfigError, match=f"expected the folder of a memory, got {type(wrong).__name__}"):
+        Memory(wrong)
+
+
+def test_scanning_holds_no_file_open(tmp_path, monkeypatch):
+    store(tmp_path / "m", unit(40))
+    monkeypatch.setattr("mmap.mmap", None)  # it would hold one
+    assert sum(len(block) for block in Memory(tmp_path / "m").blocks()) == 40

@@ -10,7 +10,7 @@ import torch
 
 import cmcr
 from cmcr.cli import main
-from cmcr.errors import ArtefactNotFoundError, FormatError, IntegrityError, LockedError
+from cmcr.errors import ArtefactNotFoundError, FormatError, IntegrityError, LockedError, ReadError
 from cmcr.memories.layout import Origin
 from cmcr.memories.verification import Verified, verify
 from cmcr.memories.writer import Quarantined, locked, open_writer
@@ -188,3 +188,12 @@ def test_the_snippet_of_the_documents_reads_all_rows(tmp_path, monkeypatch, dtyp
     rows = found["rows"]
     rows = (rows.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else rows.astype(np.float32)
     np.testing.assert_array_equal(rows, cmcr.Memory(folder)[:])
+
+
+def test_a_failing_disk_is_told(memory, monkeypatch):
+    def failing(path):
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("cmcr.memories.verification.sha256_of", failing)
+    with pytest.raises(ReadError, match=r"could not read \(Input/output error\).*shard-00000"):
+        verify(memory)

@@ -122,7 +122,12 @@ def test_another_plan_is_refused_and_said(tmp_path, change, said):
     begin(tmp_path / "done")
     with pytest.raises(ResumeError, match=rf"begun: begun with something else: {said}\. Run it as it was begun"):
         begin(tmp_path / "begun", **change)
-    with pytest.raises(ResumeError, match=rf"done: made with something else: {said}\. .*--append"):
+    advice = (
+        "or choose another folder" if "made" in change else "choose another folder, or add what is new with --append"
+    )
+    with pytest.raises(
+        ResumeError, match=rf"done: made with something else: {said}\. Run it as it was made, {advice}\."
+    ):
         begin(tmp_path / "done", **change)
 
 

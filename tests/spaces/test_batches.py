@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from small_spaces import KINDS, items
 from test_contract import CASES, UNREADABLE, Opened
 
+from cmcr.data.paths import NamedBytes
 from cmcr.errors import ConfigError, MissingDependencyError, SampleError
 from cmcr.spaces.protocol import BatchEncoder, EncodedBatch
-from cmcr.spaces.tower import Tower, TowerSpace, encode_batches_of
+from cmcr.spaces.tower import Tower, TowerSpace, encode_batches_of, listed
 
 DECODED = [case for case in CASES if KINDS[case[0]].decodes]
 
@@ -325,3 +327,9 @@ def test_of_texts_that_are_cut_the_first_alone_is_kept(spaces):
 
     with pytest.warns(UserWarning, match=r"3 text\(s\) are longer .* begins with 'dog 0 dog 0"):
         embed_three()
+
+
+@pytest.mark.parametrize("item", [b"\x89PNG", NamedBytes("a.ply", b"ply"), "a.png", Path("a.png"), {"points": [0]}])
+def test_one_item_is_no_list(item):
+    assert listed(item) == ([item], True)
+    assert listed([item, item]) == ([item, item], False)

@@ -545,10 +545,15 @@ class TestTexts:
         np.testing.assert_allclose(found, tower(ids).numpy(), atol=1e-5)
 
     def test_what_does_not_fit_is_said(self, space):
-        with pytest.warns(UserWarning, match="a text of 20 tokens is longer than the 14"):
-            row = space.encode("a" * 20, "text")
+        with pytest.warns(UserWarning, match="ulip: ") as said:
+            row, _, _ = space.encode(["a" * 20, "b", "c" * 30], "text", batch_size=1)
+        assert [str(warning.message) for warning in said] == [
+            "ulip: 2 text(s) are longer than the 14 tokens that this encoder reads; the rest of each was not embedded. One "
+            f"begins with {'a' * 20!r}."
+        ]
+        assert said[0].filename == __file__
         # Without merges the last letter of a word has a token of its own, so the words must not end within the window.
-        with pytest.warns(UserWarning, match="left out"):
+        with pytest.warns(UserWarning, match=r"ulip: 1 text\(s\)"):
             longer = space.encode("a" * 30, "text")
         np.testing.assert_allclose(row, longer, atol=1e-6)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import cyclopts
 
@@ -47,17 +51,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        with _plain_warnings():
+            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()  # here, where a closed pipe is met in silence
     except cyclopts.CycloptsError as error:
         return _report(tokens, "wrong call", f"{error} See: cmcr --help", WRONG_CALL)
     except ConfigError as error:
         return _report(tokens, type(error).__name__, str(error), WRONG_CALL)
     except CmcrError as error:
-        return _report(tokens, type(error).__name__, str(error), FAILED)
+        return _report(tokens, type(error).__name__, _said(error), FAILED)
+    except BrokenPipeError:  # whoever read the output has stopped, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again when it ends
+        return FAILED
     except KeyboardInterrupt as error:
         said = str(error) or "stopped; nothing half-written was left. Run it again."
         return _report(tokens, "interrupted", said, INTERRUPTED)
     return OK
+
+
+def _said(error: CmcrError) -> str:
+    """Give an error's message; without the number that the system gives to its kind, and the place first."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show warnings that are meant for users as sentences, without a line of source code."""
+    earlier = warnings.formatwarning
+
+    def plain(message: Any, category: type[Warning], *rest: Any, **more: Any) -> str:
+        return f"cmcr: {message}\n" if category is UserWarning else earlier(message, category, *rest, **more)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = earlier
 
 
 def _report(tokens: list[str], kind: str, message: str, code: int) -> int:

@@ -48,9 +48,12 @@ def connect(
     json_output
         Print one line of JSON.
     """
+    from cmcr.connection.artefact import FORMAT
     from cmcr.connection.connect import connect as connect_spaces
+    from cmcr.files import check_target
     from cmcr.memories.memory import Memory
 
+    check_target(out, FORMAT)
     kinds: dict[tuple[str, str], list[Path]] = {}
     for folder in memories:
         memory = Memory(folder)

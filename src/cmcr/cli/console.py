@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 
 @contextmanager
@@ -54,7 +55,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for position, column in enumerate(columns):
         table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position > 0)
     for row in rows:
-        table.add_row(*row, style="bold cyan" if row[0] == marked else None)
+        # As text: in names and reasons [b] is no markup.
+        table.add_row(*map(Text, row), style="bold cyan" if row[0] == marked else None)
     # Where nobody's terminal says how wide it is, do not cut figures off.
     console = Console() if sys.stdout.isatty() else Console(width=140)
     console.print(title, style="bold", highlight=False, markup=False)  # a title of the table would wrap at its width

@@ -208,6 +208,8 @@ def _sentence(event: str, facts: Mapping[str, Any]) -> None:
         done = f", {facts['done']:,} of them done earlier" if facts["done"] else ""
         print(f"embedding {facts['items']:,} items{done} ...", file=sys.stderr, flush=True)
         _say_what_was_passed_over(facts)
+    elif event == "finished" and "new" in facts:
+        print(f"{facts['new']:,} new row(s).", file=sys.stderr, flush=True)
 
 
 def _say_what_was_passed_over(facts: Mapping[str, Any]) -> None:

@@ -55,7 +55,8 @@ def encode(
     if json_output:
         print(json.dumps({"items": labels, "cosines": table.tolist()}))
         return
-    short = [_short(label) for label in labels]
+    texts = set(text or ())
+    short = [_short(label if label in texts else Path(label).name) for label in labels]
     rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(short, table, strict=True)]
     print_table(f"Cosines in {where}", ["", *(str(position) for position in range(1, len(short) + 1))], rows)
 
@@ -67,6 +68,5 @@ def _models(given: list[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in given)
 
 
-def _short(label: str) -> str:
-    name = Path(label).name
+def _short(name: str) -> str:
     return name if len(name) <= 28 else name[:27] + "…"

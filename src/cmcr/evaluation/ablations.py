@@ -25,7 +25,7 @@ from cmcr.evaluation.tasks.scores import MeanOfTwo, OfAll, PerItem, Scores
 from cmcr.evaluation.tasks.ways import ThroughConnection
 from cmcr.files import MANIFEST, write_text_whole
 from cmcr.memories.memory import Memory
-from cmcr.memories.writer import versions_here
+from cmcr.memories.plan import versions_here
 from cmcr.spaces.protocol import Space
 
 FORMAT = "cmcr ablations"

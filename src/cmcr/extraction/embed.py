@@ -10,7 +10,7 @@ from typing import Any
 from cmcr.data.items import ItemList, open_items
 from cmcr.data.items.item import Entry
 from cmcr.data.items.reading import as_id
-from cmcr.embeddings import check_count
+from cmcr.embeddings import check_count, choose_device
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.extraction.differences import first_difference
 from cmcr.extraction.engine import Engine, Job, embed_here
@@ -75,6 +75,7 @@ def embed(
     Raises:
         ConfigError: a setting out of range, an input that is not there or holds no items, or all items failed.
         LockedError: another run is writing there.
+        DeviceError: a device that this machine does not have.
         ResumeError: begun with another model, input or setting; the message says what differs.
         TooManyFailuresError: more items failed than `max_failures`; finished shards are kept.
         WriteError: no permission, disk full; finished shards are kept.
@@ -82,6 +83,8 @@ def embed(
     options = dict(space_options or {})
     encoder = opened(space, modality, options)
     check_count("batch_size", batch_size)
+    if device is not None and engine is embed_here:  # other engines' workers may have devices that are not here
+        choose_device(device)  # before anything is written
     limit = FailureLimit(max_failures)
     tell = on_event or (lambda event, facts: None)
     items = inputs if isinstance(inputs, ItemList) else open_items(inputs, modality, column=column, id_column=id_column)
@@ -110,7 +113,7 @@ def embed(
             _run(writer, job, engine, limit, tell)
             finish(writer, items)
     memory = Memory(out)
-    _tell_finished(tell, memory, {})
+    _tell_finished(tell, memory, {} if before is None else {"new": len(memory) - len(before)})
     return memory
 
 
@@ -134,6 +137,8 @@ def opened(space: str | Space, modality: str, options: Mapping[str, Any] | None 
     if options and not isinstance(space, str):
         raise ConfigError("space_options are for a space given by name; this one is open already.")
     encoder = open_space(space, **(options or {})) if isinstance(space, str) else space
+    if not isinstance(encoder, Space):
+        raise ConfigError(f"expected a space or the name of one, got {type(encoder).__name__}.")
     if modality not in encoder.widths:
         raise unknown_name(f"modality of {encoder.name}", modality, encoder.widths)
     return encoder

@@ -21,8 +21,9 @@ from cmcr.extraction.embed import OnEvent, opened, origin_of, shard_facts
 from cmcr.extraction.shards import encoded_with
 from cmcr.memories.layout import PLAN, RUN, Contents, Quarantined, embeddings_file, next_generation
 from cmcr.memories.memory import Memory, items_in, quarantine_in
+from cmcr.memories.plan import check_same_origin
 from cmcr.memories.shards import MappedRows, as_kept, kept_tensor
-from cmcr.memories.writer import Replacement, check_same_origin, clean, finished_contents, locked, replace_shards
+from cmcr.memories.writer import Replacement, clean, finished_contents, locked, replace_shards
 from cmcr.spaces.protocol import Space
 
 _Waiting = Mapping[str, tuple[int, Quarantined]]

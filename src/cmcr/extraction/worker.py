@@ -27,7 +27,8 @@ from cmcr.extraction.failures import FailureLimit
 from cmcr.extraction.shards import embed_shards
 from cmcr.memories.layout import PLAN, RUN, Shard, record
 from cmcr.memories.memory import Memory
-from cmcr.memories.writer import MemoryWriter, Plan, versions_here
+from cmcr.memories.plan import Plan, versions_here
+from cmcr.memories.writer import MemoryWriter
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.registry import space as open_space
 

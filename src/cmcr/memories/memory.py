@@ -73,8 +73,11 @@ class Memory:
     def __init__(self, *folders: str | Path) -> None:
         if not folders:
             raise ConfigError("expected the folder of a memory.")
+        for folder in folders:
+            if not isinstance(folder, str | os.PathLike):
+                raise ConfigError(f"expected the folder of a memory, got {type(folder).__name__}.")
         self.folders = tuple(Path(folder) for folder in folders)
-        self.contents = tuple(_contents_in(folder) for folder in self.folders)
+        self.contents = tuple(contents_in(folder) for folder in self.folders)
         _check_alike(self.folders, self.contents)
         origin = self.contents[0].origin
         self.space, self.modality = origin.space, origin.modality
@@ -233,9 +236,13 @@ def quarantine_in(folder: Path, shard: Shard) -> list[Quarantined]:
     return [record(Quarantined, line) for line in parsed_lines(_content(folder / quarantine_file(shard.name)))]
 
 
-def _contents_in(folder: Path) -> Contents:
-    if not isinstance(folder, str | os.PathLike):
-        raise ConfigError(f"expected the folder of a memory, got {type(folder).__name__}.")
+def contents_in(folder: Path) -> Contents:
+    """Read the manifest of a memory.
+
+    Raises:
+        ArtefactNotFoundError, FormatError, IntegrityError: as `cmcr.files.read_manifest`.
+        ReadError: the system refuses to read it.
+    """
     try:
         return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
     except ArtefactError:  # some are OSErrors too: already said

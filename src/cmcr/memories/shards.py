@@ -9,6 +9,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def finished_shard(folder: Path, name: str) -> Shard | None:
 
 
 class MappedRows:
-    """The rows of a shard, mapped into memory.
+    """The rows of a shard, mapped into memory when they are first asked for: until then no file is held open.
 
     Args:
         path: of the safetensors file.
@@ -121,7 +122,8 @@ class MappedRows:
         dtype: the memory's.
 
     Attributes:
-        rows: `(n, D)` float16 or float32; of bfloat16 its bits, as uint16.
+        offset: where the rows begin in the file, in bytes.
+        kind: dtype of the rows; of bfloat16 that of its bits, uint16.
 
     Raises:
         IntegrityError: missing, cut short, or of another shape or type than the manifest says.
@@ -132,15 +134,23 @@ class MappedRows:
         self.path = path
         self.offset = _start_of_rows(path, shard, dtype)
         self.kind: np.dtype[Any] = _NUMPY[_CODES[dtype]]
-        shape = (shard.rows, shard.width)
-        if shard.rows == 0:
-            self.rows: NDArray[Any] = np.empty(shape, dtype=self.kind)
-            return
-        with reading(path), path.open("rb") as file:
+        self._shape = (shard.rows, shard.width)
+
+    @cached_property
+    def rows(self) -> NDArray[Any]:
+        """The rows `(n, D)`, float16 or float32; of bfloat16 its bits, as uint16.
+
+        Raises:
+            IntegrityError: the file is missing.
+            ReadError: the system refuses to read it.
+        """
+        if not self._shape[0]:
+            return np.empty(self._shape, dtype=self.kind)
+        with reading(self.path), self.path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # Not numpy's memmap: that class makes every row that is taken out of it several times dearer.
-        flat = np.frombuffer(mapped, dtype=self.kind, count=math.prod(shape), offset=self.offset)
-        self.rows = flat.reshape(shape)
+        flat = np.frombuffer(mapped, dtype=self.kind, count=math.prod(self._shape), offset=self.offset)
+        return flat.reshape(self._shape)
 
 
 def read_block(path: Path, offset: int, kind: np.dtype[Any], width: int, start: int, count: int) -> NDArray[Any]:

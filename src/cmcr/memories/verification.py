@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from cmcr.errors import FormatError, IntegrityError, LockedError, ReadError
+from cmcr.errors import ArtefactError, FormatError, IntegrityError, LockedError, ReadError
 from cmcr.files import MANIFEST, parsed_manifest, sha256_of
 from cmcr.memories.layout import (
     FORMAT,
@@ -28,9 +28,9 @@ from cmcr.memories.layout import (
     embeddings_file,
     items_file,
     quarantine_file,
-    record,
     shard_name,
 )
+from cmcr.memories.plan import read_plan
 from cmcr.memories.shards import MappedRows, as_float32, finished_shard, read_block
 from cmcr.progress import tracked
 
@@ -107,9 +107,11 @@ def verify(folder: str | Path, show_progress_bar: bool | None = False) -> Verifi
     folder = Path(folder)
     try:
         return _verified(folder, show_progress_bar)
-    except PermissionError as error:
-        place = str(error.filename or folder)
-        raise ReadError(error.errno or 13, f"could not read ({error.strerror})", place) from error
+    except ArtefactError:  # some are OSErrors too: already said
+        raise
+    except OSError as error:
+        place, reason = str(error.filename or folder), error.strerror or str(error)
+        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", place) from error
 
 
 def unfinished(folder: Path) -> bool:
@@ -120,8 +122,8 @@ def unfinished(folder: Path) -> bool:
 def under_way(folder: Path) -> UnderWay | None:
     """Say how far the run is whose plan lies in the folder; None where there is none, or none that can be read."""
     try:
-        given = json.loads((folder / RUN / PLAN).read_bytes())
-        origin, run, first = record(Origin, given["origin"]), record(Run, given["run"]), int(given["first_shard"])
+        plan = read_plan(folder / RUN / PLAN)
+        origin, run, first = plan.origin, plan.run, plan.first_shard
         numbers = range(first, first - (-run.items // run.shard_items))
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None

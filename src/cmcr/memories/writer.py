@@ -14,8 +14,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -24,56 +23,28 @@ from torch import Tensor
 from cmcr._version import __version__
 from cmcr.embeddings import check_count
 from cmcr.errors import CmcrError, ConfigError, DimensionError, FormatError, LockedError, ResumeError, WriteError
-from cmcr.files import MANIFEST, flush_folder, parsed_manifest, write_bytes_whole, write_manifest
+from cmcr.files import MANIFEST, flush_folder, write_bytes_whole, write_manifest
 from cmcr.memories.layout import (
     DTYPES,
-    FORMAT,
     LOCK,
     PLAN,
     RUN,
-    VERSION,
     Contents,
     Origin,
     Quarantined,
     Run,
     Shard,
-    contents_of,
     manifest_of,
-    record,
     shard_name,
 )
+from cmcr.memories.memory import contents_in
+from cmcr.memories.plan import Plan, check_same_origin, check_same_plan, read_plan, versions_here
 from cmcr.memories.shards import as_kept, finished_shard, write_shard
 
 Replacement = tuple[str, Tensor, Sequence[tuple[str, str]], Sequence[Quarantined]]
 """Of a shard that takes another one's place: its name, rows `(n, D)` as they are kept, items and quarantine."""
 
 _OWN_FILES = re.compile(r"shard-\d{5,}(\.\d+)?\.(safetensors|items\.jsonl|quarantine\.jsonl)")
-_HASH = re.compile("[0-9a-f]{16,}")
-_LIBRARIES = ("torch", "numpy", "pillow", "soundfile", "soxr", "transformers")
-
-
-def versions_here() -> dict[str, str]:
-    """Say which versions, of the libraries that decide about the numbers in a memory, are installed."""
-    found = {"cmcr": __version__}
-    for library in _LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[library] = version(library)
-    return found
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run writes; a run that was stopped is gone on with only under the same plan.
-
-    Attributes:
-        origin: what makes the rows.
-        run: the list of items.
-        first_shard: number of the run's first shard.
-    """
-
-    origin: Origin
-    run: Run
-    first_shard: int
 
 
 class MemoryWriter:
@@ -232,7 +203,7 @@ def open_writer(
             raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
         if before is not None and not append:
             if before.origin != origin or run not in before.runs:
-                _check_same(folder, Plan(before.origin, before.runs[0], 0), Plan(origin, run, 0), finished=True)
+                check_same_plan(folder, Plan(before.origin, before.runs[0], 0), Plan(origin, run, 0), finished=True)
             yield None
             return
         if before is not None:
@@ -249,10 +220,9 @@ def finished_contents(folder: Path) -> Contents | None:
 
     Raises:
         FormatError, IntegrityError: there is a manifest of something else, or a damaged one.
+        ReadError: the system refuses to read it.
     """
-    if not (folder / MANIFEST).is_file():
-        return None
-    return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
+    return contents_in(folder) if (folder / MANIFEST).is_file() else None
 
 
 @contextmanager
@@ -320,11 +290,10 @@ def _begin(folder: Path, plan: Plan) -> None:
     path = folder / RUN / PLAN
     if path.is_file():
         try:
-            given = json.loads(path.read_bytes())
-            earlier = Plan(record(Origin, given["origin"]), record(Run, given["run"]), int(given["first_shard"]))
+            earlier = read_plan(path)
         except (ValueError, KeyError, TypeError) as error:
             raise FormatError(f"{path}: damaged ({error}). Remove {folder} and run it again.") from error
-        _check_same(folder, earlier, plan, finished=False)
+        check_same_plan(folder, earlier, plan, finished=False)
         return
     with _said_on_failure(folder):
         path.parent.mkdir(exist_ok=True)
@@ -335,54 +304,6 @@ def _begin(folder: Path, plan: Plan) -> None:
             flush_folder(folder.absolute().parent)  # else loss of power takes the whole folder
 
 
-def _check_same(folder: Path, earlier: Plan, now: Plan, *, finished: bool) -> None:
-    """Refuse to go on under another plan, saying everything that differs."""
-    was = {**asdict(earlier.origin), **asdict(earlier.run)}
-    asked = {**asdict(now.origin), **asdict(now.run)}
-    names = {
-        "items": "number of items",
-        "digest": "list of items (their ids, texts and sizes)",
-        "fingerprint": "fingerprint (of weights and preprocessing)",
-        "shard_items": "items a shard (shard_items)",
-    }
-    differing = [name for name in was if was[name] != asked[name]]
-    if not differing:
-        return
-    said = "; ".join(_difference(names.get(name, name), was[name], asked[name]) for name in differing)
-    if finished:
-        advice = "Choose another folder, or add what is new with --append."
-    elif now.first_shard:  # the folder holds a finished memory, which nobody shall be told to remove
-        advice = f"Run it as it was begun, or remove {folder / RUN}, which gives up only what was being appended."
-    else:
-        advice = "Run it as it was begun, choose another folder, or remove this one to begin anew."
-    raise ResumeError(f"{folder}: {'made' if finished else 'begun'} with something else: {said}. {advice}")
-
-
-def _difference(name: str, was: object, now: object) -> str:
-    if isinstance(was, dict) and isinstance(now, dict):
-        changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key)]
-        return "versions: " + ", ".join(f"{key} was {was.get(key)}, now {now.get(key)}" for key in changed)
-    return f"{name} was {_short(was)}, now {_short(now)}"
-
-
-def _short(value: object) -> str:
-    """Show a value; of a hash, enough to tell it from another."""
-    text = "none" if value is None else str(value)
-    return f"{text[:12]}…" if _HASH.fullmatch(text) else text
-
-
-def check_same_origin(folder: Path, was: Origin, now: Origin) -> None:
-    """Refuse to add rows of another kind to a memory.
-
-    Raises:
-        ResumeError: saying what differs.
-    """
-    differing = [name for name in asdict(was) if getattr(was, name) != getattr(now, name)]
-    if differing:
-        said = "; ".join(_difference(name, getattr(was, name), getattr(now, name)) for name in differing)
-        raise ResumeError(f"{folder}: the memory is of another kind: {said}. Choose another folder.")
-
-
 def clean(folder: Path) -> None:
     """Remove what a killed run left half-written, and the run's folder if the manifest came after it was done.
 
@@ -390,15 +311,20 @@ def clean(folder: Path) -> None:
 
     Raises:
         FormatError, IntegrityError: there is a manifest of something else, or a damaged one.
+        WriteError: the system refuses to remove something.
     """
+    with _said_on_failure(folder):
+        _clean(folder)
+
+
+def _clean(folder: Path) -> None:
     for path in (*folder.glob(".shard-*.part"), *folder.glob(f".{MANIFEST}.*.part"), *(folder / RUN).glob(".*.part")):
         path.unlink(missing_ok=True)
     contents = finished_contents(folder)
     if contents is None:
         return
     try:
-        given = json.loads((folder / RUN / PLAN).read_bytes())
-        done = int(given["first_shard"]) < len(contents.shards)
+        done = read_plan(folder / RUN / PLAN).first_shard < len(contents.shards)
     except FileNotFoundError:
         done = True
     except (ValueError, KeyError, TypeError):

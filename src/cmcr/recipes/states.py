@@ -18,7 +18,8 @@ from cmcr.evaluation.evaluate import VERSION as RESULT_VERSION
 from cmcr.extraction.embed import origin_of
 from cmcr.files import MANIFEST, parsed_manifest, write_text_whole
 from cmcr.memories.layout import RUN, Run
-from cmcr.memories.writer import finished_contents, versions_here
+from cmcr.memories.plan import versions_here
+from cmcr.memories.writer import finished_contents
 from cmcr.recipes.reading import settings_in
 from cmcr.recipes.recipe import MemoryRecipe, Recipe
 from cmcr.spaces.protocol import Space

@@ -41,7 +41,8 @@ class Space(Protocol):
         The same item gives the same row whatever the batch size, the order or the neighbours (to 1e-5 in float32).
 
         Args:
-            inputs: `n` items; a single path, string, PIL image or mapping counts as one item.
+            inputs: `n` items; a single path, string, PIL image, mapping, or the bytes of a file counts as one
+                item.
             modality: one of `widths`.
             batch_size: items per forward pass, at least 1.
             show_progress_bar: None shows one in an interactive terminal if there is much to do.

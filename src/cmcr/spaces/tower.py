@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cmcr.data.paths import NamedBytes
 from cmcr.embeddings import choose_device, normalized
 from cmcr.errors import CmcrError, ConfigError, DimensionError, EmbeddingsError, SampleError, unknown_name
 from cmcr.progress import tracked
@@ -107,7 +108,7 @@ class TowerSpace(ABC):
 
 
 def listed(inputs: Any) -> tuple[Sequence[Any], bool]:
-    """Tell a list of items from a single one: a path, string, PIL image or mapping is one item.
+    """Tell a list of items from a single one: a path, string, PIL image, mapping or the bytes of a file is one item.
 
     Returns:
         The items, and whether it was a single one.
@@ -115,7 +116,7 @@ def listed(inputs: Any) -> tuple[Sequence[Any], bool]:
     Raises:
         ConfigError: neither.
     """
-    if isinstance(inputs, str | os.PathLike | Image.Image | Mapping):
+    if isinstance(inputs, str | bytes | NamedBytes | os.PathLike | Image.Image | Mapping):
         return [inputs], True
     if isinstance(inputs, Sequence) or (isinstance(inputs, np.ndarray) and inputs.ndim > 0):
         return list(inputs) if isinstance(inputs, np.ndarray) else inputs, False

@@ -52,6 +52,11 @@ def open_items(
     """
     if modality not in ENDINGS_OF:
         raise unknown_name("modality", modality, ENDINGS_OF)
+    if not isinstance(given, str | os.PathLike):
+        raise ConfigError(
+            f"inputs: expected a path or a pattern, got {type(given).__name__}. What lies in RAM is embedded by a space's "
+            "encode, and kept by cmcr.write_memory."
+        )
     if not os.fspath(given):
         raise ConfigError("the input is an empty path. Give a folder, a pattern, a list, a tar file or a single file.")
     items = _opened(Path(given), modality, column, id_column)
@@ -121,8 +126,8 @@ def _kind_of_all(selection: Selection, pattern: Path, modality: str) -> str:
     kinds = {kind_of(relative) for relative, _ in selection}
     if not kinds:
         raise ConfigError(
-            f"{pattern}: the pattern matches no files in {selection.root}. Capitals count; '**' goes into folders, as in "
-            f"'{selection.root.name or '.'}/**/*.jpg'."
+            f"{pattern}: the pattern matches no files in {_named(selection.root)}. Capitals count; '**' goes into folders, as "
+            f"in '{selection.root.name or '.'}/**/*.jpg'."
         )
     if kinds == {TAR}:
         return TAR
@@ -141,5 +146,8 @@ def _missing(path: Path) -> CmcrError:
         return ConfigError(f"{path}: no such file or folder.")
     near = difflib.get_close_matches(wanted, sorted(names), n=1, cutoff=0.6)
     hint = f" Did you mean {there / near[0]}?" if near else " Check the path."
-    place = "this folder" if there == Path() else there
-    return ConfigError(f"{path}: no such file or folder; {place} holds no {wanted!r}.{hint}")
+    return ConfigError(f"{path}: no such file or folder; {_named(there)} holds no {wanted!r}.{hint}")
+
+
+def _named(folder: Path) -> str:
+    return "this folder" if folder == Path() else str(folder)

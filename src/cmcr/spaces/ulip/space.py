@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +22,7 @@ from cmcr.spaces.tower import Tower, TowerSpace
 from cmcr.spaces.ulip.checkpoint import build_towers, read_tensors
 from cmcr.spaces.ulip.grouping import PointGroups, group_points
 from cmcr.spaces.ulip.preprocessing import PREPROCESSING, UpAxis, pixels_of, prepared_points
-from cmcr.spaces.ulip.tokens import ClipTokens
+from cmcr.spaces.ulip.tokens import ClipTokens, CutTexts
 
 _NUM_POINTS = {3: 8192, 6: 10_000}  # points that the published files were trained with, by channels of a point
 _CLOUDS_AT_ONCE = 4  # a cloud's groups pass through layers of 16384 x 512 numbers: 32 MiB each
@@ -86,6 +87,7 @@ class UlipSpace(TowerSpace):
             points = prepared_points(item, channels=channels, num_points=most, fewest=fewest, up_axis=up_axis)
             return group_points(points, num_group, group_size)
 
+        self._tokens: ClipTokens | None = None
         self._towers = self._towers_of(grouped, None if tokenizer is None else Path(tokenizer))
         self.widths = {modality: tower.width for modality, tower in self._towers.items()}
 
@@ -96,8 +98,15 @@ class UlipSpace(TowerSpace):
         self._device = device
         self._networks.to(device)
 
-    def _opened_towers(self) -> AbstractContextManager[Mapping[str, Tower]]:
-        return nullcontext(self._towers)
+    @contextmanager
+    def _opened_towers(self) -> Iterator[Mapping[str, Tower]]:
+        if self._tokens is None:
+            yield self._towers
+            return
+        cut = CutTexts()
+        text = replace(self._towers["text"], decode=partial(self._tokens, cut=cut))
+        yield {**self._towers, "text": text}
+        cut.say(self._tokens.context - 2)
 
     def _towers_of(self, grouped: Callable[[Any], PointGroups], tokenizer: Path | None) -> dict[str, Tower]:
         networks = self._networks
@@ -109,7 +118,9 @@ class UlipSpace(TowerSpace):
                 width, lambda item: pixels_of(read_image(item), size), partial(self._embed_pictures, networks.image)
             )
         if networks.text is not None:
-            tokens = ClipTokens(tokenizer, networks.text.shape.vocabulary, networks.text.shape.context)
+            self._tokens = ClipTokens(tokenizer, networks.text.shape.vocabulary, networks.text.shape.context)
+            # Every call brings its own counter of texts that are cut.
+            tokens = partial(self._tokens, cut=CutTexts())
             towers["text"] = Tower(width, tokens, partial(self._embed_texts, networks.text))
         return towers
 

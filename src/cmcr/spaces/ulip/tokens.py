@@ -15,6 +15,31 @@ _PUBLISHED = "openai/clip-vit-base-patch32"  # any model of CLIP has the same vo
 _FILES = "vocab.json and merges.txt (or tokenizer.json)"
 
 
+class CutTexts:
+    """Counts the texts of one call that were longer than what an encoder reads (from several threads)."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = ""
+        self._counting = Lock()
+
+    def add(self, text: str) -> None:
+        """Count a text."""
+        with self._counting:
+            self._first = self._first or text
+            self._count += 1
+
+    def say(self, tokens: int) -> None:
+        """Warn of what was left out, if anything was."""
+        if self._count:
+            warnings.warn(
+                f"ulip: {self._count} text(s) are longer than the {tokens} tokens that this encoder reads; the rest of each "
+                f"was not embedded. One begins with {self._first[:40]!r}.",
+                UserWarning,
+                stacklevel=5,  # past the end of the call of `encode`, to its caller
+            )
+
+
 class ClipTokens:
     """Cut texts into tokens (callable from several threads).
 
@@ -28,12 +53,12 @@ class ClipTokens:
     def __init__(self, folder: Path | None, vocabulary: int, context: int) -> None:
         self._folder = folder
         self._start, self._end = vocabulary - 2, vocabulary - 1
-        self._context = context
+        self.context = context
         self._tokenizer: Any = None
         self._opening = Lock()
 
-    def __call__(self, text: Any) -> list[int]:
-        """Cut one text; what does not fit is left out with a warning.
+    def __call__(self, text: Any, cut: CutTexts) -> list[int]:
+        """Cut one text; what does not fit is left out and counted.
 
         Returns:
             2 to `context` token ids: start, text, end.
@@ -48,14 +73,9 @@ class ClipTokens:
             if self._tokenizer is None:
                 self._tokenizer = self._open()
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if len(ids) > self._context - 2:
-            warnings.warn(
-                f"a text of {len(ids)} tokens is longer than the {self._context - 2} that this encoder reads; the rest is "
-                f"left out: {text[:40]!r}...",
-                UserWarning,
-                stacklevel=2,
-            )
-        return [self._start, *ids[: self._context - 2], self._end]
+        if len(ids) > self.context - 2:
+            cut.add(text)
+        return [self._start, *ids[: self.context - 2], self._end]
 
     def _open(self) -> Any:
         try:

@@ -84,3 +84,20 @@ def test_wrong_calls(memories, tmp_path, capsys, arguments, code, said):
 def test_a_memory_that_is_not_there(memories, tmp_path, capsys):
     assert main(["connect", *memories[:3], str(tmp_path / "nothing"), "--out", str(tmp_path / "connection")]) == 1
     assert "there is no cmcr memory here" in capsys.readouterr().err
+
+
+def test_something_else_at_the_target_is_refused_before_the_training(memories, folder, capsys, monkeypatch):
+    monkeypatch.setattr("cmcr.connection.connect.connect", None)
+    assert main(["connect", *memories, "--out", str(folder / "pictures")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"cmcr: {folder / 'pictures'}: could not write (something that is not a cmcr connection is there"
+    )
+    assert "Errno" not in said
+
+
+def test_an_overlap_whose_ids_occur_twice_is_refused(memories, tmp_path, capsys):
+    assert main(["connect", *memories, memories[1], "--out", str(tmp_path / "connection")]) == 2
+    said = capsys.readouterr().err
+    assert "the overlap: in 'mini-clip' the id 'captions.txt:1' occurs twice" in said
+    assert not (tmp_path / "connection").exists()
