@@ -74,6 +74,22 @@ class Family:
     patches: Callable[[Any, Tensor], Tensor]
 
 
+@dataclass
+class _SeenTexts:
+    """How many texts one call has seen and cut; not which, of which there may be millions."""
+
+    count: int = 0
+    cut: int = 0
+    first_cut: int = 0
+
+    def add(self, lengths: Sequence[int], longest: int) -> None:
+        for position, length in enumerate(lengths, start=self.count):
+            if length > longest:
+                self.first_cut = position if not self.cut else self.first_cut
+                self.cut += 1
+        self.count += len(lengths)
+
+
 class ImageTextSpace(TowerSpace):
     """A published model that embeds pictures and texts (a `Space`): see `ClipSpace` and `SiglipSpace`.
 
@@ -143,9 +159,9 @@ class ImageTextSpace(TowerSpace):
 
     @contextmanager
     def _opened_towers(self) -> Iterator[Mapping[str, Tower]]:
-        lengths: list[int] = []
-        yield {"image": self._image_tower(), "text": self._text_tower(lengths)}
-        self._say_what_was_cut(lengths)
+        seen = _SeenTexts()
+        yield {"image": self._image_tower(), "text": self._text_tower(seen)}
+        self._say_what_was_cut(seen)
 
     def patch_features(
         self,
@@ -192,12 +208,12 @@ class ImageTextSpace(TowerSpace):
 
         return Tower(self._width, lambda item: self._pixels(read_image(item)), embed)
 
-    def _text_tower(self, lengths: list[int]) -> Tower:
-        """Build the tower of texts; it adds to `lengths` how many tokens each text has before the cut."""
+    def _text_tower(self, seen: _SeenTexts) -> Tower:
+        """Build the tower of texts; it tells `seen` how many tokens each text has before the cut."""
 
         def embed(texts: list[str]) -> Tensor:
             tokens = self._tokens(texts)
-            lengths.extend(len(row) for row in tokens)
+            seen.add([len(row) for row in tokens], self._length)
             return pooled(self._model.get_text_features(**self._padded(tokens)))
 
         return Tower(self._width, read_text, embed)
@@ -234,12 +250,11 @@ class ImageTextSpace(TowerSpace):
         given = {"input_ids": ids, "attention_mask": mask} if self._family.masked else {"input_ids": ids}
         return {name: tensor.to(device) for name, tensor in given.items()}
 
-    def _say_what_was_cut(self, lengths: list[int]) -> None:
-        cut = [position for position, length in enumerate(lengths) if length > self._length]
-        if cut:
+    def _say_what_was_cut(self, seen: _SeenTexts) -> None:
+        if seen.cut:
             warnings.warn(
-                f"{self.name} reads {self._length} tokens of a text; {len(cut)} of {len(lengths)} texts are longer and "
-                f"were cut there, the first is item {cut[0]}.",
+                f"{self.name} reads {self._length} tokens of a text; {seen.cut} of {seen.count} texts are longer and "
+                f"were cut there, the first is item {seen.first_cut}.",
                 UserWarning,
                 stacklevel=5,  # past the end of the call of `encode`, to its caller
             )
