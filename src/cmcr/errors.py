@@ -133,6 +133,13 @@ def missing_dependency(library: str, *, extra: str, purpose: str) -> MissingDepe
     )
 
 
+def words_of(error: Exception) -> str:
+    """Say an error in words: those of the system without their number, the file first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.rstrip('.')}."
+    return str(error)
+
+
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> ConfigError:
     """Build the error for a name that does not exist, naming the nearest one that does."""
     names = sorted(known)

@@ -99,5 +99,5 @@ def test_something_else_at_the_target_is_refused_before_the_training(memories, f
 def test_an_overlap_whose_ids_occur_twice_is_refused(memories, tmp_path, capsys):
     assert main(["connect", *memories, memories[1], "--out", str(tmp_path / "connection")]) == 2
     said = capsys.readouterr().err
-    assert "the overlap: in 'mini-clip' the id 'captions.txt:1' occurs twice" in said
+    assert "the overlap of 'mini-clip': the id 'captions.txt:1' occurs twice" in said
     assert not (tmp_path / "connection").exists()

@@ -24,7 +24,7 @@ from cmcr.cli.info import info
 from cmcr.cli.memory import memory
 from cmcr.cli.run import run
 from cmcr.cli.verify import verify
-from cmcr.errors import CmcrError, ConfigError
+from cmcr.errors import CmcrError, ConfigError, words_of
 
 OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return _report(tokens, type(error).__name__, str(error), WRONG_CALL)
     except CmcrError as error:
-        return _report(tokens, type(error).__name__, _said(error), FAILED)
+        return _report(tokens, type(error).__name__, words_of(error), FAILED)
     except BrokenPipeError:  # whoever read the output has stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again when it ends
         return FAILED
@@ -67,13 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = str(error) or "stopped; nothing half-written was left. Run it again."
         return _report(tokens, "interrupted", said, INTERRUPTED)
     return OK
-
-
-def _said(error: CmcrError) -> str:
-    """Give an error's message; without the number that the system gives to its kind, and the place first."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}."
-    return str(error)
 
 
 @contextmanager

@@ -135,7 +135,9 @@ def _show_dry_run(found: DryRun) -> None:
     for stage in found.stages:
         for note in stage.notes:
             print(f"{stage.stage}: {note}")
-    print("measured here: " + ", ".join(f"{name.replace(', ', ' ')} {rate:,.1f}" for name, rate in found.rates.items()))
+    if found.rates:
+        rates = ", ".join(f"{name.replace(', ', ' ')} {rate:,.1f}" for name, rate in found.rates.items())
+        print(f"measured here: {rates}")
     if found.can_run:
         print(
             f"It can be run: {readable_bytes(found.bytes)} and about {readable_seconds(found.seconds)} are left to do."

@@ -14,7 +14,7 @@ from typing import Any
 from cmcr.connection.settings import settings_of
 from cmcr.data.items import open_items
 from cmcr.data.items.survey import Survey
-from cmcr.errors import CmcrError
+from cmcr.errors import CmcrError, words_of
 from cmcr.evaluation.datasets.records import Grounded, Judged, Labelled, Pairs
 from cmcr.opening import load
 from cmcr.recipes import estimates
@@ -135,7 +135,7 @@ class _Check:
         try:
             known = memory_state(self.recipe, part, encoder, survey.count, survey.digest)
         except CmcrError as error:
-            check.problems.append(str(error))
+            check.problems.append(words_of(error))
             return check
         check.state = known.state
         if known.state == "stale":
@@ -172,7 +172,7 @@ class _Check:
         try:
             check.state, why = connection_state(self.recipe, None if self.pending else connection_inputs(self.recipe))
         except CmcrError as error:
-            check.problems.append(str(error))
+            check.problems.append(words_of(error))
             return check
         if check.items == 0:
             check.state = "missing"
@@ -193,7 +193,7 @@ class _Check:
         try:
             record, _ = read_data(self.recipe, part)
         except CmcrError as error:
-            check.problems.append(str(error))
+            check.problems.append(words_of(error))
             return check
         sizes = _sizes(record)
         check.items = max(sizes.values())
@@ -206,7 +206,7 @@ class _Check:
                 expected = expected_of(connection, record.digest, part)
                 check.state, why = result_state(self.recipe.result_file(part), expected)
             except CmcrError as error:
-                check.problems.append(str(error))
+                check.problems.append(words_of(error))
                 return check
             if why:
                 check.notes.append(f"will be measured again: changed since: {why}")
@@ -231,7 +231,7 @@ class _Check:
             with closing(items.walk()) as walk:
                 first = [(entry.id, entry.source, entry.read()) for entry in islice(walk, estimates.SAMPLE_ITEMS)]
         except CmcrError as error:
-            check.problems.append(str(error))
+            check.problems.append(words_of(error))
             return None, [], []
         check.items = survey.count
         return survey, [content for _, _, content in first], [(id_, source) for id_, source, _ in first]
@@ -243,7 +243,7 @@ class _Check:
         try:
             return self.encoders[name]
         except CmcrError as error:
-            self.refused[name] = f"space {name!r} cannot be opened: {error}"
+            self.refused[name] = f"space {name!r} cannot be opened: {words_of(error)}"
             check.problems.append(self.refused[name])
             self.refused[name] = f"space {name!r} cannot be opened, as said above"
             return None
