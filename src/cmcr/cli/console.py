@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+_WIDEST = 10_000  # columns of text
 
 
 @contextmanager
@@ -53,11 +56,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Print a table, its first column left-aligned; the row that begins with `marked` stands out."""
     table = Table(expand=False)
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position > 0)
+        least = max(len(column), *(len(row[position]) for row in rows), 0) if position else None
+        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position > 0, min_width=least)
     for row in rows:
         # As text: in names and reasons [b] is no markup.
         table.add_row(*map(Text, row), style="bold cyan" if row[0] == marked else None)
-    # Where nobody's terminal says how wide it is, do not cut figures off.
+    # Figures are never cut off: a table that is wider than the terminal lets its lines run on.
     console = Console() if sys.stdout.isatty() else Console(width=140)
+    needed = Measurement.get(console, console.options.update(max_width=_WIDEST), table).minimum
+    console = Console(width=max(console.width, needed))
     console.print(title, style="bold", highlight=False, markup=False)  # a title of the table would wrap at its width
     console.print(table)

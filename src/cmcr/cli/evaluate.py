@@ -80,8 +80,9 @@ def evaluate(
     """
     if every == (run is not None):
         raise ConfigError("say what to measure: RUN, such as retrieval/mini-audio-image, or --all.")
-    if heatmaps and out is None:
-        raise ConfigError("--heatmaps: say where to write them, --out FOLDER.")
+    _check_heatmaps(heatmaps, out, run)
+    if prompts_key is not None and prompts is None:
+        raise ConfigError("--prompts-key: say of which file, --prompts FILE.")
     from cmcr.evaluation.runs import Options, runs_of
     from cmcr.opening import load
 
@@ -107,6 +108,15 @@ def evaluate(
     if not json_output:
         for result in evaluations:
             _show(result)
+
+
+def _check_heatmaps(heatmaps: int, out: Path | None, run: str | None) -> None:
+    if heatmaps < 0:
+        raise ConfigError(f"--heatmaps: expected a number of pictures, 0 or more, got {heatmaps}.")
+    if heatmaps and out is None:
+        raise ConfigError("--heatmaps: say where to write them, --out FOLDER.")
+    if heatmaps and run is not None and not run.startswith("localization/"):
+        raise ConfigError(f"--heatmaps: only localization has any, not {run}.")
 
 
 def _encoders(given: Sequence[str]) -> list[Any]:
@@ -141,7 +151,7 @@ def _show(result: Mapping[str, Any]) -> None:
     figures = result["figures"]
     keys = list(figures["connection"])
     quoted = list(result["published_in_percent"])
-    columns = ["percent [95 % interval]", *figures, *(f"quoted: {row['source'].split(',')[0]}" for row in quoted)]
+    columns = ["percent [95 % interval]", *figures, *(f"quoted: {_model(row['source'])}" for row in quoted)]
     rows = []
     for key in keys:
         cells = [_cell(figures[way].get(key)) for way in figures]
@@ -161,6 +171,11 @@ def _show(result: Mapping[str, Any]) -> None:
             for key, d in differences.items()
         ]
         print_table(f"{result['run']}: this connection minus {other}", ["points", "difference", "p (sign flip)"], rows)
+
+
+def _model(source: str) -> str:
+    """Leave the paper out: it is in the JSON and in the documentation."""
+    return source.split(" (")[0].split(",")[0]
 
 
 def _cell(figure: Mapping[str, float] | None) -> str:

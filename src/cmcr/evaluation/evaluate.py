@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cmcr.connection.connection import Connection
+from cmcr.connection.connection import ConnectedSpace, Connection
+from cmcr.connection.settings import check_seed
 from cmcr.errors import ConfigError, unknown_name
 from cmcr.evaluation.datasets.records import Grounded, Judged, Labelled, Pairs
 from cmcr.evaluation.miniature import MINI_RECORDS, Record, mini_prompts, mini_record
@@ -103,15 +104,20 @@ def evaluate(
         progress: see `cmcr.evaluation.tasks.embedding.Progress`.
 
     Raises:
-        ConfigError: an unknown task, a record that is not of its kind, or a connection without the modalities.
+        ConfigError: an unknown task, a record that is not of its kind, a connection without the modalities, or others
+            that cannot be compared with it.
     """
+    seed = check_seed(seed)
     task = run.split("/", 1)[0]
     if task not in DATASETS:
         raise unknown_name("task", task, DATASETS)
     tell = progress or (lambda what, share: None)
-    prepared = _prepare(connection, run, task, record, prompts, tell)
     through = ThroughConnection(connection)
     beside: list[Way] = [Chance(seed), *([OwnSpace()] if task == "retention" else []), *ways]
+    for name, other in (against or {}).items():
+        _check_name(name, [through.name, *(way.name for way in beside)])
+        _check_same_spaces(connection, other, name)
+    prepared = _prepare(connection, run, task, record, prompts, tell)
     scores = prepared.score(through)
     measured = {through.name: figures(scores, seed)}
     for way in beside:
@@ -119,7 +125,6 @@ def evaluate(
         measured[way.name] = figures(prepared.score(way), seed)
     others = {}
     for name, other in (against or {}).items():
-        _check_same_spaces(connection, other, name)
         theirs = prepared.score(ThroughConnection(other))
         measured[name] = figures(theirs, seed)
         others[name] = {key: difference._asdict() for key, difference in compared(scores, theirs, seed).items()}
@@ -159,7 +164,7 @@ def evaluate_miniature(
     Raises:
         ConfigError: an unknown run, or a connection without its modalities.
     """
-    record = mini_record(run, seed, items)
+    record = mini_record(run, check_seed(seed), items)
     prompts = mini_prompts(record.classes) if isinstance(record, Labelled) else None
     return evaluate(connection, run, record, prompts=prompts, seed=seed, **options)
 
@@ -177,16 +182,16 @@ def facts_of(connection: Connection) -> dict[str, Any]:
         "overlap_rows": connection.overlap_rows,
         "width": connection.width,
         "weights_sha256": weights.hexdigest(),
-        "spaces": [_space_facts(connection, known.name) for known in connection.spaces],
+        "spaces": [_space_facts(connection, known) for known in connection.spaces],
     }
 
 
-def _space_facts(connection: Connection, name: str) -> dict[str, Any]:
-    encoder = connection.encoders.get(name)
+def _space_facts(connection: Connection, known: ConnectedSpace) -> dict[str, Any]:
+    encoder = connection.encoders.get(known.name)
     source = getattr(encoder, "source", None)
     return {
-        "name": name,
-        "fingerprint": getattr(encoder, "fingerprint", None),
+        "name": known.name,
+        "fingerprint": getattr(encoder, "fingerprint", known.fingerprint),
         "model": None if source is None else Path(source).name if Path(source).exists() else str(source),
         "revision": getattr(encoder, "revision", None),
     }
@@ -218,6 +223,14 @@ def _kept(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """Say which share of its own figures a space keeps."""
     before, after = measured[OwnSpace().name], measured["connection"]
     return {key: after[key]["value"] / before[key]["value"] for key in before if before[key]["value"] > 0}
+
+
+def _check_name(name: str, taken: Sequence[str]) -> None:
+    """Make sure that the figures of another connection do not take the place of others."""
+    if name in taken:
+        raise ConfigError(
+            f"against: the name {name!r} is taken; call the other connection otherwise (a folder: by its absolute path)."
+        )
 
 
 def _check_same_spaces(connection: Connection, other: Connection, name: str) -> None:

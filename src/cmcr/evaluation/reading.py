@@ -45,7 +45,7 @@ def record_of(
         return record, mini_prompts(record.classes) if isinstance(record, Labelled) else None
     name = run.split("/", 1)[1]
     if data is None:
-        raise ConfigError(f"{run}: say where the data set is (--data FOLDER); docs/datasets.md shows its layout.")
+        raise ConfigError(f"{run}: say where the data set is, --data FOLDER; docs/datasets.md shows its layout.")
     folder = data / name if (data / name).is_dir() else data
     reader = READERS.get(run, name)
     return read_dataset(reader, folder, split=split, allow_missing=allow_missing, limit=limit), None

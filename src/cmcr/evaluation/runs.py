@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmcr.connection.connection import Connection
-from cmcr.connection.stored import spaces_of
+from cmcr.connection.connection import ConnectedSpace, Connection
+from cmcr.connection.stored import StoredSpace, overlap_rows, spaces_of
 from cmcr.embeddings import all_rows
 from cmcr.errors import ConfigError
 from cmcr.evaluation.datasets.records import Labelled
-from cmcr.evaluation.evaluate import DATASETS, Evaluation, evaluate
+from cmcr.evaluation.evaluate import DATASETS, Evaluation, evaluate, evaluate_miniature
 from cmcr.evaluation.miniature import MINI_RECORDS
 from cmcr.evaluation.prompts import prompts_of, read_prompts
 from cmcr.evaluation.reading import record_of
@@ -97,6 +97,8 @@ def _run(
     against: Mapping[str, Connection],
     progress: Progress,
 ) -> Evaluation:
+    if run in MINI_RECORDS:
+        return _miniature_run(connection, run, options, ways, against, progress)
     record, prompts = record_of(
         run,
         options.data,
@@ -120,13 +122,55 @@ def _run(
     )
 
 
+def _miniature_run(
+    connection: Connection,
+    run: str,
+    options: Options,
+    ways: Sequence[Way],
+    against: Mapping[str, Connection],
+    progress: Progress,
+) -> Evaluation:
+    chosen = {"data": options.data, "split": options.split, "prompts": options.prompts}
+    unused = [f"--{name}" for name, value in chosen.items() if value is not None]
+    if unused:
+        raise ConfigError(f"{run}: is drawn, not read: leave {' and '.join(unused)} out.")
+    most = MINI_RECORDS[run][1]
+    items = None if options.limit is None else min(options.limit, most)
+    return evaluate_miniature(
+        connection, run, seed=options.seed, items=items, ways=ways, against=against, progress=progress
+    )
+
+
 def _baselines(connection: Connection, folders: Sequence[Path]) -> list[Way]:
-    """Fit the baselines on memories of both spaces."""
+    """Fit the baselines on memories of both spaces, their overlap matched by the ids of its items."""
     if not folders:
         return []
-    given = {known.space: known for known in spaces_of([Memory(folder) for folder in folders])}
-    names = [known.name for known in connection.spaces]
-    if sorted(given) != sorted(names):
-        raise ConfigError(f"the baselines need memories of {' and '.join(names)}, got {', '.join(given)}.")
-    spaces = {name: SpaceRows({m: all_rows(rows) for m, rows in given[name].rows.items()}) for name in names}
-    return baselines(names[0], spaces, connection.overlap)
+    kinds: dict[tuple[str, str], list[Path]] = {}
+    for folder in folders:
+        memory = Memory(folder)
+        kinds.setdefault((memory.space, memory.modality), []).append(folder)
+    given = {known.space: known for known in spaces_of([Memory(*alike) for alike in kinds.values()])}
+    left, right = (known.name for known in connection.spaces)
+    if sorted(given) != sorted((left, right)):
+        raise ConfigError(f"the baselines need memories of {left} and {right}, got {', '.join(given)}.")
+    for known in connection.spaces:
+        _check_memories(known, given[known.name], connection.overlap)
+    rows = {name: {m: all_rows(stored) for m, stored in given[name].rows.items()} for name in (left, right)}
+    shared = connection.overlap
+    rows[left][shared], rows[right][shared] = overlap_rows(
+        given[left].rows[shared], given[right].rows[shared], (left, right)
+    )
+    return baselines(left, {name: SpaceRows(of_space) for name, of_space in rows.items()}, shared)
+
+
+def _check_memories(known: ConnectedSpace, given: StoredSpace, overlap: str) -> None:
+    """Make sure that the baselines see what the connection saw."""
+    if overlap not in given.rows:
+        raise ConfigError(
+            f"the baselines need a memory of {overlap} in {known.name}; given are {', '.join(given.rows)}."
+        )
+    if None not in (known.fingerprint, given.fingerprint) and known.fingerprint != given.fingerprint:
+        raise ConfigError(
+            f"the baselines need memories of the connection's own encoders: those of {known.name} are of "
+            f"{given.fingerprint}, the connection was trained with {known.fingerprint}."
+        )

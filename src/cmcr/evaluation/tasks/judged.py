@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
+from cmcr.errors import ConfigError
 from cmcr.evaluation.datasets.records import Judged
 from cmcr.evaluation.detection import average_precision, max_f1
 from cmcr.evaluation.tasks.embedding import Embedded, Progress, crossing_spaces, embed_items, encoder_for
@@ -58,7 +59,7 @@ class JudgedTask:
         """Embed pictures and sounds.
 
         Raises:
-            ConfigError: the connection does not have both modalities.
+            ConfigError: the connection does not have both modalities, or no pairs are left to tell apart.
         """
         image_space, audio_space = crossing_spaces(connection, "image", "audio")
         images = embed_items(
@@ -74,8 +75,18 @@ class JudgedTask:
             progress=lambda share: progress(f"audio in {audio_space}", share),
         )
         both = np.intersect1d(images.kept, sounds.kept)
-        return PreparedJudged(
-            _only(images, both), _only(sounds, both), record.present[both], len(record.present) - len(both)
+        present = record.present[both]
+        _check_kinds(record, present)
+        return PreparedJudged(_only(images, both), _only(sounds, both), present, len(record.present) - len(both))
+
+
+def _check_kinds(record: Judged, present: NDArray[np.bool_]) -> None:
+    if not len(present):
+        raise ConfigError(f"{record.name}: none of the {len(record.present)} pairs has both items embedded.")
+    if present.all() or not present.any():
+        raise ConfigError(
+            f"{record.name}: expected pairs of both kinds, got {int(present.sum())} whose sound is in the picture and "
+            f"{int((~present).sum())} whose sound is not."
         )
 
 

@@ -72,12 +72,14 @@ class LabelledTask:
         """Embed the items, and the prompts of every class with the text encoder of the other space.
 
         Raises:
-            ConfigError: the connection does not have both modalities, or a prompt that cannot be embedded.
+            ConfigError: the connection does not have both modalities, a class without prompts, or a prompt that cannot be
+                embedded.
         """
         prompts = self.prompts
         if prompts is None:
             templates = templates_for(record.modality)
             prompts = [prompts_of(name, templates) for name in record.classes]
+        _check_prompts(record, prompts)
         item_space, text_space = crossing_spaces(connection, record.modality, "text")
         items = embed_items(
             encoder_for(connection, record.modality, item_space),
@@ -95,3 +97,13 @@ class LabelledTask:
             raise ConfigError(f"a prompt cannot be embedded: {next(iter(texts.failed.values()))}")
         counts = np.array([len(group) for group in prompts])
         return PreparedLabelled(items, texts, counts, record.labels[items.kept])
+
+
+def _check_prompts(record: Labelled, prompts: Sequence[Sequence[str]]) -> None:
+    if len(prompts) != len(record.classes):
+        raise ConfigError(
+            f"{record.name}: expected prompts of {len(record.classes)} classes, got those of {len(prompts)}."
+        )
+    for name, group in zip(record.classes, prompts, strict=True):
+        if not group:
+            raise ConfigError(f"{record.name}: class {name!r} has no prompts; give at least one to each.")

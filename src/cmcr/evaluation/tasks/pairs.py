@@ -55,9 +55,11 @@ class PreparedPairs:
         turned = turned_positives(self.positives, len(rows[1]))
         searchable = turned.rows
         back = retrieval_scores(names[1], positive_ranks(rows[1][searchable], rows[0], turned.positives))
+        partners = _partners(self.positives, turned)
+        means = {key: _mean(there[key], values, partners) for key, values in _renamed(back, names).items()}
         return {
             **{key: PerItem(values) for key, values in {**there, **back}.items()},
-            **{f"mean/{key.split('/')[1]}": _mean(there[key], values) for key, values in _renamed(back, names).items()},
+            **{f"mean/{key.split('/')[1]}": mean for key, mean in means.items()},
         }
 
 
@@ -116,11 +118,18 @@ def _renamed(back: Mapping[str, NDArray[np.float64]], names: tuple[str, str]) ->
     return {key.replace(names[1], names[0]): values for key, values in back.items()}
 
 
-def _mean(there: NDArray[np.float64], back: NDArray[np.float64]) -> PerItem | MeanOfTwo:
-    """Average both directions; pair by pair where every item has one partner."""
-    if len(there) == len(back):
-        return PerItem((there + back) / 2)
-    return MeanOfTwo(there, back)
+def _partners(positives: PerQuery, turned: Turned) -> NDArray[np.int64] | None:
+    """Give each query's place among `turned.rows`, `(Q,)`, where every item has one partner; else None."""
+    if len(positives.values) == len(positives) == len(turned.rows):
+        return np.searchsorted(turned.rows, positives.values)
+    return None
+
+
+def _mean(
+    there: NDArray[np.float64], back: NDArray[np.float64], partners: NDArray[np.int64] | None
+) -> PerItem | MeanOfTwo:
+    """Average both directions, pair by pair where every item has one partner."""
+    return MeanOfTwo(there, back) if partners is None else PerItem((there + back[partners]) / 2)
 
 
 def _matched(first: Embedded, second: Embedded, positives: PerQuery) -> PreparedPairs:

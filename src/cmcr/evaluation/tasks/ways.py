@@ -79,16 +79,24 @@ class SpaceRows:
     rows: Mapping[str, Tensor]
     means: dict[str, Tensor] = field(default_factory=dict)
 
-    def mean(self, modality: str) -> Tensor:
-        """Give the mean row of a modality.
+    def of(self, modality: str) -> Tensor:
+        """Give the rows of a modality.
 
         Raises:
             ConfigError: there is no memory of that modality.
         """
         if modality not in self.rows:
             raise ConfigError(f"the baselines need a memory of {modality}; given are {', '.join(self.rows)}.")
+        return self.rows[modality]
+
+    def mean(self, modality: str) -> Tensor:
+        """Give the mean row of a modality.
+
+        Raises:
+            ConfigError: there is no memory of that modality.
+        """
         if modality not in self.means:
-            self.means[modality] = self.rows[modality].mean(dim=0)
+            self.means[modality] = self.of(modality).mean(dim=0)
         return self.means[modality]
 
 
@@ -118,7 +126,7 @@ class Posterior:
 
     def rows(self, embedded: Embedded) -> Rows:
         """Give probabilities over the overlap items."""
-        return overlap_posterior(embedded.rows, self.spaces[embedded.space].rows[self.overlap]).numpy()
+        return overlap_posterior(embedded.rows, self.spaces[embedded.space].of(self.overlap)).numpy()
 
 
 def baselines(left: str, spaces: Mapping[str, SpaceRows], overlap: str) -> list[Way]:
@@ -128,8 +136,11 @@ def baselines(left: str, spaces: Mapping[str, SpaceRows], overlap: str) -> list[
         left: name of the left space.
         spaces: memories of both spaces, in the connection's order.
         overlap: the shared modality; row i is the same item in both.
+
+    Raises:
+        ConfigError: a space has no memory of the overlap.
     """
-    one, other = (known.rows[overlap] for known in spaces.values())
+    one, other = (known.of(overlap) for known in spaces.values())
     fits: dict[str, Callable[[Tensor, Tensor], CentredMap]] = {
         "centred ridge": lambda a, b: centred_ridge(a, b, RIDGE_STRENGTH),
         "centred procrustes": centred_procrustes,
