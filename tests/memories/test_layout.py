@@ -15,6 +15,7 @@ from cmcr.memories.layout import (
     Shard,
     contents_of,
     item_lines,
+    items_of_lines,
     manifest_of,
     next_generation,
     parsed_lines,
@@ -72,8 +73,16 @@ def test_manifests_that_do_not_hold_together(change, message):
 def test_ids_and_sources_come_back_whatever_they_hold(pairs):
     lines = item_lines(pairs)
     assert lines.count(b"\n") == len(pairs)
-    assert [(line["id"], line["source"]) for line in parsed_lines(lines)] == pairs
+    assert items_of_lines(lines) == pairs
     assert [json.loads(line) for line in lines.decode().split("\n")[:-1]] == parsed_lines(lines)
+
+
+@given(st.lists(ANY_TEXT, max_size=5))
+def test_a_source_that_is_the_id_is_left_out(ids):
+    lines = item_lines([(id_, id_) for id_ in ids])
+    assert parsed_lines(lines) == [{"id": id_} for id_ in ids]
+    assert items_of_lines(lines) == [(id_, id_) for id_ in ids]
+    assert item_lines([("a", "a"), ("b", "c")]) == b'{"id": "a"}\n{"id": "b", "source": "c"}\n'
 
 
 def test_unicode_is_kept_readable():

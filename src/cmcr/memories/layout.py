@@ -3,7 +3,7 @@
 MEMORY/
   config.json                        the manifest, written last: a folder without one is not finished
   shard-00000.safetensors            one tensor "embeddings" (rows, D)
-  shard-00000.items.jsonl            one line a row: its item's id and source
+  shard-00000.items.jsonl            one line a row: its item's id, and its source if that is another
   shard-00000.quarantine.jsonl       only where items of the shard have no row: id, source, position, reason
   .lock                              empty; whoever writes holds it
   .run/                              only while a run is under way: its plan, and a receipt for every finished shard
@@ -12,7 +12,8 @@ MEMORY/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -28,6 +29,9 @@ PLAN = "plan.json"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 SHARD_ITEMS = 16_384
 """Items a shard by default: at most these are embedded again after a crash."""
+
+_ESCAPED = re.compile(r'["\\\x00-\x1f\x7f\ud800-\udfff]')
+"""What JSON strings escape, and what is no valid text."""
 
 Record = TypeVar("Record", bound="Origin | Run | Shard | Quarantined")
 
@@ -181,15 +185,30 @@ def receipt_file(shard: str) -> str:
 
 
 def item_lines(items: Iterable[tuple[str, str]]) -> bytes:
-    """Write ids and sources, one JSON object a line."""
-    # The encoders, in C, that json.dumps calls for a string: a million items take half a second instead of three.
-    text = json.encoder.encode_basestring
-    escaped = json.encoder.encode_basestring_ascii
+    """Write ids and sources, one JSON object a line; a source that is the id is left out."""
     pairs = items if isinstance(items, Sequence) else list(items)
+    ids = [id_ for id_, _ in pairs]
+    if ids and not [id_ for id_, source in pairs if id_ != source] and not _ESCAPED.search("".join(ids)):
+        return ('{"id": "' + '"}\n{"id": "'.join(ids) + '"}\n').encode()  # a million at once in a tenth of the time
     try:
-        return "".join([f'{{"id": {text(id_)}, "source": {text(source)}}}\n' for id_, source in pairs]).encode()
+        return _lines_of(pairs, json.encoder.encode_basestring).encode()
     except UnicodeEncodeError:  # a file name that is no valid text
-        return "".join([f'{{"id": {escaped(id_)}, "source": {escaped(source)}}}\n' for id_, source in pairs]).encode()
+        return _lines_of(pairs, json.encoder.encode_basestring_ascii).encode()
+
+
+def _lines_of(pairs: Iterable[tuple[str, str]], text: Callable[[str], str]) -> str:
+    """Write pairs with one of the encoders, in C, that json.dumps calls for a string."""
+    return "".join(
+        [
+            f'{{"id": {text(id_)}, "source": {text(source)}}}\n' if id_ != source else f'{{"id": {text(id_)}}}\n'
+            for id_, source in pairs
+        ]
+    )
+
+
+def items_of_lines(content: bytes) -> list[tuple[str, str]]:
+    """Read what `item_lines` has written."""
+    return [(line["id"], line.get("source", line["id"])) for line in parsed_lines(content)]
 
 
 def quarantine_lines(quarantined: Iterable[Quarantined]) -> bytes:

@@ -26,6 +26,7 @@ from cmcr.memories.layout import (
     contents_of,
     embeddings_file,
     items_file,
+    items_of_lines,
     parsed_lines,
     quarantine_file,
     record,
@@ -223,10 +224,10 @@ def items_in(folder: Path, shard: Shard) -> list[tuple[str, str]]:
         ReadError: the system refuses to read them.
     """
     path = folder / items_file(shard.name)
-    lines = parsed_lines(_content(path))
-    if len(lines) != shard.rows:
-        raise IntegrityError(f"{path}: expected {shard.rows} lines, got {len(lines)}. Restore it from a copy.")
-    return [(line["id"], line["source"]) for line in lines]
+    items = items_of_lines(_content(path))
+    if len(items) != shard.rows:
+        raise IntegrityError(f"{path}: expected {shard.rows} lines, got {len(items)}. Restore it from a copy.")
+    return items
 
 
 def quarantine_in(folder: Path, shard: Shard) -> list[Quarantined]:
