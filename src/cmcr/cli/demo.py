@@ -21,7 +21,7 @@ def demo(
 ) -> None:
     """Connect three miniature spaces that never met, measure it, and write a report to look at and listen to.
 
-    No download, well under a minute on two cores. Example: cmcr demo --out my-demo
+    No download, about a minute on two cores. Example: cmcr demo --out my-demo
 
     Parameters
     ----------
