@@ -307,3 +307,17 @@ def test_a_folder_for_results_that_cannot_be(folders, tmp_path, capsys):
     (tmp_path / "out").write_text("a file")
     assert main(["evaluate", folders["av"], RUN, "--limit", "8", "--out", str(tmp_path / "out")]) == 1
     assert "retention-mini-image-text.json" in capsys.readouterr().err
+
+
+def test_localization_takes_another_rule_and_other_boxes(folders, capsys):
+    call = ["evaluate", folders["av"], "localization/mini", "--limit", "8", "--json"]
+    figures = {}
+    for rule in ("value", "share"):
+        assert main([*call, "--map-rule", rule]) == 0
+        figures[rule] = json.loads(capsys.readouterr().out)["figures"]["connection"]
+    assert figures["value"]["proposals/AUC"] == figures["share"]["proposals/AUC"]
+    assert figures["value"]["dense/AUC"] != figures["share"]["dense/AUC"]
+    assert main([*call, "--map-rule", "shares"]) == 2
+    assert "Did you mean 'share'?" in capsys.readouterr().err
+    assert main([*call, "--detector", "no/such/detector"]) in (1, 2)
+    assert "no/such/detector" in capsys.readouterr().err

@@ -336,3 +336,14 @@ def test_prepared_data_can_be_scored_again():
     evaluation = evaluate_miniature(audio_image(), "counterfactual/mini", items=24)
     again = evaluation.prepared.score(ThroughConnection(audio_image()))
     assert again["present/AP"].of(np.arange(24)) == evaluation.result["figures"]["connection"]["present/AP"]["value"]
+
+
+def test_localization_answers_with_the_boxes_it_is_given():
+    class WholePicture:
+        def boxes(self, picture):
+            return np.array([[0.0, 0.0, 1.0, 1.0]])
+
+    result = evaluate_miniature(audio_image(), "localization/mini", items=8, proposals=WholePicture()).result
+    assert (
+        result["figures"]["connection"]["proposals/cIoU@0.5"]["value"] == 0
+    )  # a number fills a quarter of the picture

@@ -34,6 +34,8 @@ def evaluate(
     limit: int | None = None,
     allow_missing: Annotated[bool, Parameter(negative="")] = False,
     heatmaps: int = 0,
+    detector: str | None = None,
+    map_rule: str = "value",
     seed: int = 0,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -73,6 +75,11 @@ def evaluate(
         Leave out items whose files are not there, and count them.
     heatmaps
         For localization: how many pictures with heat maps to write to --out.
+    detector
+        For localization: take boxes from this object detector, a folder or a repository such as hustvl/yolos-tiny,
+        instead of a grid.
+    map_rule
+        For localization: cut the map at half its range (value), or take the upper half of its pixels (share).
     seed
         Of the intervals, of chance, and of the miniature data.
     json_output
@@ -95,6 +102,8 @@ def evaluate(
         limit=limit,
         allow_missing=allow_missing,
         seed=seed,
+        proposals=_proposals(detector),
+        map_rule=map_rule,
         memories=tuple(memories or ()),
     )
     others = {str(path): load(path) for path in against or []}
@@ -117,6 +126,14 @@ def _check_heatmaps(heatmaps: int, out: Path | None, run: str | None) -> None:
         raise ConfigError("--heatmaps: say where to write them, --out FOLDER.")
     if heatmaps and run is not None and not run.startswith("localization/"):
         raise ConfigError(f"--heatmaps: only localization has any, not {run}.")
+
+
+def _proposals(detector: str | None) -> Any:
+    if detector is None:
+        return None
+    from cmcr.evaluation.tasks.proposals import DetectorProposals
+
+    return DetectorProposals(detector)
 
 
 def _encoders(given: Sequence[str]) -> list[Any]:

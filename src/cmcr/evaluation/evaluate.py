@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from cmcr.evaluation.tasks.grounded import GroundedRules, GroundedTask
 from cmcr.evaluation.tasks.judged import JudgedTask
 from cmcr.evaluation.tasks.labelled import LabelledTask
 from cmcr.evaluation.tasks.pairs import PairsTask
+from cmcr.evaluation.tasks.proposals import GridProposals, Proposals
 from cmcr.evaluation.tasks.scores import Scores, compared, figures
 from cmcr.evaluation.tasks.ways import Chance, OwnSpace, ThroughConnection, Way
 from cmcr.memories.plan import versions_here
@@ -88,6 +89,8 @@ def evaluate(
     prompts: Sequence[Sequence[str]] | None = None,
     ways: Sequence[Way] = (),
     against: Mapping[str, Connection] | None = None,
+    proposals: Proposals | None = None,
+    map_rule: str = "value",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -100,6 +103,9 @@ def evaluate(
         prompts: for classification, the prompts of every class; None takes cmcr's own.
         ways: baselines to stand beside (see `cmcr.evaluation.tasks.ways.baselines`); chance always does.
         against: other connections of the same spaces, by name, to be compared on the same items.
+        proposals: for localization, boxes to choose from; None takes a grid.
+        map_rule: for localization, how a map is cut: "value" or "share", see
+            `cmcr.evaluation.localization.predicted_region`.
         seed: of the bootstrap and of chance.
         progress: see `cmcr.evaluation.tasks.embedding.Progress`.
 
@@ -117,7 +123,7 @@ def evaluate(
     for name, other in (against or {}).items():
         _check_name(name, [through.name, *(way.name for way in beside)])
         _check_same_spaces(connection, other, name)
-    prepared = _prepare(connection, run, task, record, prompts, tell)
+    prepared = _prepare(connection, run, _task_of(run, prompts, proposals, map_rule), record, tell)
     scores = prepared.score(through)
     measured = {through.name: figures(scores, seed)}
     for way in beside:
@@ -197,22 +203,23 @@ def _space_facts(connection: Connection, known: ConnectedSpace) -> dict[str, Any
     }
 
 
-def _prepare(
-    connection: Connection,
-    run: str,
-    task: str,
-    record: Record,
-    prompts: Sequence[Sequence[str]] | None,
-    progress: Progress,
-) -> Prepared:
-    task_of: Mapping[str, tuple[type, Any]] = {
+def _task_of(
+    run: str, prompts: Sequence[Sequence[str]] | None, proposals: Proposals | None, map_rule: str
+) -> tuple[type, Any]:
+    """Choose the kind of record that a run needs, and its task."""
+    rules = replace(_RULES.get(run, GroundedRules()), rule=map_rule)
+    made: Mapping[str, tuple[type, Any]] = {
         "retrieval": (Pairs, PairsTask(run)),
         "retention": (Pairs, PairsTask(run, within=True)),
         "classification": (Labelled, LabelledTask(run, prompts)),
         "counterfactual": (Judged, JudgedTask(run)),
-        "localization": (Grounded, GroundedTask(run, rules=_RULES.get(run, GroundedRules()))),
+        "localization": (Grounded, GroundedTask(run, proposals=proposals or GridProposals(), rules=rules)),
     }
-    kind, chosen = task_of[task]
+    return made[run.split("/", 1)[0]]
+
+
+def _prepare(connection: Connection, run: str, task: tuple[type, Any], record: Record, progress: Progress) -> Prepared:
+    kind, chosen = task
     if not isinstance(record, kind):
         raise ConfigError(f"{run}: expected a record of kind {kind.__name__}, got {type(record).__name__}.")
     prepared: Prepared = chosen.prepare(connection, record, progress)

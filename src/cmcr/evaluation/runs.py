@@ -16,6 +16,7 @@ from cmcr.evaluation.miniature import MINI_RECORDS
 from cmcr.evaluation.prompts import prompts_of, read_prompts
 from cmcr.evaluation.reading import record_of
 from cmcr.evaluation.tasks.embedding import NotConnectedError, Progress
+from cmcr.evaluation.tasks.proposals import Proposals
 from cmcr.evaluation.tasks.ways import SpaceRows, Way, baselines
 from cmcr.memories.memory import Memory
 
@@ -32,6 +33,8 @@ class Options:
         limit: take so many items only; None takes all.
         allow_missing: leave out items whose files are not there.
         seed: of intervals, chance and miniature data.
+        proposals: for localization, boxes to choose from; None takes a grid.
+        map_rule: for localization, how a map is cut: "value" or "share".
         memories: memories of both spaces, to fit the baselines on; empty for no baselines.
     """
 
@@ -42,6 +45,8 @@ class Options:
     limit: int | None = None
     allow_missing: bool = False
     seed: int = 0
+    proposals: Proposals | None = None
+    map_rule: str = "value"
     memories: Sequence[Path] = ()
 
 
@@ -117,6 +122,8 @@ def _run(
         prompts=prompts,
         ways=ways,
         against=against,
+        proposals=options.proposals,
+        map_rule=options.map_rule,
         seed=options.seed,
         progress=progress,
     )
@@ -137,7 +144,15 @@ def _miniature_run(
     most = MINI_RECORDS[run][1]
     items = None if options.limit is None else min(options.limit, most)
     return evaluate_miniature(
-        connection, run, seed=options.seed, items=items, ways=ways, against=against, progress=progress
+        connection,
+        run,
+        seed=options.seed,
+        items=items,
+        ways=ways,
+        against=against,
+        proposals=options.proposals,
+        map_rule=options.map_rule,
+        progress=progress,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
-from cmcr.errors import ConfigError, TooFewRowsError
+from cmcr.errors import ConfigError, TooFewRowsError, unknown_name
 from cmcr.evaluation.datasets.records import Grounded
 from cmcr.evaluation.detection import average_precision
 from cmcr.evaluation.localization import consensus_iou, consensus_map, predicted_region, success_areas, successes
@@ -29,6 +29,8 @@ from cmcr.evaluation.tasks.ways import Way
 
 NOISES = 8
 """Different stretches of white noise, played to the pictures in turn."""
+
+RULES = ("value", "share")
 
 _DISTRACTORS = ("silence", "noise", "other_sound")
 _SECONDS, _SAMPLE_RATE_HZ = 10, 48_000
@@ -49,7 +51,7 @@ class GroundedRules:
         at: for that rule.
 
     Raises:
-        ConfigError: a map too small for the smallest box.
+        ConfigError: a map too small for the smallest box, or an unknown rule.
     """
 
     agreement: int = 1
@@ -60,6 +62,8 @@ class GroundedRules:
     def __post_init__(self) -> None:
         if min(self.shape) < 100:
             raise ConfigError(f"shape: expected at least 100 x 100, got {self.shape}.")
+        if self.rule not in RULES:
+            raise unknown_name("rule of the map", self.rule, RULES)
 
     def truth(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Draw the annotators' map of boxes `(k, 4)`.
