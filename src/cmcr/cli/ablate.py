@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from cmcr.cli.connect import _settings
 from cmcr.cli.console import print_table, shown_stages
+from cmcr.cli.models import models_of
 from cmcr.cli.run import HEADLINES
 from cmcr.errors import ConfigError
 
@@ -123,10 +124,7 @@ def _encoders(names: list[str], models: list[str]) -> list[Any]:
     """Open the encoders of the memories' spaces: by the models given, else those that need none."""
     from cmcr.spaces.registry import ready_space, space
 
-    wrong = [pair for pair in models if "=" not in pair]
-    if wrong:
-        raise ConfigError(f"--model: expected SPACE=MODEL, such as ulip=pointbert.pt, got {wrong[0]!r}.")
-    chosen = dict(pair.split("=", 1) for pair in models)
+    chosen = models_of(models)
     found = []
     for name in dict.fromkeys(names):
         ready = space(name, model=chosen[name]) if name in chosen else ready_space(name)

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cmcr.cli.console import print_table
-from cmcr.errors import ConfigError
+from cmcr.cli.models import models_of
 
 
 def encode(
@@ -51,7 +51,7 @@ def encode(
 
     given = {"image": image, "text": text, "audio": audio, "point_cloud": point_cloud}
     items = {modality: inputs for modality, inputs in given.items() if inputs}
-    labels, table = similarities(where, items, via=via, models=_models(model or []))
+    labels, table = similarities(where, items, via=via, models=models_of(model or []))
     if json_output:
         print(json.dumps({"items": labels, "cosines": table.tolist()}))
         return
@@ -59,13 +59,6 @@ def encode(
     short = [_short(label if label in texts else Path(label).name) for label in labels]
     rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(short, table, strict=True)]
     print_table(f"Cosines in {where}", ["", *(str(position) for position in range(1, len(short) + 1))], rows)
-
-
-def _models(given: list[str]) -> dict[str, str]:
-    wrong = [pair for pair in given if "=" not in pair]
-    if wrong:
-        raise ConfigError(f"--model: expected SPACE=MODEL, such as ulip=pointbert.pt, got {wrong[0]!r}.")
-    return dict(pair.split("=", 1) for pair in given)
 
 
 def _short(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from cmcr.cli.console import print_table, shown_stages
+from cmcr.cli.models import models_of
 from cmcr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -139,11 +140,7 @@ def _proposals(detector: str | None) -> Any:
 def _encoders(given: Sequence[str]) -> list[Any]:
     from cmcr.spaces.registry import space
 
-    wrong = [pair for pair in given if "=" not in pair]
-    if wrong:
-        raise ConfigError(f"--model: expected SPACE=MODEL, such as ulip=pointbert.pt, got {wrong[0]!r}.")
-    pairs = dict(pair.split("=", 1) for pair in given)
-    return [space(name, model=model) for name, model in pairs.items()]
+    return [space(name, model=model) for name, model in models_of(given).items()]
 
 
 def _keep(evaluation: Evaluation, connection: Connection, out: Path | None, heatmaps: int) -> None:
