@@ -4,8 +4,9 @@ For queries q and rows v it computes ``sum_k 2^(s q . v_k) v_k / sum_k 2^(s q . 
 the powers in range (the online softmax of Milakov and Gimelshein, 2018). The memory's rows carry a one beyond their width,
 so that one product gives the sum of the weighted rows and the sum of the weights beside it.
 
-In bfloat16 the queries carry minus their shift there: the product subtracts it before it rounds, and logits near the
-maximum, which decide, are rounded to thousandths instead of halves.
+In bfloat16 the memory carries three ones, and the queries minus their shift there, in three parts that add up to it
+exactly: the product subtracts it before it rounds, and logits near the maximum, which decide, are rounded to thousandths
+instead of halves.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ _SCRATCH_BYTES = 56 * 2**20
 _SCRATCH_BYTES_ON_GPU = 512 * 2**20
 _SIDES = (8192, 4096, 2048, 1024, 512, 256, 128, 64)
 _LARGEST_SIDE_ON_CPU = 2048  # beyond it the logits leave the cache
+_ONES = 3
 _COLUMNS = 16  # widths that are multiples of it are multiplied faster
 _FIRST_ROWS = 256  # of the memory, which give the first shift
 # How far, in powers of two, logits may rise above the shift before it is raised. In float32 only overflow matters; in
 # bfloat16 the rounding of a logit grows with its distance from the shift.
 _HEADROOM = 60.0
 _HEADROOM_IN_BFLOAT16 = 8.0
+_LOOKS = 4
 _LARGEST_SCALE_IN_BFLOAT16 = 2.0**17  # beyond it the difference of logit and shift drowns in the rounding of its sums
 
 
@@ -87,7 +90,7 @@ class SoftmaxSums:
         self._shift = queries.new_full((len(queries),), -torch.inf, dtype=tiling.sums)
         self._sums = queries.new_zeros((len(queries), columns), dtype=tiling.sums)
         self._block = queries.new_zeros((tiling.side, columns), dtype=tiling.products)
-        self._block[:, self._width] = 1.0
+        self._block[:, self._width : self._width + _ONES] = 1.0
         self._logits = queries.new_empty(min(tiling.side, len(queries)) * tiling.side, dtype=tiling.products)
         self._product = queries.new_empty((min(tiling.side, len(queries)), columns), dtype=tiling.products)
 
@@ -133,22 +136,38 @@ class SoftmaxSums:
 
     def _shifted_in_bfloat16(self, rows: slice, block: Tensor, logits: Tensor) -> None:
         if self._shift[rows.start] == -torch.inf:
-            self._raise_shift(rows, torch.mm(self._scaled[rows], block[:_FIRST_ROWS].T).amax(dim=1))
+            self._shift[rows] = 0.0
+            self._shift_to_highest(rows, block[:_FIRST_ROWS])
         torch.mm(self._scaled[rows], block.T, out=logits)
         above = (_highest(logits) > _HEADROOM_IN_BFLOAT16).nonzero()[:, 0]
         if len(above):
-            places = above + rows.start
-            self._raise_shift(places, self._shift[places] + logits[above].amax(dim=1))
-            logits[above] = torch.mm(self._scaled[places], block.T)
+            logits[above] = self._shift_to_highest(above + rows.start, block)
+
+    def _shift_to_highest(self, rows: slice | Tensor, block: Tensor) -> Tensor:
+        """Bring the shift of some queries to their largest logit, and give their logits.
+
+        What a large logit loses when it is rounded to bfloat16 shows once it is subtracted, so the second look corrects the
+        first.
+        """
+        for _ in range(_LOOKS):
+            logits = torch.mm(self._scaled[rows], block.T)
+            rise = logits.amax(dim=1)
+            if rise.abs().max() <= 1:
+                break
+            self._raise_shift(rows, self._shift[rows] + rise)
+        return logits
 
     def _raise_shift(self, rows: slice | Tensor, shift: Tensor) -> None:
         """Give some queries another shift, and scale their sums down to it."""
-        if self._scaled.dtype == torch.bfloat16:
-            # Rounded as the products' inputs are, so that exactly the shift is subtracted.
-            self._scaled[rows, self._width] = -shift.to(torch.bfloat16)
-            shift = shift.to(torch.bfloat16)
         shift = shift.to(self._shift.dtype)
-        self._sums[rows] *= torch.exp2(self._shift[rows] - shift)[:, None]
+        if self._scaled.dtype == torch.bfloat16:
+            left = shift.float()
+            for column in range(self._width, self._width + _ONES):
+                part = left.to(torch.bfloat16)
+                self._scaled[rows, column] = -part
+                left = left - part
+        # Downwards only a correction of a rise before it, or sums of nothing: 0 * 2^144 would be no number.
+        self._sums[rows] *= torch.exp2((self._shift[rows] - shift).clamp(max=100.0))[:, None]
         self._shift[rows] = shift
 
 
@@ -162,7 +181,7 @@ def _highest(logits: Tensor) -> Tensor:
 
 
 def _columns(width: int) -> int:
-    return -(-(width + 1) // _COLUMNS) * _COLUMNS
+    return -(-(width + _ONES) // _COLUMNS) * _COLUMNS
 
 
 def _slices(count: int, step: int) -> list[slice]:

@@ -1,0 +1,157 @@
+"""The streamed softmax mean: bfloat16 beside the exact one, scratch that does not grow, parts that merge."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import reference.enhancement as twin
+from cmcr.connection import consistency, softmax_mean
+from cmcr.connection.enhancement import semantic_consistency
+from cmcr.connection.peers import Peers
+from cmcr.connection.softmax_mean import SoftmaxSums, Tiling, tiling_for
+from cmcr.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def clustered(rows: int, width: int, seed: int) -> torch.Tensor:
+    centres = torch.randn(16, width, generator=torch.Generator().manual_seed(1))
+    drawn = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(16, (rows,), generator=drawn)
+    return normalize(centres[chosen] + torch.randn(rows, width, generator=drawn), dim=1)
+
+
+def random_rows(rows: int, width: int, seed: int) -> torch.Tensor:
+    return normalize(torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def mean_and_worst(found: torch.Tensor, expected: np.ndarray) -> tuple[float, float]:
+    far = 1 - torch.cosine_similarity(found.double(), torch.from_numpy(expected), dim=1)
+    return far.mean().item(), far.max().item()
+
+
+@pytest.mark.parametrize("rows", [clustered, random_rows])
+@pytest.mark.parametrize("tiling", [None, Tiling(64, 32, torch.bfloat16, torch.float32)])
+def test_bfloat16_is_near_the_exact_mean(monkeypatch, rows, tiling):
+    if tiling:
+        monkeypatch.setattr(consistency, "tiling_for", lambda *_: tiling)
+    queries, memory = rows(300, 128, 2), rows(2500, 128, 3)
+    expected = twin.semantic_consistency(queries.double().numpy(), memory.double().numpy(), 0.01)
+    found = semantic_consistency(queries, memory, precision="bfloat16")
+    assert found.dtype == torch.float32
+    mean, worst = mean_and_worst(found, expected)
+    assert mean < 5e-5
+    assert worst < 1e-3
+
+
+@pytest.mark.parametrize("place", [0, 40, 99])
+def test_bfloat16_finds_the_answer_wherever_it_stands(monkeypatch, place):
+    # The logits rise by 144 powers of two in the block that holds the answer.
+    monkeypatch.setattr(consistency, "tiling_for", lambda *_: Tiling(8, 4, torch.bfloat16, torch.float32))
+    memory = torch.zeros(100, 4)
+    memory[:, 1] = -1.0
+    memory[place] = torch.tensor([0.0, 0.6, 0.8, 0.0])
+    query = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
+    found = semantic_consistency(query, memory, precision="bfloat16")
+    np.testing.assert_allclose(found, memory[[place, place]], atol=4e-3)
+
+
+@pytest.mark.parametrize("temperature", [1e-39, 1e-3, 1e3])
+@pytest.mark.parametrize("size", [0.0, 1.0, 5.0])
+def test_bfloat16_is_finite_for_any_temperature_and_length(temperature, size):
+    queries, memory = size * random_rows(20, 32, 4), 5 * random_rows(300, 32, 5)
+    assert torch.isfinite(semantic_consistency(queries, memory, temperature, precision="bfloat16")).all()
+
+
+def test_bfloat16_near_minus_one_weighs_what_is_nearest():
+    # All logits are far below zero, so that a shift of zero would leave no weight at all.
+    query = torch.tensor([[1.0, 0.0]])
+    memory = torch.tensor([[-1.0, 0.0]] * 50 + [[-0.8, 0.6]] + [[-1.0, 0.0]] * 50)
+    found = semantic_consistency(query, memory, precision="bfloat16")
+    np.testing.assert_allclose(found, memory[50:51], atol=4e-3)
+
+
+def test_float64_inputs_in_bfloat16_come_back_as_float64():
+    found = semantic_consistency(random_rows(3, 8, 1).double(), random_rows(9, 8, 2), precision="bfloat16")
+    assert found.dtype == torch.float64
+
+
+@pytest.mark.parametrize("precision", ["float16", "", None, 32])
+def test_an_unknown_precision_is_refused(precision):
+    with pytest.raises(ConfigError, match=r"precision: expected one of float32, bfloat16, got"):
+        semantic_consistency(np.ones((1, 2)), np.ones((1, 2)), precision=precision)
+
+
+class Allocations(TorchDispatchMode):
+    """Adds up the bytes of new tensors, each storage once."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.sizes[storage.data_ptr()] = storage.nbytes()
+        return result
+
+
+@pytest.mark.parametrize(
+    ("width", "products", "sums"),
+    [
+        (512, torch.float32, torch.float32),
+        (512, torch.bfloat16, torch.float32),
+        (768, torch.float64, torch.float64),
+        (1280, torch.float32, torch.float32),
+        (3, torch.float32, torch.float32),
+    ],
+)
+def test_scratch_on_a_cpu_stays_under_64_megabytes(width, products, sums):
+    tiling = tiling_for(width, products, sums, CPU)
+    assert tiling.queries % tiling.side == 0
+    queries = torch.zeros(min(tiling.queries, 20_000), width, dtype=sums)
+    work = SoftmaxSums(queries, 1.0, tiling)
+    held = sum(held.nbytes for held in vars(work).values() if isinstance(held, torch.Tensor))
+    block_as_read = tiling.side * width * 4
+    left_out = (tiling.queries - len(queries)) * work._sums.shape[1] * (products.itemsize + sums.itemsize)
+    assert 20e6 < held + block_as_read + left_out < 64e6
+
+
+def test_scratch_does_not_grow_with_the_memory():
+    queries = random_rows(50, 16, 1)
+
+    def largest(rows: int) -> int:
+        memory = random_rows(rows, 16, 2)
+        sums = SoftmaxSums(queries, 1.0, tiling_for(16, torch.float32, torch.float32, CPU))
+        with Allocations() as seen:
+            for block in memory.split(2048):
+                sums.add(block)
+        return max(size for size in seen.sizes.values() if size != memory.untyped_storage().nbytes())
+
+    assert largest(30_000) == largest(6_000)
+
+
+def test_widths_that_are_very_large_still_have_a_tiling():
+    tiling = tiling_for(200_000, torch.float64, torch.float64, CPU)
+    assert tiling.queries >= 1
+    assert tiling.side >= 1
+
+
+@pytest.mark.parametrize("rise", [softmax_mean._HEADROOM - 1, softmax_mean._HEADROOM + 1, 4 * softmax_mean._HEADROOM])
+def test_sums_follow_logits_that_rise_within_and_beyond_the_headroom(rise):
+    scale = 2 * rise
+    query = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    at = [-0.5, -0.4, 0.0, 0.1, 0.1]
+    memory = torch.tensor([[c, math.sqrt(1 - c * c)] for c in at], dtype=torch.float64)
+    sums = SoftmaxSums(query, scale, Tiling(1, 1, torch.float64, torch.float64))
+    for row in memory:
+        sums.add(row[None])
+    weights = 2 ** (scale * (memory[:, 0] - 0.1))
+    expected = (weights[:, None] * memory).sum(0) / weights.sum()
+    np.testing.assert_allclose(sums.means(Peers())[0], expected, rtol=1e-12)
