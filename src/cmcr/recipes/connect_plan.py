@@ -15,6 +15,8 @@ from cmcr.recipes.gemm import CONSISTENCY_SHARE, TRAINING_SHARE, precision_of
 from cmcr.recipes.plan import Machine, Plan, StagePlan, plan_of
 from cmcr.recipes.readable import readable_bytes
 
+TRAINING = "connect: training"
+
 
 @dataclass(frozen=True)
 class PlannedSpace:
@@ -67,13 +69,14 @@ def plan_of_memories(
         planned.append(PlannedSpace(space.space, first.shape[1], len(first), len(outer), dtype))
     machine = Machine(device, precision_of(settings))
     stages = connect_stages(planned[0], planned[1], settings, machine, out or Path())
+    time_steps(stages, machine)
     return plan_of(f"{left.space} and {right.space} through {shared}", machine, stages)
 
 
 def connect_stages(
     left: PlannedSpace, right: PlannedSpace, settings: Settings, machine: Machine, out: Path
 ) -> list[StagePlan]:
-    """Plan the steps of connecting two spaces.
+    """Plan the steps of connecting two spaces, all but the time they take.
 
     Args:
         left: one space.
@@ -90,6 +93,14 @@ def connect_stages(
     return [*(_consistency(rows, space, training, machine) for space in (left, right)), training]
 
 
+def time_steps(stages: Sequence[StagePlan], machine: Machine) -> None:
+    """Say how long steps of connecting take: their operations, at the share of the rate of plain products they reach."""
+    for stage in stages:
+        if stage.operations is not None:
+            share = TRAINING_SHARE if stage.stage == TRAINING else CONSISTENCY_SHARE
+            stage.seconds = stage.operations / (share * machine.gemm)
+
+
 def _consistency(rows: int | None, space: PlannedSpace, training: StagePlan, machine: Machine) -> StagePlan:
     """Plan the semantic consistency of a space, which holds what the training will need, in the same places."""
     stage = StagePlan(f"connect: semantic consistency of {space.name}", items=rows, ram=training.ram, gpu=training.gpu)
@@ -100,14 +111,13 @@ def _consistency(rows: int | None, space: PlannedSpace, training: StagePlan, mac
     kept = training.ram is not None and training.ram + outer <= machine.ram  # by the system, after the first pass
     stage.reads = costs.rows_bytes(rows, space.width, space.dtype) + (1 if kept else costs.passes(rows)) * outer
     stage.writes = 0
-    stage.seconds = stage.operations / (CONSISTENCY_SHARE * machine.gemm)
     return stage
 
 
 def _training(
     rows: int | None, left: PlannedSpace, right: PlannedSpace, settings: Settings, machine: Machine, out: Path
 ) -> StagePlan:
-    stage = StagePlan("connect: training", items=rows, where=out)
+    stage = StagePlan(TRAINING, items=rows, where=out)
     if left.width is None or right.width is None:
         return stage
     stage.reads, stage.writes = 0, costs.connection_bytes(left.width, right.width, settings)
@@ -117,7 +127,6 @@ def _training(
     if settings.batch_size is not None and settings.batch_size > rows:
         stage.notes.append(f"batch_size {settings.batch_size:,} is more than there is: a step takes all {rows:,} items")
     stage.operations = costs.training_operations(rows, left.width, right.width, settings)
-    stage.seconds = stage.operations / (TRAINING_SHARE * machine.gemm)
     embeddings = costs.embeddings_bytes(rows, left.width, right.width)
     step = costs.BASE_BYTES + costs.batch_bytes(batch, left.width, right.width, settings)
     _place(stage, embeddings, step, settings.epochs, machine)

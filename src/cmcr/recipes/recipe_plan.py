@@ -13,7 +13,7 @@ from cmcr.memories.writer import finished_contents
 from cmcr.opening import load
 from cmcr.recipes import costs
 from cmcr.recipes.assumptions import Assumptions, known_width
-from cmcr.recipes.connect_plan import PlannedSpace, connect_stages
+from cmcr.recipes.connect_plan import PlannedSpace, connect_stages, time_steps
 from cmcr.recipes.disk import written_by
 from cmcr.recipes.dry_run import sizes_of
 from cmcr.recipes.gemm import precision_of
@@ -112,14 +112,16 @@ class _Planner:
         except CmcrError as error:
             plans[-1].problems.append(words_of(error))
             return plans
-        for plan in plans:
-            if state == "done":
+        if state == "done":
+            for plan in plans:
                 plan.set_done()
-            elif plan.operations is None:
-                plan.unknown += self._missing_for_connecting()
+            return plans
+        self.pending = True
+        time_steps(plans, self.machine)
+        for plan in plans:
+            plan.unknown += self._missing_for_connecting() if plan.operations is None else []
         if why:
             plans[-1].notes.append(f"will be trained again: changed since: {why}")
-        self.pending |= state != "done"
         return plans
 
     def evaluate(self, stage: Stage) -> list[StagePlan]:
