@@ -27,8 +27,8 @@ from cmcr.recipes.gemm import gemm_rate
 def main() -> None:
     """Measure on one device."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--queries", type=int, default=4096)
-    parser.add_argument("--memory", type=int, default=65_536)
+    parser.add_argument("--queries", type=int, default=2048)
+    parser.add_argument("--memory", type=int, default=32_768)
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--width", type=int, default=512)
@@ -51,12 +51,12 @@ def main() -> None:
     shares: dict[str, list[float]] = {"consistency": [], "training": []}
     gemm = 0.0
     for number in range(arguments.rounds + 1):
-        gemm = gemm_rate(device, seconds=1.0)
+        gemm = gemm_rate(device, seconds=0.5)
         rates = {
             "consistency": consistency / _seconds(lambda: semantic_consistency(queries, memory)[0, 0].item()),
             "training": training / _seconds(lambda: train(sides[0], sides[1], settings, device=device)),
         }
-        gemm = (gemm + gemm_rate(device, seconds=1.0)) / 2
+        gemm = (gemm + gemm_rate(device, seconds=0.5)) / 2
         if number:  # the first round warms up
             for name, rate in rates.items():
                 shares[name].append(rate / gemm)

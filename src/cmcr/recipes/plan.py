@@ -58,7 +58,9 @@ class StagePlan:
         self.state = "done"
         self.operations, self.seconds = 0.0, 0.0
         self.reads = self.writes = self.ram = 0
-        self.unknown.clear()
+        self.gpu = None
+        for said in (self.problems, self.unknown, self.notes):
+            said.clear()
 
 
 class Machine:

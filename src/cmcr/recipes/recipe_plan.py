@@ -48,11 +48,11 @@ def plan_recipe(
     planner = _Planner(recipe, assumptions or Assumptions(), device)
     run = {"embed": planner.embed, "connect": planner.connect, "evaluate": planner.evaluate}
     found: list[StagePlan] = []
-    # Memories are looked at even where only what follows is asked for: that needs their rows and widths.
     for stage in stages_of(recipe):
-        if stage.name in wanted or stage.kind == "embed":
-            planned = run[stage.kind](stage)
-            found += planned if stage.name in wanted else []
+        if stage.name in wanted:
+            found += run[stage.kind](stage)
+        elif stage.kind == "embed":  # what follows needs its rows and width
+            planner.embed(stage)
     return plan_of(recipe.name, planner.machine, found)
 
 
@@ -169,7 +169,7 @@ class _Planner:
             self.lists[key] = self.lists.get(key) or listed(self.recipe, part)
         except CmcrError as error:
             if part.expected_items is not None:
-                plan.notes.append(f"{part.input} is not there yet: planned with the recipe's expected_items")
+                plan.notes.append(f"{part.input} cannot be counted here yet: planned with the recipe's expected_items")
                 return Listed(part.expected_items)
             plan.notes.append(words_of(error))
             plan.unknown.append(f"items of {part.input}: --items '{part.input}'=COUNT")
