@@ -42,13 +42,14 @@ def test_bytes_by_hand():
     assert costs.rows_bytes(10, 512, "float32") == 20_480
     assert costs.embeddings_bytes(1000, 512, 768) == 4 * 2 * 1000 * 1280
     assert costs.memory_bytes(100, 8, "float16", [], 60) == 100 * (16 + 60) + 2 * 1500
-    assert [costs.passes(queries) for queries in (1, 4096, 4097)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize("queries", [1500, 5000])
 def test_a_semantic_consistency_does_as_many_operations(queries):
-    asked, memory = rows(queries, 16), rows(3000, 16, 1)
-    assert counted(lambda: semantic_consistency(asked, memory)) == costs.consistency_operations(queries, 3000, 16)
+    asked, memory = rows(queries, 63), rows(3000, 63, 1)
+    semantic_consistency(asked[:1], memory)  # the first use measures whether products are exact
+    found = counted(lambda: semantic_consistency(asked, memory))
+    assert found == pytest.approx(costs.consistency_operations(queries, 3000, 63), rel=0.02)  # tiles are 64 wide
 
 
 class Streamed:
@@ -68,11 +69,11 @@ class Streamed:
         yield from (self.array[start : start + count] for start in range(0, len(self.array), count))
 
 
-@pytest.mark.parametrize("queries", [300, 4096, 9000])
+@pytest.mark.parametrize("queries", [300, 7000, 13_000])
 def test_a_memory_on_disk_is_read_as_often(queries):
-    memory = Streamed(rows(50, 4).numpy().astype(np.float32))
-    semantic_consistency(rows(queries, 4, 1), memory)
-    assert memory.reads == costs.passes(queries)
+    memory = Streamed(rows(50, 512).numpy().astype(np.float32))
+    semantic_consistency(rows(queries, 512, 1), memory)
+    assert memory.reads == costs.passes(queries, 512, torch.device("cpu"), "float32")
 
 
 @pytest.mark.parametrize("changes", [{}, {"hidden": ()}, {"hidden": (24, 40), "width": 12}, {"avc_weight": 0.0}])

@@ -260,7 +260,9 @@ def test_embeddings_that_do_not_fit_in_ram_are_kept_in_files(monkeypatch):
 def test_a_memory_that_does_not_fit_in_ram_is_read_again_and_again(monkeypatch):
     monkeypatch.setattr(module, "ram_bytes", lambda: 3_000_000_000)
     found = stages(plan_recipe(read_recipe(PAPER[0]), only=["connect"], device="cpu"))
-    assert found["connect: semantic consistency of clap"].reads == 2 * 512 * (2_330_000 + 569 * 1_800_000)
+    passes = costs.passes(2_330_000, 512, torch.device("cpu"), "float32")
+    assert passes > 100
+    assert found["connect: semantic consistency of clap"].reads == 2 * 512 * (2_330_000 + passes * 1_800_000)
 
 
 def test_batches_that_fit_nowhere_are_refused(monkeypatch):

@@ -109,7 +109,8 @@ def _consistency(rows: int | None, space: PlannedSpace, training: StagePlan, mac
     stage.operations = costs.consistency_operations(rows, space.outer_rows, space.width)
     outer = costs.rows_bytes(space.outer_rows, space.width, space.dtype)
     kept = training.ram is not None and training.ram + outer <= machine.ram  # by the system, after the first pass
-    stage.reads = costs.rows_bytes(rows, space.width, space.dtype) + (1 if kept else costs.passes(rows)) * outer
+    passes = 1 if kept else costs.passes(rows, space.width, machine.device, machine.precision)
+    stage.reads = costs.rows_bytes(rows, space.width, space.dtype) + passes * outer
     stage.writes = 0
     return stage
 
