@@ -18,7 +18,7 @@ FLOORS = [
     {"evaluation"},
     {"spaces", "memories", "connection"},
     {"data"},
-    {"errors", "embeddings", "files", "progress", "_version"},
+    {"errors", "embeddings", "files", "machine", "progress", "_version"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(SOURCE.rglob("*.py"))

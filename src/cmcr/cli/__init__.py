@@ -22,6 +22,7 @@ from cmcr.cli.evaluate import evaluate
 from cmcr.cli.import_ import import_
 from cmcr.cli.info import info
 from cmcr.cli.memory import memory
+from cmcr.cli.plan import plan
 from cmcr.cli.run import run
 from cmcr.cli.verify import verify
 from cmcr.errors import CmcrError, ConfigError, words_of
@@ -34,7 +35,7 @@ app = cyclopts.App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main() says it in words
 )
-for _verb in (ablate, connect, demo, embed, encode, evaluate, info, run, verify):
+for _verb in (ablate, connect, demo, embed, encode, evaluate, info, plan, run, verify):
     app.command(_verb)
 app.command(import_, name="import")
 app.command(memory)

@@ -119,7 +119,7 @@ def _tell_dry_run(found: DryRun, as_json: bool) -> None:
 
 
 def _show_dry_run(found: DryRun) -> None:
-    from cmcr.recipes.dry_run import readable_bytes, readable_seconds
+    from cmcr.recipes.readable import readable_bytes, readable_seconds
 
     rows = [
         [

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from cmcr.connection.settings import settings_of
@@ -17,14 +15,14 @@ from cmcr.data.items.survey import Survey
 from cmcr.errors import CmcrError, words_of
 from cmcr.evaluation.datasets.records import Grounded, Judged, Labelled, Pairs
 from cmcr.opening import load
-from cmcr.recipes import estimates
+from cmcr.recipes import costs, estimates
+from cmcr.recipes.disk import disks_of, written_by
 from cmcr.recipes.encoders import Encoders
 from cmcr.recipes.reading import settings_in
 from cmcr.recipes.recipe import EvaluationRecipe, MemoryRecipe, Recipe
 from cmcr.recipes.stages import Stage, expected_of, read_data, stages_of
 from cmcr.recipes.states import State, connection_inputs, connection_state, memory_state, result_state
 
-_RESULT_BYTES = 30_000
 _PROMPTS = 64  # a class, of cmcr's own ensembles
 _NAMED = 3  # failures that are told in full
 
@@ -94,7 +92,8 @@ def dry_run(recipe: Recipe, *, only: Sequence[str] = (), device: str = "auto") -
     every = {stage.name: run[stage.kind](stage) for stage in stages_of(recipe)}
     found = [every[stage.name] for stage in wanted]
     problems = [f"{stage.stage}: {problem}" for stage in found for problem in stage.problems]
-    problems += _disk_problems(recipe, wanted, found)
+    written = [(written_by(recipe, stage), check.bytes) for stage, check in zip(wanted, found, strict=True)]
+    problems += [problem for disk in disks_of(written) for problem in disk.problems]
     return DryRun(
         found,
         problems,
@@ -149,7 +148,7 @@ class _Check:
         self._failures(tried, len(contents), check)
         self.pending |= known.state != "done"
         left = survey.count - known.items if known.state in ("begun", "to do") else 0
-        check.bytes = estimates.memory_bytes(left, tried.width, part.dtype, entries, part.shard_items) if left else 0
+        check.bytes = costs.memory_bytes(left, tried.width, part.dtype, entries, part.shard_items) if left else 0
         check.seconds = left / tried.rate if tried.rate else None
         return check
 
@@ -195,7 +194,7 @@ class _Check:
         except CmcrError as error:
             check.problems.append(words_of(error))
             return check
-        sizes = _sizes(record)
+        sizes = sizes_of(record)
         check.items = max(sizes.values())
         if record.left_out:
             check.notes.append(f"{record.left_out:,} items are left out for want of files")
@@ -213,7 +212,7 @@ class _Check:
         if check.state == "done":
             check.seconds = 0.0
             return check
-        check.bytes = _RESULT_BYTES
+        check.bytes = costs.RESULT_BYTES
         check.seconds = self._embedding_seconds(sizes)
         return check
 
@@ -261,7 +260,7 @@ class _Check:
             return
         left, right = (self.widths[name] for name in spaces)
         settings = settings_of(self.recipe.connection.method, **settings_in(self.recipe.connection))
-        check.bytes = estimates.connection_bytes(left, right, settings)
+        check.bytes = costs.connection_bytes(left, right, settings)
         seconds = 0.0
         if settings.semantic_consistency:
             for name in spaces:
@@ -270,10 +269,10 @@ class _Check:
                 )
                 rate = estimates.consistency_rate(self.widths[name], self.device)
                 self.rates[f"semantic consistency in {name}, GFLOP/s"] = rate / 1e9
-                seconds += estimates.consistency_operations(check.items, rows, self.widths[name]) / rate
+                seconds += costs.consistency_operations(check.items, rows, self.widths[name]) / rate
         rate = estimates.training_rate(left, right, settings, self.device)
         self.rates["training, GFLOP/s"] = rate / 1e9
-        check.seconds = seconds + estimates.training_operations(check.items, left, right, settings) / rate
+        check.seconds = seconds + costs.training_operations(check.items, left, right, settings) / rate
 
     def _embedding_seconds(self, sizes: dict[str, int]) -> float | None:
         """Estimate how long it takes to embed a data set, by the slower space where both embed a modality."""
@@ -290,60 +289,10 @@ def _key(memory: MemoryRecipe) -> tuple[str | None, ...]:
     return memory.input, memory.modality, memory.column, memory.id_column
 
 
-def _sizes(record: Pairs | Labelled | Grounded | Judged) -> dict[str, int]:
+def sizes_of(record: Pairs | Labelled | Grounded | Judged) -> dict[str, int]:
     """Count what is to be embedded of a data set, by modality."""
     if isinstance(record, Pairs):
         return dict(zip(record.modalities, (len(record.first), len(record.second)), strict=True))
     if isinstance(record, Labelled):
         return {record.modality: len(record.items), "text": _PROMPTS * len(record.classes)}
     return {"image": len(record.images), "audio": len(record.sounds)}
-
-
-def _disk_problems(recipe: Recipe, stages: Sequence[Stage], checks: Sequence[StageCheck]) -> list[str]:
-    """Compare what will be written on each disk with what is free there."""
-    needed: dict[int, int] = defaultdict(int)
-    places: dict[int, Path] = {}
-    for stage, check in zip(stages, checks, strict=True):
-        place = _nearest_folder(_written_by(recipe, stage))
-        device = place.stat().st_dev
-        needed[device] += check.bytes
-        places.setdefault(device, place)
-    problems = []
-    for device, amount in needed.items():
-        free = shutil.disk_usage(places[device]).free
-        if amount > free:
-            problems.append(
-                f"disk: {readable_bytes(amount)} will be written below {places[device]}, {readable_bytes(free)} are free. Free "
-                "some, keep rows in float16, or put memories on another disk by out."
-            )
-    return problems
-
-
-def _written_by(recipe: Recipe, stage: Stage) -> Path:
-    if isinstance(stage.part, MemoryRecipe):
-        return recipe.path(stage.part.out)
-    return recipe.path(recipe.connection.out if stage.part is None else recipe.results)
-
-
-def _nearest_folder(path: Path) -> Path:
-    """Find the first folder above a path that is there."""
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
-
-
-def readable_bytes(count: int) -> str:
-    """Write a number of bytes for people: "1.9 GB"."""
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def readable_seconds(seconds: float | None) -> str:
-    """Write a duration for people: "2.5 h"."""
-    if seconds is None:
-        return "?"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""How long and how large: a few real items and small real operations, scaled by counts of operations."""
+"""How fast: a few real items and small real operations are timed."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 
 from cmcr.connection.enhancement import semantic_consistency
-from cmcr.connection.projectors import ProjectorShape
 from cmcr.connection.settings import Settings
 from cmcr.connection.training import Side, train
 from cmcr.embeddings import choose_device
-from cmcr.memories.layout import DTYPES, item_lines
+from cmcr.recipes.costs import consistency_operations, training_operations
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.tower import encode_batches_of
 
 SAMPLE_ITEMS = 16
 """Items of each memory that are decoded and embedded for real."""
 
-_SHARD_OVERHEAD = 1_500  # bytes: of a shard's header, and what the manifest says of it
 _LEAST_SECONDS = 0.1  # that a small operation is repeated for
 _QUERIES, _MEMORY, _BATCH, _STEPS = 256, 4096, 512, 3  # of the small operations
 
@@ -56,45 +53,6 @@ def sample(space: Space, modality: str, contents: Sequence[Any], device: str | N
     return Sample(rate, width, tuple(str(error) for error in encoded.failures.values()))
 
 
-def memory_bytes(items: int, width: int, dtype: str, entries: Sequence[tuple[str, str]], shard_items: int) -> int:
-    """Estimate what a memory takes on disk.
-
-    Args:
-        items: how many are still to be written.
-        width: width D.
-        dtype: in which rows are kept.
-        entries: ids and sources of a few of them.
-        shard_items: items a shard.
-    """
-    line = len(item_lines(entries)) / max(1, len(entries))
-    shards = -(-items // shard_items)
-    return int(items * (width * DTYPES[dtype].itemsize + line)) + shards * _SHARD_OVERHEAD
-
-
-def connection_bytes(left: int, right: int, settings: Settings) -> int:
-    """Estimate what a connection takes on disk: weights in float32, and the history of the loss."""
-    shape = settings.projector_shape(left, right)
-    return 4 * sum(_weights(width, shape) for width in (left, right)) + 100_000
-
-
-def consistency_operations(queries: int, memory: int, width: int) -> float:
-    """Count the operations of a semantic consistency: similarities, then the mean, `2 * 2 * Q * N * D`."""
-    return 4.0 * queries * memory * width
-
-
-def training_operations(rows: int, left: int, right: int, settings: Settings) -> float:
-    """Count the operations of a training.
-
-    Forwards and backwards three products of the forward pass: two modalities through either projector, `2 * W` an item for
-    W weights, and two contrastive losses, `2 * B * K` an item for a batch of B and a common width of K.
-    """
-    batch = settings.rows_per_step(rows)
-    shape = settings.projector_shape(left, right)
-    weights = sum(_weights(width, shape) for width in (left, right))
-    items = settings.epochs * (rows // batch) * batch
-    return 3.0 * items * (2 * 2 * weights + 2 * 2 * batch * shape.width)
-
-
 def consistency_rate(width: int, device: str) -> float:
     """Measure operations a second of semantic consistency, on random rows."""
     where = choose_device(device)
@@ -118,11 +76,6 @@ def training_rate(left: int, right: int, settings: Settings, device: str) -> flo
     where = choose_device(device)
     seconds = _seconds(lambda: train(sides[0], sides[1], few, device=where))
     return training_operations(_BATCH, left, right, few) / seconds
-
-
-def _weights(width: int, shape: ProjectorShape) -> int:
-    widths = [width, *shape.hidden, shape.width]
-    return sum(one * other for one, other in pairwise(widths))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -161,8 +161,8 @@ def _disagreements(recipe: Recipe) -> list[str]:
             problems.append(f"{where}: {_nearest('space', memory.space, recipe.spaces)}")
         if memory.dtype not in DTYPES:
             problems.append(f"{where}: {_nearest('dtype', memory.dtype, DTYPES)}")
-        for count in ("batch_size", "shard_items"):
-            if getattr(memory, count) < 1:
+        for count in ("batch_size", "shard_items", "expected_items"):
+            if getattr(memory, count) is not None and getattr(memory, count) < 1:
                 problems.append(f"{where} {count}: expected at least 1, got {getattr(memory, count)}")
         problems += _refused(f"{where} max_failures", partial(_check_limit, memory.max_failures))
     problems += _refused(

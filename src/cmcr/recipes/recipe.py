@@ -44,6 +44,7 @@ class MemoryRecipe:
         batch_size: items a forward pass.
         shard_items: items a shard.
         max_failures: a number of items, or a share such as "5%".
+        expected_items: how many items the input will have, for a plan before it is there.
     """
 
     space: str
@@ -56,6 +57,7 @@ class MemoryRecipe:
     batch_size: int = 32
     shard_items: int = SHARD_ITEMS
     max_failures: str = "50%"
+    expected_items: int | None = None
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def memory_state(recipe: Recipe, memory: MemoryRecipe, encoder: Space, count: in
     run = Run(count, digest, memory.shard_items, versions_here())
     origin = origin_of(encoder, memory.modality, memory.dtype)
     if contents is None:
-        done = sum(json.loads(path.read_bytes())["items"] for path in folder.glob(f"{RUN}/shard-*.json"))
+        done = begun_items(folder)
         return MemoryState("begun" if done else "to do", done)
     done = sum(shard.items for shard in contents.shards)
     if contents.origin == origin and any(_same(run, earlier) for earlier in contents.runs):
@@ -72,6 +72,11 @@ def memory_state(recipe: Recipe, memory: MemoryRecipe, encoder: Space, count: in
     was = {**asdict(contents.origin), **asdict(contents.runs[0])}
     now = {**asdict(origin), **asdict(run)}
     return MemoryState("stale", done, ", ".join(key for key in was if was[key] != now[key]))
+
+
+def begun_items(folder: Path) -> int:
+    """Count the items in the finished shards of a memory that is not finished itself."""
+    return sum(json.loads(path.read_bytes())["items"] for path in folder.glob(f"{RUN}/shard-*.json"))
 
 
 def _same(run: Run, earlier: Run) -> bool:

@@ -1,0 +1,167 @@
+"""What a run will take on this machine, stage by stage, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cmcr.connection.products import Precision
+from cmcr.embeddings import choose_device
+from cmcr.machine import gpu_bytes, ram_bytes
+from cmcr.recipes.disk import Disk, disks_of
+from cmcr.recipes.gemm import gemm_rate
+from cmcr.recipes.readable import readable_seconds
+from cmcr.recipes.states import State
+
+
+@dataclass
+class StagePlan:
+    """What a stage takes. None stands for what cannot be told without data or encoders.
+
+    Attributes:
+        stage: its name; the stage "connect" is told in steps, such as "connect: training".
+        state: see `State`; "to do" also where nobody can tell more.
+        items: of its input; for a step of connecting, rows of the overlap.
+        operations: of its matrix products; None for embedding, whose encoders are not opened.
+        reads: bytes, from disk.
+        writes: bytes, to disk, temporary ones included.
+        ram: bytes held at the most.
+        gpu: bytes held on the GPU at the most; None also where there is none.
+        seconds: that it will take.
+        where: what it writes below.
+        problems: why it cannot be done here, and what would help.
+        unknown: what would have to be known to tell more, and how to say it.
+        notes: what is worth knowing.
+    """
+
+    stage: str
+    state: State = "to do"
+    items: int | None = None
+    operations: float | None = None
+    reads: int | None = None
+    writes: int | None = None
+    ram: int | None = None
+    gpu: int | None = None
+    seconds: float | None = None
+    where: Path | None = None
+    problems: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def set_done(self) -> None:
+        """Say that nothing is left to do."""
+        self.state = "done"
+        self.operations, self.seconds = 0.0, 0.0
+        self.reads = self.writes = self.ram = 0
+        self.gpu = None
+        for said in (self.problems, self.unknown, self.notes):
+            said.clear()
+
+
+class Machine:
+    """This machine, as far as a plan needs it; the rate of products is measured when it is first asked for.
+
+    Args:
+        device: where the run will compute: "auto", "cpu", "cuda", ...
+        precision: of the large products.
+    """
+
+    def __init__(self, device: str = "auto", precision: Precision = "float32") -> None:
+        self.device: torch.device = choose_device(device)
+        self.precision = precision
+        self.ram = ram_bytes()
+        self.gpu = gpu_bytes(self.device)
+
+    @cached_property
+    def gemm(self) -> float:
+        """Operations a second of matrix products."""
+        return gemm_rate(self.device, self.precision)
+
+    def facts(self) -> dict[str, Any]:
+        """Give what is known, the rate only where it was needed."""
+        return {
+            "device": str(self.device),
+            "ram_bytes": self.ram,
+            "gpu_bytes": self.gpu,
+            "precision": self.precision,
+            "operations_per_second": self.__dict__.get("gemm"),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Attributes:
+        name: of the recipe, or what is connected.
+        machine: see `Machine.facts`.
+        stages: in their order.
+        disks: that will be written to.
+    """
+
+    name: str
+    machine: dict[str, Any]
+    stages: Sequence[StagePlan]
+    disks: Sequence[Disk]
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the run cannot fit; empty if it can, as far as that can be told."""
+        own = [f"{stage.stage}: {problem}" for stage in self.stages for problem in stage.problems]
+        return own + [problem for disk in self.disks for problem in disk.problems]
+
+    @property
+    def unknown(self) -> list[str]:
+        """What would have to be said to tell everything, each thing once."""
+        return list(dict.fromkeys(thing for stage in self.stages for thing in stage.unknown))
+
+    @property
+    def seconds(self) -> float:
+        """That it will take, as far as that can be told."""
+        return sum(stage.seconds or 0.0 for stage in self.stages)
+
+    @property
+    def dominating(self) -> StagePlan | None:
+        """The stage that takes longest, as far as that can be told; None where nothing takes any time."""
+        longest = max(self.stages, key=lambda stage: stage.seconds or 0.0, default=None)
+        return longest if longest is not None and longest.seconds else None
+
+    @property
+    def verdict(self) -> str:
+        """Say in a sentence what dominates."""
+        untold = [stage.stage for stage in self.stages if stage.seconds is None]
+        longest = self.dominating
+        if longest is None or longest.seconds is None:
+            return "How long it takes cannot be told yet." if untold else "Nothing is left to do."
+        share = (
+            f"{longest.stage} takes {100 * longest.seconds / self.seconds:.0f} % of {readable_seconds(self.seconds)}"
+        )
+        if not untold:
+            return f"{share}."
+        return f"Of what can be told, {share}; how long {len(untold)} other stage(s) take is not known."
+
+    def as_json(self) -> dict[str, Any]:
+        """Give everything as what JSON can hold, all numbers raw."""
+        return {
+            "name": self.name,
+            "can_run": not self.problems,
+            "machine": self.machine,
+            "stages": [{**asdict(stage), "where": stage.where and str(stage.where)} for stage in self.stages],
+            "disks": [asdict(disk) for disk in self.disks],
+            "seconds": self.seconds,
+            "dominating": self.dominating and self.dominating.stage,
+            "verdict": self.verdict,
+            "problems": self.problems,
+            "unknown": self.unknown,
+        }
+
+
+def plan_of(name: str, machine: Machine, stages: Sequence[StagePlan]) -> Plan:
+    """Put the stages together, and look at the disks they write to."""
+    written = [(stage.where, stage.writes or 0) for stage in stages if stage.where is not None]
+    return Plan(name, machine.facts(), stages, disks_of(written))

@@ -1,0 +1,102 @@
+"""The counts of a plan: against counts by hand, and against what torch counts in real steps."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode, addmm_flop
+
+from cmcr.connection.enhancement import semantic_consistency
+from cmcr.connection.settings import settings_of
+from cmcr.connection.training import Side, train
+from cmcr.recipes import costs
+
+IN_PLACE = {torch.ops.aten.addmm_: lambda total, *factors, out_shape=None, **rest: addmm_flop(total, *factors)}
+"""Products that torch's counter leaves out."""
+
+
+def rows(count, width, seed=0):
+    return F.normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def counted(work):
+    with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def test_by_hand():
+    assert costs.consistency_operations(2_330_000, 1_800_000, 512) == pytest.approx(8.6e15, rel=0.01)
+    settings = settings_of("c-mcr", width=4, hidden=(), epochs=2, batch_size=5)
+    # 2 passes of 2 batches of 5 items. An item: 16 + 16 weights, which two modalities pass through, 2 * 2 * 32 forwards and
+    # again for their gradients; two losses of 2 * 5 * 4 a product, three products, or four where logits are computed twice.
+    assert costs.training_operations(11, 4, 4, settings) == 20 * (2 * 128 + 4 * 80)
+    assert costs.training_operations(11, 4, 4, settings, recomputed=False) == 20 * (2 * 128 + 3 * 80)
+    # A hidden layer: 4 * 8 weights, whose input needs no gradient, then 8 * 4, whose input does; of either projector.
+    settings = settings_of("c-mcr", width=4, hidden=(8,), epochs=1, batch_size=5, avc_weight=0)
+    assert costs.training_operations(5, 4, 4, settings) == 5 * (2 * 4 * (2 * 32 + 3 * 32) + 4 * 40)
+
+
+def test_bytes_by_hand():
+    assert costs.rows_bytes(10, 512, "float16") == 10_240
+    assert costs.rows_bytes(10, 512, "float32") == 20_480
+    assert costs.embeddings_bytes(1000, 512, 768) == 4 * 2 * 1000 * 1280
+    assert costs.memory_bytes(100, 8, "float16", [], 60) == 100 * (16 + 60) + 2 * 1500
+
+
+@pytest.mark.parametrize("queries", [1500, 5000])
+def test_a_semantic_consistency_does_as_many_operations(queries):
+    asked, memory = rows(queries, 63), rows(3000, 63, 1)
+    semantic_consistency(asked[:1], memory)  # the first use measures whether products are exact
+    found = counted(lambda: semantic_consistency(asked, memory))
+    assert found == pytest.approx(costs.consistency_operations(queries, 3000, 63), rel=0.02)  # tiles are 64 wide
+
+
+class Streamed:
+    """A memory on disk that counts how often it is read."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.width, self.reads = array, array.shape, array.shape[1], 0
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, chosen):
+        return self.array[chosen]
+
+    def blocks(self, count):
+        self.reads += 1
+        yield from (self.array[start : start + count] for start in range(0, len(self.array), count))
+
+
+@pytest.mark.parametrize("queries", [300, 7000, 13_000])
+def test_a_memory_on_disk_is_read_as_often(queries):
+    memory = Streamed(rows(50, 512).numpy().astype(np.float32))
+    semantic_consistency(rows(queries, 512, 1), memory)
+    assert memory.reads == costs.passes(queries, 512, torch.device("cpu"), "float32")
+
+
+@pytest.mark.parametrize("changes", [{}, {"hidden": ()}, {"hidden": (24, 40), "width": 12}, {"avc_weight": 0.0}])
+def test_a_training_does_as_many_operations(changes):
+    settings = settings_of("c-mcr", epochs=2, batch_size=30, **changes)
+    left, right = (Side(rows(64, width), rows(64, width, 1)) for width in (16, 20))
+    found = counted(lambda: train(left, right, settings))
+    # The logits may be kept, or computed again on the way back.
+    kept, again = (costs.training_operations(64, 16, 20, settings, recomputed=flag) for flag in (False, True))
+    assert found in (kept, again)
+
+
+def test_a_batch_holds_no_more_than_is_planned():
+    settings = settings_of("c-mcr-published", batch_size=256, width=32, hidden=(64,))
+    saved = {}
+
+    def remember(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    sides = [Side(rows(256, 32, 0), rows(256, 32, 1)) for _ in range(2)]
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        train(sides[0], sides[1], settings_of("c-mcr-published", batch_size=256, width=32, hidden=(64,), epochs=1))
+    planned = costs.batch_bytes(256, 32, 32, settings) - costs.SCRATCH_BYTES
+    logits = 4 * 4 * 256 * 256  # a small batch keeps them, or blocks of them
+    assert planned / 3 < sum(saved.values()) < planned + logits

@@ -1,0 +1,343 @@
+"""A plan tells what a run takes before anything is there, and refuses what cannot fit."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from small_recipe import ROOT, write_items, write_recipe
+
+import cmcr
+from cmcr.cli import main
+from cmcr.cli.plan import tell_plan
+from cmcr.connection.settings import settings_of
+from cmcr.errors import ConfigError
+from cmcr.files import MANIFEST
+from cmcr.memories.precomputed import write_memory
+from cmcr.recipes import costs, disk, gemm
+from cmcr.recipes import plan as module
+from cmcr.recipes.assumptions import Assumptions, read_assumptions
+from cmcr.recipes.connect_plan import plan_of_memories
+from cmcr.recipes.reading import read_recipe
+from cmcr.recipes.recipe_plan import plan_recipe
+
+PAPER = sorted(ROOT.glob("recipes/paper/*.toml"))
+RATE = 1e12
+
+
+@pytest.fixture(autouse=True)
+def known_machine(monkeypatch):
+    """A machine whose rate and RAM are known."""
+    monkeypatch.setattr(module, "gemm_rate", lambda device, precision: RATE)
+    monkeypatch.setattr(module, "ram_bytes", lambda: 64_000_000_000)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("items")
+    write_items(folder, 40)
+    return folder
+
+
+@pytest.fixture
+def folder(items, tmp_path):
+    return shutil.copytree(items, tmp_path / "data")
+
+
+def stages(found):
+    return {stage.stage: stage for stage in found.stages}
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_the_paper_is_planned_without_any_data(path, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["plan", str(path), "--root", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "planned with the recipe's expected_items" in shown.out
+    assert "Of what can be told, connect: " in shown.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_figures_of_the_first_connection():
+    recipe = read_recipe(ROOT / "recipes/paper/clip-clap.toml")
+    found = stages(plan_recipe(recipe, device="cpu"))
+    assert found["embed clip-clap/texts-in-clip"].writes == pytest.approx(2.5e9, rel=0.03)
+    clap = found["connect: semantic consistency of clap"]
+    assert clap.operations == 4 * 2_330_000 * 1_800_000 * 512
+    assert clap.seconds == pytest.approx(clap.operations / (gemm.CONSISTENCY_SHARE * RATE))
+    assert clap.reads == 2 * 512 * (2_330_000 + 1_800_000)  # it fits in RAM beside the embeddings
+    training = found["connect: training"]
+    assert training.seconds == pytest.approx(training.operations / (gemm.TRAINING_SHARE * RATE))
+    assert training.ram == pytest.approx(4 * 4 * 2_330_000 * 512 + 1.86e9, rel=0.02)
+    assert (training.gpu, training.problems, training.notes) == (None, [], [])
+    assert found["embed clip-clap/sounds-in-clap"].seconds is None
+
+
+def test_what_dominates():
+    recipe = read_recipe(ROOT / "recipes/paper/clip-clap.toml")
+    rates = {"clip/text": 1e6, "clap/text": 1e6, "clip/image": 1e6, "clap/audio": 25.0}
+    found = plan_recipe(recipe, Assumptions(rates=rates), only=["embed", "connect"], device="cpu")
+    assert stages(found)["embed clip-clap/sounds-in-clap"].seconds == 1_800_000 / 25
+    assert found.unknown == []
+    assert found.dominating.stage == "embed clip-clap/sounds-in-clap"
+    share = 100 * 72_000 / found.seconds
+    assert found.verdict == f"embed clip-clap/sounds-in-clap takes {share:.0f} % of {found.seconds / 3600:.1f} h."
+    within = plan_recipe(recipe, only=["connect"], device="cpu")
+    assert [stage.stage for stage in within.stages] == [
+        "connect: semantic consistency of clip",
+        "connect: semantic consistency of clap",
+        "connect: training",
+    ]
+    assert within.verdict.startswith("connect: training takes 4")
+
+
+def test_lists_that_are_there_are_counted_and_nothing_is_opened_or_written(folder, monkeypatch, capsys):
+    monkeypatch.setattr("cmcr.recipes.encoders.space", None)
+    path = write_recipe(folder)
+    before = sorted(folder.rglob("*"))
+    assert main(["plan", str(path), "--json"]) == 0
+    assert sorted(folder.rglob("*")) == before
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {
+        "name",
+        "can_run",
+        "machine",
+        "stages",
+        "disks",
+        "seconds",
+        "dominating",
+        "verdict",
+        "problems",
+        "unknown",
+    }
+    assert set(found["machine"]) == {"device", "ram_bytes", "gpu_bytes", "precision", "operations_per_second"}
+    assert found["can_run"] is True
+    assert found["machine"]["operations_per_second"] == RATE
+    assert [stage["items"] for stage in found["stages"]] == [40] * 7 + [400]
+    pictures = found["stages"][1]
+    assert pictures["reads"] == pytest.approx(sum(p.stat().st_size for p in (folder / "pictures").iterdir()), rel=0.2)
+    assert set(pictures) == {
+        "stage",
+        "state",
+        "items",
+        "operations",
+        "reads",
+        "writes",
+        "ram",
+        "gpu",
+        "seconds",
+        "where",
+        "problems",
+        "unknown",
+        "notes",
+    }
+
+
+def test_the_bytes_are_those_that_are_written_and_what_is_done_takes_nothing(folder, capsys):
+    path = write_recipe(folder)
+    recipe = read_recipe(path)
+    planned = stages(plan_recipe(recipe, device="cpu"))
+    assert main(["run", str(path), "--json", "--device", "cpu"]) == 0
+    for memory in recipe.memories:
+        written = sum(file.stat().st_size for file in recipe.path(memory.out).iterdir())
+        assert planned[f"embed {memory.out}"].writes == pytest.approx(written, rel=0.25)
+    capsys.readouterr()
+    found = plan_recipe(recipe, device="cpu")
+    assert {stage.state for stage in found.stages} == {"done"}
+    assert (found.seconds, found.verdict, found.unknown) == (0.0, "Nothing is left to do.", [])
+    assert found.machine["operations_per_second"] is None  # there was nothing to measure for
+    shutil.rmtree(recipe.path(recipe.connection.out))
+    found = stages(plan_recipe(recipe, Assumptions(widths={"mini-clip": 7}), device="cpu"))
+    assert found["connect: training"].state == "to do"
+    consistency = found["connect: semantic consistency of mini-clip"]
+    assert consistency.operations == 4 * 40 * 40 * 128  # as wide as the memory is, whatever was said
+    assert found["evaluate counterfactual/mini"].state == "to do"
+
+
+def test_a_memory_that_was_stopped_counts_what_is_left(folder):
+    path = write_recipe(folder)
+    path.write_text(path.read_text(encoding="utf-8").replace("batch_size = 500", "shard_items = 30"), encoding="utf-8")
+    recipe = read_recipe(path)
+
+    def stop(event, facts):
+        if event == "shard":
+            raise KeyboardInterrupt
+
+    out = recipe.path("clip-clap/images-in-clip")
+    with pytest.raises(KeyboardInterrupt):
+        cmcr.embed("mini-clip", "image", folder / "pictures", out, shard_items=30, on_event=stop)
+    found = stages(plan_recipe(recipe, Assumptions(rates={"mini-clip/image": 2.0}), device="cpu"))
+    assert found["embed clip-clap/images-in-clip"].state == "begun"
+    assert found["embed clip-clap/images-in-clip"].seconds == 10 / 2
+
+
+def test_what_nobody_says_is_told_to_be_missing(tmp_path, capsys):
+    path = write_recipe(tmp_path, **{"[spaces.mini-clap]": '[spaces.mini-clap]\nkind = "clap"\nmodel = "some/other"'})
+    assert main(["plan", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [stage["items"] for stage in found["stages"][:7]] == [None] * 7
+    assert found["seconds"] == 0
+    assert found["verdict"] == "How long it takes cannot be told yet."
+    assert "items of captions.txt: --items 'captions.txt'=COUNT" in found["unknown"]
+    assert "width of mini-clap: --width mini-clap=N" in found["unknown"]
+    assert (
+        "rate of mini-clap/audio: --rate mini-clap/audio=ITEMS_A_SECOND, or --rates FILE of a dry run"
+        in found["unknown"]
+    )
+    said = ["--items", "text=3,000", "image=10", "clip-clap/sounds-in-clap=20", "sounds=99", "--width", "mini-clap=512"]
+    assert main(["plan", str(path), *said, "--only", "connect", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [stage["items"] for stage in found["stages"]] == [3000, 3000, 3000]
+    assert found["stages"][1]["operations"] == 4 * 3000 * 20 * 512
+    assert found["unknown"] == []
+
+
+def test_rates_come_from_what_a_dry_run_has_printed(folder, capsys):
+    path = write_recipe(folder)
+    assert main(["run", str(path), "--dry-run", "--json", "--device", "cpu"]) == 0
+    printed = folder / "dry.json"
+    printed.write_text(capsys.readouterr().out, encoding="utf-8")
+    recipe = read_recipe(path)
+    said = read_assumptions(recipe, rates=["mini-clip/image=3"], rates_file=printed)
+    assert set(said.rates) == {"mini-clip/text", "mini-clip/image", "mini-clap/text", "mini-clap/audio"}
+    assert said.rates["mini-clip/image"] == 3.0
+    assert plan_recipe(recipe, said, only=["embed"], device="cpu").unknown == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--items", "captions"], "--items: expected NAME=NUMBER, got 'captions'"),
+        (["--items", "caption.txt=3"], "unknown name in --items 'caption.txt'. Did you mean 'captions.txt'?"),
+        (["--items", "text=0"], "--items text: expected a whole number of at least 1, got '0'"),
+        (["--items", "text=1.5"], "--items text: expected a whole number of at least 1, got '1.5'"),
+        (["--width", "mini-clip=wide"], "--width mini-clip: expected a whole number of at least 1, got 'wide'"),
+        (["--width", "mini-klip=3"], "Did you mean 'mini-clip'?"),
+        (["--rate", "mini-clip/text=-1"], "--rate mini-clip/text: expected a number above 0, got '-1'"),
+        (["--rate", "mini-clip/text=nan"], "expected a number above 0, got 'nan'"),
+        (["--rate", "mini-clip/audio=1"], "unknown name in --rate 'mini-clip/audio'"),
+        (["--rates", "gone.json"], "--rates gone.json: expected the output of cmcr run RECIPE --dry-run --json"),
+        (["--only", "conect"], "Did you mean 'connect'?"),
+    ],
+)
+def test_wrong_calls_end_with_2(wrong, said, folder, capsys):
+    assert main(["plan", str(write_recipe(folder)), *wrong]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_too_little_disk_ends_with_1(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=7_000_000_000))
+    call = ["plan", str(PAPER[0]), "--root", str(tmp_path)]
+    assert main(call) == 1
+    shown = capsys.readouterr()
+    assert "this cannot run here:\n- disk: 8.4 GB will be written below" in shown.err
+    assert "7.0 GB are free. Free some, keep rows in float16, or put memories on another disk by out." in shown.err
+    assert "connect: training" in shown.out
+    assert main([*call, "--json"]) == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["can_run"] is False
+    assert json.loads(shown.err)["error"] == "CannotFitError"
+
+
+def test_embeddings_that_do_not_fit_in_ram_are_kept_in_files(monkeypatch):
+    monkeypatch.setattr(module, "ram_bytes", lambda: 16_000_000_000)
+    found = plan_recipe(read_recipe(PAPER[0]), only=["connect"], device="cpu")
+    training = stages(found)["connect: training"]
+    embeddings = costs.embeddings_bytes(2_330_000, 512, 512)
+    assert found.problems == []
+    assert training.ram < 16_000_000_000
+    assert embeddings < training.writes < embeddings + 100_000_000
+    assert training.reads == 36 * embeddings
+    assert training.notes[0].startswith("embeddings (19.1 GB) do not fit in RAM (16.0 GB): they are kept in files")
+    assert found.disks[0].needed == training.writes
+
+
+def test_a_memory_that_does_not_fit_in_ram_is_read_again_and_again(monkeypatch):
+    monkeypatch.setattr(module, "ram_bytes", lambda: 3_000_000_000)
+    found = stages(plan_recipe(read_recipe(PAPER[0]), only=["connect"], device="cpu"))
+    passes = costs.passes(2_330_000, 512, torch.device("cpu"), "float32")
+    assert passes > 100
+    assert found["connect: semantic consistency of clap"].reads == 2 * 512 * (2_330_000 + passes * 1_800_000)
+
+
+def test_batches_that_fit_nowhere_are_refused(monkeypatch):
+    monkeypatch.setattr(module, "ram_bytes", lambda: 1_500_000_000)
+    found = plan_recipe(read_recipe(PAPER[0]), only=["connect"], device="cpu")
+    assert len(found.problems) == 1
+    assert found.problems[0].startswith(
+        "connect: training: a step of 10,240 items: 1.9 GB are needed in RAM even without"
+    )
+    assert found.problems[0].endswith("there are 1.5 GB. Choose a smaller batch_size in the settings.")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "held", "problems", "noted"),
+    [
+        (80 * 10**9, 20.95e9, 0, False),
+        (10 * 10**9, 1.86e9, 0, True),
+        (1 * 10**9, 1.86e9, 1, True),
+    ],
+)
+def test_the_memory_of_a_gpu(gpu, held, problems, noted, monkeypatch):
+    monkeypatch.setattr(module, "choose_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(module, "gpu_bytes", lambda device: gpu)
+    found = plan_recipe(read_recipe(PAPER[0]), only=["connect"], device="cuda")
+    training = stages(found)["connect: training"]
+    assert training.gpu == pytest.approx(held, rel=0.03)
+    assert len(found.problems) == problems
+    assert any("do not fit on the GPU, and stay in RAM" in note for note in training.notes) is noted
+    assert all("--device cpu" in problem for problem in found.problems)
+
+
+@pytest.fixture
+def memories(tmp_path):
+    rng = np.random.default_rng(0)
+    for space, modality, count, width in (
+        ("clip", "text", 50, 8),
+        ("clap", "text", 40, 6),
+        ("clip", "image", 30, 8),
+        ("clap", "audio", 20, 6),
+    ):
+        write_memory(tmp_path / f"{modality}-{space}", rng.normal(size=(count, width)), space=space, modality=modality)
+    return [cmcr.Memory(path) for path in sorted(tmp_path.iterdir())]
+
+
+def test_memories_that_are_there(memories, tmp_path, capsys):
+    settings = settings_of("c-mcr", batch_size=100)
+    found = plan_of_memories(memories, settings, device="cpu", out=tmp_path / "connection")
+    planned = stages(found)
+    assert found.name == "clap and clip through text"
+    assert planned["connect: semantic consistency of clap"].operations == 4 * 40 * 20 * 6
+    assert planned["connect: semantic consistency of clip"].operations == 4 * 40 * 30 * 8
+    training = planned["connect: training"]
+    assert training.operations == costs.training_operations(40, 6, 8, settings)
+    assert training.notes == ["batch_size 100 is more than there is: a step takes all 40 items"]
+    tell_plan(found, False)
+    shown = capsys.readouterr().out
+    assert "connect: semantic consistency of clip" in shown
+    assert "this machine (cpu): 64.0 GB of RAM, 1.0e+12 operations a second in float32, measured" in shown
+    assert [
+        stage.stage for stage in plan_of_memories(memories, settings_of("c-mcr", semantic_consistency=False)).stages
+    ] == ["connect: training"]
+    with pytest.raises(ConfigError, match="expected memories of two spaces"):
+        plan_of_memories(memories[:1], settings)
+
+
+def test_a_damaged_memory_stands_in_the_way(folder, capsys):
+    path = write_recipe(folder)
+    out = Path(folder / "clip-clap/texts-in-clip")
+    out.mkdir(parents=True)
+    (out / MANIFEST).write_text("{", encoding="utf-8")
+    assert main(["plan", str(path)]) == 1
+    assert "embed clip-clap/texts-in-clip: " in capsys.readouterr().err
+
+
+def test_products_are_measured(monkeypatch):
+    for precision in ("float32", "bfloat16"):
+        assert gemm.gemm_rate(torch.device("cpu"), precision, seconds=0.0) > 0
+    assert gemm.precision_of(settings_of("c-mcr")) == "float32"
