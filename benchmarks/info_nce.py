@@ -66,7 +66,23 @@ def narrow_cone(batch: int, width: int = WIDTH) -> tuple[Tensor, Tensor]:
 def low_loss(batch: int, width: int = WIDTH) -> tuple[Tensor, Tensor]:
     """Draw pairs that are easy to tell apart, as late in training: a loss of about a thousandth."""
     left, noise = random_start(batch, width)
-    return left, F.normalize(left + 1.4 * noise, dim=1)
+    return left, F.normalize(left + 3.3 * noise, dim=1)
+
+
+def neighbours(batch: int, width: int = WIDTH) -> tuple[Tensor, Tensor]:
+    """Draw close pairs in groups of four rows that resemble each other: a loss of about a thousandth as well."""
+    centres, spread = random_start(batch, width)
+    left = F.normalize(centres[: -(-batch // 4)].repeat(4, 1)[:batch] + 0.3 * spread, dim=1)
+    noise, _ = random_start(batch + 1, width)
+    return left, F.normalize(left + 0.05 * noise[:batch], dim=1)
+
+
+DATA: dict[str, Callable[[int], tuple[Tensor, Tensor]]] = {
+    "random_start": random_start,
+    "narrow_cone": narrow_cone,
+    "low_loss": low_loss,
+    "neighbours": neighbours,
+}
 
 
 def forward_backward(way: Loss, left: Tensor, right: Tensor, temperature: float = TEMPERATURE) -> tuple[Tensor, Tensor]:
@@ -77,7 +93,7 @@ def forward_backward(way: Loss, left: Tensor, right: Tensor, temperature: float 
     """
     left, right = left.detach().requires_grad_(), right.detach().requires_grad_()
     loss = way(left, right, temperature)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert left.grad is not None
     assert right.grad is not None
     return loss.detach(), torch.stack([left.grad, right.grad])
@@ -107,9 +123,9 @@ def roofline(dtype: torch.dtype) -> Callable[[], float]:
     return rate
 
 
-def speed(batch: int, rounds: int, data: Callable[[int], tuple[Tensor, Tensor]]) -> Iterator[dict[str, Any]]:
+def speed(batch: int, rounds: int, data: str) -> Iterator[dict[str, Any]]:
     """Time all ways in turn, after one round to warm up, with the roofline before each."""
-    left, right = data(batch)
+    left, right = DATA[data](batch)
     rates = {"float32": roofline(torch.float32), "bfloat16": roofline(torch.bfloat16)}
     times: dict[str, list[float]] = {name: [] for name in WAYS}
     found: dict[str, list[float]] = {name: [] for name in rates}
@@ -123,14 +139,14 @@ def speed(batch: int, rounds: int, data: Callable[[int], tuple[Tensor, Tensor]])
     fine, coarse = median(found["float32"]), median(found["bfloat16"])
     product = 2 * batch * batch * WIDTH / 1e9
     best = {"naive": 3 * product / fine, "float32": 4 * product / fine, "bfloat16": product * (2 / fine + 2 / coarse)}
-    for name, taken in times.items():
+    for name, each in times.items():
         yield {
             "figure": f"info_nce {name}",
-            "data": data.__name__,
+            "data": data,
             "batch": batch,
-            "seconds": round(median(taken), 4),
-            "naive_over_this": round(median(a / b for a, b in zip(times["naive"], taken, strict=True)), 3),
-            "share_of_roofline": round(best[name] / median(taken), 3),
+            "seconds": round(median(each), 4),
+            "naive_over_this": round(median(a / b for a, b in zip(times["naive"], each, strict=True)), 3),
+            "share_of_roofline": round(best[name] / median(each), 3),
             "roofline_gflops": round(fine),
             "roofline_bfloat16_gflops": round(coarse),
         }
@@ -156,14 +172,14 @@ def peak_here(name: str, batch: int) -> float:
 
 def errors(batch: int) -> Iterator[dict[str, Any]]:
     """Compare losses and gradients with those of the plain way in float64."""
-    for data in (random_start, narrow_cone, low_loss):
+    for kind, data in DATA.items():
         left, right = data(batch)
         loss, gradient = forward_backward(naive, left.double(), right.double())
         for name, way in WAYS.items():
             other, found = forward_backward(way, left, right)
             yield {
                 "figure": f"info_nce {name}",
-                "data": data.__name__,
+                "data": kind,
                 "batch": batch,
                 "loss": float(f"{loss.item():.4g}"),
                 "loss_error": float(f"{abs(other.item() - loss.item()) / loss.item():.2g}"),
@@ -176,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[1024, 2048, 4096, 10240])
     parser.add_argument("--rounds", type=int, default=0, help="default: more for small batches")
-    parser.add_argument("--data", choices=[d.__name__ for d in (random_start, narrow_cone, low_loss)])
+    parser.add_argument("--data", choices=list(DATA), default="random_start")
     parser.add_argument("--errors", action="store_true")
     parser.add_argument("--no-peak", action="store_true")
     parser.add_argument("--peak-of", choices=list(WAYS), help=argparse.SUPPRESS)
@@ -189,7 +205,7 @@ def main() -> None:
             figures = errors(batch)
         else:
             rounds = args.rounds or max(3, math.ceil(10_000 / batch))
-            figures = speed(batch, rounds, globals()[args.data or "random_start"])
+            figures = speed(batch, rounds, args.data)
         for figure in figures:
             print(json.dumps(figure), flush=True)
         if not (args.errors or args.no_peak):

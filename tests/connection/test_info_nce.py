@@ -140,21 +140,29 @@ def test_logits_of_any_height_share_their_probability(edge, logit):
     torch.testing.assert_close(to_left, torch.zeros(6, 1), rtol=0, atol=1e-3)
 
 
-def nearly_alike(batch: int, width: int = 64) -> tuple[Tensor, Tensor]:
-    """Groups of neighbours and a little noise: a loss of about a thousandth at a temperature of 0.01."""
+def far_apart(batch: int, width: int = 64) -> tuple[Tensor, Tensor]:
+    """Rows far from each other, with partners that are near enough: a loss of about a thousandth."""
+    left, noise = drawn(batch, width)
+    return left, F.normalize(left + 1.35 * noise, dim=1)
+
+
+def in_groups(batch: int, width: int = 64) -> tuple[Tensor, Tensor]:
+    """Close partners, among neighbours that are nearly as close: again a loss of about a thousandth."""
     centres, _ = drawn(batch // 4, width)
     spread, noise = drawn(batch, width, seed=1)
-    left = F.normalize(centres.repeat(4, 1) + 0.4 * spread, dim=1)
+    left = F.normalize(centres.repeat(4, 1) + 0.3 * spread, dim=1)
     return left, F.normalize(left + 0.05 * noise, dim=1)
 
 
+# Neighbours in other tiles cancel out only after each tile's product has been rounded: coarser, in bfloat16 alone.
 @pytest.mark.parametrize("tile", [32, 50, 2048])
-def test_a_low_loss_keeps_its_gradient_in_either_precision(monkeypatch, tile):
+@pytest.mark.parametrize(("rows", "across_tiles"), [(far_apart, 5e-3), (in_groups, 1e-2)])
+def test_a_low_loss_keeps_its_gradient_in_either_precision(monkeypatch, tile, rows, across_tiles):
     monkeypatch.setattr(tiled, "_TILE", tile)
-    left, right = (x.float() for x in nearly_alike(160))
+    left, right = (x.float() for x in rows(160))
     loss, of_left, of_right = with_gradients(plain, left.double(), right.double(), 0.01)
     assert 1e-4 < loss < 1e-2
-    for precision, tolerance in (("float32", 1e-4), ("bfloat16", 5e-3)):
+    for precision, tolerance in (("float32", 1e-4), ("bfloat16", 5e-3 if tile > 160 else across_tiles)):
         found, to_left, to_right = with_gradients(info_nce, left, right, 0.01, precision=precision)
         assert found == pytest.approx(loss, rel=1e-4)
         assert off(to_left, of_left) < tolerance
