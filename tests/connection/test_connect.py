@@ -4,8 +4,8 @@ import torch
 
 import cmcr
 import reference.enhancement as twin
+from cmcr.connection import batches
 from cmcr.connection import connect as connect_module
-from cmcr.connection import training
 from cmcr.connection.connect import connect
 from cmcr.connection.settings import settings_of
 from cmcr.errors import (
@@ -164,13 +164,13 @@ def test_the_connection_remembers_how_it_was_made():
 )
 def test_each_method_has_its_shape_and_its_noise(monkeypatch, method, hidden, width, variances):
     deviations = []
-    complete = training.complete
+    complete = batches.complete_
 
-    def recording(rows, deviation, generator):
+    def recording(rows, noise, deviation):
         deviations.append((rows.shape[1], deviation))
-        return complete(rows, deviation, generator)
+        complete(rows, noise, deviation)
 
-    monkeypatch.setattr(training, "complete", recording)
+    monkeypatch.setattr(batches, "complete_", recording)
     connection = connect(clip(), clap(), method=method, **QUICK)
     assert connection.width == width
     for space, width_in in (("clip", 3), ("clap", 5)):
@@ -397,7 +397,7 @@ def test_an_unknown_device_is_refused(device):
 
 def test_a_missing_device_is_refused_before_any_work(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(connect_module, "semantic_consistency", None)
+    monkeypatch.setattr(connect_module, "consistent_rows", None)
     assert message_of(DeviceError, lambda: connect(clip(), clap(), device="cuda")) == (
         "device 'cuda': this machine has 0 CUDA device(s). Use 'auto'."
     )
@@ -411,7 +411,7 @@ def test_a_diverging_loss_is_refused():
 
 
 def test_everything_is_checked_before_the_work_starts(monkeypatch):
-    monkeypatch.setattr(connect_module, "semantic_consistency", None)  # calling it would be a TypeError
+    monkeypatch.setattr(connect_module, "consistent_rows", None)  # calling it would be a TypeError
     for error, call in (
         (DimensionError, lambda: connect(clip(), clap(text=raw(3, 39, 5)))),
         (ConfigError, lambda: connect(clip(), clap(), seed=-1)),
