@@ -54,26 +54,29 @@ class Checkpoint:
         self._state: str | None = None
         self._written = time.monotonic()
 
-    def begin(self, identity: Mapping[str, Any]) -> None:
-        """Begin, or go on with, the run of an identity.
+    def begin(self, rows: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+        """Begin, or go on with, a run.
 
         Args:
-            identity: everything that decides the outcome, as JSON can hold it.
+            rows: everything that decides about the rows that are kept, as JSON can hold it.
+            training: everything else that decides about the weights. It may change as long as no state was written.
 
         Raises:
             ResumeError: another run was begun here; the message says what differs.
             FormatError, IntegrityError: the manifest is damaged.
         """
-        self._identity = json.loads(json.dumps(identity))
-        if not (self.folder / MANIFEST).is_file():
-            if self._peers.rank == 0:
-                with _said_on_failure(self.folder):
-                    write_manifest(self.folder, self._manifest(0, {}))
-            return
-        with _advised(self.folder):
-            manifest = parsed_manifest(self.folder, FORMAT, VERSION)
-        _check_same(self.folder, manifest["identity"], self._identity)
-        self._state = next(iter(manifest["sha256"]), None)
+        self._identity = json.loads(json.dumps({"rows": rows, "training": training}))
+        if (self.folder / MANIFEST).is_file():
+            with _advised(self.folder):
+                manifest = parsed_manifest(self.folder, FORMAT, VERSION)
+                was = manifest["identity"]
+                self._state = next(iter(manifest["sha256"]), None)
+            _check_same(self.folder, was, self._identity if self._state else {**was, "rows": self._identity["rows"]})
+            if was == self._identity:
+                return
+        if self._peers.rank == 0:
+            with _said_on_failure(self.folder):
+                write_manifest(self.folder, self._manifest(0, {}))
 
     def read(self) -> dict[str, Tensor] | None:
         """Read the state; None where none was written yet.
@@ -110,6 +113,14 @@ class Checkpoint:
                 (self.folder / str(before)).unlink(missing_ok=True)
         self._state = name
         self._written = time.monotonic()
+
+    def forget(self) -> None:
+        """Drop the state of a training that has failed, so that another one can begin from the rows that are kept."""
+        before, self._state = self._state, None
+        if self._peers.rank == 0 and before is not None:
+            with _said_on_failure(self.folder):
+                write_manifest(self.folder, self._manifest(0, {}))
+                (self.folder / before).unlink(missing_ok=True)
 
     def kept(self, name: str) -> Tensor | None:
         """Read rows that were kept under a name: `(n, D)` float32; None where one of the processes does not find them.
@@ -172,6 +183,11 @@ def open_checkpoint(folder: Path, peers: Peers) -> Iterator[Checkpoint]:
 
 
 _HELD = "{folder}: another run is training there. Wait until it ends, or choose another folder."
+
+
+def unfinished(connection: Path) -> Path:
+    """Name the folder in which the work for a connection that will be saved at a path is kept."""
+    return connection.with_name(f"{connection.name}.unfinished")
 
 
 def remove_checkpoint(folder: Path) -> None:

@@ -15,7 +15,7 @@ from cmcr._version import __version__
 from cmcr.connection.checkpoint import digest_of, open_checkpoint
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
 from cmcr.connection.counterparts import Work, consistent_rows
-from cmcr.connection.peers import Peers, peers_here
+from cmcr.connection.peers import peers_here
 from cmcr.connection.residence import room_for
 from cmcr.connection.settings import Settings, check_seed, settings_of
 from cmcr.connection.sides import Side
@@ -119,22 +119,16 @@ def connect(
         size = _size_of_rows((left, right), shared, count, where, chosen)
         empty = held.enter_context(room_for(size, where, processes=peers.size, folder=kept.folder if kept else None))
         overlaps = rows_at(left.rows[shared], places[0], empty), rows_at(right.rows[shared], places[1], empty)
-        if kept is not None:
-            kept.begin(_identity(overlaps, (left, right), shared, outer, chosen, seed, where, peers))
         work = Work(chosen, where, peers, empty, kept)
+        if kept is not None:
+            rows_of_both = _identity_of_rows(overlaps, (left, right), shared, outer, work)
+            kept.begin(rows_of_both, {**asdict(chosen), "seed": seed})
         sides = []
-        for position, (space, other) in enumerate(zip((left, right), outer, strict=True)):
-            items, report = overlaps[position], _part_of(progress, "semantic consistency", position, 2)
-            key = (space.space, chosen.consistency_temperature, chosen.normalize_consistency, chosen.precision)
-            if not chosen.semantic_consistency:
-                consistent = items
-            elif counterparts is not None and key in counterparts:
-                consistent = counterparts[key]
-            else:
-                consistent = consistent_rows(items, space.rows[other], work, ("left", "right")[position], report)
-                if counterparts is not None:
-                    counterparts[key] = consistent
-            sides.append(Side(items, consistent))
+        for position, space in enumerate((left, right)):
+            report = _part_of(progress, "semantic consistency", position, 2)
+            memory, side = space.rows[outer[position]], ("left", "right")[position]
+            consistent = _consistent(overlaps[position], memory, work, side, report, counterparts, space.space)
+            sides.append(Side(overlaps[position], consistent))
         report = _part_of(progress, "training", 0, 1)
         trained = train(
             sides[0], sides[1], chosen, seed=seed, device=where, progress=report, peers=peers, checkpoint=kept
@@ -167,6 +161,28 @@ def _two_spaces(memories: Sequence[SpaceMemories | StoredMemory]) -> tuple[Space
         raise ConfigError(f"expected two cmcr.Memories, or four cmcr.Memory on disk, got {len(memories)}.")
     left, right = (given for given in memories if isinstance(given, SpaceMemories))
     return left, right
+
+
+def _consistent(
+    items: Tensor,
+    memory: Tensor | StoredRows,
+    work: Work,
+    side: str,
+    progress: Callable[[float], None] | None,
+    counterparts: Counterparts | None,
+    space: str,
+) -> Tensor:
+    """Give every overlap item of a space its semantically consistent counterpart, unless the caller has them."""
+    settings = work.settings
+    if not settings.semantic_consistency:
+        return items
+    key = (space, settings.consistency_temperature, settings.normalize_consistency, settings.precision)
+    if counterparts is not None and key in counterparts:
+        return counterparts[key]
+    found = consistent_rows(items, memory, work, side, progress)
+    if counterparts is not None:
+        counterparts[key] = found
+    return found
 
 
 def _overlap_of(left: SpaceMemories, right: SpaceMemories, overlap: str | None) -> str:
@@ -229,30 +245,27 @@ def _size_of_rows(
     return size
 
 
-def _identity(
+def _identity_of_rows(
     overlaps: tuple[Tensor, Tensor],
     spaces: tuple[SpaceMemories, SpaceMemories],
     overlap: str,
     outer: tuple[str, str],
-    settings: Settings,
-    seed: int,
-    device: torch.device,
-    peers: Peers,
+    work: Work,
 ) -> dict[str, Any]:
-    """Name everything that decides about the weights."""
-    embeddings = {}
+    """Name what decides about the rows to train on: embeddings, by their hashes, and how counterparts are computed."""
+    settings = work.settings
+    names = ("semantic_consistency", "consistency_temperature", "normalize_consistency", "precision")
+    identity = {name: getattr(settings, name) for name in names}
     for rows, space, other in zip(overlaps, spaces, outer, strict=True):
-        embeddings[f"embeddings of {overlap} in {space.space}"] = digest_of(rows)
+        identity[f"embeddings of {overlap} in {space.space}"] = digest_of(rows)
         if settings.semantic_consistency:
-            embeddings[f"embeddings of {other} in {space.space}"] = digest_of(space.rows[other])
+            identity[f"embeddings of {other} in {space.space}"] = digest_of(space.rows[other])
     return {
-        "settings": asdict(settings),
-        "seed": seed,
-        "device": device.type,
-        "number of processes": peers.size,
+        **identity,
+        "device": work.device.type,
+        "number of processes": work.peers.size,
         "version of cmcr": __version__,
         "version of torch": torch.__version__,
-        **embeddings,
     }
 
 

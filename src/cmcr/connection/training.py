@@ -100,7 +100,7 @@ def train(
                 completed = batches.completed(learner.step)
                 learner.descend(_loss(learner.projectors, completed, settings, peers))
                 if learner.step % _STRETCH == 0 or learner.step == total:
-                    _check_loss(learner)
+                    _check_loss(learner, checkpoint)
                     if progress is not None:
                         progress(learner.step / total)
                 if checkpoint and _kept(learner, checkpoint, interruption, peers):
@@ -170,14 +170,17 @@ def _kept(learner: Learner, checkpoint: Checkpoint, interruption: Interruption, 
         wait = where.type != "cpu" and learner.step % _STRETCH
         stop = not wait and bool(peers.max_(torch.tensor([int(stop)], device=where)).item())
     if stop or (checkpoint.due and learner.step < learner.total):
-        _check_loss(learner)
+        _check_loss(learner, checkpoint)
         checkpoint.write(learner.step, learner.state())
     return stop
 
 
-def _check_loss(learner: Learner) -> None:
-    if not torch.isfinite(learner.history[learner.step - 1]).all():
-        raise TrainingError(
-            f"the loss is no longer a finite number by step {learner.step} of {learner.total}. Lower learning_rate or raise "
-            "the temperatures."
-        )
+def _check_loss(learner: Learner, checkpoint: Checkpoint | None) -> None:
+    if torch.isfinite(learner.history[learner.step - 1]).all():
+        return
+    if checkpoint:
+        checkpoint.forget()
+    raise TrainingError(
+        f"the loss is no longer a finite number by step {learner.step} of {learner.total}. Lower learning_rate or raise the "
+        "temperatures."
+    )
