@@ -145,6 +145,8 @@ def _loss(
         avc_weight=settings.avc_weight,
         intra_weight=settings.intra_weight,
         intra_distance=settings.intra_distance,
+        precision=settings.precision,
+        peers=peers,
     )
 
 
