@@ -84,11 +84,11 @@ def test_gradients_at_low_loss_in_single_precision(rng):
     assert np.linalg.norm(b.grad.numpy() - db) < 3e-3 * np.linalg.norm(db)
 
 
-def test_loss_far_below_precision_is_zero_and_its_gradient_finite():
+def test_loss_far_below_precision_is_all_but_zero_and_its_gradient_finite():
     rows = torch.eye(5).requires_grad_()
     loss = info_nce(rows, torch.eye(5), 0.01)
     loss.backward()
-    assert loss.item() == 0.0
+    assert 0.0 <= loss.item() < 1e-40
     assert rows.grad.abs().max().item() < 1e-30
 
 

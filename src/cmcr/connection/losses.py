@@ -6,45 +6,24 @@ embeddings of the two outer modalities (pictures, sounds); the left space holds 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from cmcr.embeddings import is_number
-from cmcr.errors import ConfigError, DimensionError
+from cmcr.connection.info_nce import check_pairs, info_nce
+from cmcr.connection.peers import Peers
+from cmcr.connection.products import Precision
+from cmcr.errors import ConfigError
+
+__all__ = ["IntraDistance", "LossTerms", "connection_loss", "info_nce", "intra_attraction"]
 
 IntraDistance = Literal["euclidean", "squared"]
 
 
-def info_nce(left: Tensor, right: Tensor, temperature: float) -> Tensor:
-    """Contrast two batches of paired rows symmetrically.
-
-    ``-1/2 mean_i [ log softmax_j(l_i . r_j / t)_i + log softmax_j(r_i . l_j / t)_i ]``, negatives from the batch. With
-    the overlap's rows this is the paper's L_ttc, with the semantically consistent rows its L_avc.
-
-    Args:
-        left: `(B, K)` unit rows.
-        right: `(B, K)` unit rows; row i belongs to row i of `left`.
-        temperature: above 0; the paper uses 0.01 in both losses.
-
-    Returns:
-        Scalar, 0 or more; `log B` when nothing can be told apart.
-
-    Raises:
-        DimensionError: the shapes differ or have not two axes.
-        ConfigError: a temperature that is not above 0.
-    """
-    _check_pairs(left, right)
-    if not (is_number(temperature) and temperature > 0):
-        raise ConfigError(f"temperature: expected a finite number above 0, got {temperature!r}.")
-    logits = (left / temperature) @ right.T  # scaling the rows, not B x B logits, saves two passes over them
-    target = torch.arange(len(left), device=left.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-
-def intra_attraction(overlap: Tensor, consistent: Tensor, distance: IntraDistance = "euclidean") -> Tensor:
+def intra_attraction(
+    overlap: Tensor, consistent: Tensor, distance: IntraDistance = "euclidean", *, peers: Peers | None = None
+) -> Tensor:
     """Pull the two modalities of one space together, closing its modality gap: attraction without negatives.
 
     ``mean_i |t_i - v_i|`` ("euclidean") or ``mean_i |t_i - v_i|^2`` ("squared"); sources disagree on the square.
@@ -53,6 +32,8 @@ def intra_attraction(overlap: Tensor, consistent: Tensor, distance: IntraDistanc
         overlap: `(B, K)` projected unit rows of the overlap.
         consistent: `(B, K)` projected unit rows of its semantically consistent counterparts.
         distance: `"euclidean"` or `"squared"`.
+        peers: the processes that share the batch, as in `info_nce`: the mean is over the rows of all, and a row's
+            gradient is that of this mean.
 
     Returns:
         Scalar in [0, 2], or in [0, 4] when squared.
@@ -61,13 +42,33 @@ def intra_attraction(overlap: Tensor, consistent: Tensor, distance: IntraDistanc
         DimensionError: the shapes differ or have not two axes.
         ConfigError: an unknown distance.
     """
-    _check_pairs(overlap, consistent)
+    check_pairs(overlap, consistent)
     difference = overlap - consistent
     if distance == "euclidean":
-        return torch.linalg.vector_norm(difference, dim=1).mean()
+        return _mean(torch.linalg.vector_norm(difference, dim=1), peers)
     if distance == "squared":
-        return difference.square().sum(dim=1).mean()
+        return _mean(difference.square().sum(dim=1), peers)
     raise ConfigError(f"distance: expected 'euclidean' or 'squared', got {distance!r}.")
+
+
+def _mean(values: Tensor, peers: Peers | None) -> Tensor:
+    if peers is None or peers.size == 1:
+        return values.mean()
+    count = peers.sum_(torch.tensor(len(values), device=values.device))
+    total: Tensor = _Sum.apply(values.sum(), peers)  # type: ignore[no-untyped-call]
+    return total / count
+
+
+class _Sum(torch.autograd.Function):
+    """Sum a value over processes. All of them have the sum's slope, which is therefore also that of the own value."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, peers: Peers) -> Tensor:
+        return peers.sum_(value.clone())
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return slope, None
 
 
 class LossTerms(NamedTuple):
@@ -98,6 +99,8 @@ def connection_loss(
     avc_weight: float = 1.0,
     intra_weight: float = 0.1,
     intra_distance: IntraDistance = "euclidean",
+    precision: Precision = "float32",
+    peers: Peers | None = None,
 ) -> LossTerms:
     """Compute the whole loss of one batch, ``L = L_ttc + L_avc + lambda L_intra``.
 
@@ -112,22 +115,23 @@ def connection_loss(
         avc_weight: weight of L_avc, 1 in the paper.
         intra_weight: lambda.
         intra_distance: see `intra_attraction`.
+        precision: see `info_nce`.
+        peers: the processes that share the batch, each with its own rows: the terms are those of the whole batch, and
+            gradients of shared parameters must be summed over the processes; see `info_nce`.
 
     Returns:
         The terms; gradients flow through `total`.
     """
     zero = left[0].new_zeros(())
-    ttc = info_nce(left[0], right[0], ttc_temperature) if ttc_weight else zero
-    avc = info_nce(left[1], right[1], avc_temperature) if avc_weight else zero
+    ttc, avc = zero, zero
+    if ttc_weight:
+        ttc = info_nce(left[0], right[0], ttc_temperature, precision=precision, peers=peers)
+    if avc_weight:
+        avc = info_nce(left[1], right[1], avc_temperature, precision=precision, peers=peers)
     inter = ttc_weight * ttc + avc_weight * avc
     if not intra_weight:
         return LossTerms(inter, ttc, avc, inter, zero)
-    intra = (intra_attraction(*left, intra_distance) + intra_attraction(*right, intra_distance)) / 2
+    intra = (
+        intra_attraction(*left, intra_distance, peers=peers) + intra_attraction(*right, intra_distance, peers=peers)
+    ) / 2
     return LossTerms(inter + intra_weight * intra, ttc, avc, inter, intra)
-
-
-def _check_pairs(left: Tensor, right: Tensor) -> None:
-    if left.ndim != 2 or left.shape != right.shape:
-        raise DimensionError(
-            f"expected two batches of one shape (B, K), got {tuple(left.shape)} and {tuple(right.shape)}."
-        )
