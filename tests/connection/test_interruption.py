@@ -21,12 +21,12 @@ def test_a_signal_is_noted_and_obeyed_at_the_end(number):
         signal.signal(number, earlier)
 
 
-def interrupted(times):
+def interrupted(times, **options):
     """Press Ctrl-C so often within the block; tells how often it was passed."""
     passed = []
 
     def work():
-        with held_back():
+        with held_back(**options):
             for _ in range(times):
                 signal.raise_signal(signal.SIGINT)
                 passed.append(True)
@@ -43,6 +43,10 @@ def test_ctrl_c_comes_after_the_block():
 
 def test_a_second_ctrl_c_is_obeyed_at_once():
     assert interrupted(3) == 1
+
+
+def test_a_launcher_may_repeat_itself():
+    assert interrupted(3, however_often=True) == 3
 
 
 def test_without_a_signal_nothing_happens():

@@ -95,7 +95,8 @@ def train(
         total = settings.epochs * batches.per_epoch
         learner = Learner(_initial(sides, settings, seed, where), settings, total, peers)
         _take_up(learner, checkpoint, peers)
-        with held_back() if checkpoint else nullcontext(Interruption()) as interruption:
+        held = held_back(however_often=peers.size > 1) if checkpoint else nullcontext(Interruption())
+        with held as interruption:
             while learner.step < total:
                 completed = batches.completed(learner.step)
                 learner.descend(_loss(learner.projectors, completed, settings, peers))
@@ -174,6 +175,9 @@ def _kept(learner: Learner, checkpoint: Checkpoint, interruption: Interruption, 
     if stop or (checkpoint.due and learner.step < learner.total):
         _check_loss(learner, checkpoint)
         checkpoint.write(learner.step, learner.state())
+    if stop:
+        # A launcher that sees one process end stops the others: none may end before the first one has written.
+        peers.max_(torch.zeros(1, device=learner.history.device))
     return stop
 
 
