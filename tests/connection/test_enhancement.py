@@ -8,16 +8,23 @@ from hypothesis import strategies as st
 
 import cmcr
 import reference.enhancement as twin
-from cmcr.connection import enhancement
+from cmcr.connection import consistency
 from cmcr.connection.enhancement import complete, noise_deviation, semantic_completion, semantic_consistency
+from cmcr.connection.softmax_mean import Tiling, tiling_for
 from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
 from reference.enhancement import normalize
 
 
+def cut_into(patch, queries, side):
+    """Let semantic consistency work in pieces of these sizes."""
+    patch.setattr(
+        consistency, "tiling_for", lambda width, products, sums, device: Tiling(queries, side, products, sums)
+    )
+
+
 @pytest.fixture
 def tiny_blocks(monkeypatch):
-    monkeypatch.setattr(enhancement, "_QUERY_BLOCK", 3)
-    monkeypatch.setattr(enhancement, "_MEMORY_BLOCK", 4)
+    cut_into(monkeypatch, 6, 3)
 
 
 # ---------------------------------------------------------------------------------------------- semantic consistency
@@ -37,18 +44,18 @@ def test_consistency_equals_its_twin_in_many_blocks(tiny_blocks, rng, queries, m
     np.testing.assert_allclose(single, rounded, atol=3e-5)
 
 
-@pytest.mark.parametrize(("query_block", "memory_block"), [(1, 1), (2, 5), (5, 2), (7, 13), (100, 3)])
-def test_blocks_do_not_change_the_answer(monkeypatch, rng, query_block, memory_block):
+@pytest.mark.parametrize(("queries", "side"), [(1, 1), (4, 2), (5, 5), (6, 2), (13, 13), (99, 3)])
+def test_blocks_do_not_change_the_answer(monkeypatch, rng, queries, side):
     q, m = normalize(rng.normal(size=(7, 5))), normalize(rng.normal(size=(13, 5)))
     whole = semantic_consistency(q, m, 0.05)
-    monkeypatch.setattr(enhancement, "_QUERY_BLOCK", query_block)
-    monkeypatch.setattr(enhancement, "_MEMORY_BLOCK", memory_block)
+    cut_into(monkeypatch, queries, side)
     np.testing.assert_allclose(semantic_consistency(q, m, 0.05), whole, rtol=1e-12, atol=1e-14)
 
 
 def test_consistency_over_the_real_block_sizes(rng):
-    q = normalize(rng.normal(size=(enhancement._QUERY_BLOCK + 1, 4))).astype(np.float32)
-    m = normalize(rng.normal(size=(enhancement._MEMORY_BLOCK + 1, 4))).astype(np.float32)
+    side = tiling_for(4, torch.float32, torch.float32, torch.device("cpu")).side
+    q = normalize(rng.normal(size=(side + 1, 4))).astype(np.float32)
+    m = normalize(rng.normal(size=(2 * side + 1, 4))).astype(np.float32)
     np.testing.assert_allclose(semantic_consistency(q, m), twin.semantic_consistency(q, m, 0.01), atol=3e-5)
 
 
@@ -223,8 +230,7 @@ def test_properties_of_the_softmax_mean(seed, queries, memory_rows, width, tempe
     rng = np.random.default_rng(seed)
     q, m = normalize(rng.normal(size=(queries, width))), normalize(rng.normal(size=(memory_rows, width)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(enhancement, "_QUERY_BLOCK", 2)
-        patch.setattr(enhancement, "_MEMORY_BLOCK", 3)
+        cut_into(patch, 4, 2)
         result = semantic_consistency(q, m, temperature)
         order = rng.permutation(memory_rows)
         np.testing.assert_allclose(semantic_consistency(q, m[order], temperature), result, atol=1e-9)
@@ -239,10 +245,10 @@ def test_properties_of_the_softmax_mean(seed, queries, memory_rows, width, tempe
     ).all()  # and nearer to the query than the plain mean
 
 
-def test_progress_counts_the_queries(tiny_blocks, rng):
+def test_progress_counts_queries_and_memory(tiny_blocks, rng):
     shares = []
     semantic_consistency(rng.normal(size=(7, 2)), rng.normal(size=(9, 2)), progress=shares.append)
-    assert shares == [3 / 7, 6 / 7, 1.0]
+    np.testing.assert_allclose(shares, [2 / 7, 4 / 7, 6 / 7, 6 / 7 + 1 / 21, 6 / 7 + 2 / 21, 1.0])
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.01, math.nan, math.inf, "0.01", True, None])

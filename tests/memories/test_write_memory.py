@@ -18,8 +18,10 @@ from cmcr.errors import (
     TooFewRowsError,
     ZeroRowError,
 )
+from cmcr.memories import precomputed
 from cmcr.memories.precomputed import unit_rows_kept
 from cmcr.memories.row_writing import shard_items_for
+from cmcr.memories.shards import as_kept
 from cmcr.memories.writer import MemoryWriter
 
 CLIP = {"space": "clip", "modality": "image"}
@@ -82,6 +84,25 @@ def test_unit_rows_keep_their_bits(rows, dtype):
     assert usable.all()
     for given_rows in (once, once.float(), once.double()):
         assert torch.equal(unit_rows_kept(given_rows, dtype)[0], once)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("width", [1, 5, 600])
+def test_looking_fast_at_unit_rows_changes_nothing(rng, monkeypatch, dtype, width):
+    rows = torch.from_numpy(rng.normal(size=(9000, width)))
+    unit = as_kept(rows / rows.norm(dim=1, keepdim=True), dtype)
+    changes = [1, 0, np.nan, np.inf, 1.0003, 1.0007, 1.002, 1.01, 3, 1 + 2**-21, 1 + 2**-19]
+    for change in changes:
+        for row in (0, 4096, 8999):  # in each of the parts that are looked at
+            rows = unit.clone()
+            rows[row] *= change
+            kept, usable = unit_rows_kept(rows, dtype)
+            with monkeypatch.context() as slow:
+                slow.setattr(precomputed, "_surely_unit", lambda rows, at_once: False)
+                expected, expected_usable = unit_rows_kept(rows, dtype)
+            assert torch.equal(usable, expected_usable)
+            assert torch.equal(kept[usable], expected[usable])
+    assert unit_rows_kept(unit, dtype)[0] is unit  # nothing is copied
 
 
 def test_lengths_that_overflow_or_vanish_are_scaled_too():

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
+
+from cmcr.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
 """In what the large products are computed: float32, or faster and coarser in bfloat16 with sums in float32."""
@@ -18,6 +20,16 @@ _onednn: Any = torch.backends.mkldnn  # torch before 2.9 has no switch there, an
 _lock = threading.RLock()
 _inside = 0
 _earlier = "none"
+
+
+def check_precision(precision: object) -> None:
+    """Make sure that a precision is one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision: expected one of {', '.join(get_args(Precision))}, got {precision!r}.")
 
 
 @contextmanager

@@ -27,6 +27,7 @@ class ArrayRows(RowSource):
     def __init__(self, description: str, rows: Tensor, items: ListedItems) -> None:
         self.description = description
         self.width = rows.shape[1]
+        self.numbered = items.numbered
         self._rows = rows
         self._items = items
 
@@ -59,6 +60,7 @@ class FileRows(RowSource):
     ) -> None:
         self.description = description
         self.width = width
+        self.numbered = items.numbered
         self._path = path
         self._offset = offset
         self._dtype = dtype

@@ -66,6 +66,7 @@ class _WalkedRows(RowSource):
     ) -> None:
         self.description = _NAME
         self.width = _parts(first)[0].shape[1]
+        self.numbered = items.numbered
         self._walk = walk
         self._ids_given = ids_given
         self._items = items

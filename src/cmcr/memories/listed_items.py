@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cmcr.errors import DimensionError
+from cmcr.memories.numbered_ids import NumberedIds
 
 _AT_ONCE = 65_536
 
@@ -21,6 +22,9 @@ class ListedItems:
         sources: of the rows; None takes the ids.
         prefix: stands before the number where rows are numbered.
         description: of the rows, for messages.
+
+    Attributes:
+        numbered: whether no ids were given.
 
     Raises:
         DimensionError: not as many ids or sources as rows.
@@ -36,6 +40,7 @@ class ListedItems:
         description: str = "the rows",
     ) -> None:
         self.count = count
+        self.numbered = ids is None
         self._prefix = prefix
         self._ids = _list("ids", ids, count, description)
         self._sources = _list("sources", sources, count, description)
@@ -52,7 +57,7 @@ class ListedItems:
 
     def _ids_of(self, start: int, stop: int) -> Sequence[str]:
         if self._ids is None:
-            return [f"{self._prefix}{row}" for row in range(start, stop)]
+            return NumberedIds(start, stop, self._prefix)
         return self._ids[start:stop]
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcr.errors import ConfigError, TooFewRowsError
+from cmcr.memories.numbered_ids import NumberedIds
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class RowSource(ABC):
         description: what it is, for messages.
         width: width D.
         mark: what tells its rows from others cheaply, where anything does.
+        numbered: whether its ids are numbers that count up from the first row to the last, so that none occurs twice.
     """
 
     description: str
     width: int
     mark: bytes = b""
+    numbered: bool = False
 
     @abstractmethod
     def ids(self) -> Iterator[Sequence[str]]:
@@ -70,25 +73,36 @@ class RowSurvey:
 def survey_rows(source: RowSource) -> RowSurvey:
     """Count the items of a source, hash their ids and refuse ids that occur twice; eight bytes an item are held.
 
+    Numbered ids cannot occur twice, and nothing is held of them.
+
     Raises:
         TooFewRowsError: no items.
         ConfigError: an id that is no string, or one that occurs twice.
     """
-    texts, lengths, hashes = hashlib.sha256(), hashlib.sha256(), array("q")
+    texts, lengths, hashes, count = hashlib.sha256(), hashlib.sha256(), array("q"), 0
     for ids in source.ids():
-        _check_strings(ids, len(hashes), source.description)
-        texts.update("".join(ids).encode("utf-8", "surrogatepass"))
-        # With their lengths, so that ab + c and a + bc differ.
-        lengths.update(np.fromiter(map(len, ids), dtype="<i8", count=len(ids)).tobytes())
-        hashes.extend(map(hash, ids))
-    if not hashes:
+        _check_strings(ids, count, source.description)
+        text, length_of_each = _text_of(ids)
+        texts.update(text)
+        lengths.update(length_of_each.astype("<i8", copy=False).tobytes())
+        count += len(ids)
+        if not source.numbered:
+            hashes.extend(map(hash, ids))
+    if not count:
         raise TooFewRowsError(f"{source.description}: expected at least one row, got none.")
     suspects = repeated(np.frombuffer(hashes, dtype=np.int64))
     if suspects:
         _refuse_twice(source, suspects)
-    head = f"{len(hashes)} {source.width}".encode()
+    head = f"{count} {source.width}".encode()
     whole = hashlib.sha256(b"\n".join([head, texts.digest(), lengths.digest(), source.mark]))
-    return RowSurvey(len(hashes), whole.hexdigest())
+    return RowSurvey(count, whole.hexdigest())
+
+
+def _text_of(ids: Sequence[str]) -> tuple[bytes, NDArray[np.int64]]:
+    """Join ids, and say how long each is, so that ab + c and a + bc differ."""
+    if isinstance(ids, NumberedIds):
+        return ids.joined(), ids.lengths()
+    return "".join(ids).encode("utf-8", "surrogatepass"), np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
 
 
 def repeated(hashes: NDArray[np.int64]) -> frozenset[int]:
@@ -98,7 +112,7 @@ def repeated(hashes: NDArray[np.int64]) -> frozenset[int]:
 
 
 def _check_strings(ids: Sequence[str], before: int, description: str) -> None:
-    if set(map(type, ids)) <= {str}:
+    if isinstance(ids, NumberedIds) or set(map(type, ids)) <= {str}:
         return
     place, wrong = next((place, id_) for place, id_ in enumerate(ids) if type(id_) is not str)
     raise ConfigError(

@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cmcr.errors import ConfigError, DimensionError
+from cmcr.memories.item_pairs import ItemPairs
 from cmcr.memories.layout import DTYPES, Origin, Quarantined
 from cmcr.memories.memory import Memory
 from cmcr.memories.row_source import Block, RowSource, survey_rows
@@ -91,31 +91,15 @@ def _write(writer: MemoryWriter, number: int, block: Block, prepare: Prepare) ->
         Quarantined(block.ids[place], block.sources[place], first + place, reason)
         for place, reason in sorted(block.missing.items())
     ]
-    kept = [place for place in range(len(block.ids)) if place not in block.missing] if block.missing else None
-    items = _Pairs(
-        block.ids if kept is None else [block.ids[place] for place in kept],
-        block.sources if kept is None else [block.sources[place] for place in kept],
-    )
-    writer.write(number, block.rows, items, quarantined)
+    kept = [place for place in range(len(block.ids)) if place not in block.missing]
+    items = _names(block, (lambda names: [names[place] for place in kept]) if block.missing else (lambda names: names))
+    writer.write(number, block.rows, ItemPairs(*items), quarantined)
 
 
-class _Pairs(Sequence[tuple[str, str]]):
-    """Ids and sources as pairs, without a tuple for each: a million of them keep the garbage collector busy for long."""
-
-    def __init__(self, ids: Sequence[str], sources: Sequence[str]) -> None:
-        self._ids = ids
-        self._sources = sources
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return zip(self._ids, self._sources, strict=True)
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return list(zip(self._ids[place], self._sources[place], strict=True))
-        return self._ids[place], self._sources[place]
+def _names(block: Block, take: Callable[[Sequence[str]], Sequence[str]]) -> tuple[Sequence[str], Sequence[str]]:
+    """Take some of the ids and sources of a block; where the sources are the ids, they stay one sequence."""
+    ids = take(block.ids)
+    return ids, ids if block.sources is block.ids else take(block.sources)
 
 
 def _shards(source: RowSource, writer: MemoryWriter) -> Iterator[tuple[int, Block]]:
@@ -175,8 +159,8 @@ def _cut(block: Block, count: int) -> tuple[Block, Block | None]:
     tail = {place - count: reason for place, reason in block.missing.items() if place >= count}
     row = count - len(head)
     return (
-        Block(block.ids[:count], block.sources[:count], block.rows[:row], head),
-        Block(block.ids[count:], block.sources[count:], block.rows[row:], tail),
+        Block(*_names(block, lambda names: names[:count]), block.rows[:row], head),
+        Block(*_names(block, lambda names: names[count:]), block.rows[row:], tail),
     )
 
 

@@ -1,0 +1,169 @@
+"""Softmax means of a memory, one tile of logits at a time: the arithmetic of semantic consistency.
+
+For queries q and rows v it computes ``sum_k 2^(s q . v_k) v_k / sum_k 2^(s q . v_k)`` with a shift for each query that keeps
+the powers in range (the online softmax of Milakov and Gimelshein, 2018). The memory's rows carry a one beyond their width,
+so that one product gives the sum of the weighted rows and the sum of the weights beside it.
+
+In bfloat16 the queries carry minus their shift there: the product subtracts it before it rounds, and logits near the
+maximum, which decide, are rounded to thousandths instead of halves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cmcr.connection.peers import Peers
+
+_SCRATCH_BYTES = 56 * 2**20
+_SCRATCH_BYTES_ON_GPU = 512 * 2**20
+_SIDES = (8192, 4096, 2048, 1024, 512, 256, 128, 64)
+_LARGEST_SIDE_ON_CPU = 2048  # beyond it the logits leave the cache
+_COLUMNS = 16  # widths that are multiples of it are multiplied faster
+_FIRST_ROWS = 256  # of the memory, which give the first shift
+# How far, in powers of two, logits may rise above the shift before it is raised. In float32 only overflow matters; in
+# bfloat16 the rounding of a logit grows with its distance from the shift.
+_HEADROOM = 60.0
+_HEADROOM_IN_BFLOAT16 = 8.0
+_LARGEST_SCALE_IN_BFLOAT16 = 2.0**17  # beyond it the difference of logit and shift drowns in the rounding of its sums
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """In what pieces a softmax mean is computed.
+
+    Attributes:
+        queries: whose sums are held while the memory passes by, once for all of them.
+        side: queries, and rows of the memory, of a tile of logits.
+        products: dtype of the products, float32, float64 or bfloat16.
+        sums: dtype of the sums, float32 or float64.
+    """
+
+    queries: int
+    side: int
+    products: torch.dtype
+    sums: torch.dtype
+
+
+def tiling_for(width: int, products: torch.dtype, sums: torch.dtype, device: torch.device) -> Tiling:
+    """Choose the largest tiles whose scratch stays under 64 MB on a CPU (two rows of a tile at least, however wide).
+
+    On GPUs tiles are larger and the scratch is half a gigabyte.
+    """
+    on_cpu = device.type == "cpu"
+    room = _SCRATCH_BYTES if on_cpu else _SCRATCH_BYTES_ON_GPU
+    columns = _columns(width)
+    a_query = columns * (products.itemsize + sums.itemsize)
+    for side in _SIDES:
+        if on_cpu and side > _LARGEST_SIDE_ON_CPU:
+            continue
+        # Logits; a block of the memory as it is read, in float32, and as it is multiplied; the second product.
+        fixed = side * (side * products.itemsize + columns * (4 + products.itemsize + products.itemsize))
+        if fixed + side * a_query <= room:
+            return Tiling((room - fixed) // (side * a_query) * side, side, products, sums)
+    return Tiling(_SIDES[-1], _SIDES[-1], products, sums)
+
+
+class SoftmaxSums:
+    """Sums over a memory for some queries, which blocks of the memory are added to one after another.
+
+    Args:
+        queries: `(Q, D)`.
+        scale: of the logits, in powers of two: log2(e) / temperature.
+        tiling: the pieces.
+    """
+
+    def __init__(self, queries: Tensor, scale: float, tiling: Tiling) -> None:
+        self._side = tiling.side
+        self._width = queries.shape[1]
+        columns = _columns(self._width)
+        if tiling.products == torch.bfloat16:
+            scale = min(scale, _LARGEST_SCALE_IN_BFLOAT16)
+        self._scaled = queries.new_zeros((len(queries), columns), dtype=tiling.products)
+        for rows in _slices(len(queries), tiling.side):
+            self._scaled[rows, : self._width] = queries[rows].to(tiling.sums) * scale
+        self._shift = queries.new_full((len(queries),), -torch.inf, dtype=tiling.sums)
+        self._sums = queries.new_zeros((len(queries), columns), dtype=tiling.sums)
+        self._block = queries.new_zeros((tiling.side, columns), dtype=tiling.products)
+        self._block[:, self._width] = 1.0
+        self._logits = queries.new_empty(min(tiling.side, len(queries)) * tiling.side, dtype=tiling.products)
+        self._product = queries.new_empty((min(tiling.side, len(queries)), columns), dtype=tiling.products)
+
+    def add(self, memory: Tensor) -> None:
+        """Add rows of the memory, `(n, D)`, at most a tile's side of them."""
+        block = self._block[: len(memory)]
+        block[:, : self._width] = memory
+        for rows in _slices(len(self._scaled), self._side):
+            self._add_tile(rows, block)
+
+    def means(self, peers: Peers) -> Tensor:
+        """Divide the sums by their weights: `(Q, D)`, over the memories of all processes."""
+        weight = self._sums[:, self._width : self._width + 1]
+        if peers.size > 1:
+            # Weights of different processes have different shifts: bring all to the largest of their logarithms.
+            logarithm = weight.log2() + self._shift[:, None]
+            highest = peers.max_(logarithm.clone())
+            share = torch.exp2(logarithm - highest)
+            self._sums.mul_(torch.where(weight > 0, share / weight, 0.0))
+            peers.sum_(self._sums)
+        return self._sums[:, : self._width] / weight
+
+    def _add_tile(self, rows: slice, block: Tensor) -> None:
+        shape = len(self._scaled[rows]), len(block)
+        logits = self._logits[: shape[0] * shape[1]].view(shape)
+        if logits.dtype == torch.bfloat16:
+            self._shifted_in_bfloat16(rows, block, logits)
+        else:
+            self._shifted(rows, block, logits)
+        weights = logits.exp2_()
+        if weights.dtype == self._sums.dtype:
+            self._sums[rows].addmm_(weights, block)
+        else:
+            self._sums[rows] += torch.mm(weights, block, out=self._product[: shape[0]])
+
+    def _shifted(self, rows: slice, block: Tensor, logits: Tensor) -> None:
+        torch.mm(self._scaled[rows], block.T, out=logits)
+        shift, highest = self._shift[rows], logits.amax(dim=1)
+        above = highest > shift + _HEADROOM
+        if above.any():
+            self._raise_shift(rows, torch.where(above, highest, shift))
+        logits.sub_(self._shift[rows, None])
+
+    def _shifted_in_bfloat16(self, rows: slice, block: Tensor, logits: Tensor) -> None:
+        if self._shift[rows.start] == -torch.inf:
+            self._raise_shift(rows, torch.mm(self._scaled[rows], block[:_FIRST_ROWS].T).amax(dim=1))
+        torch.mm(self._scaled[rows], block.T, out=logits)
+        above = (_highest(logits) > _HEADROOM_IN_BFLOAT16).nonzero()[:, 0]
+        if len(above):
+            places = above + rows.start
+            self._raise_shift(places, self._shift[places] + logits[above].amax(dim=1))
+            logits[above] = torch.mm(self._scaled[places], block.T)
+
+    def _raise_shift(self, rows: slice | Tensor, shift: Tensor) -> None:
+        """Give some queries another shift, and scale their sums down to it."""
+        if self._scaled.dtype == torch.bfloat16:
+            # Rounded as the products' inputs are, so that exactly the shift is subtracted.
+            self._scaled[rows, self._width] = -shift.to(torch.bfloat16)
+            shift = shift.to(torch.bfloat16)
+        shift = shift.to(self._shift.dtype)
+        self._sums[rows] *= torch.exp2(self._shift[rows] - shift)[:, None]
+        self._shift[rows] = shift
+
+
+def _highest(logits: Tensor) -> Tensor:
+    """Give the largest logit of each row where it is above zero, something below zero elsewhere."""
+    if (
+        logits.dtype == torch.bfloat16
+    ):  # whole numbers of the same bits are in the same order there, and ten times as fast
+        return logits.view(torch.int16).amax(dim=1).view(torch.bfloat16)
+    return logits.amax(dim=1)
+
+
+def _columns(width: int) -> int:
+    return -(-(width + 1) // _COLUMNS) * _COLUMNS
+
+
+def _slices(count: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
