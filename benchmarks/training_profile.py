@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from cmcr.connection import training
 from cmcr.connection.learner import Learner
+from cmcr.connection.losses import LossTerms
 from cmcr.connection.settings import settings_of
-from cmcr.connection.sides import Side
+from cmcr.connection.training import Side, train
 
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm"}
 WIDTH = 512
@@ -44,17 +45,14 @@ def profiled(batch: int, steps: int, precision: str, device: str) -> dict[str, o
     profiler = profile(activities=activities)
     descend = Learner.descend
 
-    def watched(learner: Learner, terms: training.LossTerms) -> None:
+    def watched(learner: Learner, terms: LossTerms) -> None:
         descend(learner, terms)
         if learner.step == 1:
             profiler.start()
 
-    Learner.descend = watched  # type: ignore[method-assign]
-    try:
-        training.train(sides[0], sides[1], settings, device=device)
-    finally:
-        Learner.descend = descend  # type: ignore[method-assign]
-        profiler.stop()
+    with mock.patch.object(Learner, "descend", watched):
+        train(sides[0], sides[1], settings, device=device)
+    profiler.stop()
     on_gpu = device.startswith("cuda")
     own = {
         event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / steps / 1e6

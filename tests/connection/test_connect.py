@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 
 import cmcr
 import reference.enhancement as twin
+from cmcr import files
 from cmcr.connection import batches
 from cmcr.connection import connect as connect_module
 from cmcr.connection.connect import connect
@@ -517,3 +520,40 @@ def test_memories_hold_unit_rows():
     np.testing.assert_allclose(memories.rows["text"].numpy(), normalize(raw(1, 40, 3)), atol=1e-6)
     assert memories.width == 3
     assert repr(memories) == "Memories('clip', text: 40 x 3, image: 9 x 3)"
+
+
+# ------------------------------------------------------------------------------------------------------------ precision
+
+
+def test_bfloat16_reaches_consistency_and_loss(monkeypatch):
+    from cmcr.connection import counterparts, training
+
+    given = []
+
+    def watched(name, function):
+        def noting(*rows, **options):
+            given.append((name, options["precision"]))
+            return function(*rows, **options)
+
+        return noting
+
+    for module, name in ((counterparts, "semantic_consistency"), (training, "connection_loss")):
+        monkeypatch.setattr(module, name, watched(name, getattr(module, name)))
+    made = connect(clip(), clap(), precision="bfloat16", **QUICK)
+    assert set(given) == {("semantic_consistency", "bfloat16"), ("connection_loss", "bfloat16")}
+    assert made.settings.precision == "bfloat16"
+    given.clear()
+    assert connect(clip(), clap(), **QUICK).settings.precision == "float32"
+    assert {precision for _, precision in given} == {"float32"}
+
+
+def test_a_connection_saved_before_there_was_a_precision_is_float32(tmp_path):
+    connection = connect(clip(), clap(), **QUICK)
+    connection.save(tmp_path / "c")
+    path = tmp_path / "c" / "config.json"
+    manifest = json.loads(path.read_text())
+    del manifest["settings"]["precision"]
+    files.write_manifest(tmp_path / "c", manifest)
+    loaded = cmcr.load(tmp_path / "c")
+    assert loaded.settings == connection.settings
+    assert loaded.settings.precision == "float32"

@@ -17,8 +17,8 @@ from cmcr.connection.stored import RowsBetween, StoredMemory
 from cmcr.embeddings import StoredRows
 from cmcr.errors import ConfigError
 
-ROWS_AT_ONCE = 65_536
-"""Items whose counterparts are computed, and kept, together."""
+ROWS_AT_ONCE = 49_152
+"""Items whose counterparts are computed, and kept, together: so many a GPU holds while the memory passes by once."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ def _consistent(
         own,
         work.settings.consistency_temperature,
         normalize=work.settings.normalize_consistency,
+        precision=work.settings.precision,
+        peers=work.peers,
         progress=progress,
     )
 
