@@ -9,12 +9,21 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cmcr.errors import ArtefactError, ArtefactNotFoundError, FormatError, IntegrityError, ReadError, WriteError
+from cmcr.errors import (
+    ArtefactError,
+    ArtefactNotFoundError,
+    FormatError,
+    IntegrityError,
+    LockedError,
+    ReadError,
+    WriteError,
+)
 
 MANIFEST = "config.json"
 _SEAL = "sha256_of_this_file"
@@ -240,6 +249,31 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     content = json.dumps(_sealed(manifest), indent=2, ensure_ascii=False) + "\n"
     write_bytes_whole(folder / MANIFEST, content.encode("utf-8"))
     flush_folder(folder)
+
+
+@contextmanager
+def locked(file: Path, said_if_held: str) -> Iterator[None]:
+    """Hold a lock, whose file is made if need be. The system frees it when the process ends.
+
+    Args:
+        file: of the lock, in a folder that is there.
+        said_if_held: message of the error.
+
+    Raises:
+        LockedError: another process holds it.
+        OSError: no permission.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise LockedError(said_if_held) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def flush_folder(folder: Path) -> None:

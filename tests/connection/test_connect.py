@@ -1,11 +1,14 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 
 import cmcr
 import reference.enhancement as twin
+from cmcr import files
+from cmcr.connection import batches, softmax_mean
 from cmcr.connection import connect as connect_module
-from cmcr.connection import training
 from cmcr.connection.connect import connect
 from cmcr.connection.settings import settings_of
 from cmcr.errors import (
@@ -164,13 +167,13 @@ def test_the_connection_remembers_how_it_was_made():
 )
 def test_each_method_has_its_shape_and_its_noise(monkeypatch, method, hidden, width, variances):
     deviations = []
-    complete = training.complete
+    complete = batches.complete_
 
-    def recording(rows, deviation, generator):
+    def recording(rows, noise, deviation):
         deviations.append((rows.shape[1], deviation))
-        return complete(rows, deviation, generator)
+        complete(rows, noise, deviation)
 
-    monkeypatch.setattr(training, "complete", recording)
+    monkeypatch.setattr(batches, "complete_", recording)
     connection = connect(clip(), clap(), method=method, **QUICK)
     assert connection.width == width
     for space, width_in in (("clip", 3), ("clap", 5)):
@@ -397,7 +400,7 @@ def test_an_unknown_device_is_refused(device):
 
 def test_a_missing_device_is_refused_before_any_work(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(connect_module, "semantic_consistency", None)
+    monkeypatch.setattr(connect_module, "consistent_rows", None)
     assert message_of(DeviceError, lambda: connect(clip(), clap(), device="cuda")) == (
         "device 'cuda': this machine has 0 CUDA device(s). Use 'auto'."
     )
@@ -411,7 +414,7 @@ def test_a_diverging_loss_is_refused():
 
 
 def test_everything_is_checked_before_the_work_starts(monkeypatch):
-    monkeypatch.setattr(connect_module, "semantic_consistency", None)  # calling it would be a TypeError
+    monkeypatch.setattr(connect_module, "consistent_rows", None)  # calling it would be a TypeError
     for error, call in (
         (DimensionError, lambda: connect(clip(), clap(text=raw(3, 39, 5)))),
         (ConfigError, lambda: connect(clip(), clap(), seed=-1)),
@@ -517,3 +520,45 @@ def test_memories_hold_unit_rows():
     np.testing.assert_allclose(memories.rows["text"].numpy(), normalize(raw(1, 40, 3)), atol=1e-6)
     assert memories.width == 3
     assert repr(memories) == "Memories('clip', text: 40 x 3, image: 9 x 3)"
+
+
+# ------------------------------------------------------------------------------------------------------------ precision
+
+
+def test_bfloat16_reaches_consistency_and_loss(monkeypatch):
+    from cmcr.connection import consistency, training
+    from cmcr.connection.losses import connection_loss
+
+    consistencies, losses = [], []
+
+    def tiling(width, products, sums, device):
+        consistencies.append(products)
+        return softmax_mean.tiling_for(width, products, sums, device)
+
+    def loss(*rows, **options):
+        losses.append(options["precision"])
+        return connection_loss(*rows, **options)
+
+    monkeypatch.setattr(consistency, "tiling_for", tiling)
+    monkeypatch.setattr(training, "connection_loss", loss)
+    made = connect(clip(), clap(), precision="bfloat16", **QUICK)
+    assert set(consistencies) == {torch.bfloat16}
+    assert set(losses) == {"bfloat16"}
+    assert made.settings.precision == "bfloat16"
+    consistencies.clear()
+    losses.clear()
+    assert connect(clip(), clap(), **QUICK).settings.precision == "float32"
+    assert set(consistencies) == {torch.float32}
+    assert set(losses) == {"float32"}
+
+
+def test_a_connection_saved_before_there_was_a_precision_is_float32(tmp_path):
+    connection = connect(clip(), clap(), **QUICK)
+    connection.save(tmp_path / "c")
+    path = tmp_path / "c" / "config.json"
+    manifest = json.loads(path.read_text())
+    del manifest["settings"]["precision"]
+    files.write_manifest(tmp_path / "c", manifest)
+    loaded = cmcr.load(tmp_path / "c")
+    assert loaded.settings == connection.settings
+    assert loaded.settings.precision == "float32"

@@ -65,7 +65,7 @@ def test_training_equals_its_twin(rng, shape, batch_norm):
         rng.normal(size=(6, 4)) + 2.0
     )  # a gap between the modalities, so that their statistics differ
     first, second, layers = twin.project_both(overlap, consistent, layers_of(projector), batch_norm)
-    got = projector.project_both(torch.from_numpy(overlap), torch.from_numpy(consistent), batch_norm)
+    got = projector.project_both(torch.from_numpy(np.concatenate([overlap, consistent])), batch_norm)
     np.testing.assert_allclose(got[0].detach().numpy(), first, atol=1e-12)
     np.testing.assert_allclose(got[1].detach().numpy(), second, atol=1e-12)
     for expected, kept in zip(layers, layers_of(projector), strict=True):
@@ -74,15 +74,15 @@ def test_training_equals_its_twin(rng, shape, batch_norm):
 
 
 def test_together_and_apart_differ_in_training_only(rng):
-    overlap = torch.from_numpy(normalize(rng.normal(size=(6, 4)))).float()
-    consistent = torch.from_numpy(normalize(rng.normal(size=(6, 4)) + 2.0)).float()
+    overlap, consistent = normalize(rng.normal(size=(6, 4))), normalize(rng.normal(size=(6, 4)) + 2.0)
+    both = torch.from_numpy(np.concatenate([overlap, consistent])).float()
     with torch.no_grad():
-        together = torch.cat(made(4, SMALL["two layers"]).train().project_both(overlap, consistent, "together"))
-        apart = torch.cat(made(4, SMALL["two layers"]).train().project_both(overlap, consistent, "apart"))
+        together = torch.cat(made(4, SMALL["two layers"]).train().project_both(both, "together"))
+        apart = torch.cat(made(4, SMALL["two layers"]).train().project_both(both, "apart"))
         assert (together - apart).abs().max() > 0.1
         projector = made(4, SMALL["two layers"]).eval()
-        together = torch.cat(projector.project_both(overlap, consistent, "together"))
-        apart = torch.cat(projector.project_both(overlap, consistent, "apart"))
+        together = torch.cat(projector.project_both(both, "together"))
+        apart = torch.cat(projector.project_both(both, "apart"))
         np.testing.assert_allclose(together.numpy(), apart.numpy(), atol=1e-6)
 
 

@@ -142,7 +142,11 @@ def test_flags(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value", "known"),
-    [("intra_distance", "cosine", "euclidean, squared"), ("batch_norm", "none", "together, apart")],
+    [
+        ("intra_distance", "cosine", "euclidean, squared"),
+        ("batch_norm", "none", "together, apart"),
+        ("precision", "float16", "float32, bfloat16"),
+    ],
 )
 def test_choices(name, value, known):
     with pytest.raises(ConfigError) as caught:

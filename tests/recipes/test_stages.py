@@ -159,3 +159,30 @@ def test_a_connection_that_no_recipe_made_is_not_replaced(copy):
         ConfigError, match=r"there is a connection that this recipe has not made \(connection.made-from.json"
     ):
         states(copy / "recipe.toml")
+
+
+def test_a_training_that_was_stopped_is_gone_on_with(copy, monkeypatch):
+    from cmcr.connection import checkpoint, training
+
+    (path,) = copy.glob("*.toml")
+    whole = cmcr.load(copy / "clip-clap/connection")
+    shutil.rmtree(copy / "clip-clap/connection")
+    made_from_file(copy / "clip-clap/connection").unlink()
+    loss, calls, steps = training._loss, [], len(whole.history["total"])
+
+    def stopping(*given):
+        calls.append(1)
+        if len(calls) == steps - 2:
+            raise KeyboardInterrupt
+        return loss(*given)
+
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(training, "_loss", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        states(path, only=["connect"])
+    assert (copy / "clip-clap/connection.unfinished" / f"step-{steps - 3:09d}.safetensors").is_file()
+    assert states(path, only=["connect"]) == ["finished"]
+    assert len(calls) == steps + 1
+    made = cmcr.load(copy / "clip-clap/connection").history
+    assert made["total"] == pytest.approx(whole.history["total"], rel=1e-3)
+    assert not (copy / "clip-clap/connection.unfinished").exists()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +33,9 @@ def connect(
     Every memory knows its space and modality, so their order does not matter; several of one kind are taken together.
     Example: cmcr connect captions-in-clip pictures captions-in-clap sounds --out my-connection
 
+    What is done is kept in OUT.unfinished until the connection is written: stopped or killed, the same command goes on
+    where it was. With several processes: torchrun --nproc-per-node 2 -m cmcr connect ...
+
     Parameters
     ----------
     memories
@@ -42,14 +49,16 @@ def connect(
     seed
         The same seed gives the same connection.
     device
-        auto, cpu, cuda, mps.
+        auto, cpu, cuda, mps. Of several processes each takes its own GPU, or all compute on the CPU.
     setting
         Changes to the method's settings, such as epochs=10 batch_size=4096.
     json_output
         Print one line of JSON.
     """
     from cmcr.connection.artefact import FORMAT
+    from cmcr.connection.checkpoint import remove_checkpoint, unfinished
     from cmcr.connection.connect import connect as connect_spaces
+    from cmcr.connection.group import launched_group
     from cmcr.files import check_target
     from cmcr.memories.memory import Memory
 
@@ -58,17 +67,23 @@ def connect(
     for folder in memories:
         memory = Memory(folder)
         kinds.setdefault((memory.space, memory.modality), []).append(folder)
-    with shown_stages(quiet=json_output) as progress:
-        connection = connect_spaces(
-            *(Memory(*folders) for folders in kinds.values()),
-            overlap=overlap,
-            method=method,
-            seed=seed,
-            device=device,
-            progress=progress,
-            **_settings(setting or []),
-        )
-    connection.save(out)
+    changes = _settings(setting or [])
+    with launched_group(device) as (peers, own_device), _told_once(peers.rank), _stopped_gently(unfinished(out)):
+        with shown_stages(quiet=json_output or peers.rank > 0) as progress:
+            connection = connect_spaces(
+                *(Memory(*folders) for folders in kinds.values()),
+                overlap=overlap,
+                method=method,
+                seed=seed,
+                device=own_device,
+                progress=progress,
+                checkpoint=unfinished(out),
+                **changes,
+            )
+        if peers.rank > 0:
+            return
+        connection.save(out)
+        remove_checkpoint(unfinished(out))
     facts = {
         "path": str(out),
         "spaces": [space.name for space in connection.spaces],
@@ -85,6 +100,33 @@ def connect(
         f"{out}: {left.name} and {right.name}, connected through {connection.overlap_rows:,} items of {connection.overlap}, "
         f"{connection.width} wide."
     )
+
+
+@contextmanager
+def _told_once(rank: int) -> Iterator[None]:
+    """Leave warnings to the first of several processes."""
+    with warnings.catch_warnings():
+        if rank > 0:
+            warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _stopped_gently(unfinished: Path) -> Iterator[None]:
+    """Turn SIGTERM, by which schedulers stop a program, into what Ctrl-C does, and say how to go on."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped; what is done is safe in {unfinished}. Run the same command again to go on from there."
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def _settings(given: list[str]) -> dict[str, Any]:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from cmcr._version import __version__
+from cmcr.connection.checkpoint import digest_of, open_checkpoint
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
-from cmcr.connection.enhancement import semantic_consistency
+from cmcr.connection.counterparts import Work, consistent_rows
+from cmcr.connection.peers import peers_here
+from cmcr.connection.residence import room_for
 from cmcr.connection.settings import Settings, check_seed, settings_of
-from cmcr.connection.stored import StoredMemory, overlap_rows, spaces_of
-from cmcr.connection.training import Side, train
+from cmcr.connection.sides import Side
+from cmcr.connection.stored import Places, StoredMemory, rows_at, shared_places, spaces_of
+from cmcr.connection.training import train
 from cmcr.embeddings import StoredRows, choose_device
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the share of it done, in (0, 1]."""
 
-Counterparts = MutableMapping[tuple[str, float, bool], Tensor]
-"""Semantically consistent rows, by space, temperature and whether they were made unit rows."""
+Counterparts = MutableMapping[tuple[str, float, bool, str], Tensor]
+"""Semantically consistent rows, by space, temperature, whether they were made unit rows, and precision."""
 
 
 @runtime_checkable
@@ -56,9 +64,13 @@ def connect(
     device: str = "auto",
     progress: Progress | None = None,
     counterparts: Counterparts | None = None,
+    checkpoint: str | Path | None = None,
     **settings: Any,
 ) -> Connection:
     """Connect two contrastive spaces through a modality they share, without any pair of their other modalities.
+
+    Where torch.distributed is initialised, its processes compute together: each calls this with the same arguments, and
+    all get the same connection. Embeddings that RAM does not hold are kept in files while they are needed.
 
     Args:
         *memories: two `cmcr.Memories`, one a space: the overlap and exactly one other modality each. Row i of the overlap
@@ -73,6 +85,10 @@ def connect(
         progress: called with (stage, share done); the stages are "semantic consistency" and "training".
         counterparts: filled with the semantically consistent rows, and used where it holds them: give the same mapping to
             several calls with the same memories, which then compute them once.
+        checkpoint: a folder in which the work is kept: semantically consistent rows, and every minute and on Ctrl-C or
+            SIGTERM the state of the training. Called again with the same arguments after the process ended, it goes on
+            from there, on one machine to the same weights bit for bit. Whoever has saved the connection removes it, by
+            `cmcr.connection.checkpoint.remove_checkpoint`. Several processes must share the folder.
         **settings: changes to the method's settings, such as `epochs=10` (see `cmcr.connection.settings.Settings`).
 
     Returns:
@@ -83,6 +99,11 @@ def connect(
         DimensionError: different numbers of overlap rows.
         TooFewRowsError: fewer than two overlap rows.
         TrainingError: the loss diverged.
+        LockedError: another run holds the checkpoint.
+        ResumeError: the checkpoint is of other memories, settings, seed, device, versions or number of processes; the
+            message says what differs.
+        FormatError, IntegrityError: something else is at the checkpoint, or it is damaged.
+        WriteError: no room for the checkpoint, or for embeddings that RAM does not hold.
     """
     chosen = settings_of(method, **settings)
     seed = check_seed(seed)
@@ -90,21 +111,28 @@ def connect(
     shared = _overlap_of(left, right, overlap)
     where = choose_device(device)
     outer = _outer_of(left, shared), _outer_of(right, shared)
-    overlaps = overlap_rows(left.rows[shared], right.rows[shared], (left.space, right.space))
-    _check_overlap_rows(overlaps, left, right, shared)
-    sides = []
-    for position, (space, other) in enumerate(zip((left, right), outer, strict=True)):
-        report = _part_of(progress, "semantic consistency", position, 2)
-        items = overlaps[position].to(where, torch.float32)
-        key = (space.space, chosen.consistency_temperature, chosen.normalize_consistency)
-        if counterparts is not None and chosen.semantic_consistency and key in counterparts:
-            sides.append(Side(items, counterparts[key].to(where)))
-            continue
-        sides.append(_enhanced(items, space.rows[other], chosen, report))
-        if counterparts is not None and chosen.semantic_consistency:
-            counterparts[key] = sides[-1].consistent
-    report = _part_of(progress, "training", 0, 1)
-    trained = train(sides[0], sides[1], chosen, seed=seed, device=where, progress=report)
+    places = shared_places(left.rows[shared], right.rows[shared], (left.space, right.space))
+    count = _check_overlap_rows(places[0], left, right, shared)
+    peers = peers_here()
+    with ExitStack() as held:
+        kept = held.enter_context(open_checkpoint(Path(checkpoint), peers)) if checkpoint is not None else None
+        size = _size_of_rows((left, right), shared, count, where, chosen)
+        empty = held.enter_context(room_for(size, where, processes=peers.size, folder=kept.folder if kept else None))
+        overlaps = rows_at(left.rows[shared], places[0], empty), rows_at(right.rows[shared], places[1], empty)
+        work = Work(chosen, where, peers, empty, kept)
+        if kept is not None:
+            rows_of_both = _identity_of_rows(overlaps, (left, right), shared, outer, work)
+            kept.begin(rows_of_both, {**asdict(chosen), "seed": seed})
+        sides = []
+        for position, space in enumerate((left, right)):
+            report = _part_of(progress, "semantic consistency", position, 2)
+            memory, side = space.rows[outer[position]], ("left", "right")[position]
+            consistent = _consistent(overlaps[position], memory, work, side, report, counterparts, space.space)
+            sides.append(Side(overlaps[position], consistent))
+        report = _part_of(progress, "training", 0, 1)
+        trained = train(
+            sides[0], sides[1], chosen, seed=seed, device=where, progress=report, peers=peers, checkpoint=kept
+        )
     return Connection(
         spaces=(_remembered(left, shared, outer[0]), _remembered(right, shared, outer[1])),
         projectors={left.space: trained.left, right.space: trained.right},
@@ -112,7 +140,7 @@ def connect(
         method=method,
         settings=chosen,
         seed=seed,
-        overlap_rows=len(overlaps[0]),
+        overlap_rows=count,
         history=trained.history,
         encoders={m.space: m.encoder for m in (left, right) if m.encoder is not None},
     )
@@ -135,20 +163,26 @@ def _two_spaces(memories: Sequence[SpaceMemories | StoredMemory]) -> tuple[Space
     return left, right
 
 
-def _enhanced(
-    items: Tensor, memory: Tensor | StoredRows, settings: Settings, progress: Callable[[float], None] | None
-) -> Side:
-    """Give every overlap item of a space its semantically consistent counterpart."""
+def _consistent(
+    items: Tensor,
+    memory: Tensor | StoredRows,
+    work: Work,
+    side: str,
+    progress: Callable[[float], None] | None,
+    counterparts: Counterparts | None,
+    space: str,
+) -> Tensor:
+    """Give every overlap item of a space its semantically consistent counterpart, unless the caller has them."""
+    settings = work.settings
     if not settings.semantic_consistency:
-        return Side(items, items)
-    consistent = semantic_consistency(
-        items,
-        memory.to(items.device, torch.float32) if isinstance(memory, Tensor) else memory,
-        settings.consistency_temperature,
-        normalize=settings.normalize_consistency,
-        progress=progress,
-    )
-    return Side(items, consistent)
+        return items
+    key = (space, settings.consistency_temperature, settings.normalize_consistency, settings.precision)
+    if counterparts is not None and key in counterparts:
+        return counterparts[key]
+    found = consistent_rows(items, memory, work, side, progress)
+    if counterparts is not None:
+        counterparts[key] = found
+    return found
 
 
 def _overlap_of(left: SpaceMemories, right: SpaceMemories, overlap: str | None) -> str:
@@ -182,10 +216,11 @@ def _outer_of(memories: SpaceMemories, overlap: str) -> str:
     return others[0]
 
 
-def _check_overlap_rows(
-    overlaps: tuple[Tensor, Tensor], left: SpaceMemories, right: SpaceMemories, overlap: str
-) -> None:
-    counts = len(overlaps[0]), len(overlaps[1])
+def _check_overlap_rows(places: Places, left: SpaceMemories, right: SpaceMemories, overlap: str) -> int:
+    """Count the items of the overlap."""
+    if places is not None:
+        return len(places)
+    counts = len(left.rows[overlap]), len(right.rows[overlap])
     if counts[0] != counts[1]:
         raise DimensionError(
             f"the overlap {overlap!r} has {counts[0]} rows in {left.space!r} and {counts[1]} in {right.space!r}: row i must "
@@ -195,6 +230,43 @@ def _check_overlap_rows(
         raise TooFewRowsError(
             f"the overlap {overlap!r} has {counts[0]} row: at least 2 are needed to contrast, thousands to learn from."
         )
+    return counts[0]
+
+
+def _size_of_rows(
+    spaces: tuple[SpaceMemories, SpaceMemories], overlap: str, count: int, device: torch.device, settings: Settings
+) -> int:
+    """Count the bytes that the overlap and its counterparts need beside what is in RAM already."""
+    size = 0
+    for space in spaces:
+        rows = space.rows[overlap]
+        there = device.type == "cpu" and isinstance(rows, Tensor)
+        size += 4 * count * rows.shape[1] * ((not there) + settings.semantic_consistency)
+    return size
+
+
+def _identity_of_rows(
+    overlaps: tuple[Tensor, Tensor],
+    spaces: tuple[SpaceMemories, SpaceMemories],
+    overlap: str,
+    outer: tuple[str, str],
+    work: Work,
+) -> dict[str, Any]:
+    """Name what decides about the rows to train on: embeddings, by their hashes, and how counterparts are computed."""
+    settings = work.settings
+    names = ("semantic_consistency", "consistency_temperature", "normalize_consistency", "precision")
+    identity = {name: getattr(settings, name) for name in names}
+    for rows, space, other in zip(overlaps, spaces, outer, strict=True):
+        identity[f"embeddings of {overlap} in {space.space}"] = digest_of(rows)
+        if settings.semantic_consistency:
+            identity[f"embeddings of {other} in {space.space}"] = digest_of(space.rows[other])
+    return {
+        **identity,
+        "device": work.device.type,
+        "number of processes": work.peers.size,
+        "version of cmcr": __version__,
+        "version of torch": torch.__version__,
+    }
 
 
 def _remembered(memories: SpaceMemories, overlap: str, other: str) -> ConnectedSpace:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cmcr.connection.batch_norm import normalized_batch
+from cmcr.connection.peers import Peers
 from cmcr.errors import ConfigError, DimensionError
 
 BatchNormMode = Literal["together", "apart"]
@@ -61,34 +62,40 @@ class Projector(nn.Module):
         self.linears = nn.ModuleList(_linear(a, b) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm1d(b) for b in widths[1:])
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Project: `(B, D)` -> `(B, K)` unit rows (a row that a final ReLU leaves empty stays zero)."""
+    def forward(self, embeddings: Tensor, peers: Peers | None = None) -> Tensor:
+        """Project: `(B, D)` -> `(B, K)` unit rows (a row that a final ReLU leaves empty stays zero).
+
+        In training, batch normalisation takes its statistics over the rows of all `peers`.
+        """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.width_in:
             raise DimensionError(f"expected shape (B, {self.width_in}), got {tuple(embeddings.shape)}.")
         hidden = embeddings
         last = len(self.linears) - 1
         for depth, (linear, norm) in enumerate(zip(self.linears, self.norms, strict=True)):
-            hidden = norm(linear(hidden))
+            hidden = normalized_batch(cast(nn.BatchNorm1d, norm), linear(hidden), peers)
             if depth < last or self.shape.final_relu:
                 hidden = F.relu(hidden)
         return F.normalize(hidden, dim=1)
 
-    def project_both(self, overlap: Tensor, consistent: Tensor, batch_norm: BatchNormMode) -> tuple[Tensor, Tensor]:
+    def project_both(
+        self, both: Tensor, batch_norm: BatchNormMode, peers: Peers | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Project the two modalities of one training batch.
 
         Args:
-            overlap: `(B, D)` rows of the overlap.
-            consistent: `(B, D)` rows of the outer modality.
+            both: `(2 B, D)` rows of the overlap, then as many of the outer modality.
             batch_norm: `"together"` normalises both by common statistics, as inference does; `"apart"` makes two
                 calls, each with the statistics of its own modality. The paper does not say which it means.
+            peers: the processes that hold the rest of the batch; None for none.
 
         Returns:
             Two tensors `(B, K)` of unit rows.
         """
+        count = len(both) // 2
         if batch_norm == "apart":
-            return self(overlap), self(consistent)
-        both = self(torch.cat([overlap, consistent]))
-        return both[: len(overlap)], both[len(overlap) :]
+            return self(both[:count], peers), self(both[count:], peers)
+        projected = self(both, peers)
+        return projected[:count], projected[count:]
 
 
 def _linear(width_in: int, width_out: int) -> nn.Linear:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from cmcr.connection.losses import IntraDistance
+from cmcr.connection.products import Precision
 from cmcr.connection.projectors import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE, BatchNormMode, ProjectorShape
 from cmcr.embeddings import is_number
 from cmcr.errors import ConfigError, unknown_name
@@ -45,6 +46,8 @@ class Settings:
             than 16 such batches, so that it still gets enough steps.
         learning_rate: of AdamW, decayed to zero along a cosine (paper: 1e-3).
         weight_decay: of AdamW (paper: silent; PyTorch's default, 0.01).
+        precision: "float32"; or "bfloat16", in which the large products of semantic consistency and of the losses'
+            gradients are faster and coarser. Projectors, logits, sums and the optimiser stay in float32.
     """
 
     consistency_temperature: float = 0.01
@@ -66,6 +69,7 @@ class Settings:
     batch_size: int | None = None
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         problems = [
@@ -76,6 +80,7 @@ class Settings:
             *self._not_flags("normalize_consistency", "semantic_consistency", "rescale_noise", "final_relu"),
             *self._not_one_of("intra_distance", get_args(IntraDistance)),
             *self._not_one_of("batch_norm", get_args(BatchNormMode)),
+            *self._not_one_of("precision", get_args(Precision)),
         ]
         if _is_count(self.batch_size) and self.batch_size == 1:
             problems.append("batch_size: expected at least 2, got 1")
@@ -151,6 +156,7 @@ _PUBLISHED: dict[str, Any] = {
     "batch_size": PUBLISHED_BATCH,
     "learning_rate": 1e-3,
     "weight_decay": 0.01,
+    "precision": "float32",
 }
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cmcr.embeddings import StoredRows, all_rows
+from cmcr.connection.residence import Empty
+from cmcr.embeddings import StoredRows, normalized
 from cmcr.errors import ConfigError, TooFewRowsError
+
+Places = Tensor | None
+"""Positions of rows `(n,)`, or None for all of them in their order."""
 
 
 @runtime_checkable
@@ -36,6 +42,10 @@ class StoredMemory(StoredRows, Protocol):
     @property
     def ids(self) -> Sequence[str]:
         """The id of each row's item."""
+        ...
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        """Read consecutive rows."""
         ...
 
 
@@ -81,10 +91,10 @@ def _space_of(memories: Sequence[StoredMemory]) -> StoredSpace:
     return StoredSpace(first.space, by_modality, first.fingerprint)
 
 
-def overlap_rows(
+def shared_places(
     left: Tensor | StoredRows, right: Tensor | StoredRows, names: tuple[str, str]
-) -> tuple[Tensor, Tensor]:
-    """Read the overlap of two spaces into RAM, row i the same item in both.
+) -> tuple[Places, Places]:
+    """Tell which rows of either space's overlap are the same items.
 
     Two memories on disk are matched by the ids of their items, for either may lack what it could not embed; anything
     else is taken row by row.
@@ -95,34 +105,93 @@ def overlap_rows(
         names: of the spaces, for messages.
 
     Returns:
-        unit rows `(n, D)` of either.
+        for either, `(n,)` positions of rows, or None for all in their order.
 
     Raises:
         TooFewRowsError: fewer than two items are in both.
         ConfigError: an id occurs twice in one space, so that nobody can tell which items belong together.
     """
-    rows = tuple(given if isinstance(given, Tensor) else all_rows(given) for given in (left, right))
     if not (isinstance(left, StoredMemory) and isinstance(right, StoredMemory)):
-        return rows[0], rows[1]
+        return None, None
     left_ids, right_ids = _unique(left.ids, names[0]), _unique(right.ids, names[1])
     if left_ids == right_ids:
-        return rows[0], rows[1]
+        return None, None
     place = {id_: row for row, id_ in enumerate(right_ids)}
-    pairs = [(row, place[id_]) for row, id_ in enumerate(left_ids) if id_ in place]
-    if len(pairs) < 2:
+    found = torch.tensor([place.get(id_, -1) for id_ in left_ids])
+    chosen = (found >= 0).nonzero()[:, 0]
+    if len(chosen) < 2:
         raise TooFewRowsError(
-            f"the overlap: {names[0]!r} has {len(left_ids)} items and {names[1]!r} {len(right_ids)}, and {len(pairs)} ids are "
-            f"in both (such as {left_ids[0]!r} and {right_ids[0]!r}). Embed the same list of items with both encoders."
+            f"the overlap: {names[0]!r} has {len(left_ids)} items and {names[1]!r} {len(right_ids)}, and {len(chosen)} ids "
+            f"are in both (such as {left_ids[0]!r} and {right_ids[0]!r}). Embed the same list of items with both encoders."
         )
-    dropped = len(left_ids) + len(right_ids) - 2 * len(pairs)
+    dropped = len(left_ids) + len(right_ids) - 2 * len(chosen)
     if dropped:
         warnings.warn(
-            f"the overlap: {len(pairs)} items are in both {names[0]!r} and {names[1]!r}; {dropped} that only one of them has "
-            "are left out.",
+            f"the overlap: {len(chosen)} items are in both {names[0]!r} and {names[1]!r}; {dropped} that only one of them "
+            "has are left out.",
             stacklevel=3,  # to the caller of `connect`
         )
-    chosen = torch.tensor(pairs)
-    return rows[0][chosen[:, 0]], rows[1][chosen[:, 1]]
+    return chosen, found[chosen]
+
+
+def rows_at(given: Tensor | StoredRows, places: Places, empty: Empty) -> Tensor:
+    """Bring rows to where they are trained on; rows on disk are read block by block, once.
+
+    Args:
+        given: `(N, D)` unit rows.
+        places: `(n,)` which of them, or None for all.
+        empty: makes the room for rows on disk.
+
+    Returns:
+        `(n, D)` float32 unit rows.
+    """
+    if isinstance(given, Tensor):
+        return given if places is None else given[places]
+    count = len(given) if places is None else len(places)
+    rows = empty(count, given.shape[1])
+    wanted = torch.full((len(given),), -1)
+    wanted[slice(None) if places is None else places] = torch.arange(count)
+    start = 0
+    for block in given.blocks():
+        into = wanted[start : start + len(block)]
+        start += len(block)
+        kept = into >= 0
+        # Rounding on disk has moved the length of rows a little.
+        rows.index_copy_(0, into[kept].to(rows.device), normalized(torch.from_numpy(block))[kept].to(rows.device))
+    return rows
+
+
+def overlap_rows(
+    left: Tensor | StoredRows, right: Tensor | StoredRows, names: tuple[str, str]
+) -> tuple[Tensor, Tensor]:
+    """Read the overlap of two spaces into RAM, row i the same item in both (see `shared_places` and `rows_at`)."""
+    places = shared_places(left, right, names)
+    return rows_at(left, places[0], _in_ram), rows_at(right, places[1], _in_ram)
+
+
+def _in_ram(rows: int, width: int) -> Tensor:
+    return torch.empty(rows, width, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class RowsBetween:
+    """Consecutive rows of a memory on disk, as rows of their own."""
+
+    memory: StoredMemory
+    part: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(N, D)`."""
+        return self.part.stop - self.part.start, self.memory.shape[1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def blocks(self, rows: int = 4096) -> Iterator[NDArray[np.float32]]:
+        """Read them in their order, at most `rows` at a time."""
+        for start in range(self.part.start, self.part.stop, rows):
+            yield self.memory[start : min(start + rows, self.part.stop)]
 
 
 def _unique(ids: Sequence[str], name: str) -> list[str]:

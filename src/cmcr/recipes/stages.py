@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cmcr.connection.checkpoint import remove_checkpoint, unfinished
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
 from cmcr.errors import unknown_name
@@ -182,11 +183,13 @@ def _connect(recipe: Recipe, stage: Stage, encoders: Encoders, device: str, prog
         seed=part.seed,
         device=device,
         progress=progress,
+        checkpoint=unfinished(out),
         **settings_in(part),
     )
     claim_connection(out)
     connection.save(out)
     record_connection(out, inputs)
+    remove_checkpoint(unfinished(out))
     return "finished", _connection_facts(part.out, connection)
 
 

@@ -1,0 +1,272 @@
+"""What stopped work is gone on with: a folder beside the result to come, removed when that is written.
+
+On the disk: `config.json`, the manifest, with the identity of the run and the step of its state; `step-*.safetensors`, the
+state; `*-consistent-*.safetensors`, the semantically consistent rows, part by part. Each file is written under another
+name, flushed and renamed; the manifest names a state only after it is there; the state before it is removed last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from cmcr._version import __version__
+from cmcr.connection.peers import Peers
+from cmcr.embeddings import StoredRows
+from cmcr.errors import ArtefactError, FormatError, IntegrityError, ResumeError, WriteError
+from cmcr.files import MANIFEST, locked, parsed_manifest, read_manifest, write_bytes_whole, write_manifest
+
+FORMAT = "cmcr checkpoint"
+VERSION = 1
+LOCK = "lock"
+SECONDS_BETWEEN = 60.0
+"""At least so long after a state was written the next one is."""
+
+_HASHED_ROWS = 16_384
+
+
+class Checkpoint:
+    """The checkpoint of one piece of work: from `open_checkpoint`. The first process writes, all read.
+
+    Attributes:
+        folder: where it is.
+    """
+
+    def __init__(self, folder: Path, peers: Peers) -> None:
+        self.folder = folder
+        self._peers = peers
+        self._identity: dict[str, Any] = {}
+        self._state: str | None = None
+        self._written = time.monotonic()
+
+    def begin(self, rows: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+        """Begin, or go on with, a run.
+
+        Args:
+            rows: everything that decides about the rows that are kept, as JSON can hold it.
+            training: everything else that decides about the weights. It may change as long as no state was written.
+
+        Raises:
+            ResumeError: another run was begun here; the message says what differs.
+            FormatError, IntegrityError: the manifest is damaged.
+        """
+        self._identity = json.loads(json.dumps({"rows": rows, "training": training}))
+        if (self.folder / MANIFEST).is_file():
+            with _advised(self.folder):
+                manifest = parsed_manifest(self.folder, FORMAT, VERSION)
+                was = manifest["identity"]
+                self._state = next(iter(manifest["sha256"]), None)
+            _check_same(self.folder, was, self._identity if self._state else {**was, "rows": self._identity["rows"]})
+            if was == self._identity:
+                return
+        if self._peers.rank == 0:
+            with _said_on_failure(self.folder):
+                write_manifest(self.folder, self._manifest(0, {}))
+
+    def read(self) -> dict[str, Tensor] | None:
+        """Read the state; None where none was written yet.
+
+        Raises:
+            FormatError, IntegrityError: it is damaged.
+            ReadError: the system refuses to read it.
+        """
+        if self._state is None:
+            return None
+        with _advised(self.folder):
+            read_manifest(self.folder, FORMAT, VERSION, {self._state})
+            return load_file(self.folder / self._state)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a new state."""
+        return self._peers.rank == 0 and time.monotonic() - self._written >= SECONDS_BETWEEN
+
+    def write(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Put the state after so many steps in the place of the one before.
+
+        Raises:
+            WriteError: no permission, disk full; the state before is whole.
+        """
+        if self._peers.rank != 0:
+            return
+        name, before = f"step-{step:09d}.safetensors", self._state
+        content = serialize({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+        with _said_on_failure(self.folder):
+            digest = write_bytes_whole(self.folder / name, content)
+            write_manifest(self.folder, self._manifest(step, {name: digest}))
+            if before not in (None, name):
+                (self.folder / str(before)).unlink(missing_ok=True)
+        self._state = name
+        self._written = time.monotonic()
+
+    def forget(self) -> None:
+        """Drop the state of a training that has failed, so that another one can begin from the rows that are kept."""
+        before, self._state = self._state, None
+        if self._peers.rank == 0 and before is not None:
+            with _said_on_failure(self.folder):
+                write_manifest(self.folder, self._manifest(0, {}))
+                (self.folder / before).unlink(missing_ok=True)
+
+    def kept(self, name: str) -> Tensor | None:
+        """Read rows that were kept under a name: `(n, D)` float32; None where one of the processes does not find them.
+
+        Raises:
+            FormatError, IntegrityError: they are damaged.
+        """
+        path = self.folder / f"{name}.safetensors"
+        if not path.is_file():
+            return None
+        with _advised(self.folder), safe_open(path, framework="pt") as file:
+            rows: Tensor = file.get_tensor("rows")
+            if digest_of(rows) != (file.metadata() or {}).get("sha256"):
+                raise IntegrityError(f"{path}: its bytes have changed since it was written.")
+        return rows
+
+    def keep(self, name: str, rows: Tensor) -> None:
+        """Keep rows `(n, D)` float32 under a name.
+
+        Raises:
+            WriteError: no permission, disk full.
+        """
+        if self._peers.rank == 0:
+            rows = rows.detach().cpu().contiguous()
+            with _said_on_failure(self.folder):
+                content = serialize({"rows": rows}, metadata={"sha256": digest_of(rows)})
+                write_bytes_whole(self.folder / f"{name}.safetensors", content)
+
+    def _manifest(self, step: int, hashes: Mapping[str, str]) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "written_by": f"cmcr {__version__}",
+            "identity": self._identity,
+            "step": step,
+            "sha256": dict(hashes),
+        }
+
+
+@contextmanager
+def open_checkpoint(folder: Path, peers: Peers) -> Iterator[Checkpoint]:
+    """Hold the folder of a checkpoint, which is made if need be.
+
+    Raises:
+        LockedError: another run holds it.
+        FormatError: something else is there.
+        WriteError: it cannot be made or written to.
+    """
+    _refuse_strangers(folder)
+    if peers.rank != 0:
+        yield Checkpoint(folder, peers)
+        return
+    with contextlib.ExitStack() as held:
+        with _said_on_failure(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder / LOCK, _HELD.format(folder=folder)))
+            for left in folder.glob(".*.part"):  # by a run that was killed
+                left.unlink(missing_ok=True)
+        yield Checkpoint(folder, peers)
+
+
+_HELD = "{folder}: another run is at work there. Wait until it ends, or choose another folder."
+
+
+def unfinished(connection: Path) -> Path:
+    """Name the folder in which the work for a connection that will be saved at a path is kept."""
+    return connection.with_name(f"{connection.name}.unfinished")
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint after what it led to was written; one that another run holds, and anything else, stays."""
+    if not (folder / LOCK).is_file():
+        return
+    with contextlib.suppress(ArtefactError, OSError):
+        with locked(folder / LOCK, _HELD.format(folder=folder)):
+            # The manifest last: without it, what a kill leaves behind would be a stranger's folder.
+            for path in folder.iterdir():
+                if path.name not in (LOCK, MANIFEST):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+
+
+def digest_of(rows: Tensor | StoredRows) -> str:
+    """Hash the values of rows `(n, D)` as float32, and their shape."""
+    hashed = hashlib.sha256(repr(tuple(rows.shape)).encode())
+    blocks = rows.split(_HASHED_ROWS) if isinstance(rows, Tensor) else map(torch.from_numpy, rows.blocks(_HASHED_ROWS))
+    for block in blocks:
+        values: Any = np.ascontiguousarray(block.detach().to("cpu", torch.float32).numpy())
+        hashed.update(values)
+    return hashed.hexdigest()
+
+
+def _check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    if was == now:
+        return
+    before, after = (dict(_flat(identity)) for identity in (was, now))
+    differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    said = "; ".join(f"{key} was {_short(before.get(key))}, now {_short(after.get(key))}" for key in differing)
+    raise ResumeError(
+        f"{folder}: something else was begun here: {said}. Run it as it was begun, or remove this folder to begin anew."
+    )
+
+
+def _flat(identity: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in identity.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield key, value
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text  # of a hash, enough to tell it from another
+
+
+def _refuse_strangers(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FormatError(f"{folder}: expected a folder for a checkpoint, there is a file. Move it away.")
+    names = {path.name for path in folder.iterdir()}
+    if names and not names & {MANIFEST, LOCK}:
+        raise FormatError(f"{folder}: expected a checkpoint, got other things ({min(names)}, ...). Move them away.")
+
+
+@contextmanager
+def _advised(folder: Path) -> Iterator[None]:
+    """Say of a damaged checkpoint what can be done without a copy of it."""
+    try:
+        yield
+    except (FormatError, IntegrityError) as error:
+        raise type(error)(f"{error} Or remove {folder}, which begins anew.") from error
+    except (SafetensorError, KeyError) as error:
+        raise FormatError(f"{folder}: damaged ({error}). Remove it, which begins anew.") from error
+
+
+@contextmanager
+def _said_on_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except ArtefactError:  # some are OSErrors too: already said
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WriteError(
+            error.errno or errno.EIO, f"could not write ({reason}); what was there before is whole", str(folder)
+        ) from error

@@ -1,0 +1,127 @@
+"""Where rows live while they are trained on: on the device, in RAM, or in files that the system maps into memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cmcr.errors import WriteError
+
+Empty = Callable[[int, int], Tensor]
+"""Makes an uninitialised float32 tensor of so many rows and of that width."""
+
+_SHARE_OF_DEVICE = 0.7  # of its free memory; the rest is for activations and the loss
+_SHARE_OF_RAM = 0.8
+
+
+@contextmanager
+def room_for(size: int, device: torch.device, *, processes: int = 1, folder: Path | None = None) -> Iterator[Empty]:
+    """Find room for rows: on the device if they fit, else in RAM, else in files, removed when the block is left.
+
+    Args:
+        size: bytes in all.
+        device: that computes.
+        processes: that need as much RAM each.
+        folder: in which to make the files; None takes the system's folder for temporary files.
+
+    Yields:
+        what makes tensors there.
+
+    Raises:
+        WriteError: neither memory nor disk has room.
+    """
+    if fits_on(device, size) and (device.type != "cpu" or fits_in_ram(size * processes)):
+        yield lambda rows, width: torch.empty(rows, width, dtype=torch.float32, device=device)
+        return
+    if device.type != "cpu" and fits_in_ram(size * processes):
+        yield lambda rows, width: torch.empty(rows, width, dtype=torch.float32)
+        return
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rows-", dir=folder, ignore_cleanup_errors=True) as home:
+        numbers = iter(range(sys.maxsize))
+        yield lambda rows, width: _in_file(Path(home) / str(next(numbers)), rows, width)
+
+
+def fits_on(device: torch.device, size: int) -> bool:
+    """Tell whether so many bytes fit into a GPU beside what training needs; on a CPU they are where they are."""
+    if device.type == "cuda":
+        return size <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+        return size <= _SHARE_OF_DEVICE * free
+    return True
+
+
+def fits_in_ram(size: int) -> bool:
+    """Tell whether so many bytes fit into RAM."""
+    return size <= _SHARE_OF_RAM * available_ram()
+
+
+def available_ram() -> int:
+    """Bytes of RAM that can be had without swapping, as far as the system and its limits for this process tell."""
+    if sys.platform == "win32":
+        return _available_on_windows()
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if not sys.platform.startswith("linux"):
+        return pages // 2  # macOS does not say; half of all is what a busy machine can spare
+    return min(_linux_available(pages), _cgroup_available(pages))
+
+
+def _linux_available(fallback: int) -> int:
+    """MemAvailable counts what the cache of files would give back; sysconf's free pages do not."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return fallback
+
+
+def _cgroup_available(fallback: int) -> int:
+    """What a container or a scheduler leaves to this process."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        home = Path("/sys/fs/cgroup")
+        limit, used = (int((home / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        counts = dict(line.split() for line in (home / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(0, limit - used + int(counts["inactive_file"]))  # of the cache of files, what it would give back
+    return fallback
+
+
+def _available_on_windows() -> int:
+    """Ask Windows: MEMORYSTATUSEX, whose second number of 64 bits counts the available bytes."""
+
+    class Status(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ulong), ("load", ctypes.c_ulong), ("numbers", ctypes.c_ulonglong * 7))
+
+    status = Status()
+    status.length = ctypes.sizeof(Status)
+    getattr(ctypes, "windll").kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # noqa: B009 - known on Windows only
+    return int(status.numbers[1])
+
+
+def _in_file(path: Path, rows: int, width: int) -> Tensor:
+    """Make a tensor whose memory is a file; the whole file is taken from the disk now, not when it is written to."""
+    try:
+        with path.open("xb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, 4 * rows * width)
+            else:
+                file.truncate(4 * rows * width)
+    except OSError as error:
+        raise WriteError(
+            error.errno or errno.EIO,
+            f"could not make room for {4 * rows * width / 1e9:.1f} GB of embeddings, which RAM does not hold "
+            f"({error.strerror or error}). Free space, or let TMPDIR name a larger disk",
+            str(path.parent),
+        ) from error
+    return torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.float32).view(rows, width)

@@ -1,0 +1,109 @@
+"""`cmcr connect` by several processes, and stopped and gone on with, as a user would type it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cmcr
+
+MEMORIES = {("a", "text"): (900, 12), ("a", "image"): (1100, 12), ("b", "text"): (900, 8), ("b", "audio"): (700, 8)}
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("memories")
+    for seed, ((space, modality), shape) in enumerate(MEMORIES.items()):
+        rows = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        ids = [f"{modality}:{row}" for row in range(len(rows))]
+        cmcr.write_memory(folder / f"{space}-{modality}", rows, ids=ids, space=space, modality=modality)
+    return folder
+
+
+def command(home, out, *changes, before=()):
+    folders = [str(home / f"{space}-{modality}") for space, modality in MEMORIES]
+    settings = ["epochs=3", "batch_size=60", "learning_rate=0.0001", *changes]
+    return [
+        sys.executable,
+        *before,
+        "-m",
+        "cmcr",
+        "connect",
+        *folders,
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--set",
+        *settings,
+    ]
+
+
+def environment():
+    source = str(Path(cmcr.__file__).parents[1])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([*sys.path, source])}
+
+
+def run(*arguments):
+    return subprocess.run(arguments, env=environment(), capture_output=True, text=True, check=False)
+
+
+def weights(out):
+    connection = cmcr.load(out)
+    return {
+        f"{space}.{key}": value
+        for space, projector in connection.projectors.items()
+        for key, value in projector.state_dict().items()
+    }
+
+
+def test_two_processes_make_the_connection_of_one(home, tmp_path):
+    alone = run(*command(home, tmp_path / "one"))
+    both = run(*command(home, tmp_path / "two", before=TORCHRUN))
+    assert (alone.returncode, both.returncode) == (0, 0), both.stderr
+    assert both.stdout.count("a and b, connected through 900 items of text, 12 wide.") == 1
+    assert both.stderr.count("training ...") == 1
+    expected, found = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in expected.items():
+        assert (found[name].double() - value.double()).abs().max() <= 1e-5 * max(1.0, value.abs().max().item()), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_an_error_ends_all_processes(home, tmp_path):
+    done = run(*command(home, tmp_path / "out", "batch_size=1", before=TORCHRUN))
+    assert done.returncode != 0
+    assert "batch_size: expected at least 2, got 1" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_stopped_it_says_how_to_go_on_and_does(home, tmp_path):
+    arguments = command(home, tmp_path / "out", "epochs=100")
+    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line == "training ...\n":
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 130
+    kept = tmp_path / "out.unfinished"
+    assert said == f"cmcr: stopped; what is done is safe in {kept}. Run the same command again to go on from there.\n"
+    assert list(kept.glob("step-*"))
+    other = run(*command(home, tmp_path / "out", "epochs=5"))
+    assert other.returncode == 1
+    assert "epochs was 100, now 5" in other.stderr
+    assert run(*arguments).returncode == 0
+    assert not kept.exists()
+    assert run(*command(home, tmp_path / "whole", "epochs=100")).returncode == 0
+    assert all(
+        torch.equal(value, weights(tmp_path / "out")[name]) for name, value in weights(tmp_path / "whole").items()
+    )

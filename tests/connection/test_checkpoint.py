@@ -1,0 +1,371 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cmcr
+from cmcr.connection import checkpoint as checkpoint_module
+from cmcr.connection import consistency, training
+from cmcr.connection.checkpoint import LOCK, Checkpoint, digest_of, open_checkpoint, remove_checkpoint, unfinished
+from cmcr.connection.connect import connect
+from cmcr.connection.consistency import SoftmaxMean
+from cmcr.connection.peers import Peers
+from cmcr.connection.softmax_mean import Tiling
+from cmcr.errors import FormatError, IntegrityError, LockedError, ResumeError, TrainingError, WriteError
+
+ROWS, TRAINING = {"embeddings": "a" * 64, "device": "cpu"}, {"epochs": 3, "seed": 0}
+
+
+def unit(rows, width, seed):
+    made = np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def memories(seed=0):
+    a = cmcr.Memories("a", text=unit(90, 6, seed), image=unit(110, 6, seed + 1))
+    return a, cmcr.Memories("b", text=unit(90, 4, seed + 2), audio=unit(70, 4, seed + 3))
+
+
+def connected(folder=None, given=None, **changes):
+    options = {"epochs": 3, "batch_size": 10, "device": "cpu", "method": "c-mcr"} | changes
+    return connect(*(given or memories()), checkpoint=folder, **options)
+
+
+def weights(connection):
+    return {
+        f"{space}.{name}": value
+        for space, projector in connection.projectors.items()
+        for name, value in projector.state_dict().items()
+    }
+
+
+def assert_same(one, other):
+    assert weights(one).keys() == weights(other).keys()
+    for name, value in weights(one).items():
+        assert torch.equal(value, weights(other)[name]), name
+    assert one.history == other.history
+
+
+class Killed(BaseException):
+    """What nothing on the way handles, as a kill is handled by nothing."""
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """The state is written after every step."""
+    monkeypatch.setattr(checkpoint_module, "SECONDS_BETWEEN", 0.0)
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """Arrange for the death at the n-th call of a function."""
+
+    def arrange(module, name, number):
+        original, calls = getattr(module, name), []
+
+        def dying(*given, **named):
+            calls.append(name)
+            if len(calls) == number:
+                raise Killed
+            return original(*given, **named)
+
+        monkeypatch.setattr(module, name, dying)
+
+    return arrange
+
+
+def stopped(tmp_path, killed_at, monkeypatch, step=12, **changes):
+    """A run that died at a step."""
+    with monkeypatch.context() as patch:
+        loss, calls = training._loss, []
+
+        def dying(*given):
+            calls.append(given)
+            if len(calls) == step:
+                raise Killed
+            return loss(*given)
+
+        patch.setattr(training, "_loss", dying)
+        with pytest.raises(Killed):
+            connected(tmp_path / "kept", **changes)
+    return tmp_path / "kept"
+
+
+# ------------------------------------------------------------------------------------------------------------ resuming
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"batch_norm": "apart", "semantic_consistency": False, "noise_variance": 0.0}]
+)
+@pytest.mark.parametrize("step", [1, 2, 9, 10, 27])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, often, killed_at, monkeypatch, step, settings):
+    folder = stopped(tmp_path, killed_at, monkeypatch, step, **settings)
+    told = []
+    resumed = connected(folder, progress=lambda stage, share: told.append(share), **settings)
+    assert_same(resumed, connected(**settings))
+    assert told[-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "number"),
+    [
+        (checkpoint_module, "write_manifest", 1),
+        (checkpoint_module, "write_manifest", 2),
+        (checkpoint_module, "write_manifest", 9),
+        (checkpoint_module, "write_bytes_whole", 1),
+        (checkpoint_module, "write_bytes_whole", 3),
+        (checkpoint_module, "write_bytes_whole", 8),
+        (SoftmaxMean, "_means", 2),
+    ],
+)
+def test_death_while_something_is_written(tmp_path, often, killed_at, module, name, number, monkeypatch):
+    with monkeypatch.context():
+        killed_at(module, name, number)
+        with pytest.raises(Killed):
+            connected(tmp_path / "kept")
+    monkeypatch.undo()
+    assert_same(connected(tmp_path / "kept"), connected())
+
+
+SCRIPT = """
+import os, signal, sys
+from cmcr.connection import checkpoint, training
+from test_checkpoint import connected
+
+checkpoint.SECONDS_BETWEEN = 0.0
+module, name, number = {"loss": (training, "_loss", 7), "file": (checkpoint, "write_manifest", 4), "end": (None, "", 0)}[
+    sys.argv[2]
+] if len(sys.argv) > 2 else (None, "", 0)
+if module is not None:
+    original, calls = getattr(module, name), []
+    def dying(*given, **named):
+        calls.append(1)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*given, **named)
+    setattr(module, name, dying)
+connected(sys.argv[1]).save(sys.argv[1] + ".done")
+"""
+
+
+def test_real_kills_one_after_another(tmp_path):
+    source = str(Path(cmcr.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, source])}
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-c", SCRIPT, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+
+    folder, whole = str(tmp_path / "kept"), str(tmp_path / "whole")
+    for point in ("loss", "file"):
+        done = run(folder, point)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert run(folder).returncode == run(whole).returncode == 0
+    assert_same(cmcr.load(folder + ".done"), cmcr.load(whole + ".done"))
+
+
+def test_ctrl_c_keeps_every_step(tmp_path, monkeypatch):
+    loss, calls = training._loss, []
+
+    def pressing(*given):
+        calls.append(1)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return loss(*given)
+
+    monkeypatch.setattr(training, "_loss", pressing)
+    with pytest.raises(KeyboardInterrupt):
+        connected(tmp_path / "kept")
+    assert json.loads((tmp_path / "kept" / "config.json").read_text())["step"] == 5  # the step was finished
+    resumed = connected(tmp_path / "kept")
+    assert len(calls) == 27
+    assert_same(resumed, connected())
+
+
+def test_counterparts_are_not_computed_twice(tmp_path, often, killed_at, monkeypatch):
+    monkeypatch.setattr(consistency, "tiling_for", lambda *dtypes: Tiling(32, 32, torch.float32, torch.float32))
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    assert len(list(folder.glob("*-consistent-*"))) == 2 * 3
+    expected = connected()
+    monkeypatch.setattr(SoftmaxMean, "_means", None)
+    assert_same(connected(folder), expected)
+
+
+def test_at_most_one_state_is_kept(tmp_path, often, killed_at, monkeypatch):
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    assert [path.name for path in folder.glob("step-*")] == ["step-000000011.safetensors"]
+
+
+def test_a_state_is_written_once_a_minute(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(checkpoint_module.time, "monotonic", lambda: now[0])
+    made = Checkpoint(tmp_path, Peers())
+    assert not made.due
+    now[0] += 59.9
+    assert not made.due
+    now[0] += 0.2
+    assert made.due
+    made.begin(ROWS, TRAINING)
+    made.write(3, {"x": torch.ones(2)})
+    assert not made.due
+
+
+def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    connected()
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": 4}, "epochs was 3, now 4."),
+        ({"seed": 5}, "seed was 0, now 5."),
+        ({"hidden": (7,), "learning_rate": 0.1}, "hidden was none, now [7]; learning_rate was 0.001, now 0.1."),
+        ({"consistency_temperature": 0.5}, "consistency_temperature was 0.01, now 0.5"),
+    ],
+)
+def test_another_run_is_refused(tmp_path, often, killed_at, monkeypatch, changes, said):
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ResumeError) as caught:
+        connected(folder, **changes)
+    assert str(caught.value).startswith(f"{folder}: something else was begun here: ")
+    assert said in str(caught.value)
+    assert str(caught.value).endswith(" Run it as it was begun, or remove this folder to begin anew.")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_other_embeddings_are_refused(tmp_path, often, killed_at, monkeypatch):
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    a, b = memories()
+    changed = unit(110, 6, 1)
+    changed[109, 5] += 1e-6
+    other = cmcr.Memories("a", text=unit(90, 6, 0), image=changed)
+    with pytest.raises(ResumeError, match=r"embeddings of image in a was [0-9a-f]{12}…, now [0-9a-f]{12}…\. Run"):
+        connected(folder, (other, b))
+    with pytest.raises(ResumeError, match="embeddings of text in a was"):
+        connected(folder, memories(9))
+    assert_same(connected(folder, (a, b)), connected())
+
+
+def test_another_version_is_refused(tmp_path, often, killed_at, monkeypatch):
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    with pytest.raises(ResumeError, match=r"version of torch was \S+, now 9\.9\."):
+        connected(folder)
+
+
+def test_a_training_that_failed_leaves_the_counterparts_to_another(tmp_path, often, monkeypatch):
+    with pytest.raises(TrainingError):
+        connected(tmp_path / "kept", ttc_temperature=1e-40)
+    expected = connected()
+    monkeypatch.setattr(SoftmaxMean, "_means", None)
+    assert_same(connected(tmp_path / "kept"), expected)
+
+
+@pytest.mark.parametrize("file", ["step-000000011.safetensors", "config.json", "left-consistent-00000.safetensors"])
+def test_a_flipped_byte_is_found(tmp_path, often, killed_at, monkeypatch, file):
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    content = bytearray((folder / file).read_bytes())
+    content[-9] ^= 1
+    (folder / file).write_bytes(content)
+    with pytest.raises((IntegrityError, FormatError)) as caught:
+        connected(folder)
+    assert str(folder) in str(caught.value)
+    assert "begins anew." in str(caught.value)
+
+
+def test_a_state_that_was_cut_short_is_found(tmp_path, often, killed_at, monkeypatch):
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    for path in (*folder.glob("step-*"), *folder.glob("left-*")):
+        path.write_bytes(path.read_bytes()[:40])
+        with pytest.raises((IntegrityError, FormatError), match="begins anew"):
+            connected(folder)
+
+
+def test_two_at_once_are_refused(tmp_path):
+    with (
+        open_checkpoint(tmp_path / "kept", Peers()),
+        pytest.raises(
+            LockedError, match=r"another run is at work there\. Wait until it ends, or choose another folder\."
+        ),
+    ):
+        connected(tmp_path / "kept")
+    connected(tmp_path / "kept")
+
+
+def test_other_things_are_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FormatError, match=r"expected a checkpoint, got other things \(mine\.txt, \.\.\.\)"):
+        connected(tmp_path)
+    with pytest.raises(FormatError, match="expected a folder for a checkpoint, there is a file"):
+        connected(tmp_path / "mine.txt")
+    remove_checkpoint(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_full_disk_is_said(tmp_path, often, monkeypatch):
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_module, "write_bytes_whole", full)
+    with pytest.raises(
+        WriteError, match=r"could not write \(No space left on device\); what was there before is whole"
+    ):
+        connected(tmp_path / "kept")
+
+
+# -------------------------------------------------------------------------------------------------- one of several, and after
+
+
+def test_only_the_first_process_writes_and_all_read(tmp_path):
+    first, second = Checkpoint(tmp_path, Peers(0, 2)), Checkpoint(tmp_path, Peers(1, 2))
+    second.begin(ROWS, TRAINING)
+    second.write(3, {"x": torch.ones(2)})
+    second.keep("rows", torch.ones(2, 2))
+    assert list(tmp_path.iterdir()) == []
+    first.begin(ROWS, TRAINING)
+    first.write(3, {"x": torch.ones(2)})
+    first.keep("rows", torch.ones(2, 2))
+    again = Checkpoint(tmp_path, Peers(1, 2))
+    again.begin(ROWS, TRAINING)
+    assert torch.equal(again.read()["x"], torch.ones(2))
+    assert torch.equal(again.kept("rows"), torch.ones(2, 2))
+
+
+def test_a_checkpoint_is_removed_but_not_under_a_run(tmp_path, often, killed_at, monkeypatch):
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    with open_checkpoint(folder, Peers()):
+        remove_checkpoint(folder)
+        assert (folder / LOCK).exists()
+        assert list(folder.glob("step-*"))
+    remove_checkpoint(folder)
+    assert not folder.exists()
+    remove_checkpoint(folder)
+
+
+def test_its_name():
+    assert str(unfinished(Path("x/my.connection"))) == "x/my.connection.unfinished"
+
+
+def test_the_digest_is_of_values_and_shape(rng, monkeypatch):
+    rows = torch.from_numpy(rng.normal(size=(50, 4))).float()
+    whole = digest_of(rows)
+    monkeypatch.setattr(checkpoint_module, "_HASHED_ROWS", 7)
+    assert digest_of(rows) == whole
+    assert digest_of(rows.clone().as_strided((50, 4), (4, 1))) == whole
+    assert digest_of(rows.view(25, 8)) != whole
+    changed = rows.clone()
+    changed[49, 3] += 1e-6
+    assert digest_of(changed) != whole

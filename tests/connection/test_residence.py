@@ -1,0 +1,83 @@
+import errno
+import os
+
+import pytest
+import torch
+
+from cmcr.connection import residence
+from cmcr.connection.residence import available_ram, fits_in_ram, fits_on, room_for
+from cmcr.errors import WriteError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_ram(monkeypatch):
+    monkeypatch.setattr(residence, "available_ram", lambda: 1000)
+
+
+def test_rows_that_fit_are_ordinary_tensors(tmp_path):
+    with room_for(1000, CPU, folder=tmp_path / "none") as empty:
+        rows = empty(5, 3)
+        assert (rows.shape, rows.dtype, rows.device.type) == ((5, 3), torch.float32, "cpu")
+    assert not (tmp_path / "none").exists()
+
+
+def test_rows_that_do_not_fit_live_in_files_for_a_while(tmp_path, no_ram):
+    with room_for(801, CPU, folder=tmp_path) as empty:
+        one, two = empty(50, 3), empty(7, 2)
+        one.fill_(1.5)
+        two.fill_(-2.0)
+        files = sorted(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        assert files == [56, 600]
+        assert (one.sum(), two.sum()) == (225.0, -28.0)
+        (file,) = (path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size == 600)
+        assert torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.float32).sum() == 225.0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_processes_need_room_for_each(tmp_path, no_ram):
+    for processes, files in ((1, 0), (2, 1)):
+        with room_for(500, CPU, processes=processes, folder=tmp_path) as empty:
+            empty(5, 5)
+            assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == files
+
+
+def test_a_disk_without_room_is_said(tmp_path, no_ram, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with (
+        pytest.raises(
+            WriteError, match=r"could not make room for 4\.0 GB of embeddings, which RAM does not hold \(No space"
+        ),
+        room_for(10**10, CPU, folder=tmp_path) as empty,
+    ):
+        empty(10**6, 1000)
+
+
+def test_what_the_system_says_is_plausible():
+    assert 2**26 < available_ram() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert fits_in_ram(0)
+    assert not fits_in_ram(2**60)
+
+
+def test_a_gpu_is_asked_for_its_free_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 5000))
+    assert fits_on(torch.device("cuda", 0), 700)
+    assert not fits_on(torch.device("cuda", 0), 701)
+    assert fits_on(CPU, 2**60)
+
+
+def test_a_limit_of_the_scheduler_counts(tmp_path, monkeypatch):
+    for name, content in (
+        ("memory.max", "1000"),
+        ("memory.current", "600"),
+        ("memory.stat", "anon 5\ninactive_file 150"),
+    ):
+        (tmp_path / name).write_text(content + "\n")
+    monkeypatch.setattr(residence, "Path", lambda given: tmp_path)
+    assert residence._cgroup_available(2**40) == 550
+    (tmp_path / "memory.max").write_text("max\n")
+    assert residence._cgroup_available(2**40) == 2**40
