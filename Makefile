@@ -32,8 +32,10 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Our two heavy steps beside other ways: bench.jsonl, bench.md and bench.png; docs/speed.md explains them.
 bench: install
-	$(BIN)/python benchmarks/semantic_consistency.py
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python benchmarks/speed.py --out bench
 
 docs: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -6,7 +6,8 @@
     python benchmarks/speed.py --whole --only connect   a whole connection at full size, for hours on two cores
 
 All is measured in one process, in turn, and the rate of plain products again between the parts. Prints one JSON line a
-figure, and writes them to bench.jsonl and a picture of them to bench.png. docs/speed.md says how to read them.
+figure, and writes them to bench.jsonl, as tables to bench.md and as a picture to bench.png. docs/speed.md says how to read
+them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from side_by_side import consistency, contrast, memory, training, whole
 from side_by_side.measuring import Line, Run
 from side_by_side.plot import plot
 from side_by_side.rooflines import Rooflines, machine
+from side_by_side.tables import tables
 
 PARTS: dict[str, Callable[[Run], Iterator[Line]]] = {
     "consistency": consistency.measure,
@@ -81,6 +83,7 @@ def finish(lines: list[Line], rooflines: Rooflines, out: Path) -> None:
             line["share_of_roofline"] = share
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (out / "bench.jsonl").write_text(text, encoding="utf-8")
+    (out / "bench.md").write_text(tables(lines), encoding="utf-8")
     print(text, end="", flush=True)
     try:
         plot(lines, out / "bench.png")

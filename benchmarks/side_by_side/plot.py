@@ -26,7 +26,7 @@ _ROOFLINES = {
 
 
 def plot(lines: list[Line], path: Path) -> None:
-    """Draw what was measured; panels of parts that were not stay empty."""
+    """Draw what was measured."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,6 +40,8 @@ def plot(lines: list[Line], path: Path) -> None:
     handles: dict[str, Any] = {}
     for panel in (first, second, third, fourth):
         panel.grid(visible=True, which="major", alpha=0.3)
+        if not panel.lines:
+            panel.text(0.5, 0.5, "not measured", transform=panel.transAxes, ha="center")
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     picture.legend(handles.values(), handles.keys(), loc="lower center", ncol=4, frameon=False, fontsize=9)
@@ -51,7 +53,7 @@ def plot(lines: list[Line], path: Path) -> None:
 
 def _rows_panel(panel: Any, lines: list[Line]) -> None:
     queries = _most_common(lines, "queries")
-    panel.set_title(f"Semantic consistency, {queries} queries")
+    panel.set_title(f"Semantic consistency, {queries:,} queries")
     _draw(panel, lines, "memory_rows", "gflops", lambda x: x["part"] == "consistency" and x["queries"] == queries)
     for line in lines:
         if line["part"] == "rooflines":
@@ -64,7 +66,7 @@ def _rows_panel(panel: Any, lines: list[Line]) -> None:
 
 def _queries_panel(panel: Any, lines: list[Line]) -> None:
     rows = _most_common(lines, "memory_rows")
-    panel.set_title(f"Semantic consistency, {rows} rows")
+    panel.set_title(f"Semantic consistency, {rows:,} rows")
     _draw(panel, lines, "queries", "times_naive", lambda x: x["part"] == "consistency" and x["memory_rows"] == rows)
     panel.set(xlabel="queries", ylabel="times as fast as naive")
     panel.set_ylim(bottom=0)
@@ -72,8 +74,7 @@ def _queries_panel(panel: Any, lines: list[Line]) -> None:
 
 
 def _batch_panel(panel: Any, lines: list[Line]) -> None:
-    panel.set_title("Contrastive loss and its gradient (lines), a whole training step (dotted)")
-    panel.title.set_fontsize(11)
+    panel.set_title("Contrastive loss and gradient (lines), training step (dotted)")
     _draw(panel, lines, "batch", "seconds", lambda x: x["part"] == "info_nce")
     _draw(panel, lines, "batch", "seconds_a_step", lambda x: x["part"] == "training", dotted=True)
     panel.set(xlabel="batch", ylabel="seconds", yscale="log")
@@ -108,7 +109,7 @@ def _ticks(panel: Any, lines: list[Line], x: str, part: str) -> None:
     panel.set_xscale("log", base=2)
     sizes = sorted({line[x] for line in lines if line["part"] == part and x in line})
     panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    panel.minorticks_off()
+    panel.xaxis.minorticks_off()
 
 
 def _most_common(lines: list[Line], key: str) -> int:
