@@ -6,6 +6,8 @@ sampling them would add: it is estimated for every tile from its mean and its va
 read, the worst first, until the rest adds less than a tolerance. Where the softmax has no structure to use, nearly all
 tiles are read: then this is slow. The tolerance steers an estimate and bounds nothing: compare a sample of queries with
 `semantic_consistency`.
+
+A candidate that was left out of the package: docs/speed.md says why. `approximate.py` measures it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,12 +36,13 @@ SMALL = Size(256, 200, 1, 64)
 def measure(run: Run) -> Iterator[Line]:
     """Measure one whole connection each way."""
     size = SMALL if run.small else WHOLE if run.whole else PART
-    texts = [clustered_rows(size.texts, run.width, seed, run.device) for seed in (0, 1)]
-    outer = [clustered_rows(size.memory, run.width, seed, run.device) for seed in (2, 3)]
+    start = torch.device("cpu")  # where arrays are, and bringing them to the device is part of the work
+    texts = [clustered_rows(size.texts, run.width, seed, start) for seed in (0, 1)]
+    outer = [clustered_rows(size.memory, run.width, seed, start) for seed in (2, 3)]
     ways = {
-        "naive": partial(_naive, texts, outer, size),
-        "ours_float32": partial(_ours, texts, outer, size, "float32"),
-        "ours_bfloat16": partial(_ours, texts, outer, size, "bfloat16"),
+        "naive": partial(_naive, texts, outer, size, run.device),
+        "ours_float32": partial(_ours, texts, outer, size, run.device, "float32"),
+        "ours_bfloat16": partial(_ours, texts, outer, size, run.device, "bfloat16"),
     }
     found = in_turn(ways, replace(run, rounds=1))
     settings = settings_of("c-mcr-published", epochs=size.epochs, batch_size=size.batch)
@@ -55,19 +57,20 @@ def measure(run: Run) -> Iterator[Line]:
         yield {"part": "connect", "way": way, **amount, "width": run.width, **line}
 
 
-def _ours(texts: list[Tensor], outer: list[Tensor], size: Size, precision: str) -> object:
+def _ours(texts: list[Tensor], outer: list[Tensor], size: Size, device: torch.device, precision: str) -> object:
     return cmcr.connect(
         cmcr.Memories("left", text=texts[0], image=outer[0]),
         cmcr.Memories("right", text=texts[1], audio=outer[1]),
         method="c-mcr-published",
-        device=str(texts[0].device),
+        device=str(device),
         epochs=size.epochs,
         batch_size=size.batch,
         precision=precision,
     )
 
 
-def _naive(texts: list[Tensor], outer: list[Tensor], size: Size) -> object:
+def _naive(texts: list[Tensor], outer: list[Tensor], size: Size, device: torch.device) -> object:
+    texts, outer = ([rows.to(device) for rows in each] for each in (texts, outer))
     v, a = (F.normalize(consistency.naive(q, m), dim=1) for q, m in zip(texts, outer, strict=True))
     settings = settings_of("c-mcr-published", epochs=size.epochs, batch_size=size.batch)
     return naive_training.train((texts[0], v, texts[1], a), settings)
