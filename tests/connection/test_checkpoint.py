@@ -11,11 +11,12 @@ import torch
 
 import cmcr
 from cmcr.connection import checkpoint as checkpoint_module
-from cmcr.connection import counterparts as counterparts_module
-from cmcr.connection import training
+from cmcr.connection import consistency, training
 from cmcr.connection.checkpoint import LOCK, Checkpoint, digest_of, open_checkpoint, remove_checkpoint, unfinished
 from cmcr.connection.connect import connect
+from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.peers import Peers
+from cmcr.connection.softmax_mean import Tiling
 from cmcr.errors import FormatError, IntegrityError, LockedError, ResumeError, TrainingError, WriteError
 
 ROWS, TRAINING = {"embeddings": "a" * 64, "device": "cpu"}, {"epochs": 3, "seed": 0}
@@ -120,7 +121,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, often, killed_at, mo
         (checkpoint_module, "write_bytes_whole", 1),
         (checkpoint_module, "write_bytes_whole", 3),
         (checkpoint_module, "write_bytes_whole", 8),
-        (counterparts_module, "semantic_consistency", 2),
+        (SoftmaxMean, "_means", 2),
     ],
 )
 def test_death_while_something_is_written(tmp_path, often, killed_at, module, name, number, monkeypatch):
@@ -189,11 +190,11 @@ def test_ctrl_c_keeps_every_step(tmp_path, monkeypatch):
 
 
 def test_counterparts_are_not_computed_twice(tmp_path, often, killed_at, monkeypatch):
-    monkeypatch.setattr(counterparts_module, "ROWS_AT_ONCE", 32)
+    monkeypatch.setattr(consistency, "tiling_for", lambda *dtypes: Tiling(32, 32, torch.float32, torch.float32))
     folder = stopped(tmp_path, killed_at, monkeypatch)
     assert len(list(folder.glob("*-consistent-*"))) == 2 * 3
     expected = connected()
-    monkeypatch.setattr(counterparts_module, "semantic_consistency", None)
+    monkeypatch.setattr(SoftmaxMean, "_means", None)
     assert_same(connected(folder), expected)
 
 
@@ -239,7 +240,7 @@ def test_another_run_is_refused(tmp_path, often, killed_at, monkeypatch, changes
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ResumeError) as caught:
         connected(folder, **changes)
-    assert str(caught.value).startswith(f"{folder}: a training of something else was begun here: ")
+    assert str(caught.value).startswith(f"{folder}: something else was begun here: ")
     assert said in str(caught.value)
     assert str(caught.value).endswith(" Run it as it was begun, or remove this folder to begin anew.")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -269,7 +270,7 @@ def test_a_training_that_failed_leaves_the_counterparts_to_another(tmp_path, oft
     with pytest.raises(TrainingError):
         connected(tmp_path / "kept", ttc_temperature=1e-40)
     expected = connected()
-    monkeypatch.setattr(counterparts_module, "semantic_consistency", None)
+    monkeypatch.setattr(SoftmaxMean, "_means", None)
     assert_same(connected(tmp_path / "kept"), expected)
 
 
@@ -282,14 +283,14 @@ def test_a_flipped_byte_is_found(tmp_path, often, killed_at, monkeypatch, file):
     with pytest.raises((IntegrityError, FormatError)) as caught:
         connected(folder)
     assert str(folder) in str(caught.value)
-    assert "begins the training anew." in str(caught.value)
+    assert "begins anew." in str(caught.value)
 
 
 def test_a_state_that_was_cut_short_is_found(tmp_path, often, killed_at, monkeypatch):
     folder = stopped(tmp_path, killed_at, monkeypatch)
     for path in (*folder.glob("step-*"), *folder.glob("left-*")):
         path.write_bytes(path.read_bytes()[:40])
-        with pytest.raises((IntegrityError, FormatError), match="begins the training anew"):
+        with pytest.raises((IntegrityError, FormatError), match="begins anew"):
             connected(folder)
 
 
@@ -297,7 +298,7 @@ def test_two_at_once_are_refused(tmp_path):
     with (
         open_checkpoint(tmp_path / "kept", Peers()),
         pytest.raises(
-            LockedError, match=r"another run is training there\. Wait until it ends, or choose another folder\."
+            LockedError, match=r"another run is at work there\. Wait until it ends, or choose another folder\."
         ),
     ):
         connected(tmp_path / "kept")

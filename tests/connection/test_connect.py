@@ -7,7 +7,7 @@ import torch
 import cmcr
 import reference.enhancement as twin
 from cmcr import files
-from cmcr.connection import batches
+from cmcr.connection import batches, softmax_mean
 from cmcr.connection import connect as connect_module
 from cmcr.connection.connect import connect
 from cmcr.connection.settings import settings_of
@@ -526,25 +526,30 @@ def test_memories_hold_unit_rows():
 
 
 def test_bfloat16_reaches_consistency_and_loss(monkeypatch):
-    from cmcr.connection import counterparts, training
+    from cmcr.connection import consistency, training
+    from cmcr.connection.losses import connection_loss
 
-    given = []
+    consistencies, losses = [], []
 
-    def watched(name, function):
-        def noting(*rows, **options):
-            given.append((name, options["precision"]))
-            return function(*rows, **options)
+    def tiling(width, products, sums, device):
+        consistencies.append(products)
+        return softmax_mean.tiling_for(width, products, sums, device)
 
-        return noting
+    def loss(*rows, **options):
+        losses.append(options["precision"])
+        return connection_loss(*rows, **options)
 
-    for module, name in ((counterparts, "semantic_consistency"), (training, "connection_loss")):
-        monkeypatch.setattr(module, name, watched(name, getattr(module, name)))
+    monkeypatch.setattr(consistency, "tiling_for", tiling)
+    monkeypatch.setattr(training, "connection_loss", loss)
     made = connect(clip(), clap(), precision="bfloat16", **QUICK)
-    assert set(given) == {("semantic_consistency", "bfloat16"), ("connection_loss", "bfloat16")}
+    assert set(consistencies) == {torch.bfloat16}
+    assert set(losses) == {"bfloat16"}
     assert made.settings.precision == "bfloat16"
-    given.clear()
+    consistencies.clear()
+    losses.clear()
     assert connect(clip(), clap(), **QUICK).settings.precision == "float32"
-    assert {precision for _, precision in given} == {"float32"}
+    assert set(consistencies) == {torch.float32}
+    assert set(losses) == {"float32"}
 
 
 def test_a_connection_saved_before_there_was_a_precision_is_float32(tmp_path):

@@ -14,6 +14,7 @@ from cmcr.connection.enhancement import semantic_consistency
 from cmcr.connection.peers import Peers
 from cmcr.connection.softmax_mean import SoftmaxSums, Tiling, tiling_for
 from cmcr.errors import ConfigError
+from connection.together import together
 
 CPU = torch.device("cpu")
 
@@ -155,3 +156,43 @@ def test_sums_follow_logits_that_rise_within_and_beyond_the_headroom(rise):
     weights = 2 ** (scale * (memory[:, 0] - 0.1))
     expected = (weights[:, None] * memory).sum(0) / weights.sum()
     np.testing.assert_allclose(sums.means(Peers())[0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cuts", [(0, 150, 300), (0, 10, 300), (0, 100, 101, 300)])
+def test_parts_of_a_memory_on_several_processes_merge_to_the_whole(precision, cuts):
+    queries, memory = clustered(40, 32, 2), clustered(300, 32, 3)
+    memory[-1] = queries[0]  # the last process alone has the answer to this one
+    whole = semantic_consistency(queries, memory, precision=precision)
+
+    def work(peers):
+        part = memory[cuts[peers.rank] : cuts[peers.rank + 1]]
+        return semantic_consistency(queries, part, precision=precision, peers=peers)
+
+    for found in together(len(cuts) - 1, work):
+        np.testing.assert_allclose(found, whole, atol=2e-6 if precision == "float32" else 5e-3)
+
+
+def test_processes_with_a_checkpoint_go_on_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(consistency, "tiling_for", lambda *_: Tiling(16, 8, torch.float32, torch.float32))
+    queries, memory = clustered(40, 32, 2), clustered(300, 32, 3)
+    expected = semantic_consistency(queries, memory)
+    finished = []
+
+    def work(peers, stop_at):
+        def stop(share):
+            if share > stop_at:
+                raise KeyboardInterrupt
+            finished.append(share)
+
+        part = memory[peers.part_of(300)]
+        return semantic_consistency(queries, part, peers=peers, checkpoint=tmp_path / "c", progress=stop)
+
+    with pytest.raises(KeyboardInterrupt):
+        together(2, lambda peers: work(peers, 0.5))
+    assert len(list((tmp_path / "c").glob("rows-*"))) == 1
+    finished.clear()
+    for found in together(2, lambda peers: work(peers, 1.0)):
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert finished.count(16 / 40) == 2  # found finished by both
+    assert not (tmp_path / "c").exists()

@@ -46,10 +46,10 @@ def test_bytes_by_hand():
 
 @pytest.mark.parametrize("queries", [1500, 5000])
 def test_a_semantic_consistency_does_as_many_operations(queries):
-    asked, memory = rows(queries, 61), rows(3000, 61, 1)
+    asked, memory = rows(queries, 253), rows(3000, 253, 1)
     semantic_consistency(asked[:1], memory)  # the first use measures whether products are exact
     found = counted(lambda: semantic_consistency(asked, memory))
-    assert found == pytest.approx(costs.consistency_operations(queries, 3000, 61), rel=0.02)  # tiles are 64 wide
+    assert found == pytest.approx(costs.consistency_operations(queries, 3000, 253), rel=0.02)  # columns are 256
 
 
 class Streamed:

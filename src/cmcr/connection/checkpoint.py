@@ -1,4 +1,4 @@
-"""What a stopped training is gone on with: a folder beside the connection to come, removed when that is written.
+"""What stopped work is gone on with: a folder beside the result to come, removed when that is written.
 
 On the disk: `config.json`, the manifest, with the identity of the run and the step of its state; `step-*.safetensors`, the
 state; `*-consistent-*.safetensors`, the semantically consistent rows, part by part. Each file is written under another
@@ -41,7 +41,7 @@ _HASHED_ROWS = 16_384
 
 
 class Checkpoint:
-    """The checkpoint of one training: from `open_checkpoint`. The first process writes, all read.
+    """The checkpoint of one piece of work: from `open_checkpoint`. The first process writes, all read.
 
     Attributes:
         folder: where it is.
@@ -182,7 +182,7 @@ def open_checkpoint(folder: Path, peers: Peers) -> Iterator[Checkpoint]:
         yield Checkpoint(folder, peers)
 
 
-_HELD = "{folder}: another run is training there. Wait until it ends, or choose another folder."
+_HELD = "{folder}: another run is at work there. Wait until it ends, or choose another folder."
 
 
 def unfinished(connection: Path) -> Path:
@@ -221,8 +221,7 @@ def _check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) ->
     differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     said = "; ".join(f"{key} was {_short(before.get(key))}, now {_short(after.get(key))}" for key in differing)
     raise ResumeError(
-        f"{folder}: a training of something else was begun here: {said}. Run it as it was begun, or remove this folder to "
-        "begin anew."
+        f"{folder}: something else was begun here: {said}. Run it as it was begun, or remove this folder to begin anew."
     )
 
 
@@ -255,9 +254,9 @@ def _advised(folder: Path) -> Iterator[None]:
     try:
         yield
     except (FormatError, IntegrityError) as error:
-        raise type(error)(f"{error} Or remove {folder}, which begins the training anew.") from error
+        raise type(error)(f"{error} Or remove {folder}, which begins anew.") from error
     except (SafetensorError, KeyError) as error:
-        raise FormatError(f"{folder}: damaged ({error}). Remove it, which begins the training anew.") from error
+        raise FormatError(f"{folder}: damaged ({error}). Remove it, which begins anew.") from error
 
 
 @contextmanager

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from cmcr.connection.checkpoint import Checkpoint, digest_of
 from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision, check_precision, fast_float32
 from cmcr.connection.read_ahead import read_ahead
-from cmcr.connection.resumable_rows import ResumableRows
 from cmcr.connection.softmax_mean import SoftmaxSums, Tiling, tiling_for
 from cmcr.embeddings import Array, StoredRows, check_finite, is_number, rows_of, working_dtype
 from cmcr.errors import ConfigError, DimensionError, NonFiniteError
-
-_HASHED_ROWS = 4096  # together
 
 
 @dataclass(frozen=True)
@@ -30,6 +26,7 @@ class SoftmaxMean:
     Attributes:
         queries: `(Q, D)`.
         memory: `(N, D)`, of several processes only this one's part.
+        device: that computes; queries and memory may be elsewhere.
         temperature: of the softmax.
         normalize: whether results become unit rows.
         tiling: the pieces.
@@ -37,15 +34,23 @@ class SoftmaxMean:
 
     queries: Tensor
     memory: Tensor | StoredRows
+    device: torch.device
     temperature: float
     normalize: bool
     tiling: Tiling
 
     @classmethod
     def of(
-        cls, queries: Array, memory: Array | StoredRows, temperature: float, normalize: bool, precision: Precision
+        cls,
+        queries: Array,
+        memory: Array | StoredRows,
+        temperature: float = 0.01,
+        *,
+        normalize: bool = False,
+        precision: Precision = "float32",
+        device: torch.device | None = None,
     ) -> Self:
-        """Check a request; see `cmcr.semantic_consistency` for the arguments and errors."""
+        """Check a request; see `cmcr.semantic_consistency` for arguments and errors. Without a device, the queries' one."""
         if not (is_number(temperature) and temperature > 0):
             raise ConfigError(f"temperature: expected a finite number above 0, got {temperature!r}.")
         check_precision(precision)
@@ -60,66 +65,78 @@ class SoftmaxMean:
             check_finite(stored, "memory")
         sums = working_dtype(asked, stored) if isinstance(stored, Tensor) else working_dtype(asked)
         products = torch.bfloat16 if precision == "bfloat16" else sums
-        tiling = tiling_for(asked.shape[1], products, sums, asked.device)
-        return cls(asked, stored, float(temperature), normalize, tiling)
+        where = device or asked.device
+        tiling = tiling_for(asked.shape[1], products, sums, where)
+        return cls(asked, stored, where, float(temperature), normalize, tiling)
 
     def fill(
         self,
         result: Tensor,
-        done: int,
         peers: Peers,
-        progress: Callable[[float], None] | None,
-        finished: Callable[[int], None] | None = None,
+        progress: Callable[[float], None] | None = None,
+        checkpoint: Checkpoint | None = None,
+        name: str = "rows",
     ) -> None:
-        """Compute the rows from `done` on; `finished` is told after each piece how many there are."""
-        # The bound keeps a tiny temperature from overflowing.
-        scale = min(math.log2(math.e) / self.temperature, torch.finfo(self.tiling.sums).max ** 0.5)
-        count = len(self.queries)
-        with torch.no_grad(), fast_float32():
-            for start in range(done, count, self.tiling.queries):
-                part = slice(start, min(start + self.tiling.queries, count))
-                sums = SoftmaxSums(self.queries[part], scale, self.tiling)
-                seen = 0
-                for block in self._blocks():
-                    sums.add(block.to(self.queries.device))
-                    seen += len(block)
-                    if progress is not None:
-                        progress((start + (part.stop - start) * seen / len(self.memory)) / count)
-                means = sums.means(peers)
-                if not torch.isfinite(means).all():
-                    raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
-                result[part] = torch.nn.functional.normalize(means, dim=1) if self.normalize else means
-                if finished is not None:
-                    finished(part.stop)
+        """Compute all rows.
 
-    def under_way(self, folder: Path, peers: Peers) -> ResumableRows:
-        """Open the checkpoint; every process has one of its own, and all go on from where the last one was."""
-        made_from = {
-            "queries": _digest([self.queries]),
-            "memory": _digest(self._blocks()),
+        Args:
+            result: `(Q, D)`, anywhere, where they shall stand.
+            peers: the processes that share the memory.
+            progress: called with the share done, in (0, 1].
+            checkpoint: where finished parts are kept, and looked for, under names that begin with `name`.
+            name: see `checkpoint`.
+        """
+        count = len(self.queries)
+        for number, start in enumerate(range(0, count, self.tiling.queries)):
+            part = slice(start, min(start + self.tiling.queries, count))
+            kept_as = f"{name}-consistent-{number:05d}"
+            rows = checkpoint.kept(kept_as) if checkpoint else None
+            if self._missing_somewhere(rows, peers) or rows is None:
+                rows = self._means(part, peers, progress)
+                if checkpoint:
+                    checkpoint.keep(kept_as, rows)
+            elif progress is not None:
+                progress(part.stop / count)
+            result[part] = rows
+
+    def identity(self, peers: Peers) -> dict[str, Any]:
+        """Tell what decides about the rows, as JSON can hold it: the same in all processes."""
+        own = torch.tensor([list(bytes.fromhex(digest_of(self.memory)))], device=self.device)
+        memories, _ = peers.all_rows(own)
+        return {
+            "queries": digest_of(self.queries),
+            "memory": bytes(memories.flatten().tolist()).hex(),
             "temperature": self.temperature,
             "normalize": self.normalize,
-            "tiling": [self.tiling.queries, self.tiling.side, str(self.tiling.products), str(self.tiling.sums)],
-            "processes": peers.size,
-            "torch": torch.__version__,
+            "products": str(self.tiling.products),
+            "queries at once": self.tiling.queries,
+            "device": self.device.type,
+            "version of torch": torch.__version__,
         }
-        own = folder if peers.size == 1 else folder / f"process-{peers.rank}"
-        under_way = ResumableRows(own, (len(self.queries), self.queries.shape[1]), self.tiling.sums, made_from)
-        behind = peers.max_(torch.tensor(-under_way.done, device=self.queries.device))
-        under_way.go_back_to(-int(behind))
-        return under_way
+
+    def _means(self, part: slice, peers: Peers, progress: Callable[[float], None] | None) -> Tensor:
+        """Compute the rows of a part of the queries, while the whole memory passes by."""
+        # The bound keeps a tiny temperature from overflowing.
+        scale = min(math.log2(math.e) / self.temperature, torch.finfo(self.tiling.sums).max ** 0.5)
+        with torch.no_grad(), fast_float32():
+            sums = SoftmaxSums(self.queries[part].to(self.device), scale, self.tiling)
+            seen = 0
+            for block in self._blocks():
+                sums.add(block.to(self.device))
+                seen += len(block)
+                if progress is not None:
+                    progress((part.start + (part.stop - part.start) * seen / len(self.memory)) / len(self.queries))
+            means = sums.means(peers)
+            if not torch.isfinite(means).all():
+                raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
+            return torch.nn.functional.normalize(means, dim=1) if self.normalize else means
+
+    def _missing_somewhere(self, rows: Tensor | None, peers: Peers) -> bool:
+        """Tell whether a process has not found kept rows: then all compute them, for they do it together."""
+        return bool(peers.max_(torch.tensor([int(rows is None)], device=self.device)).item())
 
     def _blocks(self) -> Iterator[Tensor]:
         side = self.tiling.side
         if isinstance(self.memory, Tensor):
             return (self.memory[start : start + side] for start in range(0, len(self.memory), side))
         return read_ahead(torch.from_numpy(block) for block in self.memory.blocks(side))
-
-
-def _digest(blocks: Iterable[Tensor]) -> str:
-    """Hash rows, whatever their blocks."""
-    found = hashlib.sha256()
-    for block in blocks:
-        for rows in block.split(_HASHED_ROWS):
-            found.update(rows.cpu().contiguous().view(torch.uint8).numpy().data)
-    return found.hexdigest()

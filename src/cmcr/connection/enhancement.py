@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cmcr.connection.checkpoint import open_checkpoint, remove_checkpoint
 from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision
@@ -54,6 +55,7 @@ def semantic_consistency(
         peers: the processes that share the memory, each with all queries and its own part of the memory; all get the means
             over the whole. None is this process alone.
         checkpoint: a folder for what is finished, so that the same call goes on where one was stopped; removed at the end.
+            Several processes must share it.
         progress: called with the share done, in (0, 1].
 
     Returns:
@@ -65,23 +67,19 @@ def semantic_consistency(
         TooFewRowsError: an input is empty.
         NonFiniteError: NaN or infinity in an input, or rows so long that their products overflow.
         ConfigError: a temperature that is not above 0, or an unknown precision.
-        LockedError, ResumeError, FormatError, IntegrityError, WriteError: the checkpoint cannot be gone on with, see
-            `cmcr.connection.resumable_rows`.
+        LockedError, ResumeError, FormatError, IntegrityError, WriteError: the checkpoint cannot be gone on with.
     """
     together = peers or Peers()
-    mean = SoftmaxMean.of(queries, memory, temperature, normalize, precision)
+    mean = SoftmaxMean.of(queries, memory, temperature, normalize=normalize, precision=precision)
+    result = mean.queries.new_empty(mean.queries.shape, dtype=mean.tiling.sums)
     if checkpoint is None:
-        result = mean.queries.new_empty(mean.queries.shape, dtype=mean.tiling.sums)
-        mean.fill(result, 0, together, progress)
+        mean.fill(result, together, progress)
         return as_given(result, queries)
-    under_way = mean.under_way(Path(checkpoint), together)
-    try:
-        mean.fill(under_way.rows, under_way.done, together, progress, finished=under_way.finish)
-        result = under_way.rows.clone().to(mean.queries.device)
-    except BaseException:
-        under_way.release()
-        raise
-    under_way.remove()
+    with open_checkpoint(Path(checkpoint), together) as kept:
+        kept.begin(mean.identity(together), {})
+        mean.fill(result, together, progress, kept)
+    if together.rank == 0:
+        remove_checkpoint(Path(checkpoint))
     return as_given(result, queries)
 
 
