@@ -89,7 +89,7 @@ def test_an_error_of_one_process_ends_all(home, tmp_path):
     with open_checkpoint(tmp_path / "out.unfinished", Peers()):  # which only the first of them tries to hold
         done = run(*command(home, tmp_path / "out", before=TORCHRUN))
     assert done.returncode != 0
-    assert done.stderr.count("another run is training there") == 1
+    assert done.stderr.count("another run is at work") == 1
     assert not (tmp_path / "out").exists()
 
 
