@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -18,6 +19,15 @@ def ram_bytes() -> int:
     return min([_physical_ram_bytes(), *_limits()])
 
 
+def available_ram_bytes() -> int:
+    """Tell how much RAM can be had now without swapping, as far as the system and its limits for this process tell."""
+    if sys.platform == "win32":
+        return int(_windows_memory().free)
+    if not sys.platform.startswith("linux"):
+        return _physical_ram_bytes() // 2  # macOS does not say; half of all is what a busy machine can spare
+    return min(_linux_available(), _control_group_available())
+
+
 def gpu_bytes(device: torch.device) -> int | None:
     """Tell how much memory a GPU has; None for a CPU, and for a GPU that shares the RAM."""
     if device.type != "cuda":
@@ -27,7 +37,7 @@ def gpu_bytes(device: torch.device) -> int | None:
 
 def _physical_ram_bytes() -> int:
     if sys.platform == "win32":
-        return _windows_ram_bytes()
+        return int(_windows_memory().total)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -53,8 +63,27 @@ class _MemoryStatus(ctypes.Structure):
     )
 
 
-def _windows_ram_bytes() -> int:
+def _windows_memory() -> _MemoryStatus:
     status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     windll = ctypes.windll  # type: ignore[attr-defined, unused-ignore]  # there on Windows only
     windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
-    return int(status.total)
+    return status
+
+
+def _linux_available() -> int:
+    """MemAvailable counts what the cache of files would give back; sysconf's free pages do not."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return _physical_ram_bytes()
+
+
+def _control_group_available() -> int:
+    """What a container or a scheduler leaves to this process; of the cache of files, what it would give back counts."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        home = Path(_CGROUP_LIMITS[0]).parent
+        limit, used = (int((home / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        counts = dict(line.split() for line in (home / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(0, limit - used + int(counts["inactive_file"]))
+    return ram_bytes()

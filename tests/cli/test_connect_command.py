@@ -59,6 +59,26 @@ def test_from_memories_to_a_connection_that_embeds(folder, memories, tmp_path, c
     assert connection.encode([folder / "sounds" / "000.wav"], "audio").shape == (1, 128)
 
 
+def test_a_plan_tells_what_it_would_take_and_writes_nothing(folder, memories, capsys):
+    before = sorted(folder.iterdir())
+    assert main(["connect", *memories, "--plan", "--set", "epochs=2", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [stage["stage"] for stage in plan["stages"]] == [
+        "connect: semantic consistency of mini-clap",
+        "connect: semantic consistency of mini-clip",
+        "connect: training",
+    ]
+    assert [stage["items"] for stage in plan["stages"]] == [240] * 3
+    assert plan["stages"][0]["operations"] == 4 * 240 * 60 * 96
+    assert all(stage["seconds"] > 0 for stage in plan["stages"])
+    assert sorted(folder.iterdir()) == before
+
+
+def test_neither_a_folder_nor_a_plan_is_a_wrong_call(memories, capsys):
+    assert main(["connect", *memories]) == 2
+    assert "--out: expected the folder of the connection to be made, or --plan." in capsys.readouterr().err
+
+
 def test_memories_of_one_kind_are_taken_together(memories, tmp_path, capsys):
     out = tmp_path / "connection"
     assert main(["connect", *memories, memories[3], "--out", str(out), "--set", "epochs=1"]) == 0

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import cmcr
+from cmcr.connection.checkpoint import open_checkpoint
+from cmcr.connection.peers import Peers
 
 MEMORIES = {("a", "text"): (900, 12), ("a", "image"): (1100, 12), ("b", "text"): (900, 8), ("b", "audio"): (700, 8)}
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -80,6 +82,14 @@ def test_an_error_ends_all_processes(home, tmp_path):
     done = run(*command(home, tmp_path / "out", "batch_size=1", before=TORCHRUN))
     assert done.returncode != 0
     assert "batch_size: expected at least 2, got 1" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_one_process_ends_all(home, tmp_path):
+    with open_checkpoint(tmp_path / "out.unfinished", Peers()):  # which only the first of them tries to hold
+        done = run(*command(home, tmp_path / "out", before=TORCHRUN))
+    assert done.returncode != 0
+    assert done.stderr.count("another run is at work") == 1
     assert not (tmp_path / "out").exists()
 
 

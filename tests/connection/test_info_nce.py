@@ -286,7 +286,7 @@ def test_there_is_never_a_table_of_the_batch(monkeypatch, precision):
 def test_an_unknown_precision_is_refused(precision):
     with pytest.raises(ConfigError) as caught:
         info_nce(*drawn(3, 2), 0.1, precision=precision)
-    assert str(caught.value) == f"precision: expected 'float32' or 'bfloat16', got {precision!r}."
+    assert str(caught.value) == f"precision: expected one of float32, bfloat16, got {precision!r}."
 
 
 # -------------------------------------------------------------------------------------------------- several processes

@@ -5,15 +5,16 @@ import pytest
 import torch
 
 from cmcr.connection import residence
-from cmcr.connection.residence import available_ram, fits_in_ram, fits_on, room_for
+from cmcr.connection.residence import fits_in_ram, fits_on, room_for
 from cmcr.errors import WriteError
+from cmcr.machine import available_ram_bytes
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def no_ram(monkeypatch):
-    monkeypatch.setattr(residence, "available_ram", lambda: 1000)
+    monkeypatch.setattr(residence, "available_ram_bytes", lambda: 1000)
 
 
 def test_rows_that_fit_are_ordinary_tensors(tmp_path):
@@ -58,7 +59,7 @@ def test_a_disk_without_room_is_said(tmp_path, no_ram, monkeypatch):
 
 
 def test_what_the_system_says_is_plausible():
-    assert 2**26 < available_ram() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 2**26 < available_ram_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert fits_in_ram(0)
     assert not fits_in_ram(2**60)
 
@@ -68,16 +69,3 @@ def test_a_gpu_is_asked_for_its_free_memory(monkeypatch):
     assert fits_on(torch.device("cuda", 0), 700)
     assert not fits_on(torch.device("cuda", 0), 701)
     assert fits_on(CPU, 2**60)
-
-
-def test_a_limit_of_the_scheduler_counts(tmp_path, monkeypatch):
-    for name, content in (
-        ("memory.max", "1000"),
-        ("memory.current", "600"),
-        ("memory.stat", "anon 5\ninactive_file 150"),
-    ):
-        (tmp_path / name).write_text(content + "\n")
-    monkeypatch.setattr(residence, "Path", lambda given: tmp_path)
-    assert residence._cgroup_available(2**40) == 550
-    (tmp_path / "memory.max").write_text("max\n")
-    assert residence._cgroup_available(2**40) == 2**40

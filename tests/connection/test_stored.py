@@ -193,7 +193,7 @@ def test_embeddings_that_ram_does_not_hold_give_the_same_connection(arrays, tmp_
         return in_file(path, rows, width)
 
     monkeypatch.setattr(residence, "_in_file", counting)
-    monkeypatch.setattr(residence, "available_ram", lambda: 10_000)
+    monkeypatch.setattr(residence, "available_ram_bytes", lambda: 10_000)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = sorted(path.name for path in tmp_path.iterdir())
     found = cmcr.connect(*given, **QUICK, checkpoint=tmp_path / "kept" if kept else None)

@@ -8,24 +8,29 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from cmcr.cli.console import shown_stages
 from cmcr.errors import ConfigError
 
+if TYPE_CHECKING:
+    from cmcr.connection.connection import Connection
+    from cmcr.memories.memory import Memory
+
 
 def connect(
     memories: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
     /,
     *,
-    out: Path,
+    out: Path | None = None,
     overlap: str | None = None,
     method: str = "c-mcr",
     seed: int = 0,
     device: str = "auto",
     setting: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
+    plan: Annotated[bool, Parameter(negative="")] = False,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Connect two spaces from their memories on disk: the shared modality in both, and one more modality of each.
@@ -41,7 +46,7 @@ def connect(
     memories
         Folders of memories, of two spaces.
     out
-        Folder of the connection.
+        Folder of the connection. Needed, unless it is only planned.
     overlap
         The shared modality, where there are two.
     method
@@ -52,26 +57,77 @@ def connect(
         auto, cpu, cuda, mps. Of several processes each takes its own GPU, or all compute on the CPU.
     setting
         Changes to the method's settings, such as epochs=10 batch_size=4096.
+    plan
+        Tell how much work, memory, disk and time it would take on this machine, and do nothing.
     json_output
         Print one line of JSON.
     """
+    kinds = _kinds(memories)
+    changes = _settings(setting or [])
+    if plan:
+        _tell_plan(kinds, method, changes, overlap=overlap, device=device, out=out, as_json=json_output)
+        return
+    if out is None:
+        raise ConfigError("--out: expected the folder of the connection to be made, or --plan.")
+    connection = _connected(
+        kinds, out, changes, method=method, overlap=overlap, seed=seed, device=device, quiet=json_output
+    )
+    if connection is not None:
+        _tell(connection, out, json_output)
+
+
+def _kinds(memories: list[Path]) -> list[Memory]:
+    """Open memories, those of one space and modality as one."""
+    from cmcr.memories.memory import Memory
+
+    kinds: dict[tuple[str, str], list[Path]] = {}
+    for folder in memories:
+        memory = Memory(folder)
+        kinds.setdefault((memory.space, memory.modality), []).append(folder)
+    return [Memory(*folders) for folders in kinds.values()]
+
+
+def _tell_plan(
+    memories: list[Memory],
+    method: str,
+    changes: dict[str, Any],
+    *,
+    overlap: str | None,
+    device: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from cmcr.cli.plan import tell_plan
+    from cmcr.connection.settings import settings_of
+    from cmcr.recipes.connect_plan import plan_of_memories
+
+    settings = settings_of(method, **changes)
+    tell_plan(plan_of_memories(memories, settings, overlap=overlap, device=device, out=out), as_json)
+
+
+def _connected(
+    memories: list[Memory],
+    out: Path,
+    changes: dict[str, Any],
+    *,
+    method: str,
+    overlap: str | None,
+    seed: int,
+    device: str,
+    quiet: bool,
+) -> Connection | None:
+    """Connect and save; None in all but the first of several processes."""
     from cmcr.connection.artefact import FORMAT
     from cmcr.connection.checkpoint import remove_checkpoint, unfinished
     from cmcr.connection.connect import connect as connect_spaces
     from cmcr.connection.group import launched_group
     from cmcr.files import check_target
-    from cmcr.memories.memory import Memory
 
     check_target(out, FORMAT)
-    kinds: dict[tuple[str, str], list[Path]] = {}
-    for folder in memories:
-        memory = Memory(folder)
-        kinds.setdefault((memory.space, memory.modality), []).append(folder)
-    changes = _settings(setting or [])
     with launched_group(device) as (peers, own_device), _told_once(peers.rank), _stopped_gently(unfinished(out)):
-        with shown_stages(quiet=json_output or peers.rank > 0) as progress:
+        with shown_stages(quiet=quiet or peers.rank > 0) as progress:
             connection = connect_spaces(
-                *(Memory(*folders) for folders in kinds.values()),
+                *memories,
                 overlap=overlap,
                 method=method,
                 seed=seed,
@@ -81,9 +137,13 @@ def connect(
                 **changes,
             )
         if peers.rank > 0:
-            return
+            return None
         connection.save(out)
         remove_checkpoint(unfinished(out))
+    return connection
+
+
+def _tell(connection: Connection, out: Path, as_json: bool) -> None:
     facts = {
         "path": str(out),
         "spaces": [space.name for space in connection.spaces],
@@ -92,7 +152,7 @@ def connect(
         "width": connection.width,
         "final_loss": connection.history["total"][-1],
     }
-    if json_output:
+    if as_json:
         print(json.dumps(facts))
         return
     left, right = connection.spaces

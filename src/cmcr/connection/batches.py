@@ -151,6 +151,8 @@ class Noise:
 
 def _mixed(seed: int, *purpose: int) -> int:
     """Mix a seed and what is drawn with it into the seed of a generator."""
+    # torch's generator on the CPU takes 32 bits of it: of a long training's 300,000 blocks a few draw what another one drew,
+    # at another step.
     return int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1, np.uint64)[0])
 
 

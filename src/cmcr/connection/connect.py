@@ -108,9 +108,9 @@ def connect(
     chosen = settings_of(method, **settings)
     seed = check_seed(seed)
     left, right = _two_spaces(memories)
-    shared = _overlap_of(left, right, overlap)
+    shared = overlap_of(left, right, overlap)
     where = choose_device(device)
-    outer = _outer_of(left, shared), _outer_of(right, shared)
+    outer = outer_of(left, shared), outer_of(right, shared)
     places = shared_places(left.rows[shared], right.rows[shared], (left.space, right.space))
     count = _check_overlap_rows(places[0], left, right, shared)
     peers = peers_here()
@@ -185,7 +185,7 @@ def _consistent(
     return found
 
 
-def _overlap_of(left: SpaceMemories, right: SpaceMemories, overlap: str | None) -> str:
+def overlap_of(left: SpaceMemories, right: SpaceMemories, overlap: str | None) -> str:
     """Find the shared modality, or check the one that was asked for."""
     if left.space == right.space:
         raise ConfigError(f"both spaces are called {left.space!r}: give them different names.")
@@ -204,7 +204,7 @@ def _overlap_of(left: SpaceMemories, right: SpaceMemories, overlap: str | None) 
     return overlap
 
 
-def _outer_of(memories: SpaceMemories, overlap: str) -> str:
+def outer_of(memories: SpaceMemories, overlap: str) -> str:
     """Find the one modality of a space besides the overlap."""
     others = [modality for modality in memories.rows if modality != overlap]
     if len(others) != 1:

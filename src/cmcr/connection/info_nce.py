@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from cmcr.connection.peers import Peers
-from cmcr.connection.products import Precision, fast_float32
+from cmcr.connection.products import Precision, check_precision, fast_float32
 from cmcr.embeddings import is_number
 from cmcr.errors import ConfigError, DimensionError
 
@@ -70,8 +70,7 @@ def info_nce(
     check_pairs(left, right)
     if not (is_number(temperature) and temperature > 0):
         raise ConfigError(f"temperature: expected a finite number above 0, got {temperature!r}.")
-    if precision not in get_args(Precision):
-        raise ConfigError(f"precision: expected 'float32' or 'bfloat16', got {precision!r}.")
+    check_precision(precision)
     loss: Tensor = _InfoNCE.apply(left, right, float(temperature), precision, peers or Peers())  # type: ignore[no-untyped-call]
     return loss
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
 import os
 import sys
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cmcr.errors import WriteError
+from cmcr.machine import available_ram_bytes
 
 Empty = Callable[[int, int], Tensor]
 """Makes an uninitialised float32 tensor of so many rows and of that width."""
@@ -65,48 +64,7 @@ def fits_on(device: torch.device, size: int) -> bool:
 
 def fits_in_ram(size: int) -> bool:
     """Tell whether so many bytes fit into RAM."""
-    return size <= _SHARE_OF_RAM * available_ram()
-
-
-def available_ram() -> int:
-    """Bytes of RAM that can be had without swapping, as far as the system and its limits for this process tell."""
-    if sys.platform == "win32":
-        return _available_on_windows()
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if not sys.platform.startswith("linux"):
-        return pages // 2  # macOS does not say; half of all is what a busy machine can spare
-    return min(_linux_available(pages), _cgroup_available(pages))
-
-
-def _linux_available(fallback: int) -> int:
-    """MemAvailable counts what the cache of files would give back; sysconf's free pages do not."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return fallback
-
-
-def _cgroup_available(fallback: int) -> int:
-    """What a container or a scheduler leaves to this process."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        home = Path("/sys/fs/cgroup")
-        limit, used = (int((home / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-        counts = dict(line.split() for line in (home / "memory.stat").read_text(encoding="ascii").splitlines())
-        return max(0, limit - used + int(counts["inactive_file"]))  # of the cache of files, what it would give back
-    return fallback
-
-
-def _available_on_windows() -> int:
-    """Ask Windows: MEMORYSTATUSEX, whose second number of 64 bits counts the available bytes."""
-
-    class Status(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ulong), ("load", ctypes.c_ulong), ("numbers", ctypes.c_ulonglong * 7))
-
-    status = Status()
-    status.length = ctypes.sizeof(Status)
-    getattr(ctypes, "windll").kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # noqa: B009 - known on Windows only
-    return int(status.numbers[1])
+    return size <= _SHARE_OF_RAM * available_ram_bytes()
 
 
 def _in_file(path: Path, rows: int, width: int) -> Tensor:

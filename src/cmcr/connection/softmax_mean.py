@@ -172,12 +172,9 @@ class SoftmaxSums:
 
 
 def _highest(logits: Tensor) -> Tensor:
-    """Give the largest logit of each row where it is above zero, something below zero elsewhere."""
-    if (
-        logits.dtype == torch.bfloat16
-    ):  # whole numbers of the same bits are in the same order there, and ten times as fast
-        return logits.view(torch.int16).amax(dim=1).view(torch.bfloat16)
-    return logits.amax(dim=1)
+    """Give the largest bfloat16 of each row where that is above zero, something below zero elsewhere."""
+    # Whole numbers of the same bits are in the same order above zero, and torch finds the largest ten times as fast.
+    return logits.view(torch.int16).amax(dim=1).view(torch.bfloat16)
 
 
 def _columns(width: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmcr.connection.connect import _outer_of, _overlap_of
+from cmcr.connection.connect import outer_of, overlap_of
 from cmcr.connection.settings import Settings
 from cmcr.connection.stored import spaces_of
 from cmcr.memories.memory import Memory
@@ -61,10 +61,10 @@ def plan_of_memories(
         DeviceError: a device that this machine does not have.
     """
     left, right = spaces_of(memories)
-    shared = _overlap_of(left, right, overlap)
+    shared = overlap_of(left, right, overlap)
     planned = []
     for space in (left, right):
-        first, outer = space.rows[shared], space.rows[_outer_of(space, shared)]
+        first, outer = space.rows[shared], space.rows[outer_of(space, shared)]
         dtype = next(memory.dtype for memory in memories if memory.space == space.space and memory.modality != shared)
         planned.append(PlannedSpace(space.space, first.shape[1], len(first), len(outer), dtype))
     machine = Machine(device, precision_of(settings))
