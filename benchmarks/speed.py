@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,6 +58,7 @@ def main() -> None:
     device = choose_device(arguments.device)
     run = Run(device, 1 if arguments.small else arguments.rounds, arguments.small, arguments.whole)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # what was measured is written then too
     rooflines = Rooflines(run)
     found: list[Line] = []
     try:

@@ -47,7 +47,7 @@ def plot(lines: list[Line], path: Path) -> None:
     picture.legend(handles.values(), handles.keys(), loc="lower center", ncol=4, frameon=False, fontsize=9)
     machine = next((line for line in lines if line["part"] == "machine"), {})
     picture.suptitle(f"{machine.get('gpu', machine.get('cpu', ''))}, {machine.get('threads')} threads", fontsize=10)
-    picture.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.18, hspace=0.32, wspace=0.2)
+    picture.subplots_adjust(left=0.07, right=0.97, top=0.93, bottom=0.15, hspace=0.28, wspace=0.2)
     picture.savefig(path, dpi=110)
 
 
