@@ -355,8 +355,35 @@ def test_a_checkpoint_is_removed_but_not_under_a_run(tmp_path, often, killed_at,
     remove_checkpoint(folder)
 
 
-def test_its_name():
-    assert str(unfinished(Path("x/my.connection"))) == "x/my.connection.unfinished"
+def test_a_checkpoint_whose_lock_is_gone_is_removed_and_nothing_else(tmp_path):
+    with open_checkpoint(tmp_path / "kept", Peers()) as kept:
+        kept.begin(ROWS, TRAINING)
+    (tmp_path / "kept" / LOCK).unlink()  # as on Windows, where it is there only while it is held
+    remove_checkpoint(tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    connected().save(tmp_path / "connection")
+    remove_checkpoint(tmp_path / "connection")
+    with pytest.raises(FormatError, match=r"expected a cmcr checkpoint, got a cmcr connection\. Choose another folder"):
+        connected(tmp_path / "connection")
+    assert cmcr.load(tmp_path / "connection")
+    assert not (tmp_path / "connection" / LOCK).exists()
+
+
+def test_rows_in_files_that_a_kill_has_left_are_removed(tmp_path):
+    (tmp_path / "rows-abc").mkdir()
+    (tmp_path / "rows-abc" / "0").write_bytes(b"x")
+    (tmp_path / "rows-consistent-00000.safetensors").write_bytes(b"x")
+    (tmp_path / LOCK).touch()
+    with open_checkpoint(tmp_path, Peers()):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, "rows-consistent-00000.safetensors"]
+
+
+def test_its_name(tmp_path, monkeypatch):
+    assert unfinished(tmp_path / "my.connection") == tmp_path / "my.connection.unfinished"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert unfinished(Path()) == tmp_path / "here.unfinished"
+    assert unfinished(Path("..") / "my.connection") == tmp_path / "my.connection.unfinished"
 
 
 def test_the_digest_is_of_values_and_shape(rng, monkeypatch):

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -27,9 +28,18 @@ from torch import Tensor
 
 from cmcr._version import __version__
 from cmcr.connection.peers import Peers
+from cmcr.connection.residence import ROWS_IN_FILES
 from cmcr.embeddings import StoredRows
 from cmcr.errors import ArtefactError, FormatError, IntegrityError, ResumeError, WriteError
-from cmcr.files import MANIFEST, locked, parsed_manifest, read_manifest, write_bytes_whole, write_manifest
+from cmcr.files import (
+    MANIFEST,
+    artefact_kind,
+    locked,
+    parsed_manifest,
+    read_manifest,
+    write_bytes_whole,
+    write_manifest,
+)
 
 FORMAT = "cmcr checkpoint"
 VERSION = 1
@@ -177,9 +187,16 @@ def open_checkpoint(folder: Path, peers: Peers) -> Iterator[Checkpoint]:
         with _said_on_failure(folder):
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(folder / LOCK, _HELD.format(folder=folder)))
-            for left in folder.glob(".*.part"):  # by a run that was killed
-                left.unlink(missing_ok=True)
+            _remove_what_a_kill_left(folder)
         yield Checkpoint(folder, peers)
+
+
+def _remove_what_a_kill_left(folder: Path) -> None:
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+    for path in folder.glob(f"{ROWS_IN_FILES}*"):
+        if path.is_dir():  # kept rows may be called so too
+            shutil.rmtree(path, ignore_errors=True)
 
 
 _HELD = "{folder}: another run is at work there. Wait until it ends, or choose another folder."
@@ -187,12 +204,13 @@ _HELD = "{folder}: another run is at work there. Wait until it ends, or choose a
 
 def unfinished(connection: Path) -> Path:
     """Name the folder in which the work for a connection that will be saved at a path is kept."""
-    return connection.with_name(f"{connection.name}.unfinished")
+    whole = Path(os.path.abspath(connection))  # noqa: PTH100 - "." and ".." have no name; resolve() would follow links
+    return whole.with_name(f"{whole.name}.unfinished")
 
 
 def remove_checkpoint(folder: Path) -> None:
     """Remove a checkpoint after what it led to was written; one that another run holds, and anything else, stays."""
-    if not (folder / LOCK).is_file():
+    if not _is_checkpoint(folder):
         return
     with contextlib.suppress(ArtefactError, OSError):
         with locked(folder / LOCK, _HELD.format(folder=folder)):
@@ -212,6 +230,13 @@ def digest_of(rows: Tensor | StoredRows) -> str:
         values: Any = np.ascontiguousarray(block.detach().to("cpu", torch.float32).numpy())
         hashed.update(values)
     return hashed.hexdigest()
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    try:
+        return artefact_kind(folder) == FORMAT
+    except (ArtefactError, OSError):  # not begun, or damaged; on Windows the lock is there only while it is held
+        return (folder / LOCK).is_file()
 
 
 def _check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -246,6 +271,12 @@ def _refuse_strangers(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     if names and not names & {MANIFEST, LOCK}:
         raise FormatError(f"{folder}: expected a checkpoint, got other things ({min(names)}, ...). Move them away.")
+    kind = FORMAT
+    if MANIFEST in names:
+        with contextlib.suppress(FormatError):  # damaged: said by whoever reads it
+            kind = artefact_kind(folder)
+    if kind != FORMAT:
+        raise FormatError(f"{folder}: expected a {FORMAT}, got a {kind}. Choose another folder.")
 
 
 @contextmanager

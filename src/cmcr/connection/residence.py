@@ -19,6 +19,9 @@ from cmcr.machine import available_ram_bytes
 Empty = Callable[[int, int], Tensor]
 """Makes an uninitialised float32 tensor of so many rows and of that width."""
 
+ROWS_IN_FILES = "rows-"
+"""How names of folders begin in which rows live for a while."""
+
 _SHARE_OF_DEVICE = 0.7  # of its free memory; the rest is for activations and the loss
 _SHARE_OF_RAM = 0.8
 
@@ -47,7 +50,7 @@ def room_for(size: int, device: torch.device, *, processes: int = 1, folder: Pat
         return
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="rows-", dir=folder, ignore_cleanup_errors=True) as home:
+    with tempfile.TemporaryDirectory(prefix=ROWS_IN_FILES, dir=folder, ignore_cleanup_errors=True) as home:
         numbers = iter(range(sys.maxsize))
         yield lambda rows, width: _in_file(Path(home) / str(next(numbers)), rows, width)
 
