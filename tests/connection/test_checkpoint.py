@@ -12,7 +12,15 @@ import torch
 import cmcr
 from cmcr.connection import checkpoint as checkpoint_module
 from cmcr.connection import consistency, training
-from cmcr.connection.checkpoint import LOCK, Checkpoint, digest_of, open_checkpoint, remove_checkpoint, unfinished
+from cmcr.connection.checkpoint import (
+    LOCK,
+    Checkpoint,
+    digest_of,
+    forget_training,
+    open_checkpoint,
+    remove_checkpoint,
+    unfinished,
+)
 from cmcr.connection.connect import connect
 from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.peers import Peers
@@ -229,10 +237,13 @@ def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"epochs": 4}, "epochs was 3, now 4."),
-        ({"seed": 5}, "seed was 0, now 5."),
-        ({"hidden": (7,), "learning_rate": 0.1}, "hidden was none, now [7]; learning_rate was 0.001, now 0.1."),
-        ({"consistency_temperature": 0.5}, "consistency_temperature was 0.01, now 0.5"),
+        ({"epochs": 4}, "epochs was 3, now 4. Run it as it was begun; or train anew from the rows that are kept: "),
+        ({"seed": 5}, "seed was 0, now 5. Run it as it was begun; or "),
+        ({"hidden": (7,), "learning_rate": 0.1}, "hidden was none, now [7]; learning_rate was 0.001, now 0.1. Run"),
+        (
+            {"consistency_temperature": 0.5, "seed": 5},
+            "consistency_temperature was 0.01, now 0.5. Run it as it was begun, or remove this folder to begin anew.",
+        ),
     ],
 )
 def test_another_run_is_refused(tmp_path, often, killed_at, monkeypatch, changes, said):
@@ -242,7 +253,6 @@ def test_another_run_is_refused(tmp_path, often, killed_at, monkeypatch, changes
         connected(folder, **changes)
     assert str(caught.value).startswith(f"{folder}: something else was begun here: ")
     assert said in str(caught.value)
-    assert str(caught.value).endswith(" Run it as it was begun, or remove this folder to begin anew.")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -257,6 +267,37 @@ def test_other_embeddings_are_refused(tmp_path, often, killed_at, monkeypatch):
     with pytest.raises(ResumeError, match="embeddings of text in a was"):
         connected(folder, memories(9))
     assert_same(connected(folder, (a, b)), connected())
+
+
+def test_memories_in_another_order_are_refused(tmp_path, often, killed_at, monkeypatch):
+    folder = stopped(tmp_path, killed_at, monkeypatch, step=1)  # rows are kept, and no state yet
+    a, b = memories()
+    with pytest.raises(ResumeError, match=r"order of the spaces was \['a', 'b'\], now \['b', 'a'\]\. Run it as"):
+        connected(folder, (b, a))
+    assert_same(connected(folder, (a, b)), connected())
+
+
+def test_another_training_begins_from_the_rows_that_are_kept(tmp_path, often, killed_at, monkeypatch):
+    expected = connected(seed=5)
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    forget_training(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "left-consistent-00000.safetensors",
+        LOCK,
+        "right-consistent-00000.safetensors",
+    ]
+    monkeypatch.setattr(SoftmaxMean, "_means", None)
+    assert_same(connected(folder, seed=5), expected)
+    forget_training(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_counterparts_of_the_caller_are_not_kept(tmp_path):
+    given = {("a", 0.01, True, "float32"): torch.zeros(90, 6)}
+    found = connect(*memories(), epochs=3, batch_size=10, device="cpu", counterparts=given, checkpoint=tmp_path / "c")
+    assert_same(found, connected())
+    assert torch.any(given["a", 0.01, True, "float32"] != 0)
 
 
 def test_another_version_is_refused(tmp_path, often, killed_at, monkeypatch):
@@ -396,3 +437,7 @@ def test_the_digest_is_of_values_and_shape(rng, monkeypatch):
     changed = rows.clone()
     changed[49, 3] += 1e-6
     assert digest_of(changed) != whole
+    assert digest_of(rows.double()) != whole
+    wide = rows.double() * 1e200
+    assert digest_of(wide) == digest_of(wide.clone()) != digest_of(wide * 2)
+    assert digest_of(rows.bfloat16()) != digest_of(rows.half())

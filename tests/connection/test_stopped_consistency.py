@@ -88,6 +88,16 @@ def test_a_run_of_something_else_is_refused(inputs, tmp_path, change):
         semantic_consistency(checkpoint=tmp_path / "c", **arguments)
 
 
+def test_a_run_of_another_version_is_refused(inputs, tmp_path, monkeypatch):
+    with pytest.MonkeyPatch.context() as patch:
+        stopped_after(patch, 1)
+        with pytest.raises(StoppedError):
+            semantic_consistency(*inputs, checkpoint=tmp_path / "c")
+    monkeypatch.setattr(consistency, "__version__", "9.9")
+    with pytest.raises(ResumeError, match=r"version of cmcr was \S+, now 9\.9\."):
+        semantic_consistency(*inputs, checkpoint=tmp_path / "c")
+
+
 def test_bytes_that_changed_are_named(inputs, tmp_path):
     queries, memory = inputs
     with pytest.MonkeyPatch.context() as patch:

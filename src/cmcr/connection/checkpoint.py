@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -81,7 +80,9 @@ class Checkpoint:
                 manifest = parsed_manifest(self.folder, FORMAT, VERSION)
                 was = manifest["identity"]
                 self._state = next(iter(manifest["sha256"]), None)
-            _check_same(self.folder, was, self._identity if self._state else {**was, "rows": self._identity["rows"]})
+            _check_same(self.folder, was["rows"], self._identity["rows"], _ANEW)
+            if self._state:
+                _check_same(self.folder, was["training"], self._identity["training"], _ANEW_FROM_ROWS)
             if was == self._identity:
                 return
         if self._peers.rank == 0:
@@ -123,6 +124,14 @@ class Checkpoint:
                 (self.folder / str(before)).unlink(missing_ok=True)
         self._state = name
         self._written = time.monotonic()
+
+    def drop_training(self) -> None:
+        """Drop the state and keep the rows, before the run begins: see `forget_training`."""
+        if (self.folder / MANIFEST).is_file():
+            with _advised(self.folder):
+                manifest = parsed_manifest(self.folder, FORMAT, VERSION)
+                self._identity, self._state = manifest["identity"], next(iter(manifest["sha256"]), None)
+            self.forget()
 
     def forget(self) -> None:
         """Drop the state of a training that has failed, so that another one can begin from the rows that are kept."""
@@ -222,12 +231,30 @@ def remove_checkpoint(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def forget_training(folder: Path) -> None:
+    """Drop the state of a training that was stopped, so that another one begins from the rows that are kept.
+
+    Args:
+        folder: of the checkpoint; nothing happens where there is none, or no state in it.
+
+    Raises:
+        LockedError: another run holds it.
+        FormatError, IntegrityError: something else is there, or its manifest is damaged.
+        WriteError: it cannot be written to.
+    """
+    if not folder.exists():
+        return
+    with open_checkpoint(folder, Peers()) as kept:
+        kept.drop_training()
+
+
 def digest_of(rows: Tensor | StoredRows) -> str:
-    """Hash the values of rows `(n, D)` as float32, and their shape."""
-    hashed = hashlib.sha256(repr(tuple(rows.shape)).encode())
+    """Hash the values of rows `(n, D)`, their type and their shape."""
+    dtype = rows.dtype if isinstance(rows, Tensor) else torch.float32
+    hashed = hashlib.sha256(f"{tuple(rows.shape)} {dtype}".encode())
     blocks = rows.split(_HASHED_ROWS) if isinstance(rows, Tensor) else map(torch.from_numpy, rows.blocks(_HASHED_ROWS))
     for block in blocks:
-        values: Any = np.ascontiguousarray(block.detach().to("cpu", torch.float32).numpy())
+        values: Any = block.detach().cpu().contiguous().view(torch.uint8).numpy()
         hashed.update(values)
     return hashed.hexdigest()
 
@@ -239,23 +266,18 @@ def _is_checkpoint(folder: Path) -> bool:
         return (folder / LOCK).is_file()
 
 
-def _check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    if was == now:
-        return
-    before, after = (dict(_flat(identity)) for identity in (was, now))
-    differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    said = "; ".join(f"{key} was {_short(before.get(key))}, now {_short(after.get(key))}" for key in differing)
-    raise ResumeError(
-        f"{folder}: something else was begun here: {said}. Run it as it was begun, or remove this folder to begin anew."
-    )
+def _check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any], advice: str) -> None:
+    differing = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    if differing:
+        said = "; ".join(f"{key} was {_short(was.get(key))}, now {_short(now.get(key))}" for key in differing)
+        raise ResumeError(f"{folder}: something else was begun here: {said}. {advice}")
 
 
-def _flat(identity: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in identity.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value)
-        else:
-            yield key, value
+_ANEW = "Run it as it was begun, or remove this folder to begin anew."
+_ANEW_FROM_ROWS = (
+    "Run it as it was begun; or train anew from the rows that are kept: `cmcr connect --anew`, in Python "
+    "cmcr.connection.checkpoint.forget_training with this folder."
+)
 
 
 def _short(value: object) -> str:

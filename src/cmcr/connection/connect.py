@@ -84,7 +84,7 @@ def connect(
         device: `"auto"` takes a GPU if there is one.
         progress: called with (stage, share done); the stages are "semantic consistency" and "training".
         counterparts: filled with the semantically consistent rows, and used where it holds them: give the same mapping to
-            several calls with the same memories, which then compute them once.
+            several calls with the same memories, which then compute them once. With a checkpoint it is filled only.
         checkpoint: a folder in which the work is kept: semantically consistent rows, and every minute and on Ctrl-C or
             SIGTERM the state of the training. Called again with the same arguments after the process ended, it goes on
             from there, on one machine to the same weights bit for bit. Whoever has saved the connection removes it, by
@@ -177,7 +177,7 @@ def _consistent(
     if not settings.semantic_consistency:
         return items
     key = (space, settings.consistency_temperature, settings.normalize_consistency, settings.precision)
-    if counterparts is not None and key in counterparts:
+    if counterparts is not None and key in counterparts and work.checkpoint is None:  # its identity names them not
         return counterparts[key]
     found = consistent_rows(items, memory, work, side, progress)
     if counterparts is not None:
@@ -256,6 +256,7 @@ def _identity_of_rows(
     settings = work.settings
     names = ("semantic_consistency", "consistency_temperature", "normalize_consistency", "precision")
     identity = {name: getattr(settings, name) for name in names}
+    identity["order of the spaces"] = [space.space for space in spaces]  # which decides what is drawn for either
     for rows, space, other in zip(overlaps, spaces, outer, strict=True):
         identity[f"embeddings of {overlap} in {space.space}"] = digest_of(rows)
         if settings.semantic_consistency:

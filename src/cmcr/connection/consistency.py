@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from cmcr._version import __version__
 from cmcr.connection.checkpoint import Checkpoint, digest_of
 from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision, check_precision, fast_float32
@@ -111,6 +112,7 @@ class SoftmaxMean:
             "products": str(self.tiling.products),
             "queries at once": self.tiling.queries,
             "device": self.device.type,
+            "version of cmcr": __version__,
             "version of torch": torch.__version__,
         }
 
