@@ -58,6 +58,15 @@ def test_a_disk_without_room_is_said(tmp_path, no_ram, monkeypatch):
         empty(10**6, 1000)
 
 
+def test_the_room_is_real_where_the_system_cannot_reserve_it(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)  # macOS, Windows
+    monkeypatch.setattr(residence, "_ZEROS_AT_ONCE", 2**16)
+    rows = residence._in_file(tmp_path / "rows", 1000, 50)
+    assert not rows.any()
+    found = (tmp_path / "rows").stat()
+    assert (found.st_size, found.st_blocks * 512 >= 200_000) == (200_000, True)
+
+
 def test_what_the_system_says_is_plausible():
     assert 2**26 < available_ram_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert fits_in_ram(0)

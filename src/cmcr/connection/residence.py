@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ ROWS_IN_FILES = "rows-"
 
 _SHARE_OF_DEVICE = 0.7  # of its free memory; the rest is for activations and the loss
 _SHARE_OF_RAM = 0.8
+_ZEROS_AT_ONCE = 2**20
 
 
 @contextmanager
@@ -74,10 +76,7 @@ def _in_file(path: Path, rows: int, width: int) -> Tensor:
     """Make a tensor whose memory is a file; the whole file is taken from the disk now, not when it is written to."""
     try:
         with path.open("xb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, 4 * rows * width)
-            else:
-                file.truncate(4 * rows * width)
+            _take_from_disk(file, 4 * rows * width)
     except OSError as error:
         raise WriteError(
             error.errno or errno.EIO,
@@ -86,3 +85,13 @@ def _in_file(path: Path, rows: int, width: int) -> Tensor:
             str(path.parent),
         ) from error
     return torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.float32).view(rows, width)
+
+
+def _take_from_disk(file: BinaryIO, size: int) -> None:
+    """Make a file of so many bytes that the disk really has: written to by mapping, a full disk would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    zeros = memoryview(bytes(min(size, _ZEROS_AT_ONCE)))
+    for start in range(0, size, _ZEROS_AT_ONCE):
+        file.write(zeros[: size - start])
