@@ -1,6 +1,7 @@
 """Memories on disk, taken directly by semantic consistency and by connect."""
 
 import tempfile
+import weakref
 
 import numpy as np
 import pytest
@@ -203,6 +204,27 @@ def test_embeddings_that_ram_does_not_hold_give_the_same_connection(arrays, tmp_
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == sorted([*before, "kept"] if kept else before)
     assert not list(tmp_path.rglob("rows-*"))
+
+
+def test_nothing_holds_rows_in_files_when_they_are_removed(memories, tmp_path, monkeypatch):
+    made, held = [], []
+    in_file, cleanup = residence._in_file, tempfile.TemporaryDirectory.cleanup
+
+    def remembering(path, rows, width):
+        tensor = in_file(path, rows, width)
+        made.extend([weakref.ref(tensor), weakref.ref(tensor._base)])
+        return tensor
+
+    def looking(folder):
+        held.append([one() is not None for one in made])
+        cleanup(folder)
+
+    monkeypatch.setattr(residence, "_in_file", remembering)
+    monkeypatch.setattr(residence, "available_ram_bytes", lambda: 10_000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile.TemporaryDirectory, "cleanup", looking)
+    cmcr.connect(*memories.values(), **QUICK)
+    assert held == [[False] * 8]  # Windows removes no file that is still mapped
 
 
 def test_a_stored_overlap_is_read_once_and_never_held_twice(arrays, memories, monkeypatch):

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from cmcr._version import __version__
+from cmcr.connection.agreement import failing_together
 from cmcr.connection.checkpoint import digest_of, open_checkpoint
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
 from cmcr.connection.counterparts import Work, consistent_rows
+from cmcr.connection.modes import plain_modes
 from cmcr.connection.peers import peers_here
 from cmcr.connection.residence import room_for
 from cmcr.connection.settings import Settings, check_seed, settings_of
 from cmcr.connection.sides import Side
 from cmcr.connection.stored import Places, StoredMemory, rows_at, shared_places, spaces_of
-from cmcr.connection.training import train
+from cmcr.connection.training import Trained, train
 from cmcr.embeddings import StoredRows, choose_device
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
 
@@ -104,6 +106,7 @@ def connect(
             message says what differs.
         FormatError, IntegrityError: something else is at the checkpoint, or it is damaged.
         WriteError: no room for the checkpoint, or for embeddings that RAM does not hold.
+        WorkerError: another of several processes has failed.
     """
     chosen = settings_of(method, **settings)
     seed = check_seed(seed)
@@ -114,25 +117,15 @@ def connect(
     places = shared_places(left.rows[shared], right.rows[shared], (left.space, right.space))
     count = _check_overlap_rows(places[0], left, right, shared)
     peers = peers_here()
-    with ExitStack() as held:
-        kept = held.enter_context(open_checkpoint(Path(checkpoint), peers)) if checkpoint is not None else None
-        size = _size_of_rows((left, right), shared, count, where, chosen)
-        empty = held.enter_context(room_for(size, where, processes=peers.size, folder=kept.folder if kept else None))
-        overlaps = rows_at(left.rows[shared], places[0], empty), rows_at(right.rows[shared], places[1], empty)
+    with plain_modes(where), ExitStack() as held:
+        with failing_together(peers, where):  # nor may one go on into a folder that the first still clears
+            kept = held.enter_context(open_checkpoint(Path(checkpoint), peers)) if checkpoint is not None else None
+        with failing_together(peers, where):
+            size = _size_of_rows((left, right), shared, count, where, chosen)
+            room = room_for(size, where, processes=peers.size, folder=kept.folder if kept else None)
+            empty = held.enter_context(room)
         work = Work(chosen, where, peers, empty, kept)
-        if kept is not None:
-            rows_of_both = _identity_of_rows(overlaps, (left, right), shared, outer, work)
-            kept.begin(rows_of_both, {**asdict(chosen), "seed": seed})
-        sides = []
-        for position, space in enumerate((left, right)):
-            report = _part_of(progress, "semantic consistency", position, 2)
-            memory, side = space.rows[outer[position]], ("left", "right")[position]
-            consistent = _consistent(overlaps[position], memory, work, side, report, counterparts, space.space)
-            sides.append(Side(overlaps[position], consistent))
-        report = _part_of(progress, "training", 0, 1)
-        trained = train(
-            sides[0], sides[1], chosen, seed=seed, device=where, progress=report, peers=peers, checkpoint=kept
-        )
+        trained = _trained((left, right), shared, places, work, seed, progress, counterparts)
     return Connection(
         spaces=(_remembered(left, shared, outer[0]), _remembered(right, shared, outer[1])),
         projectors={left.space: trained.left, right.space: trained.right},
@@ -161,6 +154,41 @@ def _two_spaces(memories: Sequence[SpaceMemories | StoredMemory]) -> tuple[Space
         raise ConfigError(f"expected two cmcr.Memories, or four cmcr.Memory on disk, got {len(memories)}.")
     left, right = (given for given in memories if isinstance(given, SpaceMemories))
     return left, right
+
+
+def _trained(
+    spaces: tuple[SpaceMemories, SpaceMemories],
+    shared: str,
+    places: tuple[Places, Places],
+    work: Work,
+    seed: int,
+    progress: Progress | None,
+    counterparts: Counterparts | None,
+) -> Trained:
+    """Enhance and train. A function of its own: files cannot be removed everywhere while a variable holds their rows."""
+    left, right = spaces
+    outer = outer_of(left, shared), outer_of(right, shared)
+    with failing_together(work.peers, work.device):
+        overlaps = rows_at(left.rows[shared], places[0], work.empty), rows_at(right.rows[shared], places[1], work.empty)
+        if work.checkpoint is not None:
+            rows_of_both = _identity_of_rows(overlaps, spaces, shared, outer, work)
+            work.checkpoint.begin(rows_of_both, {**asdict(work.settings), "seed": seed})
+    sides = []
+    for position, space in enumerate(spaces):
+        report = _part_of(progress, "semantic consistency", position, 2)
+        memory, side = space.rows[outer[position]], ("left", "right")[position]
+        consistent = _consistent(overlaps[position], memory, work, side, report, counterparts, space.space)
+        sides.append(Side(overlaps[position], consistent))
+    return train(
+        sides[0],
+        sides[1],
+        work.settings,
+        seed=seed,
+        device=work.device,
+        progress=_part_of(progress, "training", 0, 1),
+        peers=work.peers,
+        checkpoint=work.checkpoint,
+    )
 
 
 def _consistent(

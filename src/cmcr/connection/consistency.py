@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from cmcr._version import __version__
+from cmcr.connection.agreement import failing_together
 from cmcr.connection.checkpoint import Checkpoint, digest_of
+from cmcr.connection.modes import plain_modes
 from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision, check_precision, fast_float32
 from cmcr.connection.read_ahead import read_ahead
 from cmcr.connection.softmax_mean import SoftmaxSums, Tiling, tiling_for
 from cmcr.embeddings import Array, StoredRows, check_finite, is_number, rows_of, working_dtype
-from cmcr.errors import ConfigError, DimensionError, NonFiniteError
+from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,24 @@ class SoftmaxMean:
         normalize: bool = False,
         precision: Precision = "float32",
         device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Self:
-        """Check a request; see `cmcr.semantic_consistency` for arguments and errors. Without a device, the queries' one."""
+        """Check a request; see `cmcr.semantic_consistency` for arguments and errors.
+
+        The values of the memory, of which other processes have other parts, are checked once those are known. Without a
+        device it is the queries' one; without a dtype sums are in float64 where an input is, else in float32.
+        """
         if not (is_number(temperature) and temperature > 0):
             raise ConfigError(f"temperature: expected a finite number above 0, got {temperature!r}.")
         check_precision(precision)
         asked = rows_of(queries, "queries").detach()
-        stored = memory if isinstance(memory, StoredRows) else rows_of(memory, "memory").detach()
+        stored = memory if isinstance(memory, StoredRows) else rows_of(memory, "memory", at_least=0).detach()
         if asked.shape[1] != stored.shape[1]:
             raise DimensionError(
                 f"queries are {asked.shape[1]} wide and the memory {stored.shape[1]}: both must be embeddings of one space."
             )
         check_finite(asked, "queries")
-        if isinstance(stored, Tensor):  # rows on disk were checked when they were written
-            check_finite(stored, "memory")
-        sums = working_dtype(asked, stored) if isinstance(stored, Tensor) else working_dtype(asked)
+        sums = dtype or (working_dtype(asked, stored) if isinstance(stored, Tensor) else working_dtype(asked))
         products = torch.bfloat16 if precision == "bfloat16" else sums
         where = device or asked.device
         tiling = tiling_for(asked.shape[1], products, sums, where)
@@ -86,7 +91,12 @@ class SoftmaxMean:
             progress: called with the share done, in (0, 1].
             checkpoint: where finished parts are kept, and looked for, under names that begin with `name`.
             name: see `checkpoint`.
+
+        Raises:
+            TooFewRowsError, NonFiniteError: of the memory; see `cmcr.semantic_consistency`.
+            WorkerError: the part of another process is refused.
         """
+        self._check_memory(peers)
         count = len(self.queries)
         for number, start in enumerate(range(0, count, self.tiling.queries)):
             part = slice(start, min(start + self.tiling.queries, count))
@@ -101,7 +111,8 @@ class SoftmaxMean:
             result[part] = rows
 
     def identity(self, peers: Peers) -> dict[str, Any]:
-        """Tell what decides about the rows, as JSON can hold it: the same in all processes."""
+        """Tell what decides about the rows, as JSON can hold it: the same in all processes. Raises as `fill`."""
+        self._check_memory(peers)
         own = torch.tensor([list(bytes.fromhex(digest_of(self.memory)))], device=self.device)
         memories, _ = peers.all_rows(own)
         return {
@@ -116,15 +127,24 @@ class SoftmaxMean:
             "version of torch": torch.__version__,
         }
 
+    def _check_memory(self, peers: Peers) -> None:
+        """Check this process's part, which may be empty if not all are."""
+        rows = int(peers.sum_(torch.tensor([len(self.memory)], device=self.device)).item())
+        with failing_together(peers, self.device):
+            if rows == 0:
+                raise TooFewRowsError("memory: expected at least 1 row(s), got 0.")
+            if isinstance(self.memory, Tensor):  # rows on disk were checked when they were written
+                check_finite(self.memory, "memory")
+
     def _means(self, part: slice, peers: Peers, progress: Callable[[float], None] | None) -> Tensor:
         """Compute the rows of a part of the queries, while the whole memory passes by."""
         # The bound keeps a tiny temperature from overflowing.
         scale = min(math.log2(math.e) / self.temperature, torch.finfo(self.tiling.sums).max ** 0.5)
-        with torch.no_grad(), fast_float32():
-            sums = SoftmaxSums(self.queries[part].to(self.device), scale, self.tiling)
+        with plain_modes(self.device), torch.no_grad(), fast_float32():
+            sums = SoftmaxSums(self._brought(self.queries[part]), scale, self.tiling)
             seen = 0
             for block in self._blocks():
-                sums.add(block.to(self.device))
+                sums.add(self._brought(block))
                 seen += len(block)
                 if progress is not None:
                     progress((part.start + (part.stop - part.start) * seen / len(self.memory)) / len(self.queries))
@@ -132,6 +152,10 @@ class SoftmaxMean:
             if not torch.isfinite(means).all():
                 raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
             return torch.nn.functional.normalize(means, dim=1) if self.normalize else means
+
+    def _brought(self, rows: Tensor) -> Tensor:
+        """Bring some rows to the device; those of a wider dtype in that of the sums, for not every device knows float64."""
+        return rows.to(self.device, self.tiling.sums if rows.itemsize > self.tiling.sums.itemsize else rows.dtype)
 
     def _missing_somewhere(self, rows: Tensor | None, peers: Peers) -> bool:
         """Tell whether a process has not found kept rows: then all compute them, for they do it together."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from cmcr.connection.checkpoint import Checkpoint
 from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.peers import Peers
-from cmcr.connection.residence import Empty
+from cmcr.connection.residence import Empty, fits_on
 from cmcr.connection.settings import Settings
 from cmcr.connection.stored import RowsBetween, StoredMemory
 from cmcr.embeddings import StoredRows
@@ -57,8 +57,8 @@ def consistent_rows(
         `(n, D)` float32, the same in all processes.
     """
     own = _own_share(memory, work.peers)
-    if isinstance(own, Tensor):
-        own = own.to(work.device, torch.float32)
+    if isinstance(own, Tensor) and own.device != work.device and fits_on(work.device, 4 * own.numel()):
+        own = own.to(work.device, torch.float32)  # else its blocks are brought there one by one
     mean = SoftmaxMean.of(
         items,
         own,
@@ -66,6 +66,7 @@ def consistent_rows(
         normalize=work.settings.normalize_consistency,
         precision=work.settings.precision,
         device=work.device,
+        dtype=torch.float32,
     )
     result = work.empty(*items.shape)
     mean.fill(result, work.peers, progress, work.checkpoint, name)

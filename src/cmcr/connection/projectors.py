@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,7 +61,7 @@ class Projector(nn.Module):
         self.shape = shape
         widths = (width_in, *shape.hidden, shape.width)
         self.linears = nn.ModuleList(_linear(a, b) for a, b in itertools.pairwise(widths))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(b) for b in widths[1:])
+        self.norms = nn.ModuleList(nn.BatchNorm1d(b, dtype=torch.float32) for b in widths[1:])
 
     def forward(self, embeddings: Tensor, peers: Peers | None = None) -> Tensor:
         """Project: `(B, D)` -> `(B, K)` unit rows (a row that a final ReLU leaves empty stays zero).
@@ -104,7 +105,7 @@ def _linear(width_in: int, width_out: int) -> nn.Linear:
     Batch normalisation cancels the bias: its gradient is rounding noise, which Adam would blow up to full steps. It is
     there because the published weights have it.
     """
-    linear = nn.Linear(width_in, width_out)
+    linear = nn.Linear(width_in, width_out, dtype=torch.float32)
     nn.init.zeros_(linear.bias)
     linear.bias.requires_grad_(False)
     return linear

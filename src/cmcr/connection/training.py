@@ -15,6 +15,7 @@ from cmcr.connection.checkpoint import Checkpoint
 from cmcr.connection.interruption import Interruption, held_back
 from cmcr.connection.learner import Learner
 from cmcr.connection.losses import LossTerms, connection_loss
+from cmcr.connection.modes import plain_modes
 from cmcr.connection.peers import Peers, peers_here
 from cmcr.connection.products import fast_float32
 from cmcr.connection.projectors import Projector
@@ -59,7 +60,8 @@ def train(
     descends on `connection_loss`. Every pass visits the items in a new order; a last batch that is not full is left out.
 
     The seed alone decides the initial weights, and with the number of the step the order and the noise: on one machine
-    and device type CPU the same inputs give the same weights bit for bit. The caller's random state is left as it was.
+    and device type CPU the same inputs give the same weights bit for bit, whatever torch's modes are (no_grad, inference
+    mode, autocast, default dtype). The caller's random state is left as it was.
 
     Several processes share each batch: every one takes its rows, normalises by the statistics of the whole batch,
     contrasts with all of its rows, and all make the step of one process, to rounding.
@@ -91,7 +93,7 @@ def train(
     rows = settings.rows_per_step(len(sides[0].overlap))
     if rows < peers.size:
         raise ConfigError(f"batches of {rows} rows cannot be shared by {peers.size} processes. Start fewer.")
-    with fast_float32(), Batches(sides, settings, seed, where, peers) as batches:
+    with plain_modes(where), fast_float32(), Batches(sides, settings, seed, where, peers) as batches:
         total = settings.epochs * batches.per_epoch
         learner = Learner(_initial(sides, settings, seed, where), settings, total, peers)
         _take_up(learner, checkpoint, peers)
@@ -108,12 +110,12 @@ def train(
                     break
         if learner.step < total:
             raise KeyboardInterrupt  # another process was asked to stop, or the signal's own handler has come back
-    by_term = learner.history.T.cpu().tolist()
-    return Trained(
-        left=learner.projectors[0].cpu().eval(),
-        right=learner.projectors[1].cpu().eval(),
-        history=dict(zip(LossTerms._fields, by_term, strict=True)),
-    )
+        by_term = learner.history.T.cpu().tolist()
+        return Trained(
+            left=learner.projectors[0].cpu().eval(),
+            right=learner.projectors[1].cpu().eval(),
+            history=dict(zip(LossTerms._fields, by_term, strict=True)),
+        )
 
 
 def _initial(

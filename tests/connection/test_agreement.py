@@ -1,0 +1,83 @@
+"""No process waits in vain for one that has failed alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from cmcr.connection.agreement import failing_together
+from cmcr.connection.consistency import SoftmaxMean
+from cmcr.connection.enhancement import semantic_consistency
+from cmcr.connection.peers import Peers
+from cmcr.errors import ConfigError, NonFiniteError, TooFewRowsError, WorkerError
+from connection.together import together
+from reference.enhancement import normalize
+
+
+def errors_of(size, work):
+    """What each process raised, by rank."""
+
+    def caught(peers):
+        try:
+            work(peers)
+        except Exception as error:
+            return error
+        return None
+
+    return together(size, caught)
+
+
+def test_the_others_name_the_one_that_failed():
+    def work(peers):
+        with failing_together(peers, "cpu"):
+            if peers.rank == 1:
+                raise ConfigError("its own")
+
+    found = errors_of(3, work)
+    assert [type(error) for error in found] == [WorkerError, ConfigError, WorkerError]
+    assert str(found[1]) == "its own"
+    assert str(found[2]) == "process 1 of 3 has failed, so process 2 stops; its own message says why."
+
+
+def test_alone_and_where_all_is_well_nothing_happens():
+    assert errors_of(2, lambda peers: failing_together(peers, "cpu").__enter__()) == [None, None]
+    with failing_together(Peers(), "no device is asked"):
+        pass
+    with pytest.raises(ConfigError), failing_together(Peers(), "cpu"):
+        raise ConfigError("its own")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_memory_of_fewer_rows_than_processes(rng, precision):
+    queries, memory = (normalize(rng.normal(size=(rows, 5))).astype(np.float32) for rows in (7, 2))
+    expected = semantic_consistency(queries, memory, precision=precision)
+    for found in together(
+        3, lambda peers: semantic_consistency(queries, memory[peers.part_of(2)], peers=peers, precision=precision)
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-6 if precision == "float32" else 1e-2)
+
+
+def test_no_rows_at_all_are_refused_by_all(rng):
+    queries = rng.normal(size=(7, 5))
+    found = errors_of(2, lambda peers: semantic_consistency(queries, queries[:0], peers=peers))
+    assert [type(error) for error in found] == [TooFewRowsError] * 2
+    assert str(found[0]) == "memory: expected at least 1 row(s), got 0."
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_not_a_number_in_the_part_of_one_process(rng, tmp_path, kept):
+    queries = rng.normal(size=(7, 5))
+    memory = queries.copy()
+    memory[6, 0] = np.nan
+    folder = tmp_path / "c" if kept else None
+    found = errors_of(
+        2, lambda peers: semantic_consistency(queries, memory[peers.part_of(7)], peers=peers, checkpoint=folder)
+    )
+    assert [type(error) for error in found] == [WorkerError, NonFiniteError]
+    assert not (tmp_path / "c" / "config.json").exists()
+
+
+def test_a_memory_is_looked_at_before_anything_is_computed(rng, monkeypatch):
+    monkeypatch.setattr(SoftmaxMean, "_means", None)
+    memory = torch.full((3, 5), torch.inf)
+    with pytest.raises(NonFiniteError, match="memory: NaN or infinity in 3 of the rows"):
+        semantic_consistency(rng.normal(size=(7, 5)), memory.numpy())
