@@ -6,17 +6,34 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""What limits a container on Linux: version 2, then version 1 of control groups."""
+_OWN_GROUPS = Path("/proc/self/cgroup")
+
+
+class _Version(NamedTuple):
+    """Where a version of Linux's control groups tells what, in bytes."""
+
+    home: Path
+    limit: str
+    used: str
+    cache: str  # the line of memory.stat with the files that would be given back
+
+
+_VERSION_1 = _Version(
+    Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+)
+_VERSION_2 = _Version(Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file")
 
 
 def ram_bytes() -> int:
     """Tell how much RAM this process can have: the machine's, or a container's limit where that is lower."""
-    return min([_physical_ram_bytes(), *_limits()])
+    limits = (_number(group / version.limit) for group, version in _groups())
+    return min([_physical_ram_bytes(), *(limit for limit in limits if limit is not None)])
 
 
 def available_ram_bytes() -> int:
@@ -25,7 +42,8 @@ def available_ram_bytes() -> int:
         return int(_windows_memory().free)
     if not sys.platform.startswith("linux"):
         return _physical_ram_bytes() // 2  # macOS does not say; half of all is what a busy machine can spare
-    return min(_linux_available(), _control_group_available())
+    left = (_left_in(group, version) for group, version in _groups())
+    return min([_linux_available(), *(bytes_ for bytes_ in left if bytes_ is not None)])
 
 
 def gpu_bytes(device: torch.device) -> int | None:
@@ -41,15 +59,31 @@ def _physical_ram_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _limits() -> list[int]:
-    """Read the limits of control groups: a number of bytes, or "max"; none where there are no such files."""
-    found = []
-    for place in _CGROUP_LIMITS:
-        try:
-            found.append(int(Path(place).read_text(encoding="ascii")))
-        except (OSError, ValueError):
+def _groups() -> Iterator[tuple[Path, _Version]]:
+    """Walk through the control groups that this process is in, from its own up to the root: each may have a limit.
+
+    A container sees its own group as the root, or, by the path that the host knows, nothing: then only the root is there.
+    """
+    lines = ["0::/", "0:memory:/"]
+    with contextlib.suppress(OSError, UnicodeError):
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "memory" not in controllers.split(","):
             continue
-    return found
+        version = _VERSION_1 if controllers else _VERSION_2
+        names = [name for name in path.split("/") if name not in ("", "..")]
+        for depth in range(len(names), -1, -1):
+            yield version.home.joinpath(*names[:depth]), version
+
+
+def _number(file: Path) -> int | None:
+    """Read a number of bytes; None where there is no such file, or it says "max"."""
+    try:
+        return int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 class _MemoryStatus(ctypes.Structure):
@@ -79,11 +113,13 @@ def _linux_available() -> int:
     return _physical_ram_bytes()
 
 
-def _control_group_available() -> int:
+def _left_in(group: Path, version: _Version) -> int | None:
     """What a container or a scheduler leaves to this process; of the cache of files, what it would give back counts."""
+    limit = _number(group / version.limit)
+    if limit is None:
+        return None
+    used = _number(group / version.used) or 0
     with contextlib.suppress(OSError, ValueError, KeyError):
-        home = Path(_CGROUP_LIMITS[0]).parent
-        limit, used = (int((home / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-        counts = dict(line.split() for line in (home / "memory.stat").read_text(encoding="ascii").splitlines())
-        return max(0, limit - used + int(counts["inactive_file"]))
-    return ram_bytes()
+        counts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        used -= int(counts[version.cache])
+    return max(0, limit - max(0, used))
