@@ -9,6 +9,9 @@ from PIL import Image
 
 import cmcr
 from cmcr.cli import main
+from cmcr.connection import checkpoint
+from cmcr.connection.connection import Connection
+from cmcr.connection.consistency import SoftmaxMean
 from cmcr.data.numbers.pictures import draw_pictures
 from cmcr.data.numbers.sounds import speak_sounds
 from cmcr.data.numbers.texts import write_texts
@@ -77,6 +80,29 @@ def test_a_plan_tells_what_it_would_take_and_writes_nothing(folder, memories, ca
 def test_neither_a_folder_nor_a_plan_is_a_wrong_call(memories, capsys):
     assert main(["connect", *memories]) == 2
     assert "--out: expected the folder of the connection to be made, or --plan." in capsys.readouterr().err
+
+
+def test_trained_anew_from_the_rows_that_are_kept(memories, tmp_path, capsys, monkeypatch):
+    call = ["connect", *memories, "--out", str(tmp_path / "connection"), "--set", "batch_size=60"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "save", lambda connection, out: 1 / 0)
+        patch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+        with pytest.raises(ZeroDivisionError):
+            main([*call, "epochs=2"])
+    assert main([*call, "epochs=1"]) == 1
+    assert "epochs was 2, now 1. Run it as it was begun; or train anew" in capsys.readouterr().err
+    monkeypatch.setattr(SoftmaxMean, "_means", None)
+    assert main([*call, "epochs=1", "--anew"]) == 0
+    assert cmcr.load(tmp_path / "connection").settings.epochs == 1
+    assert not (tmp_path / "connection.unfinished").exists()
+
+
+def test_a_connection_in_the_folder_where_one_is(memories, tmp_path, capsys, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["connect", *memories, "--out", ".", "--set", "epochs=1"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert cmcr.load(tmp_path / "here").settings.epochs == 1
 
 
 def test_memories_of_one_kind_are_taken_together(memories, tmp_path, capsys):

@@ -111,6 +111,7 @@ def test_stopped_it_says_how_to_go_on_and_does(home, tmp_path):
     other = run(*command(home, tmp_path / "out", "epochs=5"))
     assert other.returncode == 1
     assert "epochs was 100, now 5" in other.stderr
+    assert "cmcr connect --anew" in other.stderr
     assert run(*arguments).returncode == 0
     assert not kept.exists()
     assert run(*command(home, tmp_path / "whole", "epochs=100")).returncode == 0

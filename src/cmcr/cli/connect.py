@@ -30,12 +30,13 @@ def connect(
     seed: int = 0,
     device: str = "auto",
     setting: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
+    anew: Annotated[bool, Parameter(negative="")] = False,
     plan: Annotated[bool, Parameter(negative="")] = False,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Connect two spaces from their memories on disk: the shared modality in both, and one more modality of each.
 
-    Every memory knows its space and modality, so their order does not matter; several of one kind are taken together.
+    Every memory knows its space and modality, so they may come in any order; several of one kind are taken together.
     Example: cmcr connect captions-in-clip pictures captions-in-clap sounds --out my-connection
 
     What is done is kept in OUT.unfinished until the connection is written: stopped or killed, the same command goes on
@@ -57,6 +58,8 @@ def connect(
         auto, cpu, cuda, mps. Of several processes each takes its own GPU, or all compute on the CPU.
     setting
         Changes to the method's settings, such as epochs=10 batch_size=4096.
+    anew
+        Drop the state of a training that was stopped, and train anew from the semantically consistent rows that are kept.
     plan
         Tell how much work, memory, disk and time it would take on this machine, and do nothing.
     json_output
@@ -70,7 +73,7 @@ def connect(
     if out is None:
         raise ConfigError("--out: expected the folder of the connection to be made, or --plan.")
     connection = _connected(
-        kinds, out, changes, method=method, overlap=overlap, seed=seed, device=device, quiet=json_output
+        kinds, out, changes, method=method, overlap=overlap, seed=seed, device=device, anew=anew, quiet=json_output
     )
     if connection is not None:
         _tell(connection, out, json_output)
@@ -114,17 +117,23 @@ def _connected(
     overlap: str | None,
     seed: int,
     device: str,
+    anew: bool,
     quiet: bool,
 ) -> Connection | None:
     """Connect and save; None in all but the first of several processes."""
+    from cmcr.connection.agreement import failing_together
     from cmcr.connection.artefact import FORMAT
-    from cmcr.connection.checkpoint import remove_checkpoint, unfinished
+    from cmcr.connection.checkpoint import forget_training, remove_checkpoint, unfinished
     from cmcr.connection.connect import connect as connect_spaces
     from cmcr.connection.group import launched_group
     from cmcr.files import check_target
 
     check_target(out, FORMAT)
-    with launched_group(device) as (peers, own_device), _told_once(peers.rank), _stopped_gently(unfinished(out)):
+    kept = unfinished(out)  # now: saving to "." replaces the folder that this process is in
+    with launched_group(device) as (peers, own_device), _told_once(peers.rank), _stopped_gently(kept):
+        with failing_together(peers, own_device):
+            if anew and peers.rank == 0:
+                forget_training(kept)
         with shown_stages(quiet=quiet or peers.rank > 0) as progress:
             connection = connect_spaces(
                 *memories,
@@ -133,13 +142,13 @@ def _connected(
                 seed=seed,
                 device=own_device,
                 progress=progress,
-                checkpoint=unfinished(out),
+                checkpoint=kept,
                 **changes,
             )
         if peers.rank > 0:
             return None
         connection.save(out)
-        remove_checkpoint(unfinished(out))
+        remove_checkpoint(kept)
     return connection
 
 
