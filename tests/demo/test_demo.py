@@ -17,6 +17,8 @@ from cmcr.demo.run import DemoOptions, run_demo
 from cmcr.demo.world import draw_world
 from cmcr.errors import ConfigError, MissingDependencyError, WriteError
 
+pytestmark = pytest.mark.xdist_group("demo")  # one process, so that the demonstration runs once
+
 OPTIONS = DemoOptions(seed=1, per_number=1, ablations=True, settings={"epochs": 2})
 
 

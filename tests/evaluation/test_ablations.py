@@ -10,6 +10,7 @@ import cmcr
 from cmcr.cli import main
 from cmcr.cli.ablate import _name
 from cmcr.connection.ablations import ABLATIONS, FULL
+from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.settings import settings_of
 from cmcr.data.numbers import draw_pictures, speak_sounds, write_texts
 from cmcr.data.numbers.sounds import SAMPLE_RATE_HZ
@@ -140,13 +141,9 @@ def test_stopped_it_goes_on_and_finished_it_does_nothing(finished, memories, rec
 
 
 def test_semantic_consistency_and_embedding_are_done_once(memories, record, spaces, monkeypatch):
-    from cmcr.connection import connect as connecting
-
     calls = []
-    real = connecting.semantic_consistency
-    monkeypatch.setattr(
-        connecting, "semantic_consistency", lambda *a, **o: calls.append(o["normalize"]) or real(*a, **o)
-    )
+    fill = SoftmaxMean.fill
+    monkeypatch.setattr(SoftmaxMean, "fill", lambda mean, *given: calls.append(mean.normalize) or fill(mean, *given))
     plan = dataclasses.replace(PLAN, only=("no semantic consistency", "consistent rows not made unit rows"))
     prepared = []
     prepare = PairsTask.prepare

@@ -26,7 +26,8 @@ class CutTexts:
     def add(self, text: str) -> None:
         """Count a text."""
         with self._counting:
-            self._first = self._first or text
+            # Of the order in which threads come nothing may show: the first in the alphabet.
+            self._first = min(self._first, text) if self._count else text
             self._count += 1
 
     def say(self, tokens: int) -> None:
