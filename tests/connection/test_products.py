@@ -63,3 +63,18 @@ def test_a_cpu_that_really_rounds_is_left_alone(monkeypatch: pytest.MonkeyPatch)
             assert setting() == was
     finally:
         products._exact_through_onednn.cache_clear()
+
+
+def test_a_setting_that_was_inherited_is_inherited_again() -> None:
+    above = torch.backends.mkldnn
+    was, own = above.fp32_precision, setting()
+    above.matmul.fp32_precision = "none"
+    above.fp32_precision = "bf16"
+    try:
+        with fast_float32():
+            pass
+        above.fp32_precision = "none"
+        assert setting() == "none"
+    finally:
+        above.fp32_precision = was
+        above.matmul.fp32_precision = own

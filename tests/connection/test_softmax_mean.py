@@ -1,12 +1,13 @@
 """The streamed softmax mean: bfloat16 beside the exact one, scratch that does not grow, parts that merge."""
 
 import math
+from itertools import accumulate
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.profiler import ProfilerActivity, profile
 
 import reference.enhancement as twin
 from cmcr.connection import consistency, softmax_mean
@@ -49,6 +50,17 @@ def test_bfloat16_is_near_the_exact_mean(monkeypatch, rows, tiling):
     assert worst < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("temperature", "mean", "worst"), [(0.1, 5e-6, 5e-5), (0.002, 2e-4, 1e-2), (0.001, 4e-4, 2e-2)]
+)
+def test_bfloat16_at_other_temperatures(temperature, mean, worst):
+    queries, memory = clustered(300, 128, 2), clustered(2500, 128, 3)
+    expected = twin.semantic_consistency(queries.double().numpy(), memory.double().numpy(), temperature)
+    found = mean_and_worst(semantic_consistency(queries, memory, temperature, precision="bfloat16"), expected)
+    assert found[0] < mean
+    assert found[1] < worst
+
+
 @pytest.mark.parametrize("place", [0, 40, 99])
 def test_bfloat16_finds_the_answer_wherever_it_stands(monkeypatch, place):
     # The logits rise by 144 powers of two in the block that holds the answer.
@@ -87,55 +99,44 @@ def test_an_unknown_precision_is_refused(precision):
         semantic_consistency(np.ones((1, 2)), np.ones((1, 2)), precision=precision)
 
 
-class Allocations(TorchDispatchMode):
-    """Adds up the bytes of new tensors, each storage once."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple) else (result,):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self.sizes[storage.data_ptr()] = storage.nbytes()
-        return result
+def scratch(work) -> int:
+    """The most bytes that torch held at once during some work, besides what it returns."""
+    work()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        result = work()
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(held) - result.nbytes
 
 
 @pytest.mark.parametrize(
-    ("width", "products", "sums"),
+    ("width", "dtype", "precision"),
     [
-        (512, torch.float32, torch.float32),
-        (512, torch.bfloat16, torch.float32),
-        (768, torch.float64, torch.float64),
-        (1280, torch.float32, torch.float32),
-        (3, torch.float32, torch.float32),
+        (512, torch.float32, "float32"),
+        (512, torch.float32, "bfloat16"),
+        (768, torch.float64, "float64"),
+        (1280, torch.float32, "float32"),
+        (9000, torch.float64, "float64"),
+        (3, torch.float32, "float32"),
     ],
 )
-def test_scratch_on_a_cpu_stays_under_64_megabytes(width, products, sums):
-    tiling = tiling_for(width, products, sums, CPU)
+def test_scratch_on_a_cpu_stays_under_64_megabytes(width, dtype, precision):
+    products = torch.bfloat16 if precision == "bfloat16" else dtype
+    tiling = tiling_for(width, products, dtype, CPU)
     assert tiling.queries % tiling.side == 0
-    queries = torch.zeros(min(tiling.queries, 20_000), width, dtype=sums)
-    work = SoftmaxSums(queries, 1.0, tiling)
-    held = sum(held.nbytes for held in vars(work).values() if isinstance(held, torch.Tensor))
-    block_as_read = tiling.side * width * 4
-    left_out = (tiling.queries - len(queries)) * work._sums.shape[1] * (products.itemsize + sums.itemsize)
-    assert 20e6 < held + block_as_read + left_out < 64e6
+    queries = torch.ones(min(tiling.queries, 8192), width, dtype=dtype)
+    memory = torch.ones(1, width, dtype=dtype)
+    how = {"precision": precision} if precision == "bfloat16" else {}
+    taken = scratch(lambda: semantic_consistency(queries, memory, normalize=True, **how))
+    left_out = (tiling.queries - len(queries)) * softmax_mean._columns(width) * (products.itemsize + dtype.itemsize)
+    as_read = tiling.side * width * (4 + 4 + 2)  # of a memory on disk: a block, the next one, and that one's bytes
+    assert 15e6 < taken + left_out + as_read < 64e6
 
 
 def test_scratch_does_not_grow_with_the_memory():
     queries = random_rows(50, 16, 1)
-
-    def largest(rows: int) -> int:
-        memory = random_rows(rows, 16, 2)
-        sums = SoftmaxSums(queries, 1.0, tiling_for(16, torch.float32, torch.float32, CPU))
-        with Allocations() as seen:
-            for block in memory.split(2048):
-                sums.add(block)
-        return max(size for size in seen.sizes.values() if size != memory.untyped_storage().nbytes())
-
-    assert largest(30_000) == largest(6_000)
+    few, many = random_rows(6_000, 16, 2), random_rows(30_000, 16, 2)
+    assert scratch(lambda: semantic_consistency(queries, many)) == scratch(lambda: semantic_consistency(queries, few))
 
 
 def test_widths_that_are_very_large_still_have_a_tiling():

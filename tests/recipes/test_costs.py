@@ -40,8 +40,20 @@ def test_by_hand():
 def test_bytes_by_hand():
     assert costs.rows_bytes(10, 512, "float16") == 10_240
     assert costs.rows_bytes(10, 512, "float32") == 20_480
-    assert costs.embeddings_bytes(1000, 512, 768) == 4 * 2 * 1000 * 1280
+    settings = settings_of("c-mcr")
+    assert costs.embeddings_bytes(1000, 512, 768, settings) == 4 * 2 * 1000 * 1280
+    settings = settings_of("c-mcr", semantic_consistency=False)
+    assert costs.embeddings_bytes(1000, 512, 768, settings) == 4 * 1000 * 1280
+    assert costs.kept_bytes(1000, 512) == 4 * 1000 * 512
+    settings = settings_of("c-mcr", width=4, hidden=())
+    assert costs.state_bytes(8, 6, settings) == 2 * 3 * 4 * (4 * 8 + 4 * 6)
     assert costs.memory_bytes(100, 8, "float16", [], 60) == 100 * (16 + 60) + 2 * 1500
+
+
+def test_of_a_loss_two_products_of_four_are_coarse():
+    assert costs.coarse_operations(11, 4, 4, settings_of("c-mcr", batch_size=5)) == 0
+    settings = settings_of("c-mcr", width=4, hidden=(), epochs=2, batch_size=5, precision="bfloat16")
+    assert costs.coarse_operations(11, 4, 4, settings) == 20 * 2 * 2 * 2 * 5 * 4
 
 
 @pytest.mark.parametrize("queries", [1500, 5000])

@@ -107,7 +107,7 @@ def test_too_little_disk(folder, monkeypatch):
     found = dry_run(read_recipe(write_recipe(folder)))
     assert not found.can_run
     assert len(found.problems) == 1
-    assert found.problems[0].startswith(f"disk: {readable_bytes(found.bytes)} will be written below {folder}")
+    assert found.problems[0].startswith(f"disk: {readable_bytes(found.bytes)} are needed below {folder}")
     assert "20.0 kB are free. Free some" in found.problems[0]
 
 

@@ -13,14 +13,15 @@ from small_recipe import ROOT, write_items, write_recipe
 import cmcr
 from cmcr.cli import main
 from cmcr.cli.plan import tell_plan
+from cmcr.connection.checkpoint import LOCK, unfinished
 from cmcr.connection.settings import settings_of
 from cmcr.errors import ConfigError
-from cmcr.files import MANIFEST
+from cmcr.files import MANIFEST, locked
 from cmcr.memories.precomputed import write_memory
 from cmcr.recipes import costs, disk, gemm
 from cmcr.recipes import plan as module
 from cmcr.recipes.assumptions import Assumptions, read_assumptions
-from cmcr.recipes.connect_plan import plan_of_memories
+from cmcr.recipes.connect_plan import PlannedSpace, connect_stages, plan_of_memories, time_steps
 from cmcr.recipes.reading import read_recipe
 from cmcr.recipes.recipe_plan import plan_recipe
 
@@ -33,6 +34,7 @@ def known_machine(monkeypatch):
     """A machine whose rate and RAM are known."""
     monkeypatch.setattr(module, "gemm_rate", lambda device, precision: RATE)
     monkeypatch.setattr(module, "ram_bytes", lambda: 64_000_000_000)
+    monkeypatch.setattr(module, "available_ram_bytes", lambda: 60_000_000_000)
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
 
 
@@ -69,12 +71,18 @@ def test_the_figures_of_the_first_connection():
     assert found["embed clip-clap/texts-in-clip"].writes == pytest.approx(2.5e9, rel=0.03)
     clap = found["connect: semantic consistency of clap"]
     assert clap.operations == 4 * 2_330_000 * 1_800_000 * 512
-    assert clap.seconds == pytest.approx(clap.operations / (gemm.CONSISTENCY_SHARE * RATE))
+    assert clap.seconds == pytest.approx(clap.operations / (gemm.CONSISTENCY_SHARE["float32"] * RATE))
+    assert clap.writes == 4 * 2_330_000 * 512  # the rows that are kept until the connection is written
     assert clap.reads == 2 * 512 * (2_330_000 + 1_800_000)  # it fits in RAM beside the embeddings
     training = found["connect: training"]
-    assert training.seconds == pytest.approx(training.operations / (gemm.TRAINING_SHARE * RATE))
-    assert training.ram == pytest.approx(4 * 4 * 2_330_000 * 512 + 1.86e9, rel=0.02)
-    assert (training.gpu, training.problems, training.notes) == (None, [], [])
+    assert training.seconds == pytest.approx(training.operations / (gemm.TRAINING_SHARE["float32"] * RATE))
+    assert training.ram == pytest.approx(4 * 4 * 2_330_000 * 512 + 300 * 2_330_000 + 1.86e9, rel=0.02)
+    assert (training.gpu, training.problems) == (None, [])
+    (note,) = training.notes
+    assert note.startswith(
+        "of what connecting writes, 9.6 GB are needed only until the connection is there: they are in"
+    )
+    assert "connection.unfinished, beside it" in note
     assert found["embed clip-clap/sounds-in-clap"].seconds is None
 
 
@@ -96,6 +104,22 @@ def test_what_dominates():
     assert within.verdict.startswith("connect: training takes 4")
 
 
+def test_products_in_bfloat16_count_at_their_own_rate(monkeypatch):
+    monkeypatch.setattr(module, "gemm_rate", lambda device, precision: RATE * (1 + (precision == "bfloat16")))
+    machine = module.Machine("cpu", "bfloat16")
+    settings = settings_of("c-mcr-published", precision="bfloat16")
+    spaces = [PlannedSpace(name, 512, 100_000, 50_000, "float16") for name in "ab"]
+    steps = connect_stages(*spaces, settings, machine, None)
+    time_steps(steps, machine)
+    assert steps[0].seconds == pytest.approx(steps[0].operations / (0.8 * 2 * RATE))
+    coarse = costs.coarse_operations(100_000, 512, 512, settings)
+    products = (steps[-1].operations - coarse) / RATE + coarse / (2 * RATE)
+    assert steps[-1].seconds == pytest.approx(products / gemm.TRAINING_SHARE["bfloat16"])
+    in_float32 = steps[-1].operations / (gemm.TRAINING_SHARE["float32"] * RATE)
+    assert in_float32 / steps[-1].seconds == pytest.approx(1.19, abs=0.01)
+    assert machine.facts()["operations_per_second"] == {"bfloat16": 2 * RATE, "float32": RATE}
+
+
 def test_lists_that_are_there_are_counted_and_nothing_is_opened_or_written(folder, monkeypatch, capsys):
     monkeypatch.setattr("cmcr.recipes.encoders.space", None)
     path = write_recipe(folder)
@@ -115,9 +139,16 @@ def test_lists_that_are_there_are_counted_and_nothing_is_opened_or_written(folde
         "problems",
         "unknown",
     }
-    assert set(found["machine"]) == {"device", "ram_bytes", "gpu_bytes", "precision", "operations_per_second"}
+    assert set(found["machine"]) == {
+        "device",
+        "ram_bytes",
+        "ram_available_bytes",
+        "gpu_bytes",
+        "precision",
+        "operations_per_second",
+    }
     assert found["can_run"] is True
-    assert found["machine"]["operations_per_second"] == RATE
+    assert found["machine"]["operations_per_second"] == {"float32": RATE}
     assert [stage["items"] for stage in found["stages"]] == [40] * 7 + [400]
     pictures = found["stages"][1]
     assert pictures["reads"] == pytest.approx(sum(p.stat().st_size for p in (folder / "pictures").iterdir()), rel=0.2)
@@ -126,6 +157,7 @@ def test_lists_that_are_there_are_counted_and_nothing_is_opened_or_written(folde
         "state",
         "items",
         "operations",
+        "bfloat16_operations",
         "reads",
         "writes",
         "ram",
@@ -150,7 +182,7 @@ def test_the_bytes_are_those_that_are_written_and_what_is_done_takes_nothing(fol
     found = plan_recipe(recipe, device="cpu")
     assert {stage.state for stage in found.stages} == {"done"}
     assert (found.seconds, found.verdict, found.unknown) == (0.0, "Nothing is left to do.", [])
-    assert found.machine["operations_per_second"] is None  # there was nothing to measure for
+    assert found.machine["operations_per_second"] == {}  # there was nothing to measure for
     shutil.rmtree(recipe.path(recipe.connection.out))
     found = stages(plan_recipe(recipe, Assumptions(widths={"mini-clip": 7}), device="cpu"))
     assert found["connect: training"].state == "to do"
@@ -235,8 +267,8 @@ def test_too_little_disk_ends_with_1(tmp_path, capsys, monkeypatch):
     call = ["plan", str(PAPER[0]), "--root", str(tmp_path)]
     assert main(call) == 1
     shown = capsys.readouterr()
-    assert "this cannot run here:\n- disk: 8.4 GB will be written below" in shown.err
-    assert "7.0 GB are free. Free some, keep rows in float16, or put memories on another disk by out." in shown.err
+    assert "this cannot run here:\n- disk: 18.0 GB are needed below" in shown.err
+    assert "7.0 GB are free. Free some, keep memories in float16, or put memories or the connection on" in shown.err
     assert "connect: training" in shown.out
     assert main([*call, "--json"]) == 1
     shown = capsys.readouterr()
@@ -248,13 +280,37 @@ def test_embeddings_that_do_not_fit_in_ram_are_kept_in_files(monkeypatch):
     monkeypatch.setattr(module, "ram_bytes", lambda: 16_000_000_000)
     found = plan_recipe(read_recipe(PAPER[0]), only=["connect"], device="cpu")
     training = stages(found)["connect: training"]
-    embeddings = costs.embeddings_bytes(2_330_000, 512, 512)
+    embeddings = 4 * 4 * 2_330_000 * 512
     assert found.problems == []
     assert training.ram < 16_000_000_000
     assert embeddings < training.writes < embeddings + 100_000_000
     assert training.reads == 36 * embeddings
-    assert training.notes[0].startswith("embeddings (19.1 GB) do not fit in RAM (16.0 GB): they are kept in files")
-    assert found.disks[0].needed == training.writes
+    assert training.notes[0].startswith(
+        "embeddings (19.1 GB) take more than 80% of the RAM (16.0 GB): they are kept in"
+    )
+    assert found.disks[0].needed == training.writes + 2 * 4 * 2_330_000 * 512
+
+
+@pytest.mark.parametrize(
+    ("ram", "kept_in_ram"), [(20_000_000_000, False), (24_000_000_000, False), (26_000_000_000, True)]
+)
+def test_the_plan_promises_no_more_ram_than_connecting_takes(ram, kept_in_ram, monkeypatch):
+    monkeypatch.setattr(module, "ram_bytes", lambda: ram)
+    monkeypatch.setattr(module, "available_ram_bytes", lambda: ram - 1_000_000_000)
+    machine = module.Machine("cpu")
+    spaces = [PlannedSpace(name, 512, 2_400_000, 1000, "float16") for name in "ab"]
+    training = connect_stages(*spaces, settings_of("c-mcr"), machine, None)[-1]
+    assert (training.ram > 19_000_000_000) is kept_in_ram
+    assert (training.writes < 100_000_000) is kept_in_ram
+
+
+def test_ram_that_others_have_now_is_told(monkeypatch):
+    monkeypatch.setattr(module, "available_ram_bytes", lambda: 10_000_000_000)
+    training = stages(plan_recipe(read_recipe(PAPER[0]), only=["connect"], device="cpu"))["connect: training"]
+    assert training.writes < 100_000_000
+    assert (
+        "not into 80% of what is available now (10.0 GB): begun now, they would be kept in files" in training.notes[0]
+    )
 
 
 def test_a_memory_that_does_not_fit_in_ram_is_read_again_and_again(monkeypatch):
@@ -270,7 +326,7 @@ def test_batches_that_fit_nowhere_are_refused(monkeypatch):
     found = plan_recipe(read_recipe(PAPER[0]), only=["connect"], device="cpu")
     assert len(found.problems) == 1
     assert found.problems[0].startswith(
-        "connect: training: a step of 10,240 items: 1.9 GB are needed in RAM even without"
+        "connect: training: a step of 10,240 items: 2.6 GB are needed in RAM even without"
     )
     assert found.problems[0].endswith("there are 1.5 GB. Choose a smaller batch_size in the settings.")
 
@@ -279,6 +335,7 @@ def test_batches_that_fit_nowhere_are_refused(monkeypatch):
     ("gpu", "held", "problems", "noted"),
     [
         (80 * 10**9, 20.95e9, 0, False),
+        (26 * 10**9, 1.86e9, 0, True),  # 70 % of it are too little
         (10 * 10**9, 1.86e9, 0, True),
         (1 * 10**9, 1.86e9, 1, True),
     ],
@@ -286,11 +343,13 @@ def test_batches_that_fit_nowhere_are_refused(monkeypatch):
 def test_the_memory_of_a_gpu(gpu, held, problems, noted, monkeypatch):
     monkeypatch.setattr(module, "choose_device", lambda device: torch.device("cuda"))
     monkeypatch.setattr(module, "gpu_bytes", lambda device: gpu)
+    monkeypatch.setattr(module.Machine, "gpu_now", gpu)
     found = plan_recipe(read_recipe(PAPER[0]), only=["connect"], device="cuda")
     training = stages(found)["connect: training"]
     assert training.gpu == pytest.approx(held, rel=0.03)
     assert len(found.problems) == problems
-    assert any("do not fit on the GPU, and stay in RAM" in note for note in training.notes) is noted
+    assert any("they are not kept on it" in note for note in training.notes) is noted
+    assert (training.ram > 19e9) is noted  # in one place, not in both
     assert all("--device cpu" in problem for problem in found.problems)
 
 
@@ -316,16 +375,68 @@ def test_memories_that_are_there(memories, tmp_path, capsys):
     assert planned["connect: semantic consistency of clip"].operations == 4 * 40 * 30 * 8
     training = planned["connect: training"]
     assert training.operations == costs.training_operations(40, 6, 8, settings)
-    assert training.notes == ["batch_size 100 is more than there is: a step takes all 40 items"]
+    assert training.notes[0] == "batch_size 100 is more than there is: a step takes all 40 items"
+    assert (
+        training.notes[-1]
+        == "the overlap: 40 items are in both 'clap' and 'clip'; 10 that only one of them has are left out."
+    )
     tell_plan(found, False)
     shown = capsys.readouterr().out
     assert "connect: semantic consistency of clip" in shown
-    assert "this machine (cpu): 64.0 GB of RAM, 1.0e+12 operations a second in float32, measured" in shown
+    assert (
+        "this machine (cpu): 64.0 GB of RAM, 60.0 GB of it available now, operations a second, measured: 1.0e+12 in float32"
+        in shown
+    )
     assert [
         stage.stage for stage in plan_of_memories(memories, settings_of("c-mcr", semantic_consistency=False)).stages
     ] == ["connect: training"]
     with pytest.raises(ConfigError, match="expected memories of two spaces"):
         plan_of_memories(memories[:1], settings)
+
+
+def planned_training(memories, out):
+    return plan_of_memories(memories, settings_of("c-mcr", epochs=2), device="cpu", out=out).stages[-1]
+
+
+def test_what_connecting_would_refuse_at_once(memories, tmp_path):
+    rng = np.random.default_rng(0)
+    taken = tmp_path / "taken"
+    taken.write_text("a letter", encoding="utf-8")
+    assert "something that is not a cmcr connection is there" in planned_training(memories, taken).problems[0]
+    (tmp_path / "other.unfinished").mkdir()
+    (tmp_path / "other.unfinished" / "letter").write_text("a letter", encoding="utf-8")
+    assert "Move it away" in planned_training(memories, tmp_path / "other").problems[0]
+    for name, ids in (("one", ["0"]), ("elsewhere", ["x", "y", "z"])):
+        folder = tmp_path / name
+        write_memory(folder, rng.normal(size=(len(ids), 6)), space="clap", modality="text", ids=ids)
+    outer = [memory for memory in memories if (memory.space, memory.modality) != ("clap", "text")]
+    for names, said in (
+        (["one"], "at least 2"),
+        (["elsewhere"], "0 ids are in both"),
+        (["one"] * 2, "the id '0' occurs twice"),
+    ):
+        texts = cmcr.Memory(*(tmp_path / name for name in names))
+        problems = planned_training([*outer, texts], tmp_path / "connection").problems
+        assert len(problems) == 1
+        assert said in problems[0]
+
+
+def test_work_that_was_stopped_or_is_under_way_is_told(memories, tmp_path):
+    out = tmp_path / "connection"
+
+    def stop(stage, share):
+        if stage == "training":
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="40 items are in both"), pytest.raises(KeyboardInterrupt):
+        cmcr.connect(*memories, epochs=2, checkpoint=unfinished(out), progress=stop)
+    before = sorted(unfinished(out).iterdir())
+    found = plan_of_memories(memories, settings_of("c-mcr", epochs=2), device="cpu", out=out)
+    assert (found.problems, found.stages[0].writes) == ([], 0)  # what is kept needs no more room
+    assert found.stages[-1].notes[0].startswith(f"stopped work is there, {unfinished(out)}, and will be gone on with")
+    assert sorted(unfinished(out).iterdir()) == before
+    with locked(unfinished(out) / LOCK, "held"):
+        assert "another run is at work there" in planned_training(memories, out).problems[0]
 
 
 def test_a_damaged_memory_stands_in_the_way(folder, capsys):
@@ -337,7 +448,6 @@ def test_a_damaged_memory_stands_in_the_way(folder, capsys):
     assert "embed clip-clap/texts-in-clip: " in capsys.readouterr().err
 
 
-def test_products_are_measured(monkeypatch):
+def test_products_are_measured():
     for precision in ("float32", "bfloat16"):
         assert gemm.gemm_rate(torch.device("cpu"), precision, seconds=0.0) > 0
-    assert gemm.precision_of(settings_of("c-mcr")) == "float32"

@@ -96,17 +96,17 @@ def _show(found: Plan) -> None:
     if found.unknown:
         print("? To tell more, say:" + "".join(f"\n  {thing}" for thing in found.unknown))
     machine = found.machine
-    sizes = [f"{readable_bytes(machine['ram_bytes'])} of RAM"]
+    available = readable_bytes(machine["ram_available_bytes"])
+    sizes = [f"{readable_bytes(machine['ram_bytes'])} of RAM, {available} of it available now"]
     if gpu:
         sizes.append(f"{readable_bytes(machine['gpu_bytes'])} on the GPU")
-    if machine["operations_per_second"]:
-        sizes.append(f"{machine['operations_per_second']:.1e} operations a second in {machine['precision']}, measured")
+    rates = [f"{rate:.1e} in {precision}" for precision, rate in machine["operations_per_second"].items()]
+    if rates:
+        sizes.append(f"operations a second, measured: {' and '.join(rates)}")
     print(f"this machine ({machine['device']}): {', '.join(sizes)}")
     for disk in found.disks:
         if disk.needed:
-            print(
-                f"disk: {readable_bytes(disk.needed)} below {disk.place}, of {readable_bytes(disk.free)} that are free"
-            )
+            print(f"disk: {readable_bytes(disk.needed)} needed below {disk.place}, {readable_bytes(disk.free)} free")
     print(found.verdict)
 
 

@@ -149,9 +149,12 @@ class SoftmaxMean:
                 if progress is not None:
                     progress((part.start + (part.stop - part.start) * seen / len(self.memory)) / len(self.queries))
             means = sums.means(peers)
-            if not torch.isfinite(means).all():
-                raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
-            return torch.nn.functional.normalize(means, dim=1) if self.normalize else means
+            for rows in means.split(self.tiling.side):
+                if not torch.isfinite(rows).all():
+                    raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
+                if self.normalize:
+                    rows.copy_(torch.nn.functional.normalize(rows, dim=1))
+            return means
 
     def _brought(self, rows: Tensor) -> Tensor:
         """Bring some rows to the device; those of a wider dtype in that of the sums, for not every device knows float64."""

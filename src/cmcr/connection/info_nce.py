@@ -43,7 +43,8 @@ def info_nce(
     ``-1/2 mean_i [ log softmax_j(l_i . r_j / t)_i + log softmax_j(r_i . l_j / t)_i ]``, negatives from the batch. With
     the overlap's rows this is the paper's L_ttc, with the semantically consistent rows its L_avc.
 
-    Exact, with a running maximum: rows need not be unit rows, and any temperature is stable. The scratch space is some
+    Exact, with a running maximum: rows need not be unit rows, and any temperature is stable whose reciprocal float32 can
+    hold (below 1e-38 the loss is no number). The scratch space is some
     50 MB on a CPU whatever B, besides what is as large as the inputs. The gradient cannot be differentiated again.
 
     With several processes each brings its own pairs, as many as it likes, and the negatives are the rows of all. The
@@ -203,17 +204,18 @@ def _tile_sums(logits: Tensor, spare: Tensor, shift: float) -> tuple[Tensor, Ten
     """
     powers = torch.sub(logits, shift, out=spare).exp2_() if shift else torch.exp2(logits, out=spare)
     of_rows, of_columns = powers.sum(dim=1), powers.sum(dim=0)
-    if _far_from_limits(of_rows) and _far_from_limits(of_columns):
+    if _far_from_limits(of_rows, of_columns):
         return of_rows.log2_().add_(shift), of_columns.log2_().add_(shift), shift
     row_top, column_top = logits.amax(dim=1), logits.amax(dim=0)
     of_rows = torch.sub(logits, row_top[:, None], out=spare).exp2_().sum(dim=1).log2_().add_(row_top)
     of_columns = torch.sub(logits, column_top, out=spare).exp2_().sum(dim=0).log2_().add_(column_top)
-    tops = torch.cat([row_top, column_top])
-    return of_rows, of_columns, (tops.min().item() + tops.max().item()) / 2
+    lowest, highest = torch.stack(torch.aminmax(torch.cat([row_top, column_top]))).tolist()
+    return of_rows, of_columns, (lowest + highest) / 2
 
 
-def _far_from_limits(sums: Tensor) -> bool:
-    return sums.min().item() >= _SMALLEST_SUM and sums.max().item() <= _LARGEST_SUM
+def _far_from_limits(of_rows: Tensor, of_columns: Tensor) -> bool:
+    ends = torch.stack([*torch.aminmax(of_rows), *torch.aminmax(of_columns)]).tolist()  # one wait for a GPU, not four
+    return min(ends) >= _SMALLEST_SUM and max(ends) <= _LARGEST_SUM
 
 
 def _merged(sums: Tensor, peers: Peers) -> Tensor:
@@ -235,7 +237,7 @@ def _common_shift(row_sums: Tensor, column_sums: Tensor, row_rest: Tensor) -> fl
     if not len(row_rest):
         return None
     sums = torch.cat([row_sums, column_sums])
-    low, high, top = (x.item() for x in (sums.min(), sums.max(), row_rest.max()))
+    low, high, top = torch.stack([*torch.aminmax(sums), row_rest.max()]).tolist()
     least, most = max(top - 120, high - 120 - _RAISED), low + 80
     shift = min(max(0.0, least), most)
     return shift if shift >= least else None

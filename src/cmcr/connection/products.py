@@ -41,7 +41,8 @@ def fast_float32() -> Iterator[None]:
     round, so the first use measures the error and leaves the permission alone if it is too large.
 
     The setting belongs to the whole process; it is put back when the last of the blocks that are inside at the same time
-    is left. The settings of GPUs are not touched.
+    is left. Until then `torch.get_float32_matmul_precision`, which knows no setting of a part, may raise RuntimeError. The
+    settings of GPUs are not touched.
     """
     if not _exact_through_onednn():
         yield
@@ -57,7 +58,9 @@ def _enter() -> None:
     global _inside, _earlier
     with _lock:
         if _inside == 0:
-            _earlier = _onednn.matmul.fp32_precision
+            # What is inherited from the setting above is not one of its own: "none" goes on inheriting.
+            own = _onednn.matmul.fp32_precision
+            _earlier = "none" if own == _onednn.fp32_precision else own
             _onednn.matmul.fp32_precision = "bf16"
         _inside += 1
 

@@ -23,8 +23,12 @@ Empty = Callable[[int, int], Tensor]
 ROWS_IN_FILES = "rows-"
 """How names of folders begin in which rows live for a while."""
 
-_SHARE_OF_DEVICE = 0.7  # of its free memory; the rest is for activations and the loss
-_SHARE_OF_RAM = 0.8
+SHARE_OF_DEVICE = 0.7
+"""Of a GPU's free memory, what rows may take; the rest is for activations and the loss."""
+
+SHARE_OF_RAM = 0.8
+"""Of the RAM that is available, what rows may take."""
+
 _ZEROS_AT_ONCE = 2**20
 
 
@@ -60,16 +64,16 @@ def room_for(size: int, device: torch.device, *, processes: int = 1, folder: Pat
 def fits_on(device: torch.device, size: int) -> bool:
     """Tell whether so many bytes fit into a GPU beside what training needs; on a CPU they are where they are."""
     if device.type == "cuda":
-        return size <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
+        return size <= SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-        return size <= _SHARE_OF_DEVICE * free
+        return size <= SHARE_OF_DEVICE * free
     return True
 
 
 def fits_in_ram(size: int) -> bool:
     """Tell whether so many bytes fit into RAM."""
-    return size <= _SHARE_OF_RAM * available_ram_bytes()
+    return size <= SHARE_OF_RAM * available_ram_bytes()
 
 
 def _in_file(path: Path, rows: int, width: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cmcr.connection.peers import Peers
 
-_SCRATCH_BYTES = 56 * 2**20
+_SCRATCH_BYTES = 61 * 10**6
 _SCRATCH_BYTES_ON_GPU = 512 * 2**20
 _SIDES = (8192, 4096, 2048, 1024, 512, 256, 128, 64)
 _LARGEST_SIDE_ON_CPU = 2048  # beyond it the logits leave the cache
@@ -62,8 +62,9 @@ def tiling_for(width: int, products: torch.dtype, sums: torch.dtype, device: tor
     for side in _SIDES:
         if on_cpu and side > _LARGEST_SIDE_ON_CPU:
             continue
-        # Logits; a block of the memory as it is read, in float32, and as it is multiplied; the second product.
-        fixed = side * (side * products.itemsize + columns * (4 + products.itemsize + products.itemsize))
+        # Logits; blocks of a memory on disk, this one and the next in float32 and that one's bytes; a block as it is
+        # multiplied; the second product.
+        fixed = side * (side * products.itemsize + columns * (4 + 4 + 2 + products.itemsize + products.itemsize))
         if fixed + side * a_query <= room:
             return Tiling((room - fixed) // (side * a_query) * side, side, products, sums)
     return Tiling(_SIDES[-1], _SIDES[-1], products, sums)
@@ -85,7 +86,7 @@ class SoftmaxSums:
         if tiling.products == torch.bfloat16:
             scale = min(scale, _LARGEST_SCALE_IN_BFLOAT16)
         self._scaled = queries.new_zeros((len(queries), columns), dtype=tiling.products)
-        for rows in _slices(len(queries), tiling.side):
+        for rows in slices(len(queries), tiling.side):
             self._scaled[rows, : self._width] = queries[rows].to(tiling.sums) * scale
         self._shift = queries.new_full((len(queries),), -torch.inf, dtype=tiling.sums)
         self._sums = queries.new_zeros((len(queries), columns), dtype=tiling.sums)
@@ -98,11 +99,12 @@ class SoftmaxSums:
         """Add rows of the memory, `(n, D)`, at most a tile's side of them."""
         block = self._block[: len(memory)]
         block[:, : self._width] = memory
-        for rows in _slices(len(self._scaled), self._side):
+        for rows in slices(len(self._scaled), self._side):
             self._add_tile(rows, block)
 
     def means(self, peers: Peers) -> Tensor:
-        """Divide the sums by their weights: `(Q, D)`, over the memories of all processes."""
+        """Divide the sums by their weights: `(Q, D)`, over the memories of all processes. The sums end with it."""
+        del self._scaled, self._block, self._logits, self._product  # their room is needed for the result
         weight = self._sums[:, self._width : self._width + 1]
         if peers.size > 1:
             # Weights of different processes have different shifts: bring all to the largest of their logarithms.
@@ -181,5 +183,6 @@ def _columns(width: int) -> int:
     return -(-(width + _ONES) // _COLUMNS) * _COLUMNS
 
 
-def _slices(count: int, step: int) -> list[slice]:
+def slices(count: int, step: int) -> list[slice]:
+    """Cut so many things into pieces of at most `step`."""
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]

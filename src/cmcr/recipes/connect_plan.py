@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cmcr.connection.artefact import FORMAT
+from cmcr.connection.checkpoint import unfinished
 from cmcr.connection.connect import outer_of, overlap_of
+from cmcr.connection.products import Precision
 from cmcr.connection.settings import Settings
-from cmcr.connection.stored import spaces_of
+from cmcr.connection.stored import StoredMemory, shared_places, spaces_of
+from cmcr.errors import CmcrError, words_of
+from cmcr.files import check_target
 from cmcr.memories.memory import Memory
 from cmcr.recipes import costs
-from cmcr.recipes.gemm import CONSISTENCY_SHARE, TRAINING_SHARE, precision_of
+from cmcr.recipes.begun_work import BegunWork, begun_work
+from cmcr.recipes.gemm import CONSISTENCY_SHARE, TRAINING_SHARE
 from cmcr.recipes.plan import Machine, Plan, StagePlan, plan_of
 from cmcr.recipes.readable import readable_bytes
+from cmcr.recipes.room import Needs, place
 
 TRAINING = "connect: training"
 
@@ -45,16 +53,17 @@ def plan_of_memories(
     device: str = "auto",
     out: Path | None = None,
 ) -> Plan:
-    """Plan the connection of memories on disk. Reads their manifests, no rows, and measures products for a second or two.
+    """Plan the connection of memories on disk. Reads manifests and the ids of the overlap, and measures products for a moment.
 
-    The overlap is taken to be as long as the shorter of its two memories; which ids are in both is not looked at.
+    What connecting refuses before it computes anything stands among the problems: an overlap of fewer than two items, ids
+    that occur twice, something else at `out` or where unfinished work is kept, another run that is at work there.
 
     Args:
         memories: four, in any order, those of one kind as one.
         settings: of the connection.
         overlap: the shared modality; may be left out if there is only one.
         device: where it will compute: "auto", "cpu", "cuda", ...
-        out: folder that the connection will be written to; None the present one.
+        out: folder that the connection will be written to; None for somewhere below the present folder.
 
     Raises:
         ConfigError: memories that are not of two spaces, or share no or several modalities.
@@ -62,19 +71,23 @@ def plan_of_memories(
     """
     left, right = spaces_of(memories)
     shared = overlap_of(left, right, overlap)
+    overlaps = left.rows[shared], right.rows[shared]
+    rows, problems, notes = _matched(overlaps, (left.space, right.space))
     planned = []
     for space in (left, right):
-        first, outer = space.rows[shared], space.rows[outer_of(space, shared)]
+        outer = space.rows[outer_of(space, shared)]
         dtype = next(memory.dtype for memory in memories if memory.space == space.space and memory.modality != shared)
-        planned.append(PlannedSpace(space.space, first.shape[1], len(first), len(outer), dtype))
-    machine = Machine(device, precision_of(settings))
-    stages = connect_stages(planned[0], planned[1], settings, machine, out or Path())
+        planned.append(PlannedSpace(space.space, outer.shape[1], rows, len(outer), dtype))
+    machine = Machine(device, settings.precision)
+    stages = connect_stages(planned[0], planned[1], settings, machine, out)
+    stages[-1].problems += problems
+    stages[-1].notes += notes
     time_steps(stages, machine)
     return plan_of(f"{left.space} and {right.space} through {shared}", machine, stages)
 
 
 def connect_stages(
-    left: PlannedSpace, right: PlannedSpace, settings: Settings, machine: Machine, out: Path
+    left: PlannedSpace, right: PlannedSpace, settings: Settings, machine: Machine, out: Path | None
 ) -> list[StagePlan]:
     """Plan the steps of connecting two spaces, all but the time they take.
 
@@ -83,35 +96,81 @@ def connect_stages(
         right: the other.
         settings: of the connection.
         machine: that will compute.
-        out: folder of the connection.
+        out: folder of the connection; None for somewhere below the present one.
     """
     counts = left.overlap_rows, right.overlap_rows
     rows = None if counts[0] is None or counts[1] is None else min(counts[0], counts[1])
-    training = _training(rows, left, right, settings, machine, out)
-    if not settings.semantic_consistency:
-        return [training]
-    return [*(_consistency(rows, space, training, machine) for space in (left, right)), training]
+    problems = [] if out is None else _in_the_way(out)
+    begun = begun_work(out) if out is not None and not problems else BegunWork()
+    stages = [_training(rows, left, right, settings, machine, out or Path())]
+    if settings.semantic_consistency:
+        sides = [_consistency(rows, space, stages[0], machine) for space in (left, right)]
+        for stage, side in zip(sides, ("left", "right"), strict=True):
+            if stage.writes is not None:  # what is kept already needs no more room
+                stage.writes = max(0, stage.writes - begun.kept.get(side, 0))
+        stages = [*sides, *stages]
+    training = stages[-1]
+    training.problems += problems + begun.problems
+    training.notes += begun.notes
+    if left.width is not None and right.width is not None and training.writes is not None:
+        removed = sum(stage.writes or 0 for stage in stages) - costs.connection_bytes(left.width, right.width, settings)
+        kept_in = "OUT.unfinished" if out is None else unfinished(out).name
+        training.notes.append(
+            f"of what connecting writes, {readable_bytes(removed)} are needed only until the connection is there: they are in "
+            f"{kept_in}, beside it, and removed then"
+        )
+    return stages
 
 
 def time_steps(stages: Sequence[StagePlan], machine: Machine) -> None:
     """Say how long steps of connecting take: their operations, at the share of the rate of plain products they reach."""
     for stage in stages:
-        if stage.operations is not None:
-            share = TRAINING_SHARE if stage.stage == TRAINING else CONSISTENCY_SHARE
-            stage.seconds = stage.operations / (share * machine.gemm)
+        if stage.operations is None:
+            continue
+        share = (TRAINING_SHARE if stage.stage == TRAINING else CONSISTENCY_SHARE)[machine.precision]
+        counts: dict[Precision, float] = {
+            "float32": stage.operations - stage.bfloat16_operations,
+            "bfloat16": stage.bfloat16_operations,
+        }
+        stage.seconds = sum(count / (share * machine.rate(each)) for each, count in counts.items() if count)
+
+
+def _matched(overlaps: tuple[StoredMemory, StoredMemory], names: tuple[str, str]) -> tuple[int, list[str], list[str]]:
+    """Count the items that two memories share, as connecting does; with problems and notes."""
+    rows = min(map(len, overlaps))
+    if rows < 2:  # told with the training
+        return rows, [], []
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            places, _ = shared_places(*overlaps, names)
+    except CmcrError as error:
+        return rows, [words_of(error)], []
+    return rows if places is None else len(places), [], [str(warning.message) for warning in told]
+
+
+def _in_the_way(out: Path) -> list[str]:
+    """Say that something else is where the connection shall be."""
+    try:
+        check_target(out, FORMAT)
+    except CmcrError as error:
+        return [words_of(error)]
+    return []
 
 
 def _consistency(rows: int | None, space: PlannedSpace, training: StagePlan, machine: Machine) -> StagePlan:
     """Plan the semantic consistency of a space, which holds what the training will need, in the same places."""
-    stage = StagePlan(f"connect: semantic consistency of {space.name}", items=rows, ram=training.ram, gpu=training.gpu)
+    stage = StagePlan(f"connect: semantic consistency of {space.name}", items=rows, where=training.where)
+    stage.ram, stage.gpu = training.ram, training.gpu
     if rows is None or space.outer_rows is None or space.width is None:
         return stage
     stage.operations = costs.consistency_operations(rows, space.outer_rows, space.width)
+    stage.bfloat16_operations = stage.operations if machine.precision == "bfloat16" else 0.0
     outer = costs.rows_bytes(space.outer_rows, space.width, space.dtype)
     kept = training.ram is not None and training.ram + outer <= machine.ram  # by the system, after the first pass
     passes = 1 if kept else costs.passes(rows, space.width, machine.device, machine.precision)
     stage.reads = costs.rows_bytes(rows, space.width, space.dtype) + passes * outer
-    stage.writes = 0
+    stage.writes = costs.kept_bytes(rows, space.width)
     return stage
 
 
@@ -119,46 +178,29 @@ def _training(
     rows: int | None, left: PlannedSpace, right: PlannedSpace, settings: Settings, machine: Machine, out: Path
 ) -> StagePlan:
     stage = StagePlan(TRAINING, items=rows, where=out)
+    if rows is not None and rows < 2:
+        stage.problems.append(
+            f"the overlap has {rows} item(s): at least 2 are needed to contrast, thousands to learn from."
+        )
+        return stage
     if left.width is None or right.width is None:
         return stage
-    stage.reads, stage.writes = 0, costs.connection_bytes(left.width, right.width, settings)
+    widths = left.width, right.width
+    stage.reads = 0
+    stage.writes = costs.connection_bytes(*widths, settings) + costs.state_bytes(*widths, settings)
     if rows is None:
         return stage
     batch = settings.rows_per_step(rows)
     if settings.batch_size is not None and settings.batch_size > rows:
         stage.notes.append(f"batch_size {settings.batch_size:,} is more than there is: a step takes all {rows:,} items")
-    stage.operations = costs.training_operations(rows, left.width, right.width, settings)
-    embeddings = costs.embeddings_bytes(rows, left.width, right.width)
-    step = costs.BASE_BYTES + costs.batch_bytes(batch, left.width, right.width, settings)
-    _place(stage, embeddings, step, settings.epochs, machine)
+    stage.operations = costs.training_operations(rows, *widths, settings)
+    stage.bfloat16_operations = costs.coarse_operations(rows, *widths, settings)
+    needs = Needs(
+        ids=costs.IDS_BYTES * rows,
+        embeddings=costs.embeddings_bytes(rows, *widths, settings),
+        step=costs.batch_bytes(batch, *widths, settings),
+        passes=settings.epochs,
+    )
+    place(stage, needs, machine)
     stage.problems = [f"a step of {batch:,} items: {problem}" for problem in stage.problems]
     return stage
-
-
-def _place(stage: StagePlan, embeddings: int, step: int, epochs: int, machine: Machine) -> None:
-    """Find where the embeddings fit: beside the batches on the GPU, in RAM, or in files; refuse what fits nowhere."""
-    if machine.gpu is not None:
-        stage.gpu = step + embeddings
-        if stage.gpu > machine.gpu:
-            stage.gpu = step
-            stage.notes.append(f"embeddings ({readable_bytes(embeddings)}) do not fit on the GPU, and stay in RAM")
-        if step > machine.gpu:
-            stage.problems.append(_too_large(step, "on the GPU", machine.gpu) + ", or compute with --device cpu.")
-    held = costs.BASE_BYTES if machine.gpu is not None else step
-    stage.ram = held + embeddings
-    if stage.ram > machine.ram:
-        stage.ram = held
-        stage.reads, stage.writes = (stage.reads or 0) + epochs * embeddings, (stage.writes or 0) + embeddings
-        stage.notes.append(
-            f"embeddings ({readable_bytes(embeddings)}) do not fit in RAM ({readable_bytes(machine.ram)}): they are kept in "
-            "files while it is trained, which is slower on slow disks"
-        )
-    if held > machine.ram:
-        stage.problems.append(_too_large(held, "in RAM", machine.ram) + ".")
-
-
-def _too_large(needed: int, where: str, there: int) -> str:
-    return (
-        f"{readable_bytes(needed)} are needed {where} even without the embeddings, and there are {readable_bytes(there)}. "
-        "Choose a smaller batch_size in the settings"
-    )

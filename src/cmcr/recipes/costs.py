@@ -25,6 +25,9 @@ BASE_BYTES = 500_000_000
 SCRATCH_BYTES = 64_000_000
 """Of blocks of logits, which are never held whole: of a semantic consistency or of a contrastive loss."""
 
+IDS_BYTES = 300
+"""In RAM, of an item of the overlap: its id in two lists of strings, and what matches them."""
+
 _FLOAT32 = 4
 _LINE_BYTES = 60  # of an item's id and source, where none can be looked at
 _SHARD_OVERHEAD = 1_500  # bytes: of a shard's header, and what the manifest says of it
@@ -53,8 +56,17 @@ def rows_bytes(rows: int, width: int, dtype: str) -> int:
 
 def connection_bytes(left: int, right: int, settings: Settings) -> int:
     """Estimate what a connection takes on disk: weights in float32, and the history of the loss."""
-    shape = settings.projector_shape(left, right)
-    return _FLOAT32 * sum(sum(_layers(width, shape)) for width in (left, right)) + 100_000
+    return _FLOAT32 * _weights(left, right, settings) + 100_000
+
+
+def kept_bytes(rows: int, width: int) -> int:
+    """Count the bytes of a space's semantically consistent rows, which are kept on disk until the connection is written."""
+    return _FLOAT32 * rows * width
+
+
+def state_bytes(left: int, right: int, settings: Settings) -> int:
+    """Estimate the room on disk for the state of a training: weights and AdamW's two moments, old and new for a moment."""
+    return 2 * 3 * _FLOAT32 * _weights(left, right, settings)
 
 
 def consistency_operations(queries: int, memory: int, width: int) -> float:
@@ -97,9 +109,20 @@ def training_operations(rows: int, left: int, right: int, settings: Settings, *,
     return float(items) * (2 * 2 * projectors + losses * products * 2 * batch * shape.width)
 
 
-def embeddings_bytes(rows: int, left: int, right: int) -> int:
-    """Count the bytes of what is trained on: overlap and counterparts in both spaces, `(rows, D)` in float32."""
-    return _FLOAT32 * 2 * rows * (left + right)
+def coarse_operations(rows: int, left: int, right: int, settings: Settings) -> float:
+    """Count which of the operations of a training are in bfloat16: of each contrastive loss, two products of four."""
+    if settings.precision != "bfloat16":
+        return 0.0
+    needed = training_operations(rows, left, right, settings, recomputed=False)
+    return 2 * (training_operations(rows, left, right, settings) - needed)
+
+
+def embeddings_bytes(rows: int, left: int, right: int, settings: Settings) -> int:
+    """Count the bytes of what is trained on: overlap and counterparts in both spaces, `(rows, D)` in float32.
+
+    Without semantic consistency the overlap is its own counterpart.
+    """
+    return _FLOAT32 * (1 + settings.semantic_consistency) * rows * (left + right)
 
 
 def batch_bytes(batch: int, left: int, right: int, settings: Settings) -> int:
@@ -111,8 +134,13 @@ def batch_bytes(batch: int, left: int, right: int, settings: Settings) -> int:
     shape = settings.projector_shape(left, right)
     outs = sum((*shape.hidden, shape.width))
     numbers = sum(2 * batch * (3 * width + 4 * outs) for width in (left, right))
-    weights = sum(sum(_layers(width, shape)) for width in (left, right))
-    return _FLOAT32 * (numbers + 4 * weights) + SCRATCH_BYTES
+    return _FLOAT32 * (numbers + 4 * _weights(left, right, settings)) + SCRATCH_BYTES
+
+
+def _weights(left: int, right: int, settings: Settings) -> int:
+    """Count the weights of both projectors."""
+    shape = settings.projector_shape(left, right)
+    return sum(sum(_layers(width, shape)) for width in (left, right))
 
 
 def _layers(width: int, shape: ProjectorShape) -> list[int]:

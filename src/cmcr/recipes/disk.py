@@ -18,7 +18,7 @@ class Disk:
 
     Attributes:
         place: a folder on it that is there.
-        needed: bytes that will be written.
+        needed: bytes that will be taken, for good or for a while.
         free: bytes.
     """
 
@@ -32,8 +32,8 @@ class Disk:
         if self.needed <= self.free:
             return []
         return [
-            f"disk: {readable_bytes(self.needed)} will be written below {self.place}, {readable_bytes(self.free)} are free. "
-            "Free some, keep rows in float16, or put memories on another disk by out."
+            f"disk: {readable_bytes(self.needed)} are needed below {self.place}, {readable_bytes(self.free)} are free. Free "
+            "some, keep memories in float16, or put memories or the connection on another disk by their out."
         ]
 
 
@@ -41,7 +41,7 @@ def disks_of(written: Sequence[tuple[Path, int]]) -> list[Disk]:
     """Sum up, by disk, what will be written.
 
     Args:
-        written: paths, which need not be there yet, and bytes.
+        written: paths, which need not be there yet, and the bytes of room that they need.
     """
     disks: dict[int, Disk] = {}
     for path, amount in written:

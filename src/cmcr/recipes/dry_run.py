@@ -35,7 +35,7 @@ class StageCheck:
         stage: its name.
         state: see `State`.
         items: of its input; 0 where that is not known.
-        bytes: that it will write.
+        bytes: of room on disk that it needs, for a while or for good.
         seconds: that it will take; None where that cannot be told.
         problems: why it cannot be done, and what would help.
         notes: what is worth knowing.
@@ -57,7 +57,7 @@ class DryRun:
     Attributes:
         stages: in their order.
         problems: why the recipe cannot be run; empty if it can.
-        bytes: that will be written.
+        bytes: of room on disk that all need.
         seconds: that it will take, as far as that is known.
         rates: items a second of every encoder, and operations a second.
     """
@@ -260,10 +260,11 @@ class _Check:
             return
         left, right = (self.widths[name] for name in spaces)
         settings = settings_of(self.recipe.connection.method, **settings_in(self.recipe.connection))
-        check.bytes = costs.connection_bytes(left, right, settings)
+        check.bytes = costs.connection_bytes(left, right, settings) + costs.state_bytes(left, right, settings)
         seconds = 0.0
         if settings.semantic_consistency:
             for name in spaces:
+                check.bytes += costs.kept_bytes(check.items, self.widths[name])
                 rows = sum(
                     n for (owner, modality), n in self.rows.items() if owner == name and modality != self.recipe.overlap
                 )

@@ -12,7 +12,7 @@ import torch
 
 from cmcr.connection.products import Precision
 from cmcr.embeddings import choose_device
-from cmcr.machine import gpu_bytes, ram_bytes
+from cmcr.machine import available_ram_bytes, gpu_bytes, ram_bytes
 from cmcr.recipes.disk import Disk, disks_of
 from cmcr.recipes.gemm import gemm_rate
 from cmcr.recipes.readable import readable_seconds
@@ -28,8 +28,9 @@ class StagePlan:
         state: see `State`; "to do" also where nobody can tell more.
         items: of its input; for a step of connecting, rows of the overlap.
         operations: of its matrix products; None for embedding, whose encoders are not opened.
+        bfloat16_operations: how many of these are in bfloat16.
         reads: bytes, from disk.
-        writes: bytes, to disk, temporary ones included.
+        writes: bytes of room on disk that it needs, for what it leaves and for what is removed again.
         ram: bytes held at the most.
         gpu: bytes held on the GPU at the most; None also where there is none.
         seconds: that it will take.
@@ -43,6 +44,7 @@ class StagePlan:
     state: State = "to do"
     items: int | None = None
     operations: float | None = None
+    bfloat16_operations: float = 0.0
     reads: int | None = None
     writes: int | None = None
     ram: int | None = None
@@ -56,7 +58,7 @@ class StagePlan:
     def set_done(self) -> None:
         """Say that nothing is left to do."""
         self.state = "done"
-        self.operations, self.seconds = 0.0, 0.0
+        self.operations = self.bfloat16_operations = self.seconds = 0.0
         self.reads = self.writes = self.ram = 0
         self.gpu = None
         for said in (self.problems, self.unknown, self.notes):
@@ -64,32 +66,47 @@ class StagePlan:
 
 
 class Machine:
-    """This machine, as far as a plan needs it; the rate of products is measured when it is first asked for.
+    """This machine, as far as a plan needs it; rates of products are measured when they are first asked for.
 
     Args:
         device: where the run will compute: "auto", "cpu", "cuda", ...
         precision: of the large products.
+
+    Attributes:
+        ram: bytes that this process can have.
+        ram_now: bytes of RAM that are available now.
+        gpu: bytes of the GPU; None where there is none.
+        gpu_now: bytes of it that are free now.
     """
 
     def __init__(self, device: str = "auto", precision: Precision = "float32") -> None:
         self.device: torch.device = choose_device(device)
         self.precision = precision
         self.ram = ram_bytes()
+        self.ram_now = available_ram_bytes()
         self.gpu = gpu_bytes(self.device)
+        self._rates: dict[Precision, float] = {}
 
     @cached_property
-    def gemm(self) -> float:
-        """Operations a second of matrix products."""
-        return gemm_rate(self.device, self.precision)
+    def gpu_now(self) -> int | None:
+        """Bytes of the GPU that are free."""
+        return None if self.gpu is None else int(torch.cuda.mem_get_info(self.device)[0])
+
+    def rate(self, precision: Precision) -> float:
+        """Tell operations a second of matrix products."""
+        if precision not in self._rates:
+            self._rates[precision] = gemm_rate(self.device, precision)
+        return self._rates[precision]
 
     def facts(self) -> dict[str, Any]:
-        """Give what is known, the rate only where it was needed."""
+        """Give what is known, only those rates that were needed."""
         return {
             "device": str(self.device),
             "ram_bytes": self.ram,
+            "ram_available_bytes": self.ram_now,
             "gpu_bytes": self.gpu,
             "precision": self.precision,
-            "operations_per_second": self.__dict__.get("gemm"),
+            "operations_per_second": dict(self._rates),
         }
 
 

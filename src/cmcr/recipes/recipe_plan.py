@@ -16,7 +16,6 @@ from cmcr.recipes.assumptions import Assumptions, known_width
 from cmcr.recipes.connect_plan import PlannedSpace, connect_stages, time_steps
 from cmcr.recipes.disk import written_by
 from cmcr.recipes.dry_run import sizes_of
-from cmcr.recipes.gemm import precision_of
 from cmcr.recipes.lists import Listed, listed
 from cmcr.recipes.plan import Machine, Plan, StagePlan, plan_of
 from cmcr.recipes.reading import settings_in
@@ -63,7 +62,7 @@ class _Planner:
         self.recipe = recipe
         self.assumptions = assumptions
         self.settings = settings_of(recipe.connection.method, **settings_in(recipe.connection))
-        self.machine = Machine(device, precision_of(self.settings))
+        self.machine = Machine(device, self.settings.precision)
         self.rows: dict[tuple[str, str], list[int | None]] = defaultdict(list)
         self.lists: dict[tuple[str | None, ...], Listed] = {}
         self.guessed: set[str] = set()
