@@ -79,7 +79,7 @@ def _exact_through_onednn() -> bool:
     if not _onednn.is_available() or not hasattr(_onednn, "matmul"):
         return False
     drawn = torch.Generator().manual_seed(0)
-    rows = torch.nn.functional.normalize(torch.randn(1024, 512, generator=drawn), dim=1)
+    rows = torch.nn.functional.normalize(torch.randn(1024, 512, generator=drawn, dtype=torch.float32), dim=1)
     exact = rows.double() @ rows.double().T
     with _lock:
         _enter()
