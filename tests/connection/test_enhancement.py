@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import cmcr
 import reference.enhancement as twin
-from cmcr.connection import consistency
+from cmcr.connection import consistency, softmax_mean
 from cmcr.connection.enhancement import complete, noise_deviation, semantic_completion, semantic_consistency
 from cmcr.connection.softmax_mean import Tiling, tiling_for
 from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
@@ -22,9 +22,11 @@ def cut_into(patch, queries, side):
     )
 
 
-@pytest.fixture
-def tiny_blocks(monkeypatch):
+@pytest.fixture(params=["with the attention kernel", "without"])
+def tiny_blocks(monkeypatch, request):
     cut_into(monkeypatch, 6, 3)
+    if request.param == "without":
+        monkeypatch.setattr(softmax_mean, "has_kernel", lambda: False)
 
 
 # ---------------------------------------------------------------------------------------------- semantic consistency

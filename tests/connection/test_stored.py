@@ -58,10 +58,10 @@ def test_semantic_consistency_of_a_memory_on_disk_is_that_of_its_rows(tmp_path, 
     rows, asked = unit(300, 16, 4), unit(queries, 16, 5)
     memory = stored(tmp_path / "m", rows, "a", "image")
     expected = cmcr.semantic_consistency(asked, rows, 0.05)
-    np.testing.assert_allclose(cmcr.semantic_consistency(asked, memory, 0.05), expected, atol=1e-6)
+    np.testing.assert_allclose(cmcr.semantic_consistency(asked, memory, 0.05), expected, atol=5e-6)
     given = cmcr.semantic_consistency(torch.from_numpy(asked).double(), memory, 0.05)
     assert given.dtype == torch.float64
-    np.testing.assert_allclose(given.numpy(), expected, atol=3e-6)  # the expected ones are of float32
+    np.testing.assert_allclose(given.numpy(), expected, atol=5e-6)  # the expected ones are of float32
 
 
 def test_semantic_consistency_of_several_memories_as_one(tmp_path):

@@ -17,7 +17,7 @@ from cmcr.connection.modes import plain_modes
 from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision, check_precision, fast_float32
 from cmcr.connection.read_ahead import read_ahead
-from cmcr.connection.softmax_mean import SoftmaxSums, Tiling, tiling_for
+from cmcr.connection.softmax_mean import Tiling, over_processes, softmax_mean, tiling_for
 from cmcr.embeddings import Array, StoredRows, check_finite, is_number, rows_of, working_dtype
 from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
 
@@ -141,14 +141,14 @@ class SoftmaxMean:
         # The bound keeps a tiny temperature from overflowing.
         scale = min(math.log2(math.e) / self.temperature, torch.finfo(self.tiling.sums).max ** 0.5)
         with plain_modes(self.device), torch.no_grad(), fast_float32():
-            sums = SoftmaxSums(self._brought(self.queries[part]), scale, self.tiling)
+            sums = softmax_mean(self._brought(self.queries[part]), scale, self.tiling)
             seen = 0
             for block in self._blocks():
                 sums.add(self._brought(block))
                 seen += len(block)
                 if progress is not None:
                     progress((part.start + (part.stop - part.start) * seen / len(self.memory)) / len(self.queries))
-            means = sums.means(peers)
+            means = over_processes(*sums.finished(), peers)
             for rows in means.split(self.tiling.side):
                 if not torch.isfinite(rows).all():
                     raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")

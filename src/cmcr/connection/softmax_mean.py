@@ -1,8 +1,9 @@
 """Softmax means of a memory, one tile of logits at a time: the arithmetic of semantic consistency.
 
-For queries q and rows v it computes ``sum_k 2^(s q . v_k) v_k / sum_k 2^(s q . v_k)`` with a shift for each query that keeps
-the powers in range (the online softmax of Milakov and Gimelshein, 2018). The memory's rows carry a one beyond their width,
-so that one product gives the sum of the weighted rows and the sum of the weights beside it.
+On a CPU torch's attention kernel does float32 (`attention_mean`); everything else is done here. For queries q and rows v
+it is ``sum_k 2^(s q . v_k) v_k / sum_k 2^(s q . v_k)``, with a shift for each query that keeps the powers in range (the
+online softmax of Milakov and Gimelshein, 2018). The memory's rows carry a one beyond their width, so that one product gives
+the sum of the weighted rows and the sum of the weights beside it.
 
 In bfloat16 the memory carries three ones, and the queries minus their shift there, in three parts that add up to it
 exactly: the product subtracts it before it rounds, and logits near the maximum, which decide, are rounded to thousandths
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cmcr.connection.attention_mean import AttentionMean, has_kernel
 from cmcr.connection.peers import Peers
 
 _SCRATCH_BYTES = 61 * 10**6
 _SCRATCH_BYTES_ON_GPU = 512 * 2**20
 _SIDES = (8192, 4096, 2048, 1024, 512, 256, 128, 64)
 _LARGEST_SIDE_ON_CPU = 2048  # beyond it the logits leave the cache
+_BYTES_READ = 4 + 4 + 2  # a number of a memory on disk: this block and the next one in float32, and that one's bytes
+_ROWS_ATTENDED = 4096
 _ONES = 3
 _COLUMNS = 16  # widths that are multiples of it are multiplied faster
 _FIRST_ROWS = 256  # of the memory, which give the first shift
@@ -51,23 +55,48 @@ class Tiling:
 
 
 def tiling_for(width: int, products: torch.dtype, sums: torch.dtype, device: torch.device) -> Tiling:
-    """Choose the largest tiles whose scratch stays under 64 MB on a CPU (two rows of a tile at least, however wide).
+    """Choose the largest pieces whose scratch stays under 64 MB on a CPU (two rows of a tile at least, however wide).
 
     On GPUs tiles are larger and the scratch is half a gigabyte.
     """
     on_cpu = device.type == "cpu"
+    if on_cpu and products == torch.float32 and has_kernel():
+        return _tiling_of_attention(width)
     room = _SCRATCH_BYTES if on_cpu else _SCRATCH_BYTES_ON_GPU
     columns = _columns(width)
     a_query = columns * (products.itemsize + sums.itemsize)
     for side in _SIDES:
         if on_cpu and side > _LARGEST_SIDE_ON_CPU:
             continue
-        # Logits; blocks of a memory on disk, this one and the next in float32 and that one's bytes; a block as it is
-        # multiplied; the second product.
-        fixed = side * (side * products.itemsize + columns * (4 + 4 + 2 + products.itemsize + products.itemsize))
+        # Logits; a block of the memory as it is multiplied; the second product.
+        fixed = side * (side * products.itemsize + columns * (_BYTES_READ + products.itemsize + products.itemsize))
         if fixed + side * a_query <= room:
             return Tiling((room - fixed) // (side * a_query) * side, side, products, sums)
     return Tiling(_SIDES[-1], _SIDES[-1], products, sums)
+
+
+def _tiling_of_attention(width: int) -> Tiling:
+    """Choose blocks of a memory, and how many queries they pass by: the kernel has tiles of its own."""
+    side = min(_ROWS_ATTENDED, max(1, _SCRATCH_BYTES // (2 * _BYTES_READ * width)))
+    # The queries, their means so far and those of a block, in float32.
+    queries = (_SCRATCH_BYTES - side * _BYTES_READ * width) // (3 * 4 * width + 64)
+    return Tiling(max(1, queries), side, torch.float32, torch.float32)
+
+
+def softmax_mean(queries: Tensor, scale: float, tiling: Tiling) -> AttentionMean | SoftmaxSums:
+    """Begin the softmax mean of a memory for some queries `(Q, D)`, in the way that is fastest there."""
+    if tiling.products == torch.float32 and queries.device.type == "cpu" and has_kernel():
+        return AttentionMean(queries, scale)
+    return SoftmaxSums(queries, scale, tiling)
+
+
+def over_processes(means: Tensor, weights: Tensor, peers: Peers) -> Tensor:
+    """Merge the means `(Q, D)` over parts of a memory, one a process, by the logarithms of their weights `(Q, 1)`."""
+    if peers.size == 1:
+        return means
+    share = torch.exp2(weights - peers.max_(weights.clone()))
+    part = torch.where(share > 0, means * share, 0.0)  # a process without rows has no mean
+    return peers.sum_(part) / peers.sum_(share)
 
 
 class SoftmaxSums:
@@ -102,18 +131,11 @@ class SoftmaxSums:
         for rows in slices(len(self._scaled), self._side):
             self._add_tile(rows, block)
 
-    def means(self, peers: Peers) -> Tensor:
-        """Divide the sums by their weights: `(Q, D)`, over the memories of all processes. The sums end with it."""
+    def finished(self) -> tuple[Tensor, Tensor]:
+        """Give the means `(Q, D)` and the logarithms, to base 2, of their weights `(Q, 1)`. The sums end with it."""
         del self._scaled, self._block, self._logits, self._product  # their room is needed for the result
         weight = self._sums[:, self._width : self._width + 1]
-        if peers.size > 1:
-            # Weights of different processes have different shifts: bring all to the largest of their logarithms.
-            logarithm = weight.log2() + self._shift[:, None]
-            highest = peers.max_(logarithm.clone())
-            share = torch.exp2(logarithm - highest)
-            self._sums.mul_(torch.where(weight > 0, share / weight, 0.0))
-            peers.sum_(self._sums)
-        return self._sums[:, : self._width] / weight
+        return self._sums[:, : self._width] / weight, weight.log2() + self._shift[:, None]
 
     def _add_tile(self, rows: slice, block: Tensor) -> None:
         shape = len(self._scaled[rows]), len(block)
