@@ -9,12 +9,11 @@ STAMP := $(VENV)/.installed
 install: $(STAMP)
 
 # torch comes first and alone, by the exact version of constraints.txt, so that nothing else decides which build is taken.
-# Python compiles what is imported by itself; compiling all that is installed would take longer than the demonstration.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "cmcr needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
 demo: install

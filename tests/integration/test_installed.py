@@ -9,6 +9,8 @@ import pytest
 
 PROGRAM = Path(sys.executable).parent / "cmcr"
 
+pytestmark = pytest.mark.xdist_group("installed")  # one process, so that the demonstration runs once
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
