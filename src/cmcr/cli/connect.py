@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from cmcr.cli.console import shown_stages
+from cmcr.cli.stopping import stopped_gently
 from cmcr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ def _connected(
 
     check_target(out, FORMAT)
     kept = unfinished(out)  # now: saving to "." replaces the folder that this process is in
-    with launched_group(device) as (peers, own_device), _told_once(peers.rank), _stopped_gently(kept):
+    safe = f"what is done is safe in {kept}. Run the same command again to go on from there."
+    with launched_group(device) as (peers, own_device), _told_once(peers.rank), stopped_gently(safe):
         with failing_together(peers, own_device):
             if anew and peers.rank == 0:
                 forget_training(kept)
@@ -178,24 +179,6 @@ def _told_once(rank: int) -> Iterator[None]:
         if rank > 0:
             warnings.simplefilter("ignore")
         yield
-
-
-@contextmanager
-def _stopped_gently(unfinished: Path) -> Iterator[None]:
-    """Turn SIGTERM, by which schedulers stop a program, into what Ctrl-C does, and say how to go on."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    earlier = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"stopped; what is done is safe in {unfinished}. Run the same command again to go on from there."
-        ) from None
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
 
 
 def _settings(given: list[str]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from cmcr.cli.stopping import stopped_gently
 from cmcr.errors import ConfigError
 
 
@@ -103,7 +103,8 @@ def embed(
         "batch_size": batch_size,
         "device": device,
     }
-    with _stopped_gently(out), _shown(json_output) as tell:
+    safe = f"finished shards are safe in {out}. Run the same command again to go on from there."
+    with stopped_gently(safe), _shown(json_output) as tell:
         if retry_quarantined:
             memory = retry(open_space(space, **options), modality, input_, out, on_event=tell, **common)
         else:
@@ -147,24 +148,6 @@ def _say(memory: Any, out: Path) -> None:
             f"{quarantined:,} item(s) could not be embedded: {out}/*.quarantine.jsonl says why. Mend them, then run the"
         )
         print("same command with --retry-quarantined.")
-
-
-@contextmanager
-def _stopped_gently(out: Path) -> Iterator[None]:
-    """Turn SIGTERM, by which schedulers stop a program, into what Ctrl-C does, and say how to go on."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    earlier = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"stopped; finished shards are safe in {out}. Run the same command again to go on from there."
-        ) from None
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
 
 
 @contextmanager

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from cmcr.cli.console import print_table, shown_stages
+from cmcr.cli.stopping import stopped_gently
 from cmcr.errors import CmcrError
 
 if TYPE_CHECKING:
@@ -64,7 +63,8 @@ def run(
         _tell_dry_run(check(chosen, only=only or (), device=device), json_output)
         return
     results = []
-    with _stopped_gently(recipe), shown_stages(quiet=json_output) as progress:
+    safe = f"finished stages, and finished shards of the one under way, are safe. Run {recipe} again to go on."
+    with stopped_gently(safe), shown_stages(quiet=json_output) as progress:
         for outcome in run_recipe(chosen, only=only or (), device=device, progress=progress):
             _tell_outcome(outcome, json_output)
             if outcome.stage.startswith("evaluate "):
@@ -142,21 +142,3 @@ def _show_dry_run(found: DryRun) -> None:
         print(
             f"It can be run: {readable_bytes(found.bytes)} and about {readable_seconds(found.seconds)} are left to do."
         )
-
-
-@contextmanager
-def _stopped_gently(recipe: Path) -> Iterator[None]:
-    """Turn SIGTERM into what Ctrl-C does, and say how to go on."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    earlier = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"stopped; finished stages, and finished shards of the one under way, are safe. Run {recipe} again to go on."
-        ) from None
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
