@@ -47,7 +47,8 @@ def semantic_consistency(
         queries: `(Q, D)` floating point, numpy or torch; computed on their device. A row of zeros gets the plain mean of
             the memory.
         memory: `(N, D)` rows of another modality of the same space: an array, of which a read-only memory map will do, or
-            a `cmcr.Memory` on disk, which is read once for every 4,000 queries of width 512 and never held. Not copied.
+            a `cmcr.Memory` on disk, which is read once for every 6,000 queries of width 512 (10,000 in bfloat16) and never
+            held. Not copied.
         temperature: the softmax temperature tau_1, above 0; the paper uses 0.01.
         normalize: scale the results to unit rows.
         precision: `"float32"` (float64 where an input is), or `"bfloat16"`: products in bfloat16, sums in float32. Where
