@@ -1,14 +1,27 @@
 """No process waits in vain for one that has failed alone."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
 
+from cmcr.connection import checkpoint as checkpoint_module
 from cmcr.connection.agreement import failing_together
+from cmcr.connection.checkpoint import Checkpoint, open_checkpoint
 from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.enhancement import semantic_consistency
 from cmcr.connection.peers import Peers
-from cmcr.errors import ConfigError, NonFiniteError, TooFewRowsError, WorkerError
+from cmcr.errors import (
+    ConfigError,
+    IntegrityError,
+    LockedError,
+    NonFiniteError,
+    ReadError,
+    TooFewRowsError,
+    WorkerError,
+    WriteError,
+)
 from connection.together import together
 from reference.enhancement import normalize
 
@@ -81,3 +94,65 @@ def test_a_memory_is_looked_at_before_anything_is_computed(rng, monkeypatch):
     memory = torch.full((3, 5), torch.inf)
     with pytest.raises(NonFiniteError, match="memory: NaN or infinity in 3 of the rows"):
         semantic_consistency(rng.normal(size=(7, 5)), memory.numpy())
+
+
+class Unreadable:
+    """Rows on disk of which some processes cannot read the second block."""
+
+    def __init__(self, rows, broken):
+        self.rows, self.shape, self.broken = rows, rows.shape, broken
+
+    def __len__(self):
+        return len(self.rows)
+
+    def blocks(self, rows=4096):
+        yield self.rows[:2]
+        if self.broken:
+            raise ReadError(errno.EIO, "could not read (the disk)", "shard-00001")
+        yield self.rows[2:]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_block_that_one_process_cannot_read(rng, tmp_path, kept):
+    rows = normalize(rng.normal(size=(7, 5))).astype(np.float32)
+    folder = tmp_path / "c" if kept else None
+    found = errors_of(
+        3, lambda peers: semantic_consistency(rows, Unreadable(rows, peers.rank == 1), peers=peers, checkpoint=folder)
+    )
+    assert [type(error) for error in found] == [WorkerError, ReadError, WorkerError]
+
+
+def test_no_room_for_what_the_first_process_keeps(rng, tmp_path, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    rows = normalize(rng.normal(size=(7, 5))).astype(np.float32)
+    keep = Checkpoint.keep
+
+    def keeping(self, name, kept):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint_module, "write_bytes_whole", full)
+            keep(self, name, kept)
+
+    monkeypatch.setattr(Checkpoint, "keep", keeping)
+    found = errors_of(2, lambda peers: semantic_consistency(rows, rows, peers=peers, checkpoint=tmp_path / "c"))
+    assert [type(error) for error in found] == [WriteError, WorkerError]
+
+
+def test_a_checkpoint_that_the_first_process_cannot_have(rng, tmp_path):
+    rows = normalize(rng.normal(size=(7, 5))).astype(np.float32)
+    with open_checkpoint(tmp_path / "c", Peers()):
+        found = errors_of(2, lambda peers: semantic_consistency(rows, rows, peers=peers, checkpoint=tmp_path / "c"))
+    assert [type(error) for error in found] == [LockedError, WorkerError]
+
+
+def test_kept_rows_that_one_process_finds_damaged(rng, tmp_path, monkeypatch):
+    rows = normalize(rng.normal(size=(7, 5))).astype(np.float32)
+
+    def damaged(self, name):
+        if self._peers.rank == 1:
+            raise IntegrityError("its bytes have changed")
+
+    monkeypatch.setattr(Checkpoint, "kept", damaged)
+    found = errors_of(2, lambda peers: semantic_consistency(rows, rows, peers=peers, checkpoint=tmp_path / "c"))
+    assert [type(error) for error in found] == [WorkerError, IntegrityError]

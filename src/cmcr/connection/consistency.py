@@ -94,18 +94,21 @@ class SoftmaxMean:
 
         Raises:
             TooFewRowsError, NonFiniteError: of the memory; see `cmcr.semantic_consistency`.
-            WorkerError: the part of another process is refused.
+            IntegrityError, ReadError: this process's part of a memory on disk cannot be read.
+            FormatError, IntegrityError, WriteError: what is kept is damaged, or cannot be kept.
+            WorkerError: another process has failed, so that this one would wait for it in vain.
         """
         self._check_memory(peers)
         count = len(self.queries)
         for number, start in enumerate(range(0, count, self.tiling.queries)):
             part = slice(start, min(start + self.tiling.queries, count))
             kept_as = f"{name}-consistent-{number:05d}"
-            rows = checkpoint.kept(kept_as) if checkpoint else None
-            if self._missing_somewhere(rows, peers) or rows is None:
+            rows = self._kept(checkpoint, kept_as, peers) if checkpoint else None
+            if rows is None:
                 rows = self._means(part, peers, progress)
                 if checkpoint:
-                    checkpoint.keep(kept_as, rows)
+                    with failing_together(peers, self.device):
+                        checkpoint.keep(kept_as, rows)
             elif progress is not None:
                 progress(part.stop / count)
             result[part] = rows
@@ -113,7 +116,8 @@ class SoftmaxMean:
     def identity(self, peers: Peers) -> dict[str, Any]:
         """Tell what decides about the rows, as JSON can hold it: the same in all processes. Raises as `fill`."""
         self._check_memory(peers)
-        own = torch.tensor([list(bytes.fromhex(digest_of(self.memory)))], device=self.device)
+        with failing_together(peers, self.device):
+            own = torch.tensor([list(bytes.fromhex(digest_of(self.memory)))], device=self.device)
         memories, _ = peers.all_rows(own)
         return {
             "queries": digest_of(self.queries),
@@ -141,14 +145,16 @@ class SoftmaxMean:
         # The bound keeps a tiny temperature from overflowing.
         scale = min(math.log2(math.e) / self.temperature, torch.finfo(self.tiling.sums).max ** 0.5)
         with plain_modes(self.device), torch.no_grad(), fast_float32():
-            sums = softmax_mean(self._brought(self.queries[part]), scale, self.tiling)
-            seen = 0
-            for block in self._blocks():
-                sums.add(self._brought(block))
-                seen += len(block)
-                if progress is not None:
-                    progress((part.start + (part.stop - part.start) * seen / len(self.memory)) / len(self.queries))
-            means = over_processes(*sums.finished(), peers)
+            with failing_together(peers, self.device):  # once, before they meet: not at every block
+                sums = softmax_mean(self._brought(self.queries[part]), scale, self.tiling)
+                seen = 0
+                for block in self._blocks():
+                    sums.add(self._brought(block))
+                    seen += len(block)
+                    if progress is not None:
+                        progress((part.start + (part.stop - part.start) * seen / len(self.memory)) / len(self.queries))
+                own = sums.finished()
+            means = over_processes(*own, peers)
             for rows in means.split(self.tiling.side):
                 if not torch.isfinite(rows).all():
                     raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
@@ -160,9 +166,12 @@ class SoftmaxMean:
         """Bring some rows to the device; those of a wider dtype in that of the sums, for not every device knows float64."""
         return rows.to(self.device, self.tiling.sums if rows.itemsize > self.tiling.sums.itemsize else rows.dtype)
 
-    def _missing_somewhere(self, rows: Tensor | None, peers: Peers) -> bool:
-        """Tell whether a process has not found kept rows: then all compute them, for they do it together."""
-        return bool(peers.max_(torch.tensor([int(rows is None)], device=self.device)).item())
+    def _kept(self, checkpoint: Checkpoint, name: str, peers: Peers) -> Tensor | None:
+        """Read kept rows; None where a process has not found them: then all compute them, for they do it together."""
+        with failing_together(peers, self.device):
+            rows = checkpoint.kept(name)
+        missing = peers.max_(torch.tensor([int(rows is None)], device=self.device))
+        return None if missing else rows
 
     def _blocks(self) -> Iterator[Tensor]:
         side = self.tiling.side

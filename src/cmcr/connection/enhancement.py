@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cmcr.connection.agreement import failing_together
 from cmcr.connection.checkpoint import open_checkpoint, remove_checkpoint
 from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.peers import Peers
@@ -70,6 +72,8 @@ def semantic_consistency(
         NonFiniteError: NaN or infinity in an input, or rows so long that their products overflow.
         ConfigError: a temperature that is not above 0, or an unknown precision.
         LockedError, ResumeError, FormatError, IntegrityError, WriteError: the checkpoint cannot be gone on with.
+        IntegrityError, ReadError: a memory on disk cannot be read.
+        WorkerError: another of several processes has failed; its own message says why.
     """
     together = peers or Peers()
     mean = SoftmaxMean.of(queries, memory, temperature, normalize=normalize, precision=precision)
@@ -77,8 +81,12 @@ def semantic_consistency(
     if checkpoint is None:
         mean.fill(result, together, progress)
         return as_given(result, queries)
-    with open_checkpoint(Path(checkpoint), together) as kept:
-        kept.begin(mean.identity(together), {})
+    with ExitStack() as held:
+        with failing_together(together, mean.device):
+            kept = held.enter_context(open_checkpoint(Path(checkpoint), together))
+        identity = mean.identity(together)
+        with failing_together(together, mean.device):
+            kept.begin(identity, {})
         mean.fill(result, together, progress, kept)
     if together.rank == 0:
         remove_checkpoint(Path(checkpoint))
