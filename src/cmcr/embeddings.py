@@ -53,6 +53,15 @@ class StoredRows(Protocol):
         ...
 
 
+@runtime_checkable
+class HashedRows(StoredRows, Protocol):
+    """Rows on disk that are told from others without being read (`cmcr.Memory` is one)."""
+
+    def digest(self) -> str:
+        """Hash which rows they are and in which order, as 64 hexadecimal digits."""
+        ...
+
+
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CHECKED_ROWS = 4096  # rows looked at together, so that a check never doubles the memory of a large array
 

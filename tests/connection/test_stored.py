@@ -9,11 +9,12 @@ import torch
 
 import cmcr
 from cmcr.connection import residence
+from cmcr.connection.checkpoint import digest_of
 from cmcr.connection.counterparts import Work, consistent_rows
 from cmcr.connection.peers import Peers
 from cmcr.connection.settings import Settings
 from cmcr.connection.stored import RowsBetween
-from cmcr.errors import ConfigError, TooFewRowsError
+from cmcr.errors import ConfigError, ResumeError, TooFewRowsError
 from cmcr.memories.layout import Origin
 from cmcr.memories.writer import open_writer
 from connection.together import together
@@ -259,6 +260,67 @@ def test_several_processes_share_memories_on_disk(arrays, memories):
 
     for found in together(3, work):
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.fixture
+def scans(monkeypatch):
+    """Which memories were read from their beginning."""
+    read, begun = cmcr.Memory.blocks, []
+
+    def counting(memory, rows=4096):
+        begun.append(f"{memory.modality} in {memory.space}")
+        yield from read(memory, rows)
+
+    monkeypatch.setattr(cmcr.Memory, "blocks", counting)
+    return begun
+
+
+def test_a_checkpoint_costs_no_more_reading(memories, tmp_path, scans):
+    cmcr.connect(*memories.values(), **QUICK, checkpoint=tmp_path / "kept")
+    assert scans == ["text in a", "text in b", "image in a", "audio in b"]
+
+
+@pytest.mark.parametrize("changed", ["rows", "order"])
+def test_a_stopped_connection_goes_on_with_the_same_memories_only(arrays, memories, tmp_path, changed, scans):
+    del memories["b", "audio"]
+    rows = arrays["b", "audio"]
+    halves = [
+        stored(tmp_path / f"half-{i}", half, "b", "audio").folders[0] for i, half in enumerate((rows[:40], rows[40:]))
+    ]
+    cmcr.connect(*memories.values(), cmcr.Memory(*halves), **QUICK, checkpoint=tmp_path / "kept")
+    scans.clear()
+    cmcr.connect(*memories.values(), cmcr.Memory(*halves), **QUICK, checkpoint=tmp_path / "kept")
+    assert scans == ["text in a", "text in b"]  # all else is kept
+    other = rows[40:].copy()
+    other[-1] = -other[-1]
+    others = {
+        "rows": [halves[0], stored(tmp_path / "other", other, "b", "audio").folders[0]],
+        "order": [halves[1], halves[0]],
+    }
+    with pytest.raises(ResumeError, match=r"something else was begun here: embeddings of audio in b was \w{12}"):
+        cmcr.connect(*memories.values(), cmcr.Memory(*others[changed]), **QUICK, checkpoint=tmp_path / "kept")
+
+
+def test_parts_of_a_memory_are_told_apart_without_reading_them(memories, scans):
+    image, text = memories["a", "image"], memories["a", "text"]
+    parts = [RowsBetween(image, slice(0, 50)), RowsBetween(image, slice(1, 51)), RowsBetween(text, slice(0, 50))]
+    assert len({digest_of(part) for part in parts}) == 3
+    assert digest_of(parts[0]) == digest_of(RowsBetween(cmcr.Memory(*image.folders), slice(0, 50)))
+    assert digest_of(image) == image.digest()
+    assert not scans
+
+
+def test_rows_on_disk_that_nobody_has_hashed_are_hashed(arrays):
+    class Rows:
+        shape = (110, 12)
+
+        def __len__(self):
+            return 110
+
+        def blocks(self, rows=4096):
+            yield from np.array_split(arrays["a", "image"], 3)
+
+    assert digest_of(Rows()) == digest_of(torch.from_numpy(arrays["a", "image"]))
 
 
 def counterparts_of(items, memory, peers):

@@ -25,6 +25,7 @@ from cmcr.errors import (
     ReadError,
 )
 from cmcr.memories.memory import Memory
+from cmcr.memories.verification import verify
 
 unflushed = stored.unflushed
 
@@ -349,3 +350,54 @@ def test_scanning_holds_no_file_open(tmp_path, monkeypatch):
     store(tmp_path / "m", unit(40))
     monkeypatch.setattr("mmap.mmap", None)  # it would hold one
     assert sum(len(block) for block in Memory(tmp_path / "m").blocks()) == 40
+
+
+def unread(monkeypatch):
+    """From here on reading a row fails."""
+    monkeypatch.setattr(Memory, "blocks", None)
+    monkeypatch.setattr("cmcr.memories.memory.read_block", None)
+    monkeypatch.setattr("cmcr.memories.memory.MappedRows", None)
+
+
+def test_its_digest_tells_rows_apart_without_reading_them(tmp_path, monkeypatch):
+    rows = unit(9)
+    changed = rows.copy()
+    changed[8, 0] += 1e-6
+    made = {"same": rows, "again": rows, "changed": changed, "reversed": rows[::-1], "fewer": rows[:8]}
+    for name, kept in made.items():
+        store(tmp_path / name, kept, digest=name)  # another list of items makes no other rows
+    store(tmp_path / "half", rows, dtype="float16")
+    unread(monkeypatch)
+    found = {name: Memory(tmp_path / name).digest() for name in (*made, "half")}
+    assert found["same"] == found["again"]
+    assert len(set(found.values())) == len(found) - 1
+    assert all(len(bytes.fromhex(digest)) == 32 for digest in found.values())
+
+
+def test_the_digest_of_several_memories_as_one(tmp_path):
+    for name, rows in (("x", unit(5)), ("y", unit(6, seed=1))):
+        store(tmp_path / name, rows)
+    x, y = tmp_path / "x", tmp_path / "y"
+    assert len({Memory(*folders).digest() for folders in ((x,), (y,), (x, y), (y, x), (x, x))}) == 5
+
+
+def test_items_without_a_row_and_other_folders_change_no_digest(tmp_path):
+    store(tmp_path / "x", unit(4))
+    before = Memory(tmp_path / "x").digest()
+    (tmp_path / "x").rename(tmp_path / "moved")
+    store(tmp_path / "moved", [], append=True, bad=(0, 1), ids=["new", "newer"])
+    assert Memory(tmp_path / "moved").digest() == before
+    store(tmp_path / "moved", unit(1), append=True, ids=["newest"], digest="e")
+    assert Memory(tmp_path / "moved").digest() != before
+
+
+def test_damage_that_leaves_the_manifest_as_it_was_is_found_by_verifying(tmp_path):
+    store(tmp_path / "x", unit(4))
+    before = Memory(tmp_path / "x").digest()
+    path = tmp_path / "x" / "shard-00000.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert Memory(tmp_path / "x").digest() == before  # it is that of the rows which were written
+    with pytest.raises(IntegrityError, match=r"shard-00000\.safetensors \(rows 0\.\.3\): sha256 is"):
+        verify(tmp_path / "x")

@@ -28,7 +28,7 @@ from torch import Tensor
 from cmcr._version import __version__
 from cmcr.connection.peers import Peers
 from cmcr.connection.residence import ROWS_IN_FILES
-from cmcr.embeddings import StoredRows
+from cmcr.embeddings import HashedRows, StoredRows
 from cmcr.errors import ArtefactError, FormatError, IntegrityError, ResumeError, WriteError
 from cmcr.files import (
     MANIFEST,
@@ -249,7 +249,9 @@ def forget_training(folder: Path) -> None:
 
 
 def digest_of(rows: Tensor | StoredRows) -> str:
-    """Hash the values of rows `(n, D)`, their type and their shape."""
+    """Hash the values of rows `(n, D)`, their type and their shape; rows on disk that have a digest are not read for it."""
+    if isinstance(rows, HashedRows):
+        return rows.digest()
     dtype = rows.dtype if isinstance(rows, Tensor) else torch.float32
     hashed = hashlib.sha256(f"{tuple(rows.shape)} {dtype}".encode())
     blocks = rows.split(_HASHED_ROWS) if isinstance(rows, Tensor) else map(torch.from_numpy, rows.blocks(_HASHED_ROWS))

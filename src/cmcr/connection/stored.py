@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcr.connection.residence import Empty
-from cmcr.embeddings import StoredRows, normalized
+from cmcr.embeddings import HashedRows, StoredRows, normalized
 from cmcr.errors import ConfigError, TooFewRowsError
 
 Places = Tensor | None
@@ -21,7 +22,7 @@ Places = Tensor | None
 
 
 @runtime_checkable
-class StoredMemory(StoredRows, Protocol):
+class StoredMemory(HashedRows, Protocol):
     """The embeddings of one modality in one space, on disk (`cmcr.Memory` is one)."""
 
     @property
@@ -192,6 +193,10 @@ class RowsBetween:
         """Read them in their order, at most `rows` at a time."""
         for start in range(self.part.start, self.part.stop, rows):
             yield self.memory[start : min(start + rows, self.part.stop)]
+
+    def digest(self) -> str:
+        """Hash which rows of which memory they are."""
+        return hashlib.sha256(f"{self.part.start} {self.part.stop} {self.memory.digest()}".encode()).hexdigest()
 
 
 def _unique(ids: Sequence[str], name: str) -> list[str]:
