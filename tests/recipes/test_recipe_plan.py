@@ -15,8 +15,8 @@ from cmcr.cli import main
 from cmcr.cli.plan import tell_plan
 from cmcr.connection.checkpoint import LOCK, unfinished
 from cmcr.connection.settings import settings_of
-from cmcr.errors import ConfigError
-from cmcr.files import MANIFEST, locked
+from cmcr.errors import ConfigError, FormatError
+from cmcr.files import MANIFEST, locked, write_manifest
 from cmcr.memories.precomputed import write_memory
 from cmcr.recipes import costs, disk, gemm
 from cmcr.recipes import plan as module
@@ -437,6 +437,39 @@ def test_work_that_was_stopped_or_is_under_way_is_told(memories, tmp_path):
     assert sorted(unfinished(out).iterdir()) == before
     with locked(unfinished(out) / LOCK, "held"):
         assert "another run is at work there" in planned_training(memories, out).problems[0]
+
+
+def as_memory(manifest):
+    write_manifest(manifest.parent, {"format": "cmcr memory", "version": 1})
+
+
+def of_next_version(manifest):
+    write_manifest(manifest.parent, {"format": "cmcr checkpoint", "version": 2, "written_by": "cmcr 9.9"})
+
+
+def cut_short(manifest):
+    manifest.write_text("{", encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore:the overlap:UserWarning")
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (as_memory, "expected a cmcr checkpoint, got "),
+        (of_next_version, "Install the cmcr that wrote it"),
+        (cut_short, "not valid JSON"),
+    ],
+)
+def test_unfinished_work_that_cannot_be_gone_on_with_is_told(memories, tmp_path, put, said):
+    out = tmp_path / "connection"
+    unfinished(out).mkdir()
+    put(unfinished(out) / MANIFEST)
+    training = planned_training(memories, out)
+    assert len(training.problems) == 1
+    assert said in training.problems[0]
+    assert not any("stopped work is there" in note for note in training.notes)
+    with pytest.raises(FormatError, match=said):  # as connecting says
+        cmcr.connect(*memories, epochs=2, checkpoint=unfinished(out))
 
 
 def test_a_damaged_memory_stands_in_the_way(folder, capsys):

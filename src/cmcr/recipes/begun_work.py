@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cmcr.connection.checkpoint import LOCK, unfinished
-from cmcr.errors import LockedError
-from cmcr.files import MANIFEST, locked
+from cmcr.connection.checkpoint import FORMAT, LOCK, VERSION, unfinished
+from cmcr.errors import CmcrError, LockedError, words_of
+from cmcr.files import MANIFEST, locked, parsed_manifest
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ def begun_work(connection: Path) -> BegunWork:
         return BegunWork([f"{folder}: another run is at work there. Wait until it ends, or choose another out."])
     if MANIFEST not in names:
         return BegunWork()
+    try:
+        parsed_manifest(folder, FORMAT, VERSION)
+    except (CmcrError, OSError) as error:
+        return BegunWork([f"{words_of(error)} Move it away, or choose another out."])
     kept = {side: sum(part.stat().st_size for part in _parts(folder, side)) for side in ("left", "right")}
     note = (
         f"stopped work is there, {folder}, and will be gone on with if it is of the same memories, settings and seed; the "
