@@ -185,6 +185,29 @@ def test_all_finds_folders_by_the_name_of_the_data_set(folders, tmp_path, capsys
     assert [result["run"] for result in results(capsys)] == ["classification/esc-50", "retention/coco"]
 
 
+def test_all_ends_with_1_where_a_data_set_is_incomplete_and_keeps_the_rest(folders, tmp_path, capsys):
+    for name in ("esc-50", "coco"):
+        tiny_sets.write(name, tmp_path / name)
+    (tmp_path / "esc-50" / "audio" / "5-200-A-1.wav").unlink()
+    (tmp_path / "modelnet40").mkdir()  # nothing that this connection can do
+    call = ["evaluate", folders["av"], "--all", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*call, "--json"]) == 1
+    shown = capsys.readouterr()
+    assert [json.loads(line)["run"] for line in shown.out.splitlines()] == ["retention/coco"]
+    told = json.loads(shown.err)
+    assert told["error"] == "IncompleteDataError"
+    assert "- classification/esc-50: " in told["message"]
+    assert "1 of the 3 items that the annotations of esc-50 name are not there: audio/5-200-A-1.wav" in told["message"]
+    assert "modelnet40" not in told["message"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["retention-coco.json"]
+    assert main(call) == 1
+    shown = capsys.readouterr()
+    assert "retention/coco: coco/karpathy-test, n = " in shown.out
+    assert shown.err.splitlines()[-1].startswith("- classification/esc-50: ")
+    assert main([*call, "--allow-missing", "--json"]) == 0
+    assert [result["run"] for result in results(capsys)] == ["classification/esc-50", "retention/coco"]
+
+
 def test_prompts_in_the_form_of_ulip(folders, data, tmp_path, capsys):
     file = tmp_path / "templates.json"
     file.write_text(json.dumps({"modelnet40_64": ["a point cloud model of {}.", "{}"], "other": ["the {}."]}))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 import cmcr
 from cmcr.errors import ArtefactNotFoundError, ConfigError
-from cmcr.evaluation.runs import Options, runs_of
+from cmcr.evaluation.runs import IncompleteDataError, Options, runs_of
 from cmcr.evaluation.tasks.embedding import NotConnectedError
 from cmcr.evaluation.tasks.ways import SpaceRows, baselines
 from evaluation.datasets import tiny_sets
@@ -82,6 +83,35 @@ def test_all_takes_what_is_there_and_what_is_connected(data):
         "classification/modelnet40",
         "retention/coco",
     ]
+
+
+def test_all_passes_over_incomplete_data_that_is_not_connected(tmp_path):
+    tiny_sets.write("esc-50", tmp_path / "esc-50")
+    for name in ("modelnet40", "scanobjectnn", "objaverse-lvis"):
+        (tmp_path / name).mkdir()
+    assert [result["run"] for result in made(audio_image(), data=tmp_path)] == ["classification/esc-50"]
+
+
+def test_all_measures_what_is_whole_and_names_what_is_not(data, tmp_path):
+    root = shutil.copytree(data, tmp_path / "data")
+    (root / "ave").mkdir()
+    (root / "coco" / "dataset_coco.json").write_text("[]")
+    (root / "vgg-ss" / "vggss.json").unlink()
+    found, evaluations = [], runs_of(audio_image(), None, Options(data=root), {}, lambda what, share: None)
+    with pytest.raises(IncompleteDataError) as caught:
+        found.extend(evaluation.result["run"] for evaluation in evaluations)
+    assert found == ["classification/esc-50"]
+    said = str(caught.value)
+    assert said.startswith("4 of 5 runs were not made, for their data sets are incomplete:\n- retrieval/ave: ")
+    assert f"\n- retrieval/vgg-ss: {root / 'vgg-ss'}: vggss.json or metadata/vggss.json is not there." in said
+    assert "\n- localization/vgg-ss: " in said
+    assert f"\n- retention/coco: {root / 'coco' / 'dataset_coco.json'}: " in said
+    assert "modelnet40" not in said
+
+
+def test_all_stops_at_a_wrong_call(data):
+    with pytest.raises(ConfigError, match="unknown split of vgg-ss 'nonsense'"):
+        made(audio_image(), data=data, split="nonsense")
 
 
 def test_nothing_there_or_nothing_connected(data, tmp_path):

@@ -55,7 +55,8 @@ def evaluate(
     data
         Folder of the data set in its published layout; with --all, a folder with one folder for each data set.
     every
-        Measure all that the connection can do: on the miniature world, or on all data sets in --data.
+        Measure all that the connection can do: on the miniature world, or on all data sets in --data. Those that are
+        incomplete are named in the end, and the exit code is 1.
     out
         Folder for one JSON file a run, and for heat maps; else results go nowhere but to the screen.
     model
@@ -108,16 +109,18 @@ def evaluate(
         memories=tuple(memories or ()),
     )
     others = {str(path): load(path) for path in against or []}
-    with shown_stages(quiet=json_output) as progress:
-        evaluations = []
-        for evaluation in runs_of(loaded, run, options, others, progress):
-            evaluations.append(evaluation.result)
-            _keep(evaluation, loaded, out, heatmaps)
-            if json_output:
-                print(json.dumps(evaluation.result), flush=True)
-    if not json_output:
-        for result in evaluations:
-            _show(result)
+    measured: list[Mapping[str, Any]] = []
+    try:
+        with shown_stages(quiet=json_output) as progress:
+            for evaluation in runs_of(loaded, run, options, others, progress):
+                measured.append(evaluation.result)
+                _keep(evaluation, loaded, out, heatmaps)
+                if json_output:
+                    print(json.dumps(evaluation.result), flush=True)
+    finally:  # what was measured is shown, whatever stopped the rest
+        if not json_output:
+            for result in measured:
+                _show(result)
 
 
 def _check_heatmaps(heatmaps: int, out: Path | None, run: str | None) -> None:

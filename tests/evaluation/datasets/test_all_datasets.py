@@ -45,6 +45,13 @@ def test_every_data_set_has_a_tiny_one():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_layout_says_what_is_compared(sets, name):
+    record = read_dataset(name, sets[name])
+    words = ["text"] if isinstance(record, Labelled) else []  # of its classes
+    assert sorted(LAYOUTS[name].modalities) == sorted([*(modality for modality, _ in columns(record)), *words])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_spaces_read_the_items(sets, name):
     if name == "imagenet":  # its other pictures are a byte each
         tiny_sets.picture(sets[name] / "val/n01440764/ILSVRC2012_val_00000000.JPEG")

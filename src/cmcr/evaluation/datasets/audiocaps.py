@@ -12,6 +12,7 @@ from cmcr.evaluation.datasets.records import Pairs
 
 LAYOUT = Layout(
     name="audiocaps",
+    modalities=("audio", "text"),
     source="Kim et al., AudioCaps: Generating Captions for Audios in the Wild, NAACL 2019 (lists; the sounds are on YouTube)",
     tree=(
         "    test.csv, val.csv, train.csv or dataset/<split>.csv    audiocap_id, youtube_id, start_time, caption\n"

@@ -13,6 +13,7 @@ from cmcr.evaluation.datasets.sounding import sound_to_picture
 
 LAYOUT = Layout(
     name="ave",
+    modalities=("audio", "image"),
     source="Tian et al., Audio-Visual Event Localization in Unconstrained Videos, ECCV 2018 (AVE_Dataset)",
     tree=(
         "    AVE/<YouTube id>.mp4\n"

@@ -11,6 +11,7 @@ from cmcr.evaluation.datasets.records import Pairs
 
 LAYOUT = Layout(
     name="clotho",
+    modalities=("audio", "text"),
     source="Drossos et al., Clotho: An Audio Captioning Dataset, ICASSP 2020 (on Zenodo; version 2.1)",
     tree=(
         "    clotho_captions_<split>.csv    file_name, caption_1, ..., caption_5\n"

@@ -13,6 +13,7 @@ from cmcr.evaluation.datasets.records import Pairs
 
 LAYOUT = Layout(
     name="coco",
+    modalities=("image", "text"),
     source=(
         "cocodataset.org (pictures and captions of 2014 and 2017); the split by Karpathy and Fei-Fei, Deep Visual-Semantic "
         "Alignments, CVPR 2015"

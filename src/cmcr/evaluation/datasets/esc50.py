@@ -13,6 +13,7 @@ from cmcr.evaluation.datasets.records import Labelled
 
 LAYOUT = Layout(
     name="esc-50",
+    modalities=("audio", "text"),
     source="Piczak, ESC: Dataset for Environmental Sound Classification, ACM Multimedia 2015 (the repository ESC-50)",
     tree=("    meta/esc50.csv    filename, fold, target, category, esc10, src_file, take\n    audio/<filename>"),
     splits=("all", "fold1", "fold2", "fold3", "fold4", "fold5"),

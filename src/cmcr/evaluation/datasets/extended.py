@@ -29,7 +29,8 @@ def _family(name: str, stem: str) -> _Family:
         "    frames/<id>.jpg, audio/<id>.wav    (or extend_frames/ and extend_audio/)\n"
         "(the lists may lie in metadata/)"
     )
-    return _Family(Layout(name=name, source=_SOURCE, tree=tree, splits=("test",)), stem)
+    layout = Layout(name=name, modalities=("audio", "image"), source=_SOURCE, tree=tree, splits=("test",))
+    return _Family(layout, stem)
 
 
 EX_VGG_SS = _family("ex-vgg-ss", "vggss")

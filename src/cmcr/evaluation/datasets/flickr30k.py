@@ -14,6 +14,7 @@ from cmcr.evaluation.datasets.records import Pairs
 
 LAYOUT = Layout(
     name="flickr30k",
+    modalities=("image", "text"),
     source=(
         "Young et al., From Image Descriptions to Visual Denotations, TACL 2014; the split by Karpathy and Fei-Fei, Deep "
         "Visual-Semantic Alignments, CVPR 2015"

@@ -19,6 +19,7 @@ from cmcr.evaluation.datasets.sounding import sound_to_picture
 
 LAYOUT = Layout(
     name="flickr-soundnet",
+    modalities=("audio", "image"),
     source="Senocak et al., Learning to Localize Sound Source in Visual Scenes, CVPR 2018 (its Sound Localization dataset)",
     tree=(
         "    frames/<id>.jpg\n"

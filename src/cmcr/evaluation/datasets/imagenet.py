@@ -13,6 +13,7 @@ from cmcr.evaluation.datasets.records import Labelled
 
 LAYOUT = Layout(
     name="imagenet",
+    modalities=("image", "text"),
     source="Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015 (image-net.org)",
     tree=(
         "    val/<WordNet id>/<picture>.JPEG    a folder a class, 50 pictures each (also ILSVRC/Data/CLS-LOC/val/)\n"

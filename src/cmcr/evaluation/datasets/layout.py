@@ -42,16 +42,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a data set is called, where it is published, and how its folder looks.
+    """What a data set is called, of what it is, where it is published, and how its folder looks.
 
     Args:
         name: in `read_dataset`.
+        modalities: that are compared; of labelled items, classes are in words.
         source: the paper or page that publishes it, to complete "It is published by ...".
         tree: the files that are read, a line each.
         splits: what `split` may be; the first is taken where none is asked for.
     """
 
     name: str
+    modalities: tuple[str, str]
     source: str
     tree: str
     splits: Sequence[str]

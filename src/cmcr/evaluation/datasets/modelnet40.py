@@ -13,6 +13,7 @@ from cmcr.evaluation.datasets.records import Labelled
 
 LAYOUT = Layout(
     name="modelnet40",
+    modalities=("point_cloud", "text"),
     source=(
         "Wu et al., 3D ShapeNets, CVPR 2015; resampled by Qi et al., PointNet++, NeurIPS 2017 (modelnet40_normal_resampled)"
     ),

@@ -17,6 +17,7 @@ from cmcr.evaluation.datasets.records import Grounded
 
 LAYOUT = Layout(
     name="music-solo",
+    modalities=("audio", "image"),
     source=(
         "Hu et al., Discriminative Sounding Objects Localization, NeurIPS 2020 (boxes), on videos of Zhao et al., The Sound "
         "of Pixels, ECCV 2018"

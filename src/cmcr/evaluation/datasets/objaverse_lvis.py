@@ -16,6 +16,7 @@ from cmcr.evaluation.datasets.records import Labelled
 
 LAYOUT = Layout(
     name="objaverse-lvis",
+    modalities=("point_cloud", "text"),
     source=(
         "Deitke et al., Objaverse, CVPR 2023; the list and the clouds by Liu et al., OpenShape, NeurIPS 2023 (split/lvis.json) "
         "and Zhou et al., Uni3D, ICLR 2024 (lvis_testset.txt)"

@@ -27,6 +27,7 @@ _FILES = {
 
 LAYOUT = Layout(
     name="scanobjectnn",
+    modalities=("point_cloud", "text"),
     source="Uy et al., Revisiting Point Cloud Classification, ICCV 2019 (ScanObjectNN, h5_files)",
     tree=(
         "    main_split/test_objectdataset_augmentedrot_scale75.h5    split 'pb-t50-rs', the hardest\n"

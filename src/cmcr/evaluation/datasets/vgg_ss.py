@@ -17,6 +17,7 @@ from cmcr.evaluation.datasets.sounding import sound_to_picture
 
 LAYOUT = Layout(
     name="vgg-ss",
+    modalities=("audio", "image"),
     source="Chen et al., Localizing Visual Sounds the Hard Way, CVPR 2021 (annotations), on clips of VGG-Sound",
     tree=(
         "    vggss.json or metadata/vggss.json    [{file, class, bbox: [[left, top, right, bottom], ...]}, ...]\n"
