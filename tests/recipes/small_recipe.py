@@ -3,6 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
+import cmcr
+from cmcr.recipes.reading import read_recipe
+from cmcr.recipes.recipe import Recipe
+
 ROOT = Path(__file__).parents[2]
 STAGES = 4 + 1 + 1  # memories, the connection, a run
 
@@ -26,3 +32,17 @@ def write_recipe(folder: Path, **changes: str) -> Path:
     path = folder / "recipe.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def stopped_after_a_shard(folder: Path) -> Recipe:
+    """Read a recipe whose pictures were embedded until the first shard, of 30 of the 40 items, was finished."""
+    recipe = read_recipe(write_recipe(folder, **{"batch_size = 500": "shard_items = 30"}))
+
+    def stop(event, facts):
+        if event == "shard":
+            raise KeyboardInterrupt
+
+    out = recipe.path("clip-clap/images-in-clip")
+    with pytest.raises(KeyboardInterrupt):
+        cmcr.embed("mini-clip", "image", folder / "pictures", out, shard_items=30, on_event=stop)
+    return recipe

@@ -5,9 +5,8 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from small_recipe import write_items, write_recipe
+from small_recipe import stopped_after_a_shard, write_recipe
 
-import cmcr
 from cmcr.cli import main
 from cmcr.connection.settings import settings_of
 from cmcr.errors import ArtefactNotFoundError
@@ -16,18 +15,6 @@ from cmcr.recipes import dry_run as module
 from cmcr.recipes.dry_run import dry_run
 from cmcr.recipes.readable import readable_bytes, readable_seconds
 from cmcr.recipes.reading import read_recipe
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("items")
-    write_items(folder, 40)
-    return folder
-
-
-@pytest.fixture
-def folder(items, tmp_path):
-    return shutil.copytree(items, tmp_path / "data")
 
 
 def test_what_would_be_done(folder, capsys):
@@ -124,17 +111,7 @@ def test_overlaps_of_different_lists(folder):
 
 
 def test_a_memory_that_was_stopped_counts_what_is_left(folder):
-    path = write_recipe(folder)
-    path.write_text(path.read_text(encoding="utf-8").replace("batch_size = 500", "shard_items = 30"), encoding="utf-8")
-    recipe = read_recipe(path)
-    memory = recipe.memories[1]
-
-    def stop(event, facts):
-        if event == "shard":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cmcr.embed("mini-clip", "image", folder / "pictures", recipe.path(memory.out), shard_items=30, on_event=stop)
+    recipe = stopped_after_a_shard(folder)
     stage = dry_run(recipe, only=["embed clip-clap/images-in-clip"]).stages[0]
     assert (stage.state, stage.items) == ("begun", 40)
     expected = costs.memory_bytes(10, 128, "float16", [("00000.png", "00000.png")], 30)

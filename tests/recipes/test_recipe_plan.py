@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_recipe import ROOT, write_items, write_recipe
+from small_recipe import ROOT, stopped_after_a_shard, write_recipe
 
 import cmcr
 from cmcr.cli import main
@@ -36,18 +36,6 @@ def known_machine(monkeypatch):
     monkeypatch.setattr(module, "ram_bytes", lambda: 64_000_000_000)
     monkeypatch.setattr(module, "available_ram_bytes", lambda: 60_000_000_000)
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
-
-
-@pytest.fixture(scope="module")
-def items(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("items")
-    write_items(folder, 40)
-    return folder
-
-
-@pytest.fixture
-def folder(items, tmp_path):
-    return shutil.copytree(items, tmp_path / "data")
 
 
 def stages(found):
@@ -192,17 +180,7 @@ def test_the_bytes_are_those_that_are_written_and_what_is_done_takes_nothing(fol
 
 
 def test_a_memory_that_was_stopped_counts_what_is_left(folder):
-    path = write_recipe(folder)
-    path.write_text(path.read_text(encoding="utf-8").replace("batch_size = 500", "shard_items = 30"), encoding="utf-8")
-    recipe = read_recipe(path)
-
-    def stop(event, facts):
-        if event == "shard":
-            raise KeyboardInterrupt
-
-    out = recipe.path("clip-clap/images-in-clip")
-    with pytest.raises(KeyboardInterrupt):
-        cmcr.embed("mini-clip", "image", folder / "pictures", out, shard_items=30, on_event=stop)
+    recipe = stopped_after_a_shard(folder)
     found = stages(plan_recipe(recipe, Assumptions(rates={"mini-clip/image": 2.0}), device="cpu"))
     assert found["embed clip-clap/images-in-clip"].state == "begun"
     assert found["embed clip-clap/images-in-clip"].seconds == 10 / 2
