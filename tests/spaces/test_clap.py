@@ -248,11 +248,11 @@ class TestSounds:
 class TestTexts:
     def test_over_long_ones_are_cut_as_the_tokenizer_would_and_it_is_said_once(self, clap):
         long, longer = "the dog barks " * 60, "rain and " * 90
-        with pytest.warns(UserWarning, match="longer than 77 tokens") as said:
+        with pytest.warns(UserWarning, match="longer than the 77 tokens") as said:
             rows = clap.encode([CAPTIONS[0], long, longer], "text", batch_size=1)
         assert [str(warning.message) for warning in said] == [
-            f"clap: 2 text(s) are longer than {TEXT_TOKENS} tokens; the rest of each was not embedded. The first begins "
-            f"with {long[:60]!r}."
+            f"clap: 2 text(s) are longer than the {TEXT_TOKENS} tokens that this encoder reads; the rest of each was not "
+            f"embedded. One begins with {longer[:40]!r}."
         ]
         assert said[0].filename == __file__
         tokens = clap._tokenizer(long, truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")

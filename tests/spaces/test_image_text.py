@@ -88,7 +88,8 @@ class TestBoth:
         assert caught[0].filename == __file__
         length = spaces[name]._length
         assert str(caught[0].message) == (
-            f"{name} reads {length} tokens of a text; 2 of 3 texts are longer and were cut there, the first is item 1."
+            f"{name}: 2 text(s) are longer than the {length} tokens that this encoder reads; the rest of each was not "
+            f"embedded. One begins with {texts[1][:40]!r}."
         )
         expected = tokenizer(
             texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from cmcr.data.texts import read_text
 from cmcr.embeddings import choose_device
 from cmcr.errors import FormatError
 from cmcr.spaces.clap_sounds import Heard, hear_fused, hear_unfused, mel_settings
+from cmcr.spaces.cut_texts import CutTexts
 from cmcr.spaces.hub import (
     IMAGE_PROCESSOR,
     WEIGHTS,
@@ -43,19 +42,6 @@ _EXTRACTOR = IMAGE_PROCESSOR  # files of the same names
 _RULES = "1"  # raise it when the windows, the spectrograms or the cutting of texts change
 _EXTRACTOR_SETTINGS = "sampling_rate fft_window_size hop_length nb_max_samples feature_size".split()
 _PROBES = ("A dog barks, 1999!", "naïve café — 東京", "  two   spaces ", "it's")
-
-
-@dataclass
-class _CutTexts:
-    """How many texts were cut in one call; not all of them, of which there may be millions."""
-
-    count: int = 0
-    first: str = ""
-
-    def add(self, texts: list[str]) -> None:
-        if texts and not self.count:
-            self.first = texts[0][:60]
-        self.count += len(texts)
 
 
 class ClapSpace(TowerSpace):
@@ -134,21 +120,17 @@ class ClapSpace(TowerSpace):
 
     @contextmanager
     def _opened_towers(self) -> Iterator[Mapping[str, Tower]]:
-        cut = _CutTexts()
+        cut = CutTexts(self.name, TEXT_TOKENS)
         yield {
             "audio": Tower(self.widths["audio"], self._heard, self._embed_sounds),
             "text": Tower(self.widths["text"], self._tokens, partial(self._embed_texts, cut)),
         }
-        if cut.count:
-            warnings.warn(
-                f"{self.name}: {cut.count} text(s) are longer than {TEXT_TOKENS} tokens; the rest of each was not embedded. "
-                f"The first begins with {cut.first!r}.",
-                stacklevel=4,  # past the end of the call of `encode`, to its caller
-            )
+        cut.say()
 
     def _heard(self, item: Any) -> Heard:
         # The whole of it, however few windows are used: a fused encoder hears the whole shrunk, the places of the windows
-        # follow from the length after resampling, and a part resampled alone differs at its edges.
+        # follow from the length after resampling, and a part resampled alone differs at its edges. Where the rate is right
+        # already, an mp3 that is sought in still gives other bits, and damage between the windows would not be noticed.
         samples = read_audio(item, self._settings.sample_rate_hz)
         hear = hear_fused if self._fused else hear_unfused
         return hear(samples, self._settings)
@@ -174,8 +156,10 @@ class ClapSpace(TowerSpace):
         # Neither cut nor padded by the tokenizer: that would change its state under the other decoding threads.
         return text, self._tokenizer(text, verbose=False)["input_ids"]
 
-    def _embed_texts(self, cut: _CutTexts, texts: list[tuple[str, list[int]]]) -> Tensor:
-        cut.add([text for text, tokens in texts if len(tokens) > TEXT_TOKENS])
+    def _embed_texts(self, cut: CutTexts, texts: list[tuple[str, list[int]]]) -> Tensor:
+        for text, row in texts:
+            if len(row) > TEXT_TOKENS:
+                cut.add(text)
         rows = [torch.tensor(_cut(tokens)) for _, tokens in texts]
         padding = int(self._network.config.text_config.pad_token_id)  # positions are counted by it
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)

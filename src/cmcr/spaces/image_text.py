@@ -5,7 +5,6 @@ Legend of shapes: `B` batch, `D` width of the space, `L` tokens, `H` and `W` pix
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from cmcr.data.images import read_image, to_rgb
 from cmcr.data.texts import read_text
 from cmcr.embeddings import choose_device
 from cmcr.errors import ConfigError, FormatError, SampleError
+from cmcr.spaces.cut_texts import CutTexts
 from cmcr.spaces.hub import (
     IMAGE_PROCESSOR,
     WEIGHTS,
@@ -72,22 +72,6 @@ class Family:
     pad_to_full: bool
     masked: bool
     patches: Callable[[Any, Tensor], Tensor]
-
-
-@dataclass
-class _SeenTexts:
-    """How many texts one call has seen and cut; not which, of which there may be millions."""
-
-    count: int = 0
-    cut: int = 0
-    first_cut: int = 0
-
-    def add(self, lengths: Sequence[int], longest: int) -> None:
-        for position, length in enumerate(lengths, start=self.count):
-            if length > longest:
-                self.first_cut = position if not self.cut else self.first_cut
-                self.cut += 1
-        self.count += len(lengths)
 
 
 class ImageTextSpace(TowerSpace):
@@ -159,9 +143,9 @@ class ImageTextSpace(TowerSpace):
 
     @contextmanager
     def _opened_towers(self) -> Iterator[Mapping[str, Tower]]:
-        seen = _SeenTexts()
-        yield {"image": self._image_tower(), "text": self._text_tower(seen)}
-        self._say_what_was_cut(seen)
+        cut = CutTexts(self.name, self._length)
+        yield {"image": self._image_tower(), "text": self._text_tower(cut)}
+        cut.say()
 
     def patch_features(
         self,
@@ -208,12 +192,14 @@ class ImageTextSpace(TowerSpace):
 
         return Tower(self._width, lambda item: self._pixels(read_image(item)), embed)
 
-    def _text_tower(self, seen: _SeenTexts) -> Tower:
-        """Build the tower of texts; it tells `seen` how many tokens each text has before the cut."""
+    def _text_tower(self, cut: CutTexts) -> Tower:
+        """Build the tower of texts, which counts those that are cut."""
 
         def embed(texts: list[str]) -> Tensor:
             tokens = self._tokens(texts)
-            seen.add([len(row) for row in tokens], self._length)
+            for text, row in zip(texts, tokens, strict=True):
+                if len(row) > self._length:
+                    cut.add(text)
             return pooled(self._model.get_text_features(**self._padded(tokens)))
 
         return Tower(self._width, read_text, embed)
@@ -249,15 +235,6 @@ class ImageTextSpace(TowerSpace):
         device = next(self._model.parameters()).device
         given = {"input_ids": ids, "attention_mask": mask} if self._family.masked else {"input_ids": ids}
         return {name: tensor.to(device) for name, tensor in given.items()}
-
-    def _say_what_was_cut(self, seen: _SeenTexts) -> None:
-        if seen.cut:
-            warnings.warn(
-                f"{self.name} reads {self._length} tokens of a text; {seen.cut} of {seen.count} texts are longer and "
-                f"were cut there, the first is item {seen.first_cut}.",
-                UserWarning,
-                stacklevel=5,  # past the end of the call of `encode`, to its caller
-            )
 
     def _embed_patches(self, pictures: list[NDArray[np.float32]]) -> Tensor:
         vision = self._model.vision_model(pixel_values=self._placed(pictures), interpolate_pos_encoding=True)

@@ -22,7 +22,7 @@ from cmcr.spaces.tower import Tower, TowerSpace
 from cmcr.spaces.ulip.checkpoint import build_towers, read_tensors
 from cmcr.spaces.ulip.grouping import PointGroups, group_points
 from cmcr.spaces.ulip.preprocessing import PREPROCESSING, UpAxis, pixels_of, prepared_points
-from cmcr.spaces.ulip.tokens import ClipTokens, CutTexts
+from cmcr.spaces.ulip.tokens import ClipTokens
 
 _NUM_POINTS = {3: 8192, 6: 10_000}  # points that the published files were trained with, by channels of a point
 _CLOUDS_AT_ONCE = 4  # a cloud's groups pass through layers of 16384 x 512 numbers: 32 MiB each
@@ -103,10 +103,10 @@ class UlipSpace(TowerSpace):
         if self._tokens is None:
             yield self._towers
             return
-        cut = CutTexts()
+        cut = self._tokens.counter()
         text = replace(self._towers["text"], decode=partial(self._tokens, cut=cut))
         yield {**self._towers, "text": text}
-        cut.say(self._tokens.context - 2)
+        cut.say()
 
     def _towers_of(self, grouped: Callable[[Any], PointGroups], tokenizer: Path | None) -> dict[str, Tower]:
         networks = self._networks
@@ -120,7 +120,7 @@ class UlipSpace(TowerSpace):
         if networks.text is not None:
             self._tokens = ClipTokens(tokenizer, networks.text.shape.vocabulary, networks.text.shape.context)
             # Every call brings its own counter of texts that are cut.
-            tokens = partial(self._tokens, cut=CutTexts())
+            tokens = partial(self._tokens, cut=self._tokens.counter())
             towers["text"] = Tower(width, tokens, partial(self._embed_texts, networks.text))
         return towers
 

@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import errno
-import warnings
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from cmcr.data.texts import read_text
 from cmcr.errors import ArtefactNotFoundError, FormatError, missing_dependency
+from cmcr.spaces.cut_texts import CutTexts
 
 _PUBLISHED = "openai/clip-vit-base-patch32"  # any model of CLIP has the same vocabulary
 _FILES = "vocab.json and merges.txt (or tokenizer.json)"
-
-
-class CutTexts:
-    """Counts the texts of one call that were longer than what an encoder reads (from several threads)."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._first = ""
-        self._counting = Lock()
-
-    def add(self, text: str) -> None:
-        """Count a text."""
-        with self._counting:
-            # Of the order in which threads come nothing may show: the first in the alphabet.
-            self._first = min(self._first, text) if self._count else text
-            self._count += 1
-
-    def say(self, tokens: int) -> None:
-        """Warn of what was left out, if anything was."""
-        if self._count:
-            warnings.warn(
-                f"ulip: {self._count} text(s) are longer than the {tokens} tokens that this encoder reads; the rest of each "
-                f"was not embedded. One begins with {self._first[:40]!r}.",
-                UserWarning,
-                stacklevel=5,  # past the end of the call of `encode`, to its caller
-            )
 
 
 class ClipTokens:
@@ -77,6 +51,10 @@ class ClipTokens:
         if len(ids) > self.context - 2:
             cut.add(text)
         return [self._start, *ids[: self.context - 2], self._end]
+
+    def counter(self) -> CutTexts:
+        """Begin to count the texts of a call that do not fit."""
+        return CutTexts("ulip", self.context - 2)
 
     def _open(self) -> Any:
         try:
