@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cmcr.data.videos import VideoFrame
 from cmcr.evaluation.datasets.layout import PICTURES, SOUNDS, VIDEOS, Layout, files_by_stem
+from cmcr.evaluation.datasets.records import Grounded, Pairs
+from cmcr.evaluation.datasets.sounding import sound_to_picture
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,44 @@ class Clips:
     def has(self, picture: str, sound: str) -> bool:
         """Tell whether both are there."""
         return picture in self.pictures and sound in self.sounds
+
+
+@dataclass(frozen=True)
+class ChosenClips:
+    """Clips of a split, to be paired, or to be grounded by boxes.
+
+    Args:
+        name: of the data set and split.
+        ids: of the clips, which are all in `clips`.
+        clips: of the folder.
+        left_out: how many more the annotations name.
+    """
+
+    name: str
+    ids: Sequence[str]
+    clips: Clips
+    left_out: int
+
+    def pairs(self) -> Pairs:
+        """Pair each sound with its picture."""
+        return sound_to_picture(
+            self.name,
+            self.ids,
+            sounds=[self.clips.sounds[name] for name in self.ids],
+            images=[self.clips.pictures[name] for name in self.ids],
+            left_out=self.left_out,
+        )
+
+    def grounded(self, boxes: Mapping[str, NDArray[np.float64]]) -> Grounded:
+        """Give each clip its boxes, by its id."""
+        return Grounded(
+            name=self.name,
+            images=[self.clips.pictures[name] for name in self.ids],
+            sounds=[self.clips.sounds[name] for name in self.ids],
+            ids=self.ids,
+            boxes=[boxes[name] for name in self.ids],
+            left_out=self.left_out,
+        )
 
 
 def clips_in(layout: Layout, folder: Path, roots: Sequence[str], *, frame_seconds: float | None = None) -> Clips:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from cmcr.data.items.reading import reading
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import plain_rows, shares
-from cmcr.evaluation.datasets.clips import Clips, clips_in
+from cmcr.evaluation.datasets.clips import ChosenClips, clips_in
 from cmcr.evaluation.datasets.layout import Layout, Request, files_by_stem
 from cmcr.evaluation.datasets.records import Grounded, Pairs
-from cmcr.evaluation.datasets.sounding import sound_to_picture
 
 LAYOUT = Layout(
     name="flickr-soundnet",
@@ -39,14 +38,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 def read_flickr_soundnet(folder: Path, request: Request) -> Pairs:
     """Pair each sound with its picture; split `all` is all that is annotated, `test` the 250 of later tables."""
-    split, kept, clips, left_out = _chosen(LAYOUT, folder, request)
-    return sound_to_picture(
-        LAYOUT.called(split),
-        kept,
-        sounds=[clips.sounds[name] for name in kept],
-        images=[clips.pictures[name] for name in kept],
-        left_out=left_out,
-    )
+    return _chosen(LAYOUT, folder, request).pairs()
 
 
 def read_flickr_soundnet_boxes(folder: Path, request: Request) -> Grounded:
@@ -56,16 +48,9 @@ def read_flickr_soundnet_boxes(folder: Path, request: Request) -> Grounded:
     hold `bbox` elements, whose first child is no number and whose next four are xmin, ymin, xmax, ymax in pixels of a 256 x
     256 picture.
     """
-    split, kept, clips, left_out = _chosen(BOXES_LAYOUT, folder, request, with_boxes=True)
+    chosen = _chosen(BOXES_LAYOUT, folder, request, with_boxes=True)
     annotations = _annotations(BOXES_LAYOUT, folder)
-    return Grounded(
-        name=BOXES_LAYOUT.called(split),
-        images=[clips.pictures[name] for name in kept],
-        sounds=[clips.sounds[name] for name in kept],
-        ids=kept,
-        boxes=[boxes_in(annotations[name]) for name in kept],
-        left_out=left_out,
-    )
+    return chosen.grounded({name: boxes_in(annotations[name]) for name in chosen.ids})
 
 
 def boxes_in(path: Path) -> NDArray[np.float64]:
@@ -100,10 +85,8 @@ def _annotations(layout: Layout, folder: Path) -> dict[str, Path]:
     return files_by_stem(layout.find(folder, *(str(Path(root) / "Annotations") for root in _ROOTS)), (".xml",))
 
 
-def _chosen(
-    layout: Layout, folder: Path, request: Request, *, with_boxes: bool = False
-) -> tuple[str, list[str], Clips, int]:
-    """Choose the split's items: its name, their ids, all clips, and how many are left out."""
+def _chosen(layout: Layout, folder: Path, request: Request, *, with_boxes: bool = False) -> ChosenClips:
+    """Choose the split's clips."""
     split = layout.split(request)
     annotated = _annotations(layout, folder)
     if split == "all":
@@ -120,4 +103,4 @@ def _chosen(
         kept = [name for name in kept if len(boxes_in(annotated[name]))]
     left_out = len(ids) - len(kept)
     few = layout.kept(folder, request, kept, [True] * len(kept))
-    return split, [kept[row] for row in few], clips, left_out
+    return ChosenClips(layout.called(split), [kept[row] for row in few], clips, left_out)

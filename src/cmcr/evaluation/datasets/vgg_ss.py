@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import field, json_of, plain_rows, shares
-from cmcr.evaluation.datasets.clips import Clips, clips_in
+from cmcr.evaluation.datasets.clips import ChosenClips, clips_in
 from cmcr.evaluation.datasets.layout import Layout, Request
 from cmcr.evaluation.datasets.records import Grounded, Pairs
-from cmcr.evaluation.datasets.sounding import sound_to_picture
 
 LAYOUT = Layout(
     name="vgg-ss",
@@ -34,27 +33,14 @@ FRAME_SECONDS = 5.0  # the boxes were drawn on frame 125 of clips at 25 frames a
 
 def read_vgg_ss(folder: Path, request: Request) -> Pairs:
     """Pair each sound with its frame."""
-    split, kept, _, clips, left_out = _chosen(LAYOUT, folder, request)
-    return sound_to_picture(
-        LAYOUT.called(split),
-        kept,
-        sounds=[clips.sounds[name] for name in kept],
-        images=[clips.pictures[name] for name in kept],
-        left_out=left_out,
-    )
+    chosen, _ = _chosen(LAYOUT, folder, request)
+    return chosen.pairs()
 
 
 def read_vgg_ss_boxes(folder: Path, request: Request) -> Grounded:
     """Read the boxes of each clip, of which there may be several, cut at the edge of the picture."""
-    split, kept, boxes, clips, left_out = _chosen(BOXES_LAYOUT, folder, request)
-    return Grounded(
-        name=BOXES_LAYOUT.called(split),
-        images=[clips.pictures[name] for name in kept],
-        sounds=[clips.sounds[name] for name in kept],
-        ids=kept,
-        boxes=[boxes[name] for name in kept],
-        left_out=left_out,
-    )
+    chosen, boxes = _chosen(BOXES_LAYOUT, folder, request)
+    return chosen.grounded(boxes)
 
 
 def annotated_boxes(layout: Layout, folder: Path) -> dict[str, NDArray[np.float64]]:
@@ -77,9 +63,8 @@ def annotated_boxes(layout: Layout, folder: Path) -> dict[str, NDArray[np.float6
     return found
 
 
-def _chosen(
-    layout: Layout, folder: Path, request: Request
-) -> tuple[str, list[str], dict[str, NDArray[np.float64]], Clips, int]:
+def _chosen(layout: Layout, folder: Path, request: Request) -> tuple[ChosenClips, dict[str, NDArray[np.float64]]]:
+    """Choose the split's clips, and read the boxes of all."""
     split = layout.split(request)
     boxes = annotated_boxes(layout, folder)
     ids = sorted(boxes)
@@ -91,4 +76,5 @@ def _chosen(
     usable = [name for name in ids if len(boxes.get(name, ()))]  # a list may name clips whose boxes were withdrawn
     there = [clips.has(name, name) for name in usable]
     rows_kept = layout.kept(folder, request, [f"frames/{name}.jpg with audio/{name}.wav" for name in usable], there)
-    return split, [usable[row] for row in rows_kept], boxes, clips, len(ids) - sum(there)
+    kept = [usable[row] for row in rows_kept]
+    return ChosenClips(layout.called(split), kept, clips, len(ids) - sum(there)), boxes
