@@ -22,8 +22,6 @@ from cmcr.demo.run import QUICK, DemoOptions, run_demo
 from cmcr.demo.world import draw_world
 from cmcr.errors import ConfigError, MissingDependencyError, WriteError
 
-pytestmark = pytest.mark.xdist_group("demo")  # one process, so that the demonstration runs twice and not more often
-
 PROGRAM = Path(sys.executable).parent / "cmcr"
 OPTIONS = DemoOptions(seed=1, **QUICK)
 
