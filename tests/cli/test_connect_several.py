@@ -95,7 +95,9 @@ def test_an_error_of_one_process_ends_all(home, tmp_path):
 
 
 def test_stopped_it_says_how_to_go_on_and_does(home, tmp_path, capsys):
-    process = subprocess.Popen(command(home, tmp_path / "out", "epochs=20"), env=environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(home, tmp_path / "out", "epochs=20"), env=environment(), stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if line == "training ...\n":
