@@ -19,9 +19,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/cmcr demo
 
-# One thread a process: as many processes as cores share them better than threads that wait for each other.
+# One thread a process: as many processes as cores share them better than threads that wait for each other. A file's tests run
+# in one process, so that what they share is made once, and in the order of names, which ends with files of quick tests.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(BIN)/ruff format --check .

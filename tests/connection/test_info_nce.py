@@ -321,12 +321,21 @@ def cases(size: int):
                 yield counts, dtype, precision, distance, tolerance
 
 
-def one_of_several(rank: int, size: int, folder: str) -> None:
-    """Compute this process's part of every case and leave it in the folder."""
+SIZES = (3, 2)
+
+
+def one_of_several(rank: int, folder: str) -> None:
+    """Compute this process's part of every case of each size and leave it in the folder."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     tiled._TILE = 4
+    for size in SIZES:
+        if rank < size:
+            meet_and_compute(rank, size, f"{folder}/{size}")
+
+
+def meet_and_compute(rank: int, size: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     for number, (counts, dtype, precision, distance, _) in enumerate(cases(size)):
         own = slice(sum(counts[:rank]), sum(counts[: rank + 1]))
         rows = [x[own] for x in rows_together(sum(counts), dtype)]
@@ -335,10 +344,14 @@ def one_of_several(rank: int, size: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_several_processes_compute_the_loss_of_one(tmp_path: Path, size: int):
+@pytest.fixture(scope="module")
+def computed_apart(tmp_path_factory) -> Path:
+    """What three processes, and then two of them, have computed together."""
+    folder = tmp_path_factory.mktemp("apart")
+    for size in SIZES:
+        (folder / str(size)).mkdir()
     spawning = multiprocessing.get_context("spawn")
-    processes = [spawning.Process(target=one_of_several, args=(rank, size, str(tmp_path))) for rank in range(size)]
+    processes = [spawning.Process(target=one_of_several, args=(rank, str(folder))) for rank in range(max(SIZES))]
     for process in processes:
         process.start()
     for process in processes:
@@ -346,10 +359,15 @@ def test_several_processes_compute_the_loss_of_one(tmp_path: Path, size: int):
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()
-    assert codes == [0] * size
+    assert codes == [0] * max(SIZES)
+    return folder
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_several_processes_compute_the_loss_of_one(computed_apart: Path, size: int):
     for number, (counts, dtype, precision, distance, tolerance) in enumerate(cases(size)):
         expected = values_and_gradients(rows_together(sum(counts), dtype), precision, distance)
-        parts = [np.load(tmp_path / f"{number}-{rank}.npz") for rank in range(size)]
+        parts = [np.load(computed_apart / str(size) / f"{number}-{rank}.npz") for rank in range(size)]
         for part in parts:
             np.testing.assert_allclose(part["values"], expected["values"], rtol=tolerance, atol=1e-7)
         for name in (f"gradient{i}" for i in range(4)):

@@ -17,8 +17,6 @@ from cmcr.errors import ConfigError
 from connection import shared_training
 from connection.shared_training import CASES, STEPS, connected, settings, sides, trained
 
-pytestmark = pytest.mark.xdist_group("several")  # one process, so that processes are started once
-
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):

@@ -1,25 +1,29 @@
-"""The demonstration on few items and steps: the same figures again, honest tables, a page that stands alone."""
+"""The demonstration on few items and epochs, as a newcomer runs it: good figures, the same again, a page that stands alone."""
 
 import dataclasses
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cmcr
+from cmcr.cli import main
 from cmcr.connection.ablations import ABLATIONS
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
 from cmcr.data.numbers.handwriting import handwriting
-from cmcr.demo.cases import CASES, embed_cases
+from cmcr.demo import run
+from cmcr.demo.cases import CASES
 from cmcr.demo.methods import _paired
-from cmcr.demo.run import DemoOptions, run_demo
+from cmcr.demo.run import QUICK, DemoOptions, run_demo
 from cmcr.demo.world import draw_world
 from cmcr.errors import ConfigError, MissingDependencyError, WriteError
 
-pytestmark = pytest.mark.xdist_group("demo")  # one process, so that the demonstration runs once
-
-OPTIONS = DemoOptions(seed=1, per_number=1, ablations=True, settings={"epochs": 2})
+PROGRAM = Path(sys.executable).parent / "cmcr"
+OPTIONS = DemoOptions(seed=1, **QUICK)
 
 
 def silent(stage, share):
@@ -27,35 +31,88 @@ def silent(stage, share):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo")
-    return out, run_demo(out, OPTIONS, silent)
+def installed(tmp_path_factory):
+    """The installed program, in the folder in which it was started."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    command = [PROGRAM, "demo", "--quick", "--ablations", "--seed", "1"]
+    return folder, subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
-def world():
-    return draw_world(seed=1, per_number=1)
+def demo(installed):
+    out = installed[0] / "cmcr-demo"
+    return out, json.loads((out / "results.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def cases(world):
-    return embed_cases(world, lambda share: None)
+def again(tmp_path_factory):
+    """The same in this process, without ablations: the folder, the results, the items and what was made of them."""
+    out, kept = tmp_path_factory.mktemp("again"), {}
+
+    def keeping(name):
+        made = getattr(run, name)
+        return lambda *given: kept.setdefault(name, made(*given))
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_world", "embed_cases"):
+            patch.setattr(run, name, keeping(name))
+        results = run_demo(out, OPTIONS, silent)
+    return out, results, kept["draw_world"], kept["embed_cases"]
 
 
-def test_the_same_seed_gives_the_same_figures_bit_for_bit_and_another_seed_others(demo, world, tmp_path):
-    out, first = demo
-    again = run_demo(tmp_path / "again", dataclasses.replace(OPTIONS, ablations=False), silent)
-    told = [json.loads(json.dumps(result)) for result in (first, again)]
+@pytest.fixture(scope="module")
+def world(again):
+    return again[2]
+
+
+@pytest.fixture(scope="module")
+def cases(again):
+    return again[3]
+
+
+def test_the_installed_program_ends_well_and_says_where_the_report_is(installed):
+    folder, done = installed
+    assert done.returncode == 0, done.stderr
+    assert str(folder / "cmcr-demo" / "report.html") in done.stdout
+    assert "C-MCR" in done.stdout
+    assert "embedding ..." in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_spaces_that_never_met_are_connected(demo):
+    for case in demo[1]["connections"].values():
+        for task in case["tasks"]:
+            r1 = {method: figures[f"{task}/R@1"] for method, figures in case["methods"].items()}
+            unseen = case["methods"]["c-mcr"][f"{task}/unseen/R@1"]
+            assert r1["c-mcr"] > 300 * r1["chance"], (task, r1)
+            assert unseen > 300 * r1["chance"], (task, unseen)
+            assert r1["soft"] > r1["c-mcr"], (task, r1)
+        for space in case["retention"].values():
+            assert space["kept"] > 0.7
+            assert space["gap_after"] < space["gap_before"]
+
+
+def test_the_same_seed_gives_the_same_figures_bit_for_bit_and_another_seed_others(demo, again):
+    told = [json.loads(json.dumps(result)) for result in (demo[1], again[1])]
     for result in told:
         del result["timing"]
         for case in result["connections"].values():
             case.pop("ablations", None)
     assert json.dumps(told[0]) == json.dumps(told[1])
     other = draw_world(seed=2, per_number=1)
-    assert all((other.memory[m].numbers != items.numbers).any() for m, items in world.memory.items())
+    assert all((other.memory[m].numbers != items.numbers).any() for m, items in again[2].memory.items())
     for case in CASES:
-        saved = [folder / "connections" / case.name / "model.safetensors" for folder in (out, tmp_path / "again")]
+        saved = [folder / "connections" / case.name / "model.safetensors" for folder in (demo[0], again[0])]
         assert saved[0].read_bytes() == saved[1].read_bytes()
+
+
+def test_without_quick_it_is_whole(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run, "run_demo", lambda out, options, progress: asked.append(options) or {})
+    for arguments in ([], ["--quick"]):
+        assert main(["demo", "--out", str(tmp_path), "--json", *arguments]) == 0
+    assert asked == [DemoOptions(), DemoOptions(per_number=1, settings={"epochs": 6})]
+    assert (DemoOptions().per_number, dict(DemoOptions().settings)) == (6, {})
 
 
 def test_memories_hold_no_unseen_number_and_are_not_paired(world):
@@ -79,9 +136,12 @@ def test_the_oracle_pairs_true_numbers(world, cases):
                 assert side.outer_numbers[source] == data.overlap_numbers[i]
 
 
+def test_what_it_returns_is_what_it_writes(again):
+    assert again[1] == json.loads((again[0] / "results.json").read_text())
+
+
 def test_results_hold_every_figure_that_must_stand_beside_ours(demo):
-    out, results = demo
-    assert results == json.loads((out / "results.json").read_text())
+    results = demo[1]
     assert results["finished"] is True
     tasks = {name: case["tasks"] for name, case in results["connections"].items()}
     assert tasks == {

@@ -74,9 +74,11 @@ def written(run):
 
 
 def _serve():
+    """Load all that children need, which each of them would load anew, and do jobs."""
     import torch
 
     import cmcr
+    import cmcr.cli
 
     torch.set_num_threads(1)
     space = cmcr.space("mini-clip")

@@ -17,8 +17,6 @@ from cmcr.extraction.embed import embed
 from cmcr.extraction.ray_engine import RayEngine
 from cmcr.extraction.worker import Worker
 
-pytestmark = pytest.mark.xdist_group("ray")  # one process, so that Ray is started once
-
 
 @pytest.fixture(scope="module")
 def engine():

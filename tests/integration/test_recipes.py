@@ -2,12 +2,14 @@
 
 import importlib.util
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from cmcr.connection.settings import settings_of
@@ -23,9 +25,11 @@ def run(*arguments: object) -> str:
     return done.stdout
 
 
-def test_the_recipe_trains_weights_that_the_spaces_load(tmp_path):
-    out = run("recipes/mini/train.py", "--steps", 1, "--out", tmp_path)
-    assert "point_cloud_to_image/R@1" in out
+def test_the_recipe_trains_weights_that_the_spaces_load(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--steps", "1", "--out", str(tmp_path)])
+    with torch.random.fork_rng(devices=[]):  # which it seeds
+        runpy.run_path(str(ROOT / "recipes/mini/train.py"), run_name="__main__")
+    assert "point_cloud_to_image/R@1" in capsys.readouterr().out
     for name in MINI_SPACES:
         mini_towers(name).load_state_dict(load_file(tmp_path / f"{name}.safetensors"))
         shipped = ROOT / "src/cmcr/spaces/mini/weights" / f"{name}.safetensors"

@@ -18,8 +18,6 @@ from cmcr.recipes.reading import read_recipe
 from cmcr.recipes.stages import run_recipe
 from cmcr.recipes.states import made_from_file
 
-pytestmark = pytest.mark.xdist_group("stages")  # one process, so that the recipe is carried out once
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

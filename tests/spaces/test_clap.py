@@ -39,9 +39,40 @@ LENGTHS = {"short": [0, 1, 2, 3], "long": [4, 5, 6], "mixed": range(len(SECONDS)
 SOUNDS = [sound(seconds, seed) for seed, seconds in enumerate(SECONDS)]
 
 
-@pytest.fixture(scope="module", params=["fused", "unfused"])
-def folder(request, tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp(request.param), fused=request.param == "fused")
+KINDS = ("fused", "unfused")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {kind: write_model(tmp_path_factory.mktemp(kind), fused=kind == "fused") for kind in KINDS}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folder(request, folders):
+    return folders[request.param]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(folders, tmp_path_factory):
+    """What another process, with other threads and another hash seed, makes of everything, backwards: a file a folder."""
+    script = (
+        "import sys, json, numpy as np, torch\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "torch.set_num_threads(2)\n"
+        "from cmcr.spaces.clap import ClapSpace\n"
+        "from small_clap import CAPTIONS, sound\n"
+        "items = [sound(seconds, seed) for seed, seconds in enumerate(json.loads(sys.argv[2]))]\n"
+        "for folder, there in json.loads(sys.argv[3]).items():\n"
+        "    clap = ClapSpace(folder, device='cpu')\n"
+        "    audio = clap.encode(items[::-1], 'audio', batch_size=3)[::-1]\n"
+        "    np.savez(there, audio=audio, text=clap.encode(CAPTIONS, 'text', batch_size=3), mark=clap.fingerprint)\n"
+    )
+    out = tmp_path_factory.mktemp("elsewhere")
+    written = {str(folder): str(out / f"{kind}.npz") for kind, folder in folders.items()}
+    arguments = [str(Path(__file__).parent), json.dumps(SECONDS), json.dumps(written)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True, env=environment)
+    return written
 
 
 @pytest.fixture(scope="module")
@@ -139,23 +170,8 @@ class TestDeterminism:
         for before, after in zip(numpy_before, np.random.get_state(), strict=True):
             np.testing.assert_array_equal(before, after)
 
-    def test_another_process_with_other_threads_gives_the_same_rows(self, folder, clap, alone, tmp_path):
-        script = (
-            "import sys, json, numpy as np, torch\n"
-            "sys.path.insert(0, sys.argv[1])\n"
-            "torch.set_num_threads(2)\n"
-            "from cmcr.spaces.clap import ClapSpace\n"
-            "from small_clap import CAPTIONS, sound\n"
-            "clap = ClapSpace(sys.argv[2], device='cpu')\n"
-            "items = [sound(seconds, seed) for seed, seconds in enumerate(json.loads(sys.argv[3]))]\n"
-            "audio = clap.encode(items[::-1], 'audio', batch_size=3)[::-1]\n"
-            "np.savez(sys.argv[4], audio=audio, text=clap.encode(CAPTIONS, 'text', batch_size=3), mark=clap.fingerprint)\n"
-        )
-        there = tmp_path / "there.npz"
-        arguments = [Path(__file__).parent, folder, json.dumps(SECONDS), there]
-        environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
-        subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=True, env=environment)
-        rows = np.load(there)
+    def test_another_process_with_other_threads_gives_the_same_rows(self, folder, clap, alone, elsewhere):
+        rows = np.load(elsewhere[str(folder)])
         np.testing.assert_allclose(rows["audio"], alone["audio"], atol=1e-5)
         np.testing.assert_allclose(rows["text"], alone["text"], atol=1e-5)
         assert str(rows["mark"]) == clap.fingerprint

@@ -17,6 +17,7 @@ def demo(
     seed: int = 0,
     method: str = "c-mcr",
     ablations: Annotated[bool, Parameter(negative="")] = False,
+    quick: Annotated[bool, Parameter(negative="")] = False,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Connect three miniature spaces that never met, measure it, and write a report to look at and listen to.
@@ -33,13 +34,16 @@ def demo(
         How to connect: c-mcr, c-mcr-published or c-mcr-published-ulip.
     ablations
         Measure the paper's ablations too (a minute or two more).
+    quick
+        A trial: few items and epochs, in a quarter of the time; the figures are lower.
     json_output
         Print the results as one line of JSON, and nothing else.
     """
-    from cmcr.demo.run import REPORT, DemoOptions, run_demo
+    from cmcr.demo.run import QUICK, REPORT, DemoOptions, run_demo
 
+    options = DemoOptions(seed=seed, method=method, ablations=ablations, **(QUICK if quick else {}))
     with shown_stages(quiet=json_output) as progress:
-        results = run_demo(out, DemoOptions(seed=seed, method=method, ablations=ablations), progress)
+        results = run_demo(out, options, progress)
     if json_output:
         print(json.dumps(results))
         return

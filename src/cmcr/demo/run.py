@@ -59,6 +59,11 @@ class DemoOptions:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+QUICK: Mapping[str, Any] = {"per_number": 1, "settings": {"epochs": 6}}
+"""The options of a trial: a sixth of the items, a sixth of the epochs, a quarter of the time; figures are lower by up to 15
+points of R@1."""
+
+
 def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, Any]:
     """Connect the miniature spaces twice, measure everything, write `results.json`, `report.html` and the connections.
 

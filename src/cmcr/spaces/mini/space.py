@@ -67,7 +67,8 @@ class MiniSpace(TowerSpace):
     def __init__(self, name: str) -> None:
         self.name = name
         weights = _weights(name)
-        with torch.device("meta"):  # no random initialisation, which would move the caller's random state
+        # Not on the device "meta", on which torch imports its compiler for an embedding's random start: over a second.
+        with torch.random.fork_rng(devices=[]):  # that start shall not move the caller's random state
             self._networks = mini_towers(name)
         self._networks.load_state_dict(load(weights), assign=True)
         self._networks.float().eval().requires_grad_(False)  # the file holds float16
