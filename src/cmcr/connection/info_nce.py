@@ -29,6 +29,7 @@ from cmcr.errors import ConfigError, DimensionError
 
 _TILE = 2048  # rows and columns: on a CPU two tiles of float32 are 32 MB, of the size of a last-level cache
 _TILE_OF_GPU = 8192
+_KEPT = 1024 * 1024  # logits that the gradient need not compute again: 4 MB
 
 # Powers of 2 that float32 can tell apart lie between 2^-126 and 2^127. The limits below keep what counts inside.
 _SMALLEST_SUM, _LARGEST_SUM = 2.0**-90, 2.0**100
@@ -97,7 +98,7 @@ class _InfoNCE(torch.autograd.Function):
         scale = math.log2(math.e) / temperature
         with fast_float32():
             pairs = _pair_logits(own, partners, scale)
-            row_rest, column_rest = _rest_sums(own, columns, scale, place.start)
+            row_rest, column_rest, ctx.kept = _rest_sums(own, columns, scale, place.start)
         column_rest = _merged(column_rest, peers)
         row_lead = (row_rest - pairs) * math.log(2)  # of the negatives over the pair
         column_lead = (column_rest[place] - pairs) * math.log(2)
@@ -121,10 +122,10 @@ class _InfoNCE(torch.autograd.Function):
         scale = math.log2(math.e) / ctx.temperature
         coarse = ctx.precision == "bfloat16" and pull.dtype == torch.float32
         gradient = _Gradient(own, columns, coarse, ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+        kept, ctx.kept = ctx.kept, None  # the first pass overwrites it
         with fast_float32():
             common = _common_shift(row_sums, column_sums, row_rest)
-            tiles = _tiles(own, columns, scale)
-            for rows, cols, logits, spare in tiles:
+            for rows, cols, logits, spare in _tiles(own, columns, scale, kept):
                 cells = _slopes(logits, spare, row_sums[rows] - _RAISED, column_sums[cols] - _RAISED, common)
                 _put_pull(cells, pull[rows], rows.start + ctx.place.start - cols.start)
                 gradient.add(cells, logits, rows, cols)
@@ -141,17 +142,27 @@ def _tile_edge(device: torch.device) -> int:
     return _TILE if device.type == "cpu" else _TILE_OF_GPU
 
 
+def _tiles_of(left: Tensor, right: Tensor) -> int:
+    edge = _tile_edge(left.device)
+    return -(-len(left) // edge) * -(-len(right) // edge)
+
+
 def _blocks(count: int, edge: int) -> Iterator[slice]:
     return (slice(start, min(start + edge, count)) for start in range(0, count, edge))
 
 
-def _tiles(left: Tensor, right: Tensor, scale: float) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Compute the logits in base 2, tile by tile.
+def _tiles(
+    left: Tensor, right: Tensor, scale: float, kept: Tensor | None = None
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """Compute the logits in base 2, tile by tile, or give those that were kept.
 
     Yields:
         the rows and columns of a tile, its logits, and a second tile of that shape to compute in. Both are overwritten
         by the next step.
     """
+    if kept is not None:
+        yield slice(0, len(left)), slice(0, len(right)), kept, torch.empty_like(kept)
+        return
     edge = _tile_edge(left.device)
     room = min(edge, len(left)) * min(edge, len(right))
     first, second = left.new_empty(room), left.new_empty(room)
@@ -172,7 +183,7 @@ def _pair_logits(left: Tensor, right: Tensor, scale: float) -> Tensor:
     return pairs
 
 
-def _rest_sums(left: Tensor, right: Tensor, scale: float, first_pair: int) -> tuple[Tensor, Tensor]:
+def _rest_sums(left: Tensor, right: Tensor, scale: float, first_pair: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Sum every row and every column of the logits, without the pairs.
 
     Args:
@@ -182,7 +193,8 @@ def _rest_sums(left: Tensor, right: Tensor, scale: float, first_pair: int) -> tu
         first_pair: column that is the partner of row 0.
 
     Returns:
-        ``log2 sum 2^logit`` of the rows `(b,)` and, over the own rows only, of the columns `(B,)`.
+        ``log2 sum 2^logit`` of the rows `(b,)` and, over the own rows only, of the columns `(B,)`; the logits, apart from
+        those of the pairs, where they are few enough to be kept.
     """
     # Nothing can be so low that it is not above this; infinity itself would give NaN where it is taken from itself.
     nothing = torch.finfo(left.dtype).min / 4
@@ -193,7 +205,8 @@ def _rest_sums(left: Tensor, right: Tensor, scale: float, first_pair: int) -> tu
         of_rows, of_columns, shift = _tile_sums(logits, spare, shift)
         row_sums[rows] = torch.logaddexp2(row_sums[rows], of_rows)
         column_sums[cols] = torch.logaddexp2(column_sums[cols], of_columns)
-    return row_sums, column_sums
+    keep = _tiles_of(left, right) == 1 and len(left) * len(right) <= _KEPT
+    return row_sums, column_sums, logits if keep else None
 
 
 def _tile_sums(logits: Tensor, spare: Tensor, shift: float) -> tuple[Tensor, Tensor, float]:
@@ -263,45 +276,66 @@ def _put_pull(cells: Tensor, pull: Tensor, offset: int) -> None:
 class _Gradient:
     """The sums over tiles of ``cells @ right`` and ``cells^T @ left``, in full precision or with bfloat16 factors.
 
+    The second is held transposed, as ``left^T @ cells``, which is multiplied faster.
+
     The cells of a row add up to little, and late in training the rows that matter resemble its partner: what bfloat16
     loses of a cell then weighs more than the result. So it is summed and charged to the partner, and what bfloat16 loses
     of the partner itself is added too.
     """
 
     def __init__(self, left: Tensor, right: Tensor, coarse: bool, for_left: bool, for_right: bool) -> None:
-        self._left, self._right, self._coarse = left, right, coarse
+        self._left, self._right = left, right
         self.of_left = torch.zeros_like(left) if for_left else None
-        self.of_right = torch.zeros_like(right) if for_right else None
+        self.of_right_turned = right.new_zeros(right.shape[::-1]) if for_right else None
         self._lost_of_rows, self._lost_of_columns = left.new_zeros(len(left)), right.new_zeros(len(right))
+        dtype = torch.bfloat16 if coarse else left.dtype
+        self._left_turned, self._right_factor = left.T.to(dtype).contiguous(), right.to(dtype)
+        self._coarse = _CoarseProducts(left, right) if coarse else None
 
     def add(self, cells: Tensor, spare: Tensor, rows: slice, cols: slice) -> None:
         """Add what a tile contributes; it and the spare one are overwritten."""
-        left, right = self._left[rows], self._right[cols]
-        if not self._coarse:
-            if self.of_left is not None:
-                self.of_left[rows].addmm_(cells, right)
-            if self.of_right is not None:
-                self.of_right[cols].addmm_(cells.T, left)
-            return
-        rounded = cells.bfloat16()
-        lost = cells.sub_(spare.copy_(rounded))
-        if self.of_left is not None:
+        if self._coarse:
+            cells, lost = self._coarse.rounded(cells, spare)
             self._lost_of_rows[rows] += lost.sum(dim=1)
-            self.of_left[rows] += rounded @ right.bfloat16()
-        if self.of_right is not None:
             self._lost_of_columns[cols] += lost.sum(dim=0)
-            self.of_right[cols] += rounded.T @ left.bfloat16()
+        add_product = self._coarse.add_product if self._coarse else Tensor.addmm_
+        if self.of_left is not None:
+            add_product(self.of_left[rows], cells, self._right_factor[cols])
+        if self.of_right_turned is not None:
+            add_product(self.of_right_turned[:, cols], self._left_turned[:, rows], cells)
 
     def finish(self, pull: Tensor, peers: Peers, place: slice) -> tuple[Tensor | None, Tensor | None]:
         """Give the gradients of the own rows, whose partners stand at `place`."""
-        of_left, of_right = self.of_left, self.of_right
-        if of_right is not None:
-            of_right = peers.sum_(of_right)[place]
+        of_left, of_right = self.of_left, None
+        if self.of_right_turned is not None:
+            of_right = peers.sum_(self.of_right_turned)[:, place].T.contiguous()
         if self._coarse and of_left is not None:
             _mend(of_left, self._lost_of_rows, pull, self._right[place])
         if self._coarse and of_right is not None:
             _mend(of_right, peers.sum_(self._lost_of_columns)[place], pull, self._left)
         return of_left, of_right
+
+
+class _CoarseProducts:
+    """Products of bfloat16 factors, added to sums of float32 without an allocation for each tile."""
+
+    def __init__(self, left: Tensor, right: Tensor) -> None:
+        edge = _tile_edge(left.device)
+        rows, cols = min(edge, len(left)), min(edge, len(right))
+        self._cells = left.new_empty(rows * cols, dtype=torch.bfloat16)
+        self._product = left.new_empty(max(rows, cols) * left.shape[1], dtype=torch.bfloat16)
+        self._widened = torch.empty_like(self._product, dtype=left.dtype)
+
+    def rounded(self, cells: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the cells in bfloat16, and what they lost by it in the place of the cells."""
+        coarse = self._cells[: cells.numel()].view(cells.shape).copy_(cells)
+        return coarse, cells.sub_(spare.copy_(coarse))
+
+    def add_product(self, sums: Tensor, first: Tensor, second: Tensor) -> None:
+        """Add a product to the sums, in their place."""
+        product = self._product[: sums.numel()].view(sums.shape)
+        torch.mm(first, second, out=product)
+        sums.add_(self._widened[: sums.numel()].view(sums.shape).copy_(product))
 
 
 def _mend(gradient: Tensor, lost: Tensor, pull: Tensor, partners: Tensor) -> None:

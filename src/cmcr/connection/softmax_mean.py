@@ -68,8 +68,9 @@ def tiling_for(width: int, products: torch.dtype, sums: torch.dtype, device: tor
     for side in _SIDES:
         if on_cpu and side > _LARGEST_SIDE_ON_CPU:
             continue
-        # Logits; a block of the memory as it is multiplied; the second product.
-        fixed = side * (side * products.itemsize + columns * (_BYTES_READ + products.itemsize + products.itemsize))
+        # The tile; a block of the memory as it is multiplied; the second product.
+        tile = side * _room_of_a_row(side, columns, products, sums) * products.itemsize
+        fixed = tile + side * columns * (_BYTES_READ + products.itemsize + products.itemsize)
         if fixed + side * a_query <= room:
             return Tiling((room - fixed) // (side * a_query) * side, side, products, sums)
     return Tiling(_SIDES[-1], _SIDES[-1], products, sums)
@@ -121,8 +122,9 @@ class SoftmaxSums:
         self._sums = queries.new_zeros((len(queries), columns), dtype=tiling.sums)
         self._block = queries.new_zeros((tiling.side, columns), dtype=tiling.products)
         self._block[:, self._width : self._width + _ONES] = 1.0
-        self._logits = queries.new_empty(min(tiling.side, len(queries)) * tiling.side, dtype=tiling.products)
-        self._product = queries.new_empty((min(tiling.side, len(queries)), columns), dtype=tiling.products)
+        rows = min(tiling.side, len(queries))
+        self._tile = queries.new_empty(rows * _room_of_a_row(tiling.side, columns, tiling.products, tiling.sums), dtype=tiling.products)
+        self._product = queries.new_empty((rows, columns), dtype=tiling.products)
 
     def add(self, memory: Tensor) -> None:
         """Add rows of the memory, `(n, D)`, at most a tile's side of them."""
@@ -133,22 +135,25 @@ class SoftmaxSums:
 
     def finished(self) -> tuple[Tensor, Tensor]:
         """Give the means `(Q, D)` and the logarithms, to base 2, of their weights `(Q, 1)`. The sums end with it."""
-        del self._scaled, self._block, self._logits, self._product  # their room is needed for the result
+        del self._scaled, self._block, self._tile, self._product  # their room is needed for the result
         weight = self._sums[:, self._width : self._width + 1]
         return self._sums[:, : self._width] / weight, weight.log2() + self._shift[:, None]
 
     def _add_tile(self, rows: slice, block: Tensor) -> None:
         shape = len(self._scaled[rows]), len(block)
-        logits = self._logits[: shape[0] * shape[1]].view(shape)
+        logits = self._tile[: shape[0] * shape[1]].view(shape)
         if logits.dtype == torch.bfloat16:
             self._shifted_in_bfloat16(rows, block, logits)
         else:
             self._shifted(rows, block, logits)
         weights = logits.exp2_()
-        if weights.dtype == self._sums.dtype:
-            self._sums[rows].addmm_(weights, block)
-        else:
-            self._sums[rows] += torch.mm(weights, block, out=self._product[: shape[0]])
+        sums = self._sums[rows]
+        if weights.dtype == sums.dtype:
+            sums.addmm_(weights, block)
+            return
+        product = torch.mm(weights, block, out=self._product[: shape[0]])
+        # torch would allocate, for each tile, the product in the dtype of the sums; the room of the weights is free now.
+        sums.add_(self._tile.view(sums.dtype)[: product.numel()].view(product.shape).copy_(product))
 
     def _shifted(self, rows: slice, block: Tensor, logits: Tensor) -> None:
         torch.mm(self._scaled[rows], block.T, out=logits)
@@ -160,26 +165,32 @@ class SoftmaxSums:
 
     def _shifted_in_bfloat16(self, rows: slice, block: Tensor, logits: Tensor) -> None:
         if self._shift[rows.start] == -torch.inf:
+            first = block[:_FIRST_ROWS]
             self._shift[rows] = 0.0
-            self._shift_to_highest(rows, block[:_FIRST_ROWS])
+            self._shift_to_highest(rows, first, self._logits_of(rows, first).amax(dim=1))
         torch.mm(self._scaled[rows], block.T, out=logits)
-        above = (_highest(logits) > _HEADROOM_IN_BFLOAT16).nonzero()[:, 0]
+        highest = _highest(logits)
+        above = (highest > _HEADROOM_IN_BFLOAT16).nonzero()[:, 0]
         if len(above):
-            logits[above] = self._shift_to_highest(above + rows.start, block)
+            above = above.expand(max(2, len(above)))  # a single row is multiplied five times as slowly as two
+            logits[above] = self._shift_to_highest(above + rows.start, block, highest[above])
 
-    def _shift_to_highest(self, rows: slice | Tensor, block: Tensor) -> Tensor:
-        """Bring the shift of some queries to their largest logit, and give their logits.
+    def _shift_to_highest(self, rows: slice | Tensor, block: Tensor, rise: Tensor) -> Tensor:
+        """Bring the shift of some queries to their largest logit, `rise` above it so far, and give their logits.
 
-        What a large logit loses when it is rounded to bfloat16 shows once it is subtracted, so the second look corrects the
+        What a large logit loses when it is rounded to bfloat16 shows once it is subtracted, so another look corrects the
         first.
         """
         for _ in range(_LOOKS):
-            logits = torch.mm(self._scaled[rows], block.T)
+            self._raise_shift(rows, self._shift[rows] + rise)
+            logits = self._logits_of(rows, block)
             rise = logits.amax(dim=1)
             if rise.abs().max() <= 1:
                 break
-            self._raise_shift(rows, self._shift[rows] + rise)
         return logits
+
+    def _logits_of(self, rows: slice | Tensor, block: Tensor) -> Tensor:
+        return torch.mm(self._scaled[rows], block.T)
 
     def _raise_shift(self, rows: slice | Tensor, shift: Tensor) -> None:
         """Give some queries another shift, and scale their sums down to it."""
@@ -203,6 +214,11 @@ def _highest(logits: Tensor) -> Tensor:
 
 def _columns(width: int) -> int:
     return -(-(width + _ONES) // _COLUMNS) * _COLUMNS
+
+
+def _room_of_a_row(side: int, columns: int, products: torch.dtype, sums: torch.dtype) -> int:
+    """How many numbers of the products' dtype a tile needs for each query: its logits, or its product for the sums."""
+    return max(side, columns * sums.itemsize // products.itemsize) if sums != products else side
 
 
 def slices(count: int, step: int) -> list[slice]:
