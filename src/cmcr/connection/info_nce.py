@@ -2,7 +2,8 @@
 
 The forward pass streams the tiles and keeps one log-sum-exp per row and per column. The backward pass makes each tile
 again and multiplies it into the gradients at once: four products of `B x B x K` instead of three, and a few tens of MB
-instead of several tables of `B x B`, whose traffic costs more than the fourth product.
+instead of several tables of `B x B`, whose traffic costs more than the fourth product. A batch that is one tile keeps it
+between the passes, and needs three.
 
 The pairs themselves, the diagonal, are left out of the sums. With the rest ``o_i = log sum_{j != i} e^{s_ij}`` the loss of
 a row is ``softplus(o_i - s_ii)`` and the slope of its pair is ``-sigmoid(o_i - s_ii)``. Both are exact where the loss is
@@ -29,7 +30,6 @@ from cmcr.errors import ConfigError, DimensionError
 
 _TILE = 2048  # rows and columns: on a CPU two tiles of float32 are 32 MB, of the size of a last-level cache
 _TILE_OF_GPU = 8192
-_KEPT = 1024 * 1024  # logits that the gradient need not compute again: 4 MB
 
 # Powers of 2 that float32 can tell apart lie between 2^-126 and 2^127. The limits below keep what counts inside.
 _SMALLEST_SUM, _LARGEST_SUM = 2.0**-90, 2.0**100
@@ -142,9 +142,9 @@ def _tile_edge(device: torch.device) -> int:
     return _TILE if device.type == "cpu" else _TILE_OF_GPU
 
 
-def _tiles_of(left: Tensor, right: Tensor) -> int:
-    edge = _tile_edge(left.device)
-    return -(-len(left) // edge) * -(-len(right) // edge)
+def is_one_tile(rows: int, device: torch.device) -> bool:
+    """Tell whether the logits of a batch are one tile, which is kept: three products instead of four."""
+    return rows <= _tile_edge(device)
 
 
 def _blocks(count: int, edge: int) -> Iterator[slice]:
@@ -194,7 +194,7 @@ def _rest_sums(left: Tensor, right: Tensor, scale: float, first_pair: int) -> tu
 
     Returns:
         ``log2 sum 2^logit`` of the rows `(b,)` and, over the own rows only, of the columns `(B,)`; the logits, apart from
-        those of the pairs, where they are few enough to be kept.
+        those of the pairs, where one tile holds them all.
     """
     # Nothing can be so low that it is not above this; infinity itself would give NaN where it is taken from itself.
     nothing = torch.finfo(left.dtype).min / 4
@@ -205,8 +205,7 @@ def _rest_sums(left: Tensor, right: Tensor, scale: float, first_pair: int) -> tu
         of_rows, of_columns, shift = _tile_sums(logits, spare, shift)
         row_sums[rows] = torch.logaddexp2(row_sums[rows], of_rows)
         column_sums[cols] = torch.logaddexp2(column_sums[cols], of_columns)
-    keep = _tiles_of(left, right) == 1 and len(left) * len(right) <= _KEPT
-    return row_sums, column_sums, logits if keep else None
+    return row_sums, column_sums, logits if is_one_tile(max(len(left), len(right)), left.device) else None
 
 
 def _tile_sums(logits: Tensor, spare: Tensor, shift: float) -> tuple[Tensor, Tensor, float]:
@@ -276,8 +275,6 @@ def _put_pull(cells: Tensor, pull: Tensor, offset: int) -> None:
 class _Gradient:
     """The sums over tiles of ``cells @ right`` and ``cells^T @ left``, in full precision or with bfloat16 factors.
 
-    The second is held transposed, as ``left^T @ cells``, which is multiplied faster.
-
     The cells of a row add up to little, and late in training the rows that matter resemble its partner: what bfloat16
     loses of a cell then weighs more than the result. So it is summed and charged to the partner, and what bfloat16 loses
     of the partner itself is added too.
@@ -286,10 +283,10 @@ class _Gradient:
     def __init__(self, left: Tensor, right: Tensor, coarse: bool, for_left: bool, for_right: bool) -> None:
         self._left, self._right = left, right
         self.of_left = torch.zeros_like(left) if for_left else None
-        self.of_right_turned = right.new_zeros(right.shape[::-1]) if for_right else None
+        self.of_right = torch.zeros_like(right) if for_right else None
         self._lost_of_rows, self._lost_of_columns = left.new_zeros(len(left)), right.new_zeros(len(right))
         dtype = torch.bfloat16 if coarse else left.dtype
-        self._left_turned, self._right_factor = left.T.to(dtype).contiguous(), right.to(dtype)
+        self._left_factor, self._right_factor = left.to(dtype), right.to(dtype)
         self._coarse = _CoarseProducts(left, right) if coarse else None
 
     def add(self, cells: Tensor, spare: Tensor, rows: slice, cols: slice) -> None:
@@ -301,14 +298,14 @@ class _Gradient:
         add_product = self._coarse.add_product if self._coarse else Tensor.addmm_
         if self.of_left is not None:
             add_product(self.of_left[rows], cells, self._right_factor[cols])
-        if self.of_right_turned is not None:
-            add_product(self.of_right_turned[:, cols], self._left_turned[:, rows], cells)
+        if self.of_right is not None:
+            add_product(self.of_right[cols], cells.T, self._left_factor[rows])
 
     def finish(self, pull: Tensor, peers: Peers, place: slice) -> tuple[Tensor | None, Tensor | None]:
         """Give the gradients of the own rows, whose partners stand at `place`."""
-        of_left, of_right = self.of_left, None
-        if self.of_right_turned is not None:
-            of_right = peers.sum_(self.of_right_turned)[:, place].T.contiguous()
+        of_left, of_right = self.of_left, self.of_right
+        if of_right is not None:
+            of_right = peers.sum_(of_right)[place]
         if self._coarse and of_left is not None:
             _mend(of_left, self._lost_of_rows, pull, self._right[place])
         if self._coarse and of_right is not None:

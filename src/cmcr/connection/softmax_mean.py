@@ -122,9 +122,10 @@ class SoftmaxSums:
         self._sums = queries.new_zeros((len(queries), columns), dtype=tiling.sums)
         self._block = queries.new_zeros((tiling.side, columns), dtype=tiling.products)
         self._block[:, self._width : self._width + _ONES] = 1.0
-        rows = min(tiling.side, len(queries))
-        self._tile = queries.new_empty(rows * _room_of_a_row(tiling.side, columns, tiling.products, tiling.sums), dtype=tiling.products)
-        self._product = queries.new_empty((rows, columns), dtype=tiling.products)
+        asked = min(tiling.side, len(queries))
+        room = asked * _room_of_a_row(tiling.side, columns, tiling.products, tiling.sums)
+        self._tile = queries.new_empty(room, dtype=tiling.products)
+        self._product = queries.new_empty((asked, columns), dtype=tiling.products)
 
     def add(self, memory: Tensor) -> None:
         """Add rows of the memory, `(n, D)`, at most a tile's side of them."""
