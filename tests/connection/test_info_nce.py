@@ -19,7 +19,7 @@ from cmcr.connection import info_nce as tiled
 from cmcr.connection.info_nce import info_nce
 from cmcr.connection.losses import connection_loss
 from cmcr.connection.peers import peers_here
-from cmcr.errors import ConfigError
+from cmcr.errors import ConfigError, DtypeError, TooFewRowsError
 
 
 def drawn(batch: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -342,6 +342,38 @@ def meet_and_compute(rank: int, size: int, folder: str) -> None:
         found = values_and_gradients(rows, precision, distance, peers_here())
         np.savez(f"{folder}/{number}-{rank}.npz", **found)
     distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_kept_logits_give_the_gradient_of_logits_computed_again(monkeypatch, precision):
+    left, right = (rows.float() for rows in drawn(70, 16))
+    kept = with_gradients(info_nce, left, right, 0.05, precision=precision)
+    monkeypatch.setattr(tiled, "is_one_tile", lambda *_: False)
+    again = with_gradients(info_nce, left, right, 0.05, precision=precision)
+    assert kept[0] == again[0]
+    for found, expected in zip(kept[1:], again[1:], strict=True):
+        assert off(found, expected.double()) < 1e-6
+
+
+def test_a_second_backward_finds_no_kept_logits_and_gives_the_same_gradient():
+    left, right = (rows.float().requires_grad_() for rows in drawn(70, 16))
+    loss = info_nce(left, right, 0.05)
+    (first,) = torch.autograd.grad(loss, left, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, left)
+    assert off(second, first.double()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        (np.ones((3, 2)), DtypeError, "torch tensors of floating point, got ndarray"),
+        (torch.ones(3, 2, dtype=torch.int64), DtypeError, "torch tensors of floating point, got torch.int64"),
+        (torch.ones(0, 2), TooFewRowsError, "at least 1 pair, got 0"),
+    ],
+)
+def test_batches_that_are_no_rows_are_refused(batch, error, message):
+    with pytest.raises(error, match=message):
+        info_nce(batch, batch, 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision, check_precision, fast_float32
 from cmcr.embeddings import is_number
-from cmcr.errors import ConfigError, DimensionError
+from cmcr.errors import ConfigError, DimensionError, DtypeError, TooFewRowsError
 
 _TILE = 2048  # rows and columns: on a CPU two tiles of float32 are 32 MB, of the size of a last-level cache
 _TILE_OF_GPU = 8192
@@ -44,9 +44,10 @@ def info_nce(
     ``-1/2 mean_i [ log softmax_j(l_i . r_j / t)_i + log softmax_j(r_i . l_j / t)_i ]``, negatives from the batch. With
     the overlap's rows this is the paper's L_ttc, with the semantically consistent rows its L_avc.
 
-    Exact, with a running maximum: rows need not be unit rows, and any temperature is stable whose reciprocal float32 can
-    hold (below 1e-38 the loss is no number). The scratch space is some
-    50 MB on a CPU whatever B, besides what is as large as the inputs. The gradient cannot be differentiated again.
+    Exact, with a running maximum: rows need not be unit rows. A logit is as exact as its cosine, whose rounding in float32
+    is some 1e-7, divided by the temperature: at 1e-5 and below that decides between rows that nearly coincide. The scratch
+    space is some 50 MB on a CPU whatever B, besides what is as large as the inputs. The gradient cannot be differentiated
+    again.
 
     With several processes each brings its own pairs, as many as it likes, and the negatives are the rows of all. The
     value is then the loss of the whole batch in every process, and a row's gradient that of the whole batch's loss:
@@ -66,19 +67,28 @@ def info_nce(
         Scalar, 0 or more; `log B` when nothing can be told apart. float64 if an input is, else float32.
 
     Raises:
+        DtypeError: an input is no torch tensor of floating point.
         DimensionError: the shapes differ or have not two axes.
+        TooFewRowsError: there is no pair; of several processes some may have none.
         ConfigError: a temperature that is not above 0, or an unknown precision.
     """
     check_pairs(left, right)
+    together = peers or Peers()
+    if together.size == 1 and not len(left):
+        raise TooFewRowsError("expected a batch of at least 1 pair, got 0.")
     if not (is_number(temperature) and temperature > 0):
         raise ConfigError(f"temperature: expected a finite number above 0, got {temperature!r}.")
     check_precision(precision)
-    loss: Tensor = _InfoNCE.apply(left, right, float(temperature), precision, peers or Peers())  # type: ignore[no-untyped-call]
+    loss: Tensor = _InfoNCE.apply(left, right, float(temperature), precision, together)  # type: ignore[no-untyped-call]
     return loss
 
 
 def check_pairs(left: Tensor, right: Tensor) -> None:
-    """Refuse two batches that are not paired row by row, with a `DimensionError`."""
+    """Refuse two batches that are not paired row by row, with a `DimensionError` or, if they are no rows, a `DtypeError`."""
+    for side in (left, right):
+        if not (isinstance(side, Tensor) and side.is_floating_point()):
+            kind = side.dtype if isinstance(side, Tensor) else type(side).__name__
+            raise DtypeError(f"expected two batches that are torch tensors of floating point, got {kind}.")
     if left.ndim != 2 or left.shape != right.shape:
         raise DimensionError(
             f"expected two batches of one shape (B, K), got {tuple(left.shape)} and {tuple(right.shape)}."
