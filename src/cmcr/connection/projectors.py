@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from cmcr.connection.batch_norm import normalized_batch
 from cmcr.connection.peers import Peers
+from cmcr.connection.unit_rows import unit_rows
 from cmcr.errors import ConfigError, DimensionError
 
 BatchNormMode = Literal["together", "apart"]
@@ -75,8 +76,8 @@ class Projector(nn.Module):
         for depth, (linear, norm) in enumerate(zip(self.linears, self.norms, strict=True)):
             hidden = normalized_batch(cast(nn.BatchNorm1d, norm), linear(hidden), peers)
             if depth < last or self.shape.final_relu:
-                hidden = F.relu(hidden)
-        return F.normalize(hidden, dim=1)
+                hidden = F.relu(hidden, inplace=True)
+        return unit_rows(hidden)
 
     def project_both(
         self, both: Tensor, batch_norm: BatchNormMode, peers: Peers | None = None
@@ -95,8 +96,9 @@ class Projector(nn.Module):
         count = len(both) // 2
         if batch_norm == "apart":
             return self(both[:count], peers), self(both[count:], peers)
-        projected = self(both, peers)
-        return projected[:count], projected[count:]
+        # Not two slices: the gradient of each would be as large as both, and nearly all zeros.
+        first, second = self(both, peers).split(count)
+        return first, second
 
 
 def _linear(width_in: int, width_out: int) -> nn.Linear:
