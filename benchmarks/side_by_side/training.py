@@ -9,7 +9,7 @@ import torch
 
 from cmcr.connection.settings import Settings, settings_of
 from cmcr.connection.training import Side, train
-from cmcr.recipes.costs import training_operations
+from cmcr.recipes.costs import coarse_operations, training_operations
 from side_by_side import naive_training
 from side_by_side.measuring import Line, Run, clock, figure, in_turn, random_rows, timed_line
 from side_by_side.naive_training import Sets
@@ -46,13 +46,12 @@ def _speed(run: Run, batch: int, steps: int) -> Iterator[Line]:
 def operations(way: str, rows: int, width: int, settings: Settings) -> dict[str, float]:
     """Count the operations of a training, by roofline.
 
-    Of four products of a contrastive loss, ours in bfloat16 computes two in it; the naive way needs only three.
+    Of three or four products of a contrastive loss, ours in bfloat16 computes two in it; the naive way needs only three.
     """
-    needed = training_operations(rows, width, width, settings, recomputed=False)
     if way == "naive":
-        return {DEFAULT: needed}
+        return {DEFAULT: training_operations(rows, width, width, settings, recomputed=False)}
     done = training_operations(rows, width, width, settings)
-    coarse = 2 * (done - needed) if way == "ours_bfloat16" else 0.0
+    coarse = coarse_operations(rows, width, width, settings)
     return {FLOAT32: done - coarse, BFLOAT16: coarse}
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import torch
 
+from cmcr.connection.info_nce import is_one_tile
 from cmcr.connection.products import Precision
 from cmcr.connection.projectors import ProjectorShape
 from cmcr.connection.settings import Settings
@@ -31,7 +32,9 @@ IDS_BYTES = 300
 _FLOAT32 = 4
 _LINE_BYTES = 60  # of an item's id and source, where none can be looked at
 _SHARD_OVERHEAD = 1_500  # bytes: of a shard's header, and what the manifest says of it
-_LOGIT_PRODUCTS = 4  # of a contrastive loss: logits, the same again on the way back, and two gradients
+_LOGIT_PRODUCTS = (
+    3  # of a contrastive loss: logits and two gradients; the logits again on the way back where they are many
+)
 
 
 def memory_bytes(items: int, width: int, dtype: str, entries: Sequence[tuple[str, str]], shard_items: int) -> int:
@@ -83,7 +86,9 @@ def passes(queries: int, width: int, device: torch.device, precision: Precision)
     return -(-queries // tiling_for(width, products, torch.float32, device).queries)
 
 
-def training_operations(rows: int, left: int, right: int, settings: Settings, *, recomputed: bool = True) -> float:
+def training_operations(
+    rows: int, left: int, right: int, settings: Settings, *, recomputed: bool | None = None
+) -> float:
     """Count the operations of a training, forwards and backwards.
 
     An item passes through either projector twice, as the overlap and as its counterpart: `2 * 2 * W` operations forwards,
@@ -91,30 +96,32 @@ def training_operations(rows: int, left: int, right: int, settings: Settings, *,
     ``3 * 2 * 2 * W - 2 * 2 * W_1``.
 
     Of each contrastive loss, a product takes `2 * B * K` an item. Three are needed: logits, and the gradients of both sides.
-    A fourth computes the logits again on the way back, so that they need not be kept.
+    Of a batch of more than one tile a fourth computes the logits again on the way back, so that they need not be kept.
 
     Args:
         rows: of the overlap.
         left: width D_l.
         right: width D_r.
         settings: of the connection.
-        recomputed: count the fourth product too, as it is done; False counts what is needed.
+        recomputed: count the fourth product too; by default where it is done by one process on a CPU.
     """
     batch = settings.rows_per_step(rows)
     items = settings.epochs * (rows // batch) * batch
     shape = settings.projector_shape(left, right)
     projectors = sum(3 * sum(layers) - layers[0] for layers in (_layers(left, shape), _layers(right, shape)))
     losses = (settings.ttc_weight > 0) + (settings.avc_weight > 0)
-    products = _LOGIT_PRODUCTS - (not recomputed)
+    if recomputed is None:
+        recomputed = not is_one_tile(batch, torch.device("cpu"))
+    products = _LOGIT_PRODUCTS + recomputed
     return float(items) * (2 * 2 * projectors + losses * products * 2 * batch * shape.width)
 
 
 def coarse_operations(rows: int, left: int, right: int, settings: Settings) -> float:
-    """Count which of the operations of a training are in bfloat16: of each contrastive loss, two products of four."""
+    """Count which of the operations of a training are in bfloat16: of each contrastive loss, the two of gradients."""
     if settings.precision != "bfloat16":
         return 0.0
-    needed = training_operations(rows, left, right, settings, recomputed=False)
-    return 2 * (training_operations(rows, left, right, settings) - needed)
+    kept, again = (training_operations(rows, left, right, settings, recomputed=flag) for flag in (False, True))
+    return 2 * (again - kept)
 
 
 def embeddings_bytes(rows: int, left: int, right: int, settings: Settings) -> int:
