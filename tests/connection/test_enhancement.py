@@ -8,25 +8,25 @@ from hypothesis import strategies as st
 
 import cmcr
 import reference.enhancement as twin
-from cmcr.connection import consistency, softmax_mean
+from cmcr.connection import consistency
 from cmcr.connection.enhancement import complete, noise_deviation, semantic_completion, semantic_consistency
 from cmcr.connection.softmax_mean import Tiling, tiling_for
 from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
 from reference.enhancement import normalize
 
 
-def cut_into(patch, queries, side):
-    """Let semantic consistency work in pieces of these sizes."""
-    patch.setattr(
-        consistency, "tiling_for", lambda width, products, sums, device: Tiling(queries, side, products, sums)
-    )
+def cut_into(patch, queries, side, attention=False):
+    """Let semantic consistency work in pieces of these sizes, where float32 may go through the attention kernel."""
+
+    def tiling(width, products, sums, *_):
+        return Tiling(queries, side, products, sums, attention and products == torch.float32)
+
+    patch.setattr(consistency, "tiling_for", tiling)
 
 
 @pytest.fixture(params=["with the attention kernel", "without"])
 def tiny_blocks(monkeypatch, request):
-    cut_into(monkeypatch, 6, 3)
-    if request.param == "without":
-        monkeypatch.setattr(softmax_mean, "has_kernel", lambda: False)
+    cut_into(monkeypatch, 6, 3, attention=request.param == "with the attention kernel")
 
 
 # ---------------------------------------------------------------------------------------------- semantic consistency
@@ -55,7 +55,7 @@ def test_blocks_do_not_change_the_answer(monkeypatch, rng, queries, side):
 
 
 def test_consistency_over_the_real_block_sizes(rng):
-    side = tiling_for(4, torch.float32, torch.float32, torch.device("cpu")).side
+    side = tiling_for(4, torch.float32, torch.float32, torch.device("cpu"), 10_000).side
     q = normalize(rng.normal(size=(side + 1, 4))).astype(np.float32)
     m = normalize(rng.normal(size=(2 * side + 1, 4))).astype(np.float32)
     np.testing.assert_allclose(semantic_consistency(q, m), twin.semantic_consistency(q, m, 0.01), atol=3e-5)

@@ -123,7 +123,7 @@ def scratch(work) -> int:
 )
 def test_scratch_on_a_cpu_stays_under_64_megabytes(width, dtype, precision):
     products = torch.bfloat16 if precision == "bfloat16" else dtype
-    tiling = tiling_for(width, products, dtype, CPU)
+    tiling = tiling_for(width, products, dtype, CPU, 10**6)
     queries = torch.ones(min(tiling.queries, 8192), width, dtype=dtype)
     memory = torch.ones(1, width, dtype=dtype)
     how = {"precision": precision} if precision == "bfloat16" else {}
@@ -142,7 +142,7 @@ def test_scratch_does_not_grow_with_the_memory():
 
 
 def test_widths_that_are_very_large_still_have_a_tiling():
-    tiling = tiling_for(200_000, torch.float64, torch.float64, CPU)
+    tiling = tiling_for(200_000, torch.float64, torch.float64, CPU, 1)
     assert tiling.queries >= 1
     assert tiling.side >= 1
 
@@ -207,6 +207,7 @@ def test_processes_with_a_checkpoint_go_on_together(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("queries", "memory", "width"), [(1, 1, 1), (70, 300, 3), (300, 2500, 128), (40, 90, 700)])
 def test_float32_is_the_same_with_and_without_the_attention_kernel(monkeypatch, rows, queries, memory, width):
     asked, stored = rows(queries, width, 2), rows(memory, width, 3)
+    monkeypatch.setattr(softmax_mean, "_FEWEST_ATTENDED", 1)
     with_kernel = semantic_consistency(asked, stored)
     monkeypatch.setattr(softmax_mean, "has_kernel", lambda: False)
     without = semantic_consistency(asked, stored)
@@ -215,10 +216,11 @@ def test_float32_is_the_same_with_and_without_the_attention_kernel(monkeypatch, 
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_the_kernel_is_used_in_float32_alone(monkeypatch):
+def test_the_kernel_is_used_in_float32_alone_and_for_many_queries(monkeypatch):
     used = []
     monkeypatch.setattr(AttentionMean, "add", lambda self, memory: used.append(1) or add(self, memory))
-    for dtype, precision in ((torch.float64, "float32"), (torch.float32, "bfloat16"), (torch.float32, "float32")):
+    ways = [(torch.float64, "float32"), (torch.float32, "bfloat16"), (torch.float32, "float32")]
+    for queries, (dtype, precision) in [(3, ways[2]), *((768, way) for way in ways)]:
         assert not used
-        semantic_consistency(random_rows(3, 8, 1).to(dtype), random_rows(9, 8, 2), precision=precision)
+        semantic_consistency(random_rows(queries, 8, 1).to(dtype), random_rows(9, 8, 2), precision=precision)
     assert used

@@ -72,7 +72,7 @@ class SoftmaxMean:
         sums = dtype or (working_dtype(asked, stored) if isinstance(stored, Tensor) else working_dtype(asked))
         products = torch.bfloat16 if precision == "bfloat16" else sums
         where = device or asked.device
-        tiling = tiling_for(asked.shape[1], products, sums, where)
+        tiling = tiling_for(asked.shape[1], products, sums, where, len(asked))
         return cls(asked, stored, where, float(temperature), normalize, tiling)
 
     def fill(

@@ -1,9 +1,9 @@
 """Softmax means of a memory, one tile of logits at a time: the arithmetic of semantic consistency.
 
-On a CPU torch's attention kernel does float32 (`attention_mean`); everything else is done here. For queries q and rows v
-it is ``sum_k 2^(s q . v_k) v_k / sum_k 2^(s q . v_k)``, with a shift for each query that keeps the powers in range (the
-online softmax of Milakov and Gimelshein, 2018). The memory's rows carry a one beyond their width, so that one product gives
-the sum of the weighted rows and the sum of the weights beside it.
+On a CPU torch's attention kernel does float32 for many queries (`attention_mean`); everything else is done here. For
+queries q and rows v it is ``sum_k 2^(s q . v_k) v_k / sum_k 2^(s q . v_k)``, with a shift for each query that keeps the
+powers in range (the online softmax of Milakov and Gimelshein, 2018). The memory's rows carry a one beyond their width, so
+that one product gives the sum of the weighted rows and the sum of the weights beside it.
 
 In bfloat16 the memory carries three ones, and the queries minus their shift there, in three parts that add up to it
 exactly: the product subtracts it before it rounds, and logits near the maximum, which decide, are rounded to thousandths
@@ -26,6 +26,7 @@ _SIDES = (8192, 4096, 2048, 1024, 512, 256, 128, 64)
 _LARGEST_SIDE_ON_CPU = 2048  # beyond it the logits leave the cache
 _BYTES_READ = 4 + 4 + 2  # a number of a memory on disk: this block and the next one in float32, and that one's bytes
 _ROWS_ATTENDED = 4096
+_FEWEST_ATTENDED = 768  # queries; with fewer the kernel cuts smaller tiles, and ours are faster
 _ONES = 3
 _COLUMNS = 16  # widths that are multiples of it are multiplied faster
 _FIRST_ROWS = 256  # of the memory, which give the first shift
@@ -46,21 +47,25 @@ class Tiling:
         side: queries, and rows of the memory, of a tile of logits.
         products: dtype of the products, float32, float64 or bfloat16.
         sums: dtype of the sums, float32 or float64.
+        attention: leave it to torch's attention kernel.
     """
 
     queries: int
     side: int
     products: torch.dtype
     sums: torch.dtype
+    attention: bool = False
 
 
-def tiling_for(width: int, products: torch.dtype, sums: torch.dtype, device: torch.device) -> Tiling:
-    """Choose the largest pieces whose scratch stays under 64 MB on a CPU (two rows of a tile at least, however wide).
+def tiling_for(width: int, products: torch.dtype, sums: torch.dtype, device: torch.device, queries: int) -> Tiling:
+    """Choose for so many queries the largest pieces whose scratch stays under 64 MB on a CPU.
+
+    Two rows of a tile it is at least, however wide.
 
     On GPUs tiles are larger and the scratch is half a gigabyte.
     """
     on_cpu = device.type == "cpu"
-    if on_cpu and products == torch.float32 and has_kernel():
+    if on_cpu and products == torch.float32 and queries >= _FEWEST_ATTENDED and has_kernel():
         return _tiling_of_attention(width)
     room = _SCRATCH_BYTES if on_cpu else _SCRATCH_BYTES_ON_GPU
     columns = _columns(width)
@@ -81,12 +86,12 @@ def _tiling_of_attention(width: int) -> Tiling:
     side = min(_ROWS_ATTENDED, max(1, _SCRATCH_BYTES // (2 * _BYTES_READ * width)))
     # The queries, their means so far and those of a block, in float32.
     queries = (_SCRATCH_BYTES - side * _BYTES_READ * width) // (3 * 4 * width + 64)
-    return Tiling(max(1, queries), side, torch.float32, torch.float32)
+    return Tiling(max(1, queries), side, torch.float32, torch.float32, attention=True)
 
 
 def softmax_mean(queries: Tensor, scale: float, tiling: Tiling) -> AttentionMean | SoftmaxSums:
     """Begin the softmax mean of a memory for some queries `(Q, D)`, in the way that is fastest there."""
-    if tiling.products == torch.float32 and queries.device.type == "cpu" and has_kernel():
+    if tiling.attention:
         return AttentionMean(queries, scale)
     return SoftmaxSums(queries, scale, tiling)
 

@@ -83,7 +83,7 @@ def consistency_operations(queries: int, memory: int, width: int) -> float:
 def passes(queries: int, width: int, device: torch.device, precision: Precision) -> int:
     """Count how often a semantic consistency reads its memory: once for as many queries as are held at a time."""
     products = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return -(-queries // tiling_for(width, products, torch.float32, device).queries)
+    return -(-queries // tiling_for(width, products, torch.float32, device, queries).queries)
 
 
 def training_operations(
