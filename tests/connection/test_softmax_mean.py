@@ -135,6 +135,13 @@ def test_scratch_on_a_cpu_stays_under_64_megabytes(width, dtype, precision):
     assert 15e6 < taken + left_out + as_read < 64e6
 
 
+@pytest.mark.parametrize("width", [16, 512, 4096])
+def test_scratch_of_few_queries_stays_under_64_megabytes_too(width):
+    queries, memory = torch.ones(767, width), torch.ones(4096, width)
+    side = tiling_for(width, torch.float32, torch.float32, CPU, 767).side
+    assert scratch(lambda: semantic_consistency(queries, memory)) + side * width * (4 + 4 + 2) < 64e6
+
+
 def test_scratch_does_not_grow_with_the_memory():
     queries = random_rows(50, 16, 1)
     few, many = random_rows(8192, 16, 2), random_rows(32_768, 16, 2)
