@@ -164,7 +164,7 @@ def artefact_kind(folder: Path) -> str:
             errno.ENOENT, f"there is nothing here (expected a folder with {MANIFEST})", str(folder)
         )
     kind = _parsed(folder, "cmcr artefact").get("format")
-    return str(kind)
+    return f"folder whose {MANIFEST} names no format" if kind is None else str(kind)
 
 
 def sha256_of(path: Path) -> str:

@@ -149,7 +149,7 @@ def test_a_checkpoint_that_the_first_process_cannot_have(rng, tmp_path):
 def test_kept_rows_that_one_process_finds_damaged(rng, tmp_path, monkeypatch):
     rows = normalize(rng.normal(size=(7, 5))).astype(np.float32)
 
-    def damaged(self, name):
+    def damaged(self, name, shape):
         if self._peers.rank == 1:
             raise IntegrityError("its bytes have changed")
 

@@ -90,7 +90,7 @@ def connect(
         checkpoint: a folder in which the work is kept: semantically consistent rows, and every minute and on Ctrl-C or
             SIGTERM the state of the training. Called again with the same arguments after the process ended, it goes on
             from there, on one machine to the same weights bit for bit. Whoever has saved the connection removes it, by
-            `cmcr.connection.checkpoint.remove_checkpoint`. Several processes must share the folder.
+            `cmcr.remove_checkpoint`. Several processes must share the folder.
         **settings: changes to the method's settings, such as `epochs=10` (see `cmcr.connection.settings.Settings`).
 
     Returns:

@@ -103,7 +103,7 @@ class SoftmaxMean:
         for number, start in enumerate(range(0, count, self.tiling.queries)):
             part = slice(start, min(start + self.tiling.queries, count))
             kept_as = f"{name}-consistent-{number:05d}"
-            rows = self._kept(checkpoint, kept_as, peers) if checkpoint else None
+            rows = self._kept(checkpoint, kept_as, part, peers) if checkpoint else None
             if rows is None:
                 rows = self._means(part, peers, progress)
                 if checkpoint:
@@ -166,10 +166,10 @@ class SoftmaxMean:
         """Bring some rows to the device; those of a wider dtype in that of the sums, for not every device knows float64."""
         return rows.to(self.device, self.tiling.sums if rows.itemsize > self.tiling.sums.itemsize else rows.dtype)
 
-    def _kept(self, checkpoint: Checkpoint, name: str, peers: Peers) -> Tensor | None:
+    def _kept(self, checkpoint: Checkpoint, name: str, part: slice, peers: Peers) -> Tensor | None:
         """Read kept rows; None where a process has not found them: then all compute them, for they do it together."""
         with failing_together(peers, self.device):
-            rows = checkpoint.kept(name)
+            rows = checkpoint.kept(name, self.queries[part].shape)
         missing = peers.max_(torch.tensor([int(rows is None)], device=self.device))
         return None if missing else rows
 
