@@ -16,7 +16,7 @@ from cmcr.connection.agreement import failing_together
 from cmcr.connection.checkpoint import digest_of, open_checkpoint
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
 from cmcr.connection.counterparts import Work, consistent_rows
-from cmcr.connection.modes import plain_modes
+from cmcr.connection.modes import float32_on, plain_modes
 from cmcr.connection.peers import peers_here
 from cmcr.connection.residence import room_for
 from cmcr.connection.settings import Settings, check_seed, settings_of
@@ -292,6 +292,7 @@ def _identity_of_rows(
     return {
         **identity,
         "device": work.device.type,
+        **float32_on(work.device),
         "number of processes": work.peers.size,
         "version of cmcr": __version__,
         "version of torch": torch.__version__,

@@ -13,7 +13,7 @@ from torch import Tensor
 from cmcr._version import __version__
 from cmcr.connection.agreement import failing_together
 from cmcr.connection.checkpoint import Checkpoint, digest_of
-from cmcr.connection.modes import plain_modes
+from cmcr.connection.modes import float32_on, plain_modes
 from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision, check_precision, fast_float32
 from cmcr.connection.read_ahead import read_ahead
@@ -127,6 +127,7 @@ class SoftmaxMean:
             "products": str(self.tiling.products),
             "queries at once": self.tiling.queries,
             "device": self.device.type,
+            **float32_on(self.device),
             "version of cmcr": __version__,
             "version of torch": torch.__version__,
         }
