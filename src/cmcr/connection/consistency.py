@@ -18,8 +18,9 @@ from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision, check_precision, fast_float32
 from cmcr.connection.read_ahead import read_ahead
 from cmcr.connection.softmax_mean import Tiling, over_processes, softmax_mean, tiling_for
+from cmcr.connection.stored import check_stored
 from cmcr.embeddings import Array, StoredRows, check_finite, is_number, rows_of, working_dtype
-from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
+from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class SoftmaxMean:
         sums = dtype or (working_dtype(asked, stored) if isinstance(stored, Tensor) else working_dtype(asked))
         products = torch.bfloat16 if precision == "bfloat16" else sums
         where = device or asked.device
+        if where.type == "mps" and sums == torch.float64:
+            raise DtypeError(
+                "queries and memory: expected at most float32 on an Apple GPU, got float64. Convert them first."
+            )
         tiling = tiling_for(asked.shape[1], products, sums, where)
         return cls(asked, stored, where, float(temperature), normalize, tiling)
 
@@ -155,13 +160,21 @@ class SoftmaxMean:
                     if progress is not None:
                         progress((part.start + (part.stop - part.start) * seen / len(self.memory)) / len(self.queries))
                 own = sums.finished()
+                if len(self.memory):  # else there is no mean
+                    self._check_means(own[0])
             means = over_processes(*own, peers)
             for rows in means.split(self.tiling.side):
-                if not torch.isfinite(rows).all():
-                    raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
                 if self.normalize:
                     rows.copy_(torch.nn.functional.normalize(rows, dim=1))
             return means
+
+    def _check_means(self, means: Tensor) -> None:
+        """Say what is wrong where a mean is no number."""
+        if all(torch.isfinite(rows).all() for rows in means.split(self.tiling.side)):
+            return
+        if not isinstance(self.memory, Tensor):
+            check_stored(self.memory)
+        raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
 
     def _brought(self, rows: Tensor) -> Tensor:
         """Bring some rows to the device; those of a wider dtype in that of the sums, for not every device knows float64."""
