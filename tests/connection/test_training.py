@@ -340,7 +340,8 @@ def test_a_diverging_loss_is_refused(changes):
     with pytest.raises(TrainingError) as caught:
         fitted(epochs=2, **changes)
     assert str(caught.value) == (
-        "the loss is no longer a finite number by step 20 of 32. Lower learning_rate or raise the temperatures."
+        "the loss is no longer a finite number by step 20 of 32. Lower learning_rate or weight_decay, or "
+        "raise the temperatures."
     )
 
 
