@@ -88,6 +88,7 @@ def connect(
         progress: called with (stage, share done); the stages are "semantic consistency" and "training".
         counterparts: filled with the semantically consistent rows, and used where it holds them: give the same mapping to
             several calls with the same memories, which then compute them once. With a checkpoint it is filled only.
+            Rows that RAM does not hold stay in files while it holds them; Windows then leaves these in the temporary folder.
         checkpoint: a folder in which the work is kept: semantically consistent rows, and every minute and on Ctrl-C or
             SIGTERM the state of the training. Called again with the same arguments after the process ended, it goes on
             from there, on one machine to the same weights bit for bit. Whoever has saved the connection removes it, by
