@@ -41,6 +41,17 @@ def test_an_older_artefact_is_replaced(tmp_path):
     assert names(tmp_path) == ["a"]
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "音"])
+def test_any_name_that_the_system_takes_is_written(tmp_path, letter):
+    longest = letter * (255 // len(letter.encode()))
+    for content in ("old", "new"):
+        write(tmp_path / longest, content)
+        write_text_whole(tmp_path / "texts" / longest, content)
+        files.write_bytes_whole(tmp_path / "texts" / longest[:-1], content.encode())
+    assert (tmp_path / longest / "data.bin").read_text() == "new"
+    assert sorted(path.read_text() for path in (tmp_path / "texts").iterdir()) == ["new", "new"]
+
+
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("bug")])
 def test_a_failure_leaves_nothing_behind_and_the_older_artefact_alone(tmp_path, failure):
     write(tmp_path / "a", "old")

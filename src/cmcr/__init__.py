@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cmcr._version import __version__
 
 if TYPE_CHECKING:
+    from cmcr.connection.checkpoint import forget_training, remove_checkpoint
     from cmcr.connection.connect import connect
     from cmcr.connection.connection import Connection
     from cmcr.connection.enhancement import semantic_completion, semantic_consistency
@@ -31,11 +32,13 @@ __all__ = [
     "__version__",
     "connect",
     "embed",
+    "forget_training",
     "from_open_clip",
     "from_sentence_transformers",
     "import_published",
     "load",
     "register_space",
+    "remove_checkpoint",
     "semantic_completion",
     "semantic_consistency",
     "space",
@@ -51,6 +54,8 @@ _HOME = {
     "import_published": "cmcr.connection.published",
     "register_space": "cmcr.spaces.registry",
     "CmcrError": "cmcr.errors",
+    "forget_training": "cmcr.connection.checkpoint",
+    "remove_checkpoint": "cmcr.connection.checkpoint",
     "Connection": "cmcr.connection.connection",
     "Memories": "cmcr.memories.memories",
     "Memory": "cmcr.memories.memory",

@@ -27,6 +27,7 @@ from cmcr.errors import (
 
 MANIFEST = "config.json"
 _SEAL = "sha256_of_this_file"
+_SHOWN = 40  # characters of a name, at most 160 bytes: with what is added the systems' limit of 255 is far
 _HASHED_BESIDE = 2**20  # bytes from which on a file is hashed while it is written
 
 
@@ -45,7 +46,7 @@ def write_artefact(folder: Path, manifest: dict[str, Any], write_files: Callable
         WriteError: no permission, disk full, or something else in the way at the target.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - must not follow a link at the target, as resolve() does
-    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
+    aside = _hidden(folder, "part")
     try:
         _refuse_to_replace(folder, manifest["format"])
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,7 @@ def artefact_kind(folder: Path) -> str:
             errno.ENOENT, f"there is nothing here (expected a folder with {MANIFEST})", str(folder)
         )
     kind = _parsed(folder, "cmcr artefact").get("format")
-    return str(kind)
+    return f"folder whose {MANIFEST} names no format" if kind is None else str(kind)
 
 
 def sha256_of(path: Path) -> str:
@@ -178,7 +179,7 @@ def write_text_whole(path: Path, text: str) -> None:
     Raises:
         WriteError: no permission, disk full.
     """
-    part = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
+    part = _hidden(path, "part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("x", encoding="utf-8", newline="\n") as file:
@@ -226,7 +227,7 @@ def _sha256_of_parts(parts: Sequence[bytes | memoryview]) -> str:
 
 
 def _write_flushed(path: Path, parts: Sequence[bytes | memoryview]) -> None:
-    part_path = path.parent / f".{path.name}.{uuid.uuid4().hex}.part"
+    part_path = _hidden(path, "part")
     try:
         with part_path.open("xb") as file:
             for part in parts:
@@ -319,7 +320,7 @@ def _refuse_to_replace(folder: Path, kind: str) -> None:
 
 def _move_into_place(aside: Path, folder: Path) -> None:
     """Rename the finished folder to its name; an older artefact is moved away first and deleted last."""
-    old = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.old"
+    old = _hidden(folder, "old")
     try:
         if folder.exists():
             folder.replace(old)
@@ -339,6 +340,11 @@ def _restore(old: Path, folder: Path) -> None:
         old.replace(folder)
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}; the older artefact is safe in {old}, rename it back") from error
+
+
+def _hidden(path: Path, ending: str) -> Path:
+    """Name something beside a path as nobody else does: hidden, and short enough for any system however long its name."""
+    return path.parent / f".{path.name[:_SHOWN]}.{uuid.uuid4().hex}.{ending}"
 
 
 def _flush(path: Path) -> None:

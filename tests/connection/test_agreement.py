@@ -14,6 +14,7 @@ from cmcr.connection.enhancement import semantic_consistency
 from cmcr.connection.peers import Peers
 from cmcr.errors import (
     ConfigError,
+    DimensionError,
     IntegrityError,
     LockedError,
     NonFiniteError,
@@ -89,6 +90,38 @@ def test_not_a_number_in_the_part_of_one_process(rng, tmp_path, kept):
     assert not (tmp_path / "c" / "config.json").exists()
 
 
+def test_a_memory_that_one_process_cannot_take_at_all(rng):
+    rows = normalize(rng.normal(size=(7, 5)))
+    found = errors_of(2, lambda peers: semantic_consistency(rows, rows[:, : 5 - peers.rank], peers=peers))
+    assert [type(error) for error in found] == [WorkerError, DimensionError]
+
+
+class Stored:
+    """Rows on disk with a bad one at the end."""
+
+    def __init__(self, rows):
+        self.rows, self.shape = rows, rows.shape
+
+    def __len__(self):
+        return len(self.rows)
+
+    def blocks(self, rows=4096):
+        yield from np.array_split(self.rows, 2)
+
+
+def test_the_process_whose_rows_on_disk_are_no_numbers_says_so(rng):
+    rows = normalize(rng.normal(size=(7, 5))).astype(np.float32)
+    bad = rows.copy()
+    bad[6, 0] = np.nan
+    found = errors_of(
+        3, lambda peers: semantic_consistency(rows, Stored(bad if peers.rank == 1 else rows), peers=peers)
+    )
+    assert [type(error) for error in found] == [WorkerError, NonFiniteError, WorkerError]
+    assert str(found[1]).startswith(
+        "rows on disk: NaN or infinity, first in row 6. Look for damage with `cmcr verify`;"
+    )
+
+
 def test_a_memory_is_looked_at_before_anything_is_computed(rng, monkeypatch):
     monkeypatch.setattr(SoftmaxMean, "_means", None)
     memory = torch.full((3, 5), torch.inf)
@@ -149,7 +182,7 @@ def test_a_checkpoint_that_the_first_process_cannot_have(rng, tmp_path):
 def test_kept_rows_that_one_process_finds_damaged(rng, tmp_path, monkeypatch):
     rows = normalize(rng.normal(size=(7, 5))).astype(np.float32)
 
-    def damaged(self, name):
+    def damaged(self, name, shape):
         if self._peers.rank == 1:
             raise IntegrityError("its bytes have changed")
 

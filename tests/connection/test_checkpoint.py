@@ -1,8 +1,10 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -235,7 +237,7 @@ def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
         ({"hidden": (7,), "learning_rate": 0.1}, "hidden was none, now [7]; learning_rate was 0.001, now 0.1. Run"),
         (
             {"consistency_temperature": 0.5, "seed": 5},
-            "consistency_temperature was 0.01, now 0.5. Run it as it was begun, or remove this folder to begin anew.",
+            "consistency_temperature was 0.01, now 0.5. Run it as it was begun, remove this folder to begin",
         ),
     ],
 )
@@ -317,14 +319,51 @@ def test_a_flipped_byte_is_found(tmp_path, often, killed_at, monkeypatch, file):
     with pytest.raises((IntegrityError, FormatError)) as caught:
         connected(folder)
     assert str(folder) in str(caught.value)
-    assert "begins anew." in str(caught.value)
+    assert advice_for(file) in str(caught.value)
+
+
+def advice_for(file):
+    if "consistent" in file:
+        return "Restore it from a copy. Or remove this file alone, and its rows are computed again."
+    return "Or train anew from the rows that are kept: `cmcr connect --anew`, in Python cmcr.forget_training with this folder."
+
+
+@pytest.mark.parametrize("file", ["step-000000011.safetensors", "config.json", "left-consistent-00000.safetensors"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "missing"])
+def test_what_is_advised_after_damage_costs_no_more_than_what_is_damaged(
+    tmp_path, often, killed_at, monkeypatch, file, damage
+):
+    expected = connected()
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    content = (folder / file).read_bytes()
+    changed = {"flipped": content[:-9] + bytes([content[-9] ^ 1]) + content[-8:], "cut": content[:40], "missing": None}
+    (folder / file).unlink()
+    if changed[damage] is not None:
+        (folder / file).write_bytes(changed[damage])
+    computed, means = [], SoftmaxMean._means
+
+    def counting(mean, *given):
+        computed.append(1)
+        return means(mean, *given)
+
+    monkeypatch.setattr(SoftmaxMean, "_means", counting)
+    if (file, damage) != ("left-consistent-00000.safetensors", "missing"):
+        with pytest.raises((IntegrityError, FormatError)) as caught:
+            connected(folder)
+        assert advice_for(file) in str(caught.value)
+    if "consistent" in file:
+        (folder / file).unlink(missing_ok=True)
+    else:
+        forget_training(str(folder))
+    assert_same(connected(folder), expected)
+    assert len(computed) == ("consistent" in file)
 
 
 def test_a_state_that_was_cut_short_is_found(tmp_path, often, killed_at, monkeypatch):
     folder = stopped(tmp_path, killed_at, monkeypatch)
     for path in (*folder.glob("step-*"), *folder.glob("left-*")):
         path.write_bytes(path.read_bytes()[:40])
-        with pytest.raises((IntegrityError, FormatError), match="begins anew"):
+        with pytest.raises((IntegrityError, FormatError), match=re.escape(advice_for(path.name))):
             connected(folder)
 
 
@@ -332,7 +371,7 @@ def test_two_at_once_are_refused(tmp_path):
     with (
         open_checkpoint(tmp_path / "kept", Peers()),
         pytest.raises(
-            LockedError, match=r"another run is at work there\. Wait until it ends, or choose another folder\."
+            LockedError, match=r"another run is at work there\. Wait until it ends, or choose another --out \(in Python"
         ),
     ):
         connected(tmp_path / "kept")
@@ -343,10 +382,14 @@ def test_other_things_are_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(FormatError, match=r"expected a checkpoint, got other things \(mine\.txt, \.\.\.\)"):
         connected(tmp_path)
-    with pytest.raises(FormatError, match="expected a folder for a checkpoint, there is a file"):
+    with pytest.raises(FormatError, match=r"expected a folder for a checkpoint, there is a file\..* another --out"):
         connected(tmp_path / "mine.txt")
+    (tmp_path / "nameless").mkdir()
+    (tmp_path / "nameless" / "config.json").write_text("{}")
+    with pytest.raises(FormatError, match=r"got a folder whose config\.json names no format\. Move it away, or choose"):
+        connected(tmp_path / "nameless")
     remove_checkpoint(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "nameless"]
 
 
 def test_a_full_disk_is_said(tmp_path, often, monkeypatch):
@@ -355,9 +398,88 @@ def test_a_full_disk_is_said(tmp_path, often, monkeypatch):
 
     monkeypatch.setattr(checkpoint_module, "write_bytes_whole", full)
     with pytest.raises(
-        WriteError, match=r"could not write \(No space left on device\); what was there before is whole"
+        WriteError,
+        match=r"could not write \(No space left on device\); what was there before is whole\. Make room for \d,\d\d\d ",
     ):
         connected(tmp_path / "kept")
+    kept = Checkpoint(tmp_path, Peers())
+    with pytest.raises(WriteError, match=r"whole\. Make room for 4,\d\d\d bytes there, and the same command goes on"):
+        kept.keep("rows", torch.ones(10, 100))
+
+
+def test_a_name_that_is_too_long_is_said_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(SoftmaxMean, "_means", None)
+    folder = unfinished(tmp_path / ("x" * 250))
+    for call in (lambda: connected(folder), lambda: forget_training(folder)):
+        with pytest.raises(WriteError, match=r"could not write \(File name too long\).*Choose a shorter --out"):
+            call()
+
+
+def test_a_command_that_was_wrong_does_not_stand_in_the_way(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(SoftmaxMean, "_means", None)
+        with pytest.raises(TypeError):
+            connected(tmp_path / "kept")
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["config.json", LOCK]
+    corrected = {"consistency_temperature": 0.5, "seed": 5, "given": memories(9)}
+    assert_same(connected(tmp_path / "kept", **corrected), connected(**corrected))
+
+
+# ------------------------------------------------------------------------------------------ rows without a manifest
+
+
+def test_rows_without_their_manifest_are_taken_by_their_own_run_only(tmp_path, often, killed_at, monkeypatch):
+    expected = connected()
+    folder = stopped(tmp_path, killed_at, monkeypatch, step=1)
+    (folder / "config.json").unlink()
+    a, b = memories()
+    wrong = [
+        {"consistency_temperature": 0.5},
+        {"given": (cmcr.Memories("a", text=unit(80, 6, 0), image=unit(110, 6, 1)), memories(9)[1])},
+    ]
+    wrong[1]["given"] = (wrong[1]["given"][0], cmcr.Memories("b", text=unit(80, 4, 2), audio=unit(70, 4, 3)))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for changes in wrong:
+        with pytest.raises(
+            ResumeError, match=r"left-consistent-00000\.safetensors is of other memories or settings, and"
+        ):
+            connected(folder, **changes)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    monkeypatch.setattr(SoftmaxMean, "_means", None)
+    assert_same(connected(folder, (a, b)), expected)
+
+
+def test_a_state_without_its_manifest_is_refused(tmp_path, often, killed_at, monkeypatch):
+    folder = stopped(tmp_path, killed_at, monkeypatch)
+    (folder / "config.json").unlink()
+    (folder / LOCK).unlink()
+    with pytest.raises(
+        FormatError, match=r"config\.json is missing, so nobody can tell which training the state here is"
+    ):
+        connected(folder)
+    forget_training(folder)
+    assert not list(folder.glob("step-*"))
+    assert_same(connected(folder, epochs=2), connected(epochs=2))
+
+
+def test_rows_say_what_they_are_of_and_their_shape_is_checked(tmp_path):
+    one, other = Checkpoint(tmp_path, Peers()), Checkpoint(tmp_path, Peers())
+    one.begin(ROWS, TRAINING)
+    one.keep("left-consistent-00000", torch.ones(3, 2))
+    assert torch.equal(one.kept("left-consistent-00000", (3, 2)), torch.ones(3, 2))
+    assert one.kept("left-consistent-00001", (3, 2)) is None
+    with pytest.raises(
+        ResumeError, match=r"expected \(4, 2\) numbers of this run, got \(3, 2\) .* Remove this file alone, and"
+    ):
+        one.kept("left-consistent-00000", (4, 2))
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "left-consistent-00000.safetensors").rename(tmp_path / "aside")
+    other.begin({"embeddings": "b" * 64}, TRAINING)
+    (tmp_path / "aside").rename(tmp_path / "left-consistent-00000.safetensors")
+    with pytest.raises(
+        ResumeError, match=r"expected \(3, 2\) numbers of this run, got \(3, 2\) of other memories or settings"
+    ):
+        other.kept("left-consistent-00000", (3, 2))
 
 
 # -------------------------------------------------------------------------------------------------- one of several, and after
@@ -375,7 +497,7 @@ def test_only_the_first_process_writes_and_all_read(tmp_path):
     again = Checkpoint(tmp_path, Peers(1, 2))
     again.begin(ROWS, TRAINING)
     assert torch.equal(again.read()["x"], torch.ones(2))
-    assert torch.equal(again.kept("rows"), torch.ones(2, 2))
+    assert torch.equal(again.kept("rows", (2, 2)), torch.ones(2, 2))
 
 
 def test_a_checkpoint_is_removed_but_not_under_a_run(tmp_path, often, killed_at, monkeypatch):
@@ -384,9 +506,30 @@ def test_a_checkpoint_is_removed_but_not_under_a_run(tmp_path, often, killed_at,
         remove_checkpoint(folder)
         assert (folder / LOCK).exists()
         assert list(folder.glob("step-*"))
-    remove_checkpoint(folder)
+    remove_checkpoint(str(folder))
     assert not folder.exists()
     remove_checkpoint(folder)
+
+
+def test_a_run_that_begins_while_a_checkpoint_is_removed_keeps_its_folder(tmp_path, monkeypatch):
+    with open_checkpoint(tmp_path / "kept", Peers()) as kept:
+        kept.begin(ROWS, TRAINING)
+    begun, locked = ExitStack(), checkpoint_module.locked
+
+    @contextmanager
+    def begun_right_after(file, said):
+        with locked(file, said):
+            yield
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint_module, "locked", locked)
+            begun.enter_context(open_checkpoint(tmp_path / "kept", Peers())).begin(ROWS, TRAINING)
+
+    monkeypatch.setattr(checkpoint_module, "locked", begun_right_after)
+    with begun:
+        remove_checkpoint(tmp_path / "kept")
+        assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["config.json", LOCK]
+        with pytest.raises(LockedError), locked(tmp_path / "kept" / LOCK, "held"):
+            pass
 
 
 def test_a_checkpoint_whose_lock_is_gone_is_removed_and_nothing_else(tmp_path):
@@ -397,7 +540,9 @@ def test_a_checkpoint_whose_lock_is_gone_is_removed_and_nothing_else(tmp_path):
     assert not (tmp_path / "kept").exists()
     connected().save(tmp_path / "connection")
     remove_checkpoint(tmp_path / "connection")
-    with pytest.raises(FormatError, match=r"expected a cmcr checkpoint, got a cmcr connection\. Choose another folder"):
+    with pytest.raises(
+        FormatError, match=r"expected a cmcr checkpoint, got a cmcr connection\. Move it away, or choose"
+    ):
         connected(tmp_path / "connection")
     assert cmcr.load(tmp_path / "connection")
     assert not (tmp_path / "connection" / LOCK).exists()

@@ -7,7 +7,7 @@ import torch
 import cmcr
 import reference.enhancement as twin
 from cmcr import files
-from cmcr.connection import batches, softmax_mean
+from cmcr.connection import batches, softmax_mean, training
 from cmcr.connection import connect as connect_module
 from cmcr.connection.connect import connect
 from cmcr.connection.settings import settings_of
@@ -374,6 +374,9 @@ def test_exactly_one_outer_modality_is_expected():
         ({"batch_size": 1}, "settings: batch_size: expected at least 2, got 1."),
         ({"width": 0}, "settings: width: expected None or a whole number of at least 1, got 0."),
         ({"seed": -1}, "seed: expected a whole number, 0 or more, got -1."),
+        ({"checkpoint": 5}, "checkpoint: expected the path of a folder or None, got 5."),
+        ({"progress": 3}, "progress: expected a function or None, got 3."),
+        ({"counterparts": 3}, "counterparts: expected a mapping that can be changed, such as {} or None, got 3."),
         ({"seed": 1.5}, "seed: expected a whole number, 0 or more, got 1.5."),
         ({"seed": True}, "seed: expected a whole number, 0 or more, got True."),
         ({"seed": None}, "seed: expected a whole number, 0 or more, got None."),
@@ -382,6 +385,36 @@ def test_exactly_one_outer_modality_is_expected():
 )
 def test_wrong_options_are_refused(options, message):
     assert message_of(ConfigError, lambda: connect(clip(), clap(), **options)) == message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"epochs": 10**11},
+            "settings: epochs: 100000000000 are 2000000000000 steps, whose losses alone take 40,000 GB of memory, and there "
+            "are ",
+        ),
+        ({"epochs": 10**40}, "settings: epochs: 1"),
+        (
+            {"width": 10**7},
+            "settings: width, hidden: projectors of (20000000, 10000000) take 6,400,003 GB of memory to train, and there ",
+        ),
+        ({"hidden": (10**12, 7)}, "settings: width, hidden: projectors of (1000000000000, 7, 5) take "),
+    ],
+)
+def test_settings_for_which_no_memory_suffices_are_refused_before_any_work(monkeypatch, tmp_path, settings, message):
+    monkeypatch.setattr(connect_module, "consistent_rows", None)
+    options = QUICK | settings
+    found = message_of(ConfigError, lambda: connect(clip(), clap(), checkpoint=tmp_path / "kept", **options))
+    assert found.startswith(message)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_memory_that_does_not_suffice_is_said(monkeypatch):
+    monkeypatch.setattr(training, "_loss", lambda *given: torch.empty(10**15, dtype=torch.float32))
+    message = message_of(ConfigError, lambda: connect(clip(), clap(), **QUICK))
+    assert message.startswith("the training needs more memory than there is. Lower batch_size, width or hidden. (")
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest():
@@ -409,7 +442,8 @@ def test_a_missing_device_is_refused_before_any_work(monkeypatch):
 def test_a_diverging_loss_is_refused():
     message = message_of(TrainingError, lambda: connect(clip(), clap(), ttc_temperature=1e-40, **QUICK))
     assert message == (
-        "the loss is no longer a finite number by step 20 of 20. Lower learning_rate or raise the temperatures."
+        "the loss is no longer a finite number by step 20 of 20. Lower learning_rate or weight_decay, or "
+        "raise the temperatures."
     )
 
 
@@ -526,7 +560,7 @@ def test_memories_hold_unit_rows():
 
 
 def test_bfloat16_reaches_consistency_and_loss(monkeypatch):
-    from cmcr.connection import consistency, training
+    from cmcr.connection import consistency
     from cmcr.connection.losses import connection_loss
 
     consistencies, losses = [], []

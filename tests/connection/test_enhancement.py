@@ -261,6 +261,29 @@ def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"peers": 3}, "peers: expected cmcr.connection.peers.Peers or None, got 3."),
+        ({"progress": 3}, "progress: expected a function or None, got 3."),
+        ({"checkpoint": 5}, "checkpoint: expected the path of a folder or None, got 5."),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(options, message):
+    with pytest.raises(ConfigError) as caught:
+        semantic_consistency(np.ones((1, 2)), np.ones((1, 2)), **options)
+    assert str(caught.value) == message
+
+
+def test_float64_on_an_apple_gpu_is_refused():
+    single, double = torch.ones(1, 2), torch.ones(1, 2, dtype=torch.float64)
+    gpu = torch.device("mps")
+    for queries, memory in ((single, double), (double, single)):
+        with pytest.raises(DtypeError, match="expected at most float32 on an Apple GPU, got float64"):
+            consistency.SoftmaxMean.of(queries, memory, device=gpu)
+    assert consistency.SoftmaxMean.of(double, double, device=gpu, dtype=torch.float32).tiling.sums == torch.float32
+
+
+@pytest.mark.parametrize(
     ("queries", "memory", "error", "message"),
     [
         (

@@ -7,11 +7,15 @@ import pytest
 import torch
 
 import cmcr
+from cmcr.connection import connect as connect_module
+from cmcr.connection import consistency
 from cmcr.connection.connect import connect
-from cmcr.connection.modes import plain_modes
+from cmcr.connection.modes import float32_on, plain_modes
+from cmcr.connection.peers import Peers
 from cmcr.connection.settings import Settings
 from cmcr.connection.sides import Side
 from cmcr.connection.training import train
+from cmcr.errors import ResumeError
 
 
 @contextmanager
@@ -36,10 +40,10 @@ def unit(rows, width, seed):
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
-def connected():
+def connected(**options):
     a = cmcr.Memories("a", text=unit(60, 6, 0), image=unit(40, 6, 1))
     b = cmcr.Memories("b", text=unit(60, 4, 2), audio=unit(30, 4, 3))
-    return connect(a, b, epochs=2, batch_size=20, device="cpu")
+    return connect(a, b, epochs=2, batch_size=20, device="cpu", **options)
 
 
 def trained():
@@ -88,3 +92,24 @@ def test_the_modes_come_back():
             assert not torch.is_autocast_enabled("cpu")
         assert torch.is_inference_mode_enabled()
         assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(("chosen", "named"), [("highest", "float32"), ("high", "TF32"), ("medium", "TF32")])
+def test_what_the_caller_chose_for_float32_on_a_gpu_is_named(chosen, named):
+    earlier = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(chosen)
+    try:
+        assert float32_on(torch.device("cuda", 1)) == {"float32 products": named}
+        assert float32_on(torch.device("cpu")) == {}
+    finally:
+        torch.set_float32_matmul_precision(earlier)
+
+
+def test_what_was_chosen_for_float32_belongs_to_what_a_stopped_run_is_known_by(monkeypatch, tmp_path):
+    connected(checkpoint=tmp_path / "kept")
+    for module in (consistency, connect_module):
+        monkeypatch.setattr(module, "float32_on", lambda device: {"float32 products": "TF32"})
+    with pytest.raises(ResumeError, match="float32 products was none, now TF32"):
+        connected(checkpoint=tmp_path / "kept")
+    queries, memory = unit(9, 6, 0), unit(40, 6, 1)
+    assert consistency.SoftmaxMean.of(queries, memory).identity(Peers())["float32 products"] == "TF32"

@@ -6,6 +6,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import cmcr
 from cmcr.connection import residence
@@ -14,7 +15,7 @@ from cmcr.connection.counterparts import Work, consistent_rows
 from cmcr.connection.peers import Peers
 from cmcr.connection.settings import Settings
 from cmcr.connection.stored import RowsBetween
-from cmcr.errors import ConfigError, ResumeError, TooFewRowsError
+from cmcr.errors import ConfigError, DimensionError, NonFiniteError, ResumeError, TooFewRowsError
 from cmcr.memories.layout import Origin
 from cmcr.memories.writer import open_writer
 from connection.together import together
@@ -340,3 +341,56 @@ def test_rows_that_cannot_be_shared_are_refused(arrays):
 
     with pytest.raises(ConfigError, match=r"Rows: several processes can share a cmcr\.Memory, but not these rows"):
         counterparts_of(arrays["a", "text"], Rows(), Peers(0, 2))
+
+
+def spoilt(rows, row):
+    bad = rows.copy()
+    bad[row, 3] = np.nan
+    return bad
+
+
+def overwritten(folder, rows):
+    """Put other rows into the shards of a memory, as a failing disk would."""
+    for number, path in enumerate(sorted(folder.glob("shard-*.safetensors"))):
+        tensors = load_file(path)
+        (name,) = tensors
+        part = rows[37 * number : 37 * number + len(tensors[name])]
+        save_file({name: torch.from_numpy(part.copy())}, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "ids"),
+    [(("a", "image"), 80, None), (("b", "text"), 41, None), (("b", "text"), 41, range(90, 0, -1))],
+)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_not_a_number_on_disk_is_said_with_its_place(arrays, memories, tmp_path, kind, row, ids, precision):
+    if ids is not None:  # matched by ids: the row is still that of the memory
+        names = [f"text:{i}" for i in ids]
+        memories[kind] = stored(tmp_path / "turned", arrays[kind], *kind, ids=[n.replace(":90", ":0") for n in names])
+    (folder,) = memories[kind].folders
+    overwritten(folder, spoilt(arrays[kind], row))
+    with pytest.raises(NonFiniteError) as caught:
+        cmcr.connect(*memories.values(), **QUICK, precision=precision, checkpoint=tmp_path / "kept")
+    space, modality = kind
+    assert str(caught.value) == (
+        f"{modality} of space {space!r} ({folder}): NaN or infinity, first in row {row}. Look for damage with `cmcr verify`; "
+        "if there is none, they were written so: embed those items again."
+    )
+
+
+def test_not_a_number_in_a_process_part_of_a_memory_has_its_row_there(arrays, memories):
+    (folder,) = memories["a", "image"].folders
+    overwritten(folder, spoilt(arrays["a", "image"], 80))
+    with pytest.raises(NonFiniteError, match=r"^image of space 'a' \(.*\): NaN or infinity, first in row 80\."):
+        cmcr.semantic_consistency(arrays["a", "text"], RowsBetween(memories["a", "image"], slice(70, 90)))
+
+
+def test_widths_of_one_space_that_differ_are_said_before_any_work(arrays, memories, tmp_path):
+    memories["a", "image"] = stored(tmp_path / "wide", unit(110, 13, 1), "a", "image")
+    with pytest.raises(DimensionError) as caught:
+        cmcr.connect(*memories.values(), **QUICK, checkpoint=tmp_path / "kept")
+    assert str(caught.value) == (
+        f"image of space 'a' ({tmp_path / 'wide'}) is 13 wide, text of space 'a' ({tmp_path / 'a-text'}) 12: both must be "
+        "embeddings of one space. Embed both with the same model."
+    )
+    assert not (tmp_path / "kept").exists()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import reference.training as twin
-from cmcr.connection import batches
+from cmcr.connection import batches, learner
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import Settings
 from cmcr.connection.training import Side, train
@@ -112,22 +112,25 @@ def test_biases_stay_exactly_zero(batch_norm):
 
 
 def test_the_optimiser_moves_everything_but_the_biases(monkeypatch):
-    given = []
-    adamw = torch.optim.AdamW
+    given, rates = [], []
 
-    def recording(parameters, **options):
-        parameters = list(parameters)
-        given.append(([id(parameter) for parameter in parameters], options))
-        return adamw(parameters, **options)
+    class Recording(learner.AdamW):
+        def __init__(self, parameters, weight_decay):
+            given.append(([id(parameter) for parameter in parameters], weight_decay))
+            super().__init__(parameters, weight_decay)
 
-    monkeypatch.setattr(torch.optim, "AdamW", recording)
+        def step(self, rate):
+            rates.append(rate)
+            super().step(rate)
+
+    monkeypatch.setattr(learner, "AdamW", Recording)
     trained = fitted(learning_rate=0.02, weight_decay=0.3, hidden=(6,))
     named = [*trained.left.named_parameters(), *trained.right.named_parameters()]
     moved = [id(p) for name, p in named if not (name.startswith("linears.") and name.endswith(".bias"))]
     assert len(moved) == len(named) - 4 == 12
-    ((ids, options),) = given
+    ((ids, weight_decay),) = given
     assert sorted(ids) == sorted(moved)
-    assert (options["lr"], options["weight_decay"]) == (0.02, 0.3)
+    assert (rates[0], weight_decay) == (0.02, 0.3)
 
 
 @pytest.mark.parametrize(("batch_norm", "calls_per_step"), [("together", 1), ("apart", 2)])
@@ -337,7 +340,8 @@ def test_a_diverging_loss_is_refused(changes):
     with pytest.raises(TrainingError) as caught:
         fitted(epochs=2, **changes)
     assert str(caught.value) == (
-        "the loss is no longer a finite number by step 20 of 32. Lower learning_rate or raise the temperatures."
+        "the loss is no longer a finite number by step 20 of 32. Lower learning_rate or weight_decay, or "
+        "raise the temperatures."
     )
 
 

@@ -13,7 +13,7 @@ from small_recipe import ROOT, stopped_after_a_shard, write_recipe
 import cmcr
 from cmcr.cli import main
 from cmcr.cli.plan import tell_plan
-from cmcr.connection.checkpoint import LOCK, unfinished
+from cmcr.connection.checkpoint import LOCK, VERSION, unfinished
 from cmcr.connection.settings import settings_of
 from cmcr.errors import ConfigError, FormatError
 from cmcr.files import MANIFEST, locked, write_manifest
@@ -422,7 +422,7 @@ def as_memory(manifest):
 
 
 def of_next_version(manifest):
-    write_manifest(manifest.parent, {"format": "cmcr checkpoint", "version": 2, "written_by": "cmcr 9.9"})
+    write_manifest(manifest.parent, {"format": "cmcr checkpoint", "version": VERSION + 1, "written_by": "cmcr 9.9"})
 
 
 def cut_short(manifest):

@@ -1,8 +1,9 @@
 """What stopped work is gone on with: a folder beside the result to come, removed when that is written.
 
 On the disk: `config.json`, the manifest, with the identity of the run and the step of its state; `step-*.safetensors`, the
-state; `*-consistent-*.safetensors`, the semantically consistent rows, part by part. Each file is written under another
-name, flushed and renamed; the manifest names a state only after it is there; the state before it is removed last.
+state; `*-consistent-*.safetensors`, the semantically consistent rows, part by part, each of which says what it is of. Each
+file is written under another name, flushed and renamed; the manifest names a state only after it is there; the state before
+it is removed last.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from cmcr._version import __version__
 from cmcr.connection.peers import Peers
 from cmcr.connection.residence import ROWS_IN_FILES
 from cmcr.embeddings import HashedRows, StoredRows
-from cmcr.errors import ArtefactError, FormatError, IntegrityError, ResumeError, WriteError
+from cmcr.errors import ArtefactError, FormatError, IntegrityError, ReadError, ResumeError, WriteError
 from cmcr.files import (
     MANIFEST,
     artefact_kind,
@@ -41,7 +42,7 @@ from cmcr.files import (
 )
 
 FORMAT = "cmcr checkpoint"
-VERSION = 1
+VERSION = 2
 LOCK = "lock"
 SECONDS_BETWEEN = 60.0
 """At least so long after a state was written the next one is."""
@@ -59,7 +60,7 @@ class Checkpoint:
     def __init__(self, folder: Path, peers: Peers) -> None:
         self.folder = folder
         self._peers = peers
-        self._identity: dict[str, Any] = {}
+        self._identity: dict[str, Any] = {"rows": {}, "training": {}}
         self._state: str | None = None
         self._written = time.monotonic()
 
@@ -71,20 +72,25 @@ class Checkpoint:
             training: everything else that decides about the weights. It may change as long as no state was written.
 
         Raises:
-            ResumeError: another run was begun here; the message says what differs.
-            FormatError, IntegrityError: the manifest is damaged.
+            ResumeError: another run was begun here, of which something is kept; the message says what differs.
+            FormatError, IntegrityError: the manifest is damaged, or missing while a state is there.
         """
         self._identity = json.loads(json.dumps({"rows": rows, "training": training}))
         if (self.folder / MANIFEST).is_file():
-            with _advised(self.folder):
+            with _advised(self.folder, _FROM_ROWS):
                 manifest = parsed_manifest(self.folder, FORMAT, VERSION)
                 was = manifest["identity"]
                 self._state = next(iter(manifest["sha256"]), None)
-            _check_same(self.folder, was["rows"], self._identity["rows"], _ANEW)
+            if self._state or self._parts():
+                _check_same(self.folder, was["rows"], self._identity["rows"], _ANEW)
             if self._state:
-                _check_same(self.folder, was["training"], self._identity["training"], _ANEW_FROM_ROWS)
+                _check_same(
+                    self.folder, was["training"], self._identity["training"], f"Run it as it was begun; or {_FROM_ROWS}"
+                )
             if was == self._identity:
                 return
+        else:
+            self._check_what_nothing_names()
         if self._peers.rank == 0:
             with _said_on_failure(self.folder):
                 write_manifest(self.folder, self._manifest(0, {}))
@@ -98,7 +104,7 @@ class Checkpoint:
         """
         if self._state is None:
             return None
-        with _advised(self.folder):
+        with _advised(self.folder, _FROM_ROWS):
             read_manifest(self.folder, FORMAT, VERSION, {self._state})
             return load_file(self.folder / self._state)
 
@@ -117,7 +123,7 @@ class Checkpoint:
             return
         name, before = f"step-{step:09d}.safetensors", self._state
         content = serialize({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-        with _said_on_failure(self.folder):
+        with _said_on_failure(self.folder, len(content)):
             digest = write_bytes_whole(self.folder / name, content)
             write_manifest(self.folder, self._manifest(step, {name: digest}))
             if before not in (None, name):
@@ -127,11 +133,15 @@ class Checkpoint:
 
     def drop_training(self) -> None:
         """Drop the state and keep the rows, before the run begins: see `forget_training`."""
-        if (self.folder / MANIFEST).is_file():
-            with _advised(self.folder):
-                manifest = parsed_manifest(self.folder, FORMAT, VERSION)
-                self._identity, self._state = manifest["identity"], next(iter(manifest["sha256"]), None)
-            self.forget()
+        try:
+            manifest = parsed_manifest(self.folder, FORMAT, VERSION)
+            self._identity, self._state = manifest["identity"], next(iter(manifest["sha256"]), None)
+        except (FormatError, IntegrityError, KeyError):  # missing or damaged: the rows say themselves what they are of
+            with _said_on_failure(self.folder):
+                for path in (self.folder / MANIFEST, *self.folder.glob(_STATES)):
+                    path.unlink(missing_ok=True)
+            return
+        self.forget()
 
     def forget(self) -> None:
         """Drop the state of a training that has failed, so that another one can begin from the rows that are kept."""
@@ -141,32 +151,64 @@ class Checkpoint:
                 write_manifest(self.folder, self._manifest(0, {}))
                 (self.folder / before).unlink(missing_ok=True)
 
-    def kept(self, name: str) -> Tensor | None:
-        """Read rows that were kept under a name: `(n, D)` float32; None where one of the processes does not find them.
+    def kept(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
+        """Read rows that were kept under a name: `(n, D)`, in the dtype they had; None where they are not.
 
         Raises:
             FormatError, IntegrityError: they are damaged.
+            ResumeError: they are of another run, or of another shape.
+            ReadError: the system refuses to read them.
         """
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
             return None
-        with _advised(self.folder), safe_open(path, framework="pt") as file:
+        with _advised(path, _THIS_FILE_ALONE), safe_open(path, framework="pt") as file:
             rows: Tensor = file.get_tensor("rows")
-            if digest_of(rows) != (file.metadata() or {}).get("sha256"):
-                raise IntegrityError(f"{path}: its bytes have changed since it was written.")
+            said = file.metadata() or {}
+            if digest_of(rows) != said.get("sha256"):
+                raise IntegrityError(f"{path}: its bytes have changed since it was written. Restore it from a copy.")
+        if said.get("of") != self._rows_of or rows.shape != shape:
+            raise ResumeError(
+                f"{path}: expected {tuple(shape)} numbers of this run, got {tuple(rows.shape)} of other memories or settings. "
+                f"{_THIS_FILE_ALONE[0].upper()}{_THIS_FILE_ALONE[1:]}"
+            )
         return rows
 
     def keep(self, name: str, rows: Tensor) -> None:
-        """Keep rows `(n, D)` float32 under a name.
+        """Keep rows `(n, D)` under a name.
 
         Raises:
             WriteError: no permission, disk full.
         """
         if self._peers.rank == 0:
             rows = rows.detach().cpu().contiguous()
-            with _said_on_failure(self.folder):
-                content = serialize({"rows": rows}, metadata={"sha256": digest_of(rows)})
+            content = serialize({"rows": rows}, metadata={"sha256": digest_of(rows), "of": self._rows_of})
+            with _said_on_failure(self.folder, len(content)):
                 write_bytes_whole(self.folder / f"{name}.safetensors", content)
+
+    @property
+    def _rows_of(self) -> str:
+        """Hash what the rows that are kept depend on."""
+        return hashlib.sha256(json.dumps(self._identity["rows"], sort_keys=True).encode()).hexdigest()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob(_PARTS))
+
+    def _check_what_nothing_names(self) -> None:
+        """Without a manifest: rows say themselves what they are of, a state does not."""
+        if any(self.folder.glob(_STATES)):
+            raise FormatError(
+                f"{self.folder}: {MANIFEST} is missing, so nobody can tell which training the state here is of. Restore it "
+                f"from a copy. Or {_FROM_ROWS}"
+            )
+        for path in self._parts():
+            with _advised(path, _THIS_FILE_ALONE), safe_open(path, framework="pt") as file:
+                of = (file.metadata() or {}).get("of")
+            if of != self._rows_of:
+                raise ResumeError(
+                    f"{self.folder}: {path.name} is of other memories or settings, and {MANIFEST}, which said of which, is "
+                    f"missing. {_ANEW}"
+                )
 
     def _manifest(self, step: int, hashes: Mapping[str, str]) -> dict[str, Any]:
         return {
@@ -188,7 +230,8 @@ def open_checkpoint(folder: Path, peers: Peers) -> Iterator[Checkpoint]:
         FormatError: something else is there.
         WriteError: it cannot be made or written to.
     """
-    _refuse_strangers(folder)
+    with _said_on_failure(folder):
+        _refuse_strangers(folder)
     if peers.rank != 0:
         yield Checkpoint(folder, peers)
         return
@@ -208,7 +251,8 @@ def _remove_what_a_kill_left(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-_HELD = "{folder}: another run is at work there. Wait until it ends, or choose another folder."
+_ANOTHER = "choose another --out (in Python another checkpoint)."
+_HELD = f"{{folder}}: another run is at work there. Wait until it ends, or {_ANOTHER}"
 
 
 def unfinished(connection: Path) -> Path:
@@ -217,8 +261,9 @@ def unfinished(connection: Path) -> Path:
     return whole.with_name(f"{whole.name}.unfinished")
 
 
-def remove_checkpoint(folder: Path) -> None:
+def remove_checkpoint(folder: str | Path) -> None:
     """Remove a checkpoint after what it led to was written; one that another run holds, and anything else, stays."""
+    folder = Path(folder)
     if not _is_checkpoint(folder):
         return
     with contextlib.suppress(ArtefactError, OSError):
@@ -228,22 +273,26 @@ def remove_checkpoint(folder: Path) -> None:
                 if path.name not in (LOCK, MANIFEST):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             (folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder)
+            if os.name != "nt":  # there it goes when it is released
+                (folder / LOCK).unlink()
+        folder.rmdir()  # never with what is in it: another run may have begun there
 
 
-def forget_training(folder: Path) -> None:
+def forget_training(folder: str | Path) -> None:
     """Drop the state of a training that was stopped, so that another one begins from the rows that are kept.
 
     Args:
-        folder: of the checkpoint; nothing happens where there is none, or no state in it.
+        folder: of the checkpoint; nothing happens where there is none, or no state in it. A damaged manifest is dropped too.
 
     Raises:
         LockedError: another run holds it.
-        FormatError, IntegrityError: something else is there, or its manifest is damaged.
-        WriteError: it cannot be written to.
+        FormatError: something else is there.
+        ReadError, WriteError: it cannot be read or written to.
     """
-    if not folder.exists():
-        return
+    folder = Path(folder)
+    with _said_on_failure(folder):
+        if not folder.exists():
+            return
     with open_checkpoint(folder, Peers()) as kept:
         kept.drop_training()
 
@@ -275,11 +324,13 @@ def _check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any], ad
         raise ResumeError(f"{folder}: something else was begun here: {said}. {advice}")
 
 
-_ANEW = "Run it as it was begun, or remove this folder to begin anew."
-_ANEW_FROM_ROWS = (
-    "Run it as it was begun; or train anew from the rows that are kept: `cmcr connect --anew`, in Python "
-    "cmcr.connection.checkpoint.forget_training with this folder."
+_STATES = "step-*.safetensors"
+_PARTS = "*-consistent-*.safetensors"
+_ANEW = f"Run it as it was begun, remove this folder to begin anew, or {_ANOTHER}"
+_FROM_ROWS = (
+    "train anew from the rows that are kept: `cmcr connect --anew`, in Python cmcr.forget_training with this folder."
 )
+_THIS_FILE_ALONE = "remove this file alone, and its rows are computed again."
 
 
 def _short(value: object) -> str:
@@ -291,37 +342,51 @@ def _refuse_strangers(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise FormatError(f"{folder}: expected a folder for a checkpoint, there is a file. Move it away.")
+        raise FormatError(f"{folder}: expected a folder for a checkpoint, there is a file. {_AWAY}")
     names = {path.name for path in folder.iterdir()}
-    if names and not names & {MANIFEST, LOCK}:
-        raise FormatError(f"{folder}: expected a checkpoint, got other things ({min(names)}, ...). Move them away.")
+    known = {MANIFEST, LOCK} | {path.name for path in (*folder.glob(_STATES), *folder.glob(_PARTS))}
+    if names and not names & known:
+        raise FormatError(f"{folder}: expected a checkpoint, got other things ({min(names)}, ...). {_AWAY}")
     kind = FORMAT
     if MANIFEST in names:
         with contextlib.suppress(FormatError):  # damaged: said by whoever reads it
             kind = artefact_kind(folder)
     if kind != FORMAT:
-        raise FormatError(f"{folder}: expected a {FORMAT}, got a {kind}. Choose another folder.")
+        raise FormatError(f"{folder}: expected a {FORMAT}, got a {kind}. {_AWAY}")
+
+
+_AWAY = f"Move it away, or {_ANOTHER}"
 
 
 @contextmanager
-def _advised(folder: Path) -> Iterator[None]:
-    """Say of a damaged checkpoint what can be done without a copy of it."""
+def _advised(path: Path, advice: str) -> Iterator[None]:
+    """Say of something damaged what can be done without a copy of it."""
     try:
         yield
     except (FormatError, IntegrityError) as error:
-        raise type(error)(f"{error} Or remove {folder}, which begins anew.") from error
+        raise type(error)(f"{error} Or {advice}") from error
     except (SafetensorError, KeyError) as error:
-        raise FormatError(f"{folder}: damaged ({error}). Remove it, which begins anew.") from error
+        raise FormatError(f"{path}: damaged ({error}). Restore it from a copy. Or {advice}") from error
+    except ArtefactError:
+        raise
+    except OSError as error:
+        raise ReadError(error.errno or errno.EIO, f"could not read ({error.strerror or error})", str(path)) from error
 
 
 @contextmanager
-def _said_on_failure(folder: Path) -> Iterator[None]:
+def _said_on_failure(folder: Path, size: int = 0) -> Iterator[None]:
+    """Say what cannot be written there, and how many bytes it would have been."""
     try:
         yield
     except ArtefactError:  # some are OSErrors too: already said
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteError(
-            error.errno or errno.EIO, f"could not write ({reason}); what was there before is whole", str(folder)
-        ) from error
+        said = f"could not write ({error.strerror or error}); what was there before is whole"
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            said += f". Make room for {size or _MANIFEST_BYTES:,} bytes there, and the same command goes on"
+        elif error.errno == errno.ENAMETOOLONG:
+            said += ". Choose a shorter --out"
+        raise WriteError(error.errno or errno.EIO, said, str(folder)) from error
+
+
+_MANIFEST_BYTES = 10_000  # about

@@ -13,16 +13,17 @@ from torch import Tensor
 
 from cmcr._version import __version__
 from cmcr.connection.agreement import failing_together
+from cmcr.connection.arguments import check_callable, check_folder, check_kind
 from cmcr.connection.checkpoint import digest_of, open_checkpoint
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
 from cmcr.connection.counterparts import Work, consistent_rows
-from cmcr.connection.modes import plain_modes
+from cmcr.connection.modes import float32_on, plain_modes
 from cmcr.connection.peers import peers_here
 from cmcr.connection.residence import room_for
 from cmcr.connection.settings import Settings, check_seed, settings_of
 from cmcr.connection.sides import Side
 from cmcr.connection.stored import Places, StoredMemory, rows_at, shared_places, spaces_of
-from cmcr.connection.training import Trained, train
+from cmcr.connection.training import Trained, check_size, train
 from cmcr.embeddings import StoredRows, choose_device
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
 
@@ -87,18 +88,21 @@ def connect(
         progress: called with (stage, share done); the stages are "semantic consistency" and "training".
         counterparts: filled with the semantically consistent rows, and used where it holds them: give the same mapping to
             several calls with the same memories, which then compute them once. With a checkpoint it is filled only.
+            Rows that RAM does not hold stay in files while it holds them; Windows then leaves these in the temporary folder.
         checkpoint: a folder in which the work is kept: semantically consistent rows, and every minute and on Ctrl-C or
             SIGTERM the state of the training. Called again with the same arguments after the process ended, it goes on
             from there, on one machine to the same weights bit for bit. Whoever has saved the connection removes it, by
-            `cmcr.connection.checkpoint.remove_checkpoint`. Several processes must share the folder.
+            `cmcr.remove_checkpoint`. Several processes must share the folder.
         **settings: changes to the method's settings, such as `epochs=10` (see `cmcr.connection.settings.Settings`).
 
     Returns:
         The connection. Encoders of the memories, if any, stay attached to it.
 
     Raises:
-        ConfigError: an unknown method, modality or setting; no or several shared modalities; equal names.
-        DimensionError: different numbers of overlap rows.
+        ConfigError: an unknown method, modality or setting; no or several shared modalities; equal names; an argument of
+            another kind; settings for which no memory suffices.
+        DimensionError: different numbers of overlap rows, or widths of one space.
+        NonFiniteError: NaN or infinity in a memory on disk.
         TooFewRowsError: fewer than two overlap rows.
         TrainingError: the loss diverged.
         LockedError: another run holds the checkpoint.
@@ -109,6 +113,9 @@ def connect(
         WorkerError: another of several processes has failed.
     """
     chosen = settings_of(method, **settings)
+    check_folder("checkpoint", checkpoint)
+    check_callable("progress", progress)
+    check_kind("counterparts", counterparts, MutableMapping, "a mapping that can be changed, such as {}")
     seed = check_seed(seed)
     left, right = _two_spaces(memories)
     shared = overlap_of(left, right, overlap)
@@ -116,6 +123,7 @@ def connect(
     outer = outer_of(left, shared), outer_of(right, shared)
     places = shared_places(left.rows[shared], right.rows[shared], (left.space, right.space))
     count = _check_overlap_rows(places[0], left, right, shared)
+    check_size(chosen, (left.rows[shared].shape[1], right.rows[shared].shape[1]), count, where)
     peers = peers_here()
     with plain_modes(where), ExitStack() as held:
         with failing_together(peers, where):  # nor may one go on into a folder that the first still clears
@@ -292,6 +300,7 @@ def _identity_of_rows(
     return {
         **identity,
         "device": work.device.type,
+        **float32_on(work.device),
         "number of processes": work.peers.size,
         "version of cmcr": __version__,
         "version of torch": torch.__version__,

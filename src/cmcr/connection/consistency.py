@@ -13,13 +13,14 @@ from torch import Tensor
 from cmcr._version import __version__
 from cmcr.connection.agreement import failing_together
 from cmcr.connection.checkpoint import Checkpoint, digest_of
-from cmcr.connection.modes import plain_modes
+from cmcr.connection.modes import float32_on, plain_modes
 from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision, check_precision, fast_float32
 from cmcr.connection.read_ahead import read_ahead
 from cmcr.connection.softmax_mean import Tiling, over_processes, softmax_mean, tiling_for
+from cmcr.connection.stored import check_stored
 from cmcr.embeddings import Array, StoredRows, check_finite, is_number, rows_of, working_dtype
-from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
+from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class SoftmaxMean:
         sums = dtype or (working_dtype(asked, stored) if isinstance(stored, Tensor) else working_dtype(asked))
         products = torch.bfloat16 if precision == "bfloat16" else sums
         where = device or asked.device
+        if where.type == "mps" and sums == torch.float64:
+            raise DtypeError(
+                "queries and memory: expected at most float32 on an Apple GPU, got float64. Convert them first."
+            )
         tiling = tiling_for(asked.shape[1], products, sums, where, len(asked))
         return cls(asked, stored, where, float(temperature), normalize, tiling)
 
@@ -103,7 +108,7 @@ class SoftmaxMean:
         for number, start in enumerate(range(0, count, self.tiling.queries)):
             part = slice(start, min(start + self.tiling.queries, count))
             kept_as = f"{name}-consistent-{number:05d}"
-            rows = self._kept(checkpoint, kept_as, peers) if checkpoint else None
+            rows = self._kept(checkpoint, kept_as, part, peers) if checkpoint else None
             if rows is None:
                 rows = self._means(part, peers, progress)
                 if checkpoint:
@@ -127,6 +132,7 @@ class SoftmaxMean:
             "products": str(self.tiling.products),
             "queries at once": self.tiling.queries,
             "device": self.device.type,
+            **float32_on(self.device),
             "version of cmcr": __version__,
             "version of torch": torch.__version__,
         }
@@ -154,22 +160,30 @@ class SoftmaxMean:
                     if progress is not None:
                         progress((part.start + (part.stop - part.start) * seen / len(self.memory)) / len(self.queries))
                 own = sums.finished()
+                if len(self.memory):  # else there is no mean
+                    self._check_means(own[0])
             means = over_processes(*own, peers)
             for rows in means.split(self.tiling.side):
-                if not torch.isfinite(rows).all():
-                    raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
                 if self.normalize:
                     rows.copy_(torch.nn.functional.normalize(rows, dim=1))
             return means
+
+    def _check_means(self, means: Tensor) -> None:
+        """Say what is wrong where a mean is no number."""
+        if all(torch.isfinite(rows).all() for rows in means.split(self.tiling.side)):
+            return
+        if not isinstance(self.memory, Tensor):
+            check_stored(self.memory)
+        raise NonFiniteError("the products of queries and memory overflow: scale the rows to unit length.")
 
     def _brought(self, rows: Tensor) -> Tensor:
         """Bring some rows to the device; those of a wider dtype in that of the sums, for not every device knows float64."""
         return rows.to(self.device, self.tiling.sums if rows.itemsize > self.tiling.sums.itemsize else rows.dtype)
 
-    def _kept(self, checkpoint: Checkpoint, name: str, peers: Peers) -> Tensor | None:
+    def _kept(self, checkpoint: Checkpoint, name: str, part: slice, peers: Peers) -> Tensor | None:
         """Read kept rows; None where a process has not found them: then all compute them, for they do it together."""
         with failing_together(peers, self.device):
-            rows = checkpoint.kept(name)
+            rows = checkpoint.kept(name, self.queries[part].shape)
         missing = peers.max_(torch.tensor([int(rows is None)], device=self.device))
         return None if missing else rows
 

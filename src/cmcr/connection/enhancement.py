@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cmcr.connection.agreement import failing_together
+from cmcr.connection.arguments import check_callable, check_folder, check_kind
 from cmcr.connection.checkpoint import open_checkpoint, remove_checkpoint
 from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.peers import Peers
@@ -66,17 +67,21 @@ def semantic_consistency(
         `(Q, D)` in the kind of `queries` (numpy or torch, same device), float64 if either input is, else float32.
 
     Raises:
-        DtypeError: an input is not floating point.
+        DtypeError: an input is not floating point, or float64 where queries are on an Apple GPU, which has none.
         DimensionError: an input has not two axes, or the widths differ.
         TooFewRowsError: an input is empty.
         NonFiniteError: NaN or infinity in an input, or rows so long that their products overflow.
-        ConfigError: a temperature that is not above 0, or an unknown precision.
+        ConfigError: a temperature that is not above 0, an unknown precision, or an argument of another kind.
         LockedError, ResumeError, FormatError, IntegrityError, WriteError: the checkpoint cannot be gone on with.
         IntegrityError, ReadError: a memory on disk cannot be read.
         WorkerError: another of several processes has failed; its own message says why.
     """
+    check_folder("checkpoint", checkpoint)
+    check_callable("progress", progress)
+    check_kind("peers", peers, Peers, "cmcr.connection.peers.Peers")
     together = peers or Peers()
-    mean = SoftmaxMean.of(queries, memory, temperature, normalize=normalize, precision=precision)
+    with failing_together(together, queries.device if isinstance(queries, Tensor) else "cpu"):
+        mean = SoftmaxMean.of(queries, memory, temperature, normalize=normalize, precision=precision)
     result = mean.queries.new_empty(mean.queries.shape, dtype=mean.tiling.sums)
     if checkpoint is None:
         mean.fill(result, together, progress)
@@ -88,8 +93,9 @@ def semantic_consistency(
         with failing_together(together, mean.device):
             kept.begin(identity, {})
         mean.fill(result, together, progress, kept)
-    if together.rank == 0:
-        remove_checkpoint(Path(checkpoint))
+    with failing_together(together, mean.device):  # the next call may be of the same folder
+        if together.rank == 0:
+            remove_checkpoint(checkpoint)
     return as_given(result, queries)
 
 

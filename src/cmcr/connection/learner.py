@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,6 @@ from cmcr.connection.settings import Settings
 from cmcr.errors import FormatError
 
 _SIDES = ("left", "right")
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Learner:
@@ -40,9 +40,7 @@ class Learner:
         self._peers = peers
         self._parameters = [p for projector in projectors for p in projector.parameters() if p.requires_grad]
         device = self._parameters[0].device
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-        )
+        self._optimizer = AdamW(self._parameters, settings.weight_decay)
         self.history = torch.zeros(total, len(LossTerms._fields), dtype=torch.float32, device=device)
         self._gradient = _joined_gradient(self._parameters) if peers.size > 1 else None
 
@@ -52,16 +50,15 @@ class Learner:
         Args:
             terms: of that loss; their gradient flows into this process's rows only, and is summed over all processes.
         """
-        if self._gradient is None:
-            self._optimizer.zero_grad(set_to_none=True)
-        else:
+        if self._gradient is not None:
             self._gradient.zero_()
+        else:
+            for parameter in self._parameters:
+                parameter.grad = None
         terms.total.backward()
         if self._gradient is not None:
             self._peers.sum_(self._gradient)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate / 2 * (1 + math.cos(math.pi * self.step / self.total))
-        self._optimizer.step()
+        self._optimizer.step(self._rate / 2 * (1 + math.cos(math.pi * self.step / self.total)))
         self.history[self.step] = torch.stack([term.detach() for term in terms])
         self.step += 1
 
@@ -72,9 +69,8 @@ class Learner:
             for side, projector in zip(_SIDES, self.projectors, strict=True)
             for name, value in projector.state_dict().items()
         }
-        for number, parameter in enumerate(self._parameters):
-            kept = self._optimizer.state[parameter]
-            tensors |= {f"moments.{number}.{name}": kept[name] for name in _MOMENTS}
+        for name, values in self._optimizer.moments.items():
+            tensors |= {f"moments.{number}.{name}": value for number, value in enumerate(values)}
         return {**tensors, "history": self.history[: self.step]}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
@@ -88,13 +84,59 @@ class Learner:
                 prefix = f"{side}."
                 own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
                 projector.load_state_dict(own, strict=True)
-            for number, parameter in enumerate(self._parameters):
-                moments = {name: tensors[f"moments.{number}.{name}"].to(parameter.device) for name in _MOMENTS}
-                self._optimizer.state[parameter] = moments
+            # Copied: a tensor of a file is a view of it, and Windows replaces no file that something views.
+            for name, values in self._optimizer.moments.items():
+                for number, value in enumerate(values):
+                    value.copy_(tensors[f"moments.{number}.{name}"])
             self.step = len(tensors["history"])
             self.history[: self.step] = tensors["history"]
         except (KeyError, RuntimeError) as error:
             raise FormatError(f"the checkpoint is of other projectors ({error}). Remove it to begin anew.") from error
+
+
+class AdamW:
+    """AdamW (Loshchilov and Hutter, 2019) with torch's constants, by the kernel of `torch.optim.AdamW(fused=True)`.
+
+    torch's class imports its compiler when it is made, which takes longer than a small training.
+
+    Args:
+        parameters: float32, on one device, each of which has a gradient at every step.
+        weight_decay: share of the learning rate by which a step shrinks them.
+
+    Attributes:
+        moments: `step`, `exp_avg` and `exp_avg_sq`, a tensor for each parameter.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter], weight_decay: float) -> None:
+        self._parameters = parameters
+        self._weight_decay = weight_decay
+        self.moments = {
+            "step": [torch.zeros((), dtype=torch.float32, device=p.device) for p in parameters],
+            "exp_avg": [torch.zeros_like(p, requires_grad=False) for p in parameters],
+            "exp_avg_sq": [torch.zeros_like(p, requires_grad=False) for p in parameters],
+        }
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Take one step at a learning rate."""
+        steps, means, squares = self.moments.values()
+        torch._foreach_add_(steps, 1)
+        kernel: Any = torch._fused_adamw_
+        kernel(
+            self._parameters,
+            [p.grad for p in self._parameters],
+            means,
+            squares,
+            [],
+            steps,
+            amsgrad=False,
+            lr=rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=self._weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
 
 
 def _joined_gradient(parameters: list[torch.nn.Parameter]) -> Tensor:

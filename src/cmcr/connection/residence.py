@@ -46,7 +46,7 @@ def room_for(size: int, device: torch.device, *, processes: int = 1, folder: Pat
         what makes tensors there.
 
     Raises:
-        WriteError: neither memory nor disk has room.
+        WriteError: neither memory nor disk has room, or no folder for the files can be made.
     """
     if fits_on(device, size) and (device.type != "cpu" or fits_in_ram(size * processes)):
         yield lambda rows, width: torch.empty(rows, width, dtype=torch.float32, device=device)
@@ -54,9 +54,7 @@ def room_for(size: int, device: torch.device, *, processes: int = 1, folder: Pat
     if device.type != "cpu" and fits_in_ram(size * processes):
         yield lambda rows, width: torch.empty(rows, width, dtype=torch.float32)
         return
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=ROWS_IN_FILES, dir=folder, ignore_cleanup_errors=True) as home:
+    with _home(folder, size) as home:
         numbers = iter(range(sys.maxsize))
         yield lambda rows, width: _in_file(Path(home) / str(next(numbers)), rows, width)
 
@@ -64,7 +62,9 @@ def room_for(size: int, device: torch.device, *, processes: int = 1, folder: Pat
 def fits_on(device: torch.device, size: int) -> bool:
     """Tell whether so many bytes fit into a GPU beside what training needs; on a CPU they are where they are."""
     if device.type == "cuda":
-        return size <= SHARE_OF_DEVICE * torch.cuda.mem_get_info(device)[0]
+        # What torch holds and has no use for now is taken for the system, and free for us.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return size <= SHARE_OF_DEVICE * (torch.cuda.mem_get_info(device)[0] + held)
     if device.type == "mps":
         free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
         return size <= SHARE_OF_DEVICE * free
@@ -76,19 +76,37 @@ def fits_in_ram(size: int) -> bool:
     return size <= SHARE_OF_RAM * available_ram_bytes()
 
 
+def _home(folder: Path | None, size: int) -> tempfile.TemporaryDirectory[str]:
+    """Make the folder of the files."""
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=ROWS_IN_FILES, dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_room(size, error, folder or Path(os.environ.get("TMPDIR", os.curdir))) from error
+
+
 def _in_file(path: Path, rows: int, width: int) -> Tensor:
     """Make a tensor whose memory is a file; the whole file is taken from the disk now, not when it is written to."""
+    size = 4 * rows * width
     try:
         with path.open("xb") as file:
-            _take_from_disk(file, 4 * rows * width)
+            _take_from_disk(file, size)
     except OSError as error:
-        raise WriteError(
-            error.errno or errno.EIO,
-            f"could not make room for {4 * rows * width / 1e9:.1f} GB of embeddings, which RAM does not hold "
-            f"({error.strerror or error}). Free space, or let TMPDIR name a larger disk",
-            str(path.parent),
-        ) from error
-    return torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.float32).view(rows, width)
+        raise _no_room(size, error, path.parent) from error
+    tensor = torch.from_file(str(path), shared=True, size=rows * width, dtype=torch.float32).view(rows, width)
+    if os.name != "nt":  # which removes no file that is mapped
+        path.unlink()  # so that a kill leaves nothing: the file lives as long as it is mapped
+    return tensor
+
+
+def _no_room(size: int, error: OSError, folder: Path) -> WriteError:
+    return WriteError(
+        error.errno or errno.EIO,
+        f"could not make room for {size / 1e9:.1f} GB of embeddings, which RAM does not hold ({error.strerror or error}). "
+        "Free space, or let TMPDIR name a larger disk",
+        str(folder),
+    )
 
 
 def _take_from_disk(file: BinaryIO, size: int) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from cmcr.connection.residence import Empty
 from cmcr.embeddings import HashedRows, StoredRows, normalized
-from cmcr.errors import ConfigError, TooFewRowsError
+from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
 
 Places = Tensor | None
 """Positions of rows `(n,)`, or None for all of them in their order."""
@@ -38,6 +39,11 @@ class StoredMemory(HashedRows, Protocol):
     @property
     def fingerprint(self) -> str | None:
         """What identifies the encoders, if known."""
+        ...
+
+    @property
+    def folders(self) -> Sequence[Path]:
+        """Where it is."""
         ...
 
     @property
@@ -65,6 +71,7 @@ def spaces_of(memories: Sequence[StoredMemory]) -> tuple[StoredSpace, StoredSpac
 
     Raises:
         ConfigError: not two spaces, a modality twice, or memories of one space from different encoders.
+        DimensionError: memories of one space are not equally wide.
     """
     names = list(dict.fromkeys(memory.space for memory in memories))
     if len(names) != 2:
@@ -83,6 +90,12 @@ def _space_of(memories: Sequence[StoredMemory]) -> StoredSpace:
             raise ConfigError(
                 f"space {first.space!r}: its {first.modality} memory is of the encoders {first.fingerprint}, its "
                 f"{memory.modality} memory of {memory.fingerprint}: embed both with the same model."
+            )
+    for memory in memories:
+        if memory.shape[1] != first.shape[1]:
+            raise DimensionError(
+                f"{_named(memory)} is {memory.shape[1]} wide, {_named(first)} {first.shape[1]}: both must be embeddings of one "
+                "space. Embed both with the same model."
             )
     by_modality = {memory.modality: memory for memory in memories}
     if len(by_modality) < len(memories):
@@ -145,6 +158,9 @@ def rows_at(given: Tensor | StoredRows, places: Places, empty: Empty) -> Tensor:
 
     Returns:
         `(n, D)` float32 unit rows.
+
+    Raises:
+        NonFiniteError: NaN or infinity in rows on disk.
     """
     if isinstance(given, Tensor):
         return given if places is None else given[places]
@@ -154,6 +170,7 @@ def rows_at(given: Tensor | StoredRows, places: Places, empty: Empty) -> Tensor:
     wanted[slice(None) if places is None else places] = torch.arange(count)
     start = 0
     for block in given.blocks():
+        _check_block(given, block, start)
         into = wanted[start : start + len(block)]
         start += len(block)
         kept = into >= 0
@@ -168,6 +185,38 @@ def overlap_rows(
     """Read the overlap of two spaces into RAM, row i the same item in both (see `shared_places` and `rows_at`)."""
     places = shared_places(left, right, names)
     return rows_at(left, places[0], _in_ram), rows_at(right, places[1], _in_ram)
+
+
+def check_stored(rows: StoredRows) -> None:
+    """Read rows on disk and make sure that no value is NaN or infinite.
+
+    Raises:
+        NonFiniteError: with the first row that holds one, and where it is.
+    """
+    start = 0
+    for block in rows.blocks():
+        _check_block(rows, block, start)
+        start += len(block)
+
+
+def _check_block(rows: StoredRows, block: NDArray[np.float32], start: int) -> None:
+    values = torch.from_numpy(block)
+    # One look at the ends of the range, which NaN spreads to, is ten times as fast as a look at each value.
+    if not len(block) or torch.isfinite(torch.stack(torch.aminmax(values))).all():
+        return
+    if isinstance(rows, RowsBetween):
+        start, rows = start + rows.part.start, rows.memory
+    first = int((~torch.isfinite(values).all(dim=1)).nonzero()[0])
+    raise NonFiniteError(
+        f"{_named(rows)}: NaN or infinity, first in row {start + first}. Look for damage with `cmcr verify`; if there is none, "
+        "they were written so: embed those items again."
+    )
+
+
+def _named(rows: StoredRows) -> str:
+    if isinstance(rows, StoredMemory):
+        return f"{rows.modality} of space {rows.space!r} ({', '.join(map(str, rows.folders))})"
+    return "rows on disk"
 
 
 def _in_ram(rows: int, width: int) -> Tensor:

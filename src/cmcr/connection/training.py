@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import Settings
 from cmcr.connection.sides import Side, placed
 from cmcr.errors import ConfigError, ResumeError, TrainingError
+from cmcr.machine import gpu_bytes, ram_bytes
 
 __all__ = ["Side", "Trained", "train"]
 
@@ -84,7 +86,7 @@ def train(
     Raises:
         DimensionError: row counts that do not match.
         TooFewRowsError: fewer than two overlap items.
-        ConfigError: more processes than rows in a batch.
+        ConfigError: more processes than rows in a batch, or settings for which the memory does not suffice.
         TrainingError: the loss became NaN or infinite.
     """
     where = torch.empty(0, device=device).device  # with the number of the GPU
@@ -93,7 +95,8 @@ def train(
     rows = settings.rows_per_step(len(sides[0].overlap))
     if rows < peers.size:
         raise ConfigError(f"batches of {rows} rows cannot be shared by {peers.size} processes. Start fewer.")
-    with plain_modes(where), fast_float32(), Batches(sides, settings, seed, where, peers) as batches:
+    check_size(settings, (left.overlap.shape[1], right.overlap.shape[1]), len(sides[0].overlap), where)
+    with plain_modes(where), fast_float32(), _room_said(), Batches(sides, settings, seed, where, peers) as batches:
         total = settings.epochs * batches.per_epoch
         learner = Learner(_initial(sides, settings, seed, where), settings, total, peers)
         _take_up(learner, checkpoint, peers)
@@ -116,6 +119,49 @@ def train(
             right=learner.projectors[1].cpu().eval(),
             history=dict(zip(LossTerms._fields, by_term, strict=True)),
         )
+
+
+def check_size(settings: Settings, widths: tuple[int, int], items: int, device: torch.device) -> None:
+    """Make sure that what is learned fits into the memory of a machine that does nothing else.
+
+    Args:
+        settings: of the training.
+        widths: of the two spaces.
+        items: of the overlap.
+        device: where to train.
+
+    Raises:
+        ConfigError: the settings are too large.
+    """
+    room = gpu_bytes(device) or ram_bytes()
+    steps = int(settings.epochs) * (items // settings.rows_per_step(items))
+    losses = 4 * len(LossTerms._fields) * steps
+    if losses > room:
+        raise ConfigError(
+            f"settings: epochs: {settings.epochs} are {steps} steps, whose losses alone take {losses / 1e9:,.0f} GB of memory, "
+            f"and there are {room / 1e9:,.0f}. Lower epochs."
+        )
+    shape = settings.projector_shape(*widths)
+    layers = [pair for width in widths for pair in itertools.pairwise((width, *shape.hidden, shape.width))]
+    weights = 16 * sum(int(a) * int(b) for a, b in layers)  # each number with its gradient and two moments
+    if weights > room:
+        raise ConfigError(
+            f"settings: width, hidden: projectors of {(*shape.hidden, shape.width)} take {weights / 1e9:,.0f} GB of memory to "
+            f"train, and there are {room / 1e9:,.0f}. Lower width or hidden."
+        )
+
+
+@contextmanager
+def _room_said() -> Iterator[None]:
+    """Say by which settings less memory is needed where there is too little."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise ConfigError(
+                f"the training needs more memory than there is. Lower batch_size, width or hidden. ({error})"
+            ) from error
+        raise
 
 
 def _initial(
@@ -189,6 +235,6 @@ def _check_loss(learner: Learner, checkpoint: Checkpoint | None) -> None:
     if checkpoint:
         checkpoint.forget()
     raise TrainingError(
-        f"the loss is no longer a finite number by step {learner.step} of {learner.total}. Lower learning_rate or raise the "
-        "temperatures."
+        f"the loss is no longer a finite number by step {learner.step} of {learner.total}. Lower learning_rate or "
+        "weight_decay, or raise the temperatures."
     )
