@@ -272,3 +272,10 @@ def test_what_is_no_seed_is_refused(seed):
     with pytest.raises(ConfigError) as caught:
         check_seed(seed)
     assert str(caught.value) == f"seed: expected a whole number, 0 or more, got {seed!r}."
+
+
+def test_a_temperature_that_bfloat16_cannot_tell_apart_is_refused():
+    with pytest.raises(ConfigError, match=r"consistency_temperature: expected 0.001 or more in bfloat16, got 0.0005"):
+        Settings(precision="bfloat16", consistency_temperature=0.0005)
+    Settings(consistency_temperature=0.0005)
+    Settings(precision="bfloat16", consistency_temperature=0.0005, semantic_consistency=False)

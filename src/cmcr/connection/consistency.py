@@ -15,7 +15,7 @@ from cmcr.connection.agreement import failing_together
 from cmcr.connection.checkpoint import Checkpoint, digest_of
 from cmcr.connection.modes import float32_on, plain_modes
 from cmcr.connection.peers import Peers
-from cmcr.connection.products import Precision, check_precision, fast_float32
+from cmcr.connection.products import LOWEST_TEMPERATURE_IN_BFLOAT16, Precision, check_precision, fast_float32
 from cmcr.connection.read_ahead import read_ahead
 from cmcr.connection.softmax_mean import Tiling, over_processes, softmax_mean, tiling_for
 from cmcr.connection.stored import check_stored
@@ -63,6 +63,11 @@ class SoftmaxMean:
         if not (is_number(temperature) and temperature > 0):
             raise ConfigError(f"temperature: expected a finite number above 0, got {temperature!r}.")
         check_precision(precision)
+        if precision == "bfloat16" and temperature < LOWEST_TEMPERATURE_IN_BFLOAT16:
+            raise ConfigError(
+                f"temperature: expected {LOWEST_TEMPERATURE_IN_BFLOAT16} or more in bfloat16, whose rounding would decide "
+                f'below it, got {temperature!r}. precision="float32" takes any.'
+            )
         asked = rows_of(queries, "queries").detach()
         stored = memory if isinstance(memory, StoredRows) else rows_of(memory, "memory", at_least=0).detach()
         if asked.shape[1] != stored.shape[1]:

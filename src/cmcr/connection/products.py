@@ -15,6 +15,9 @@ from cmcr.errors import ConfigError
 Precision = Literal["float32", "bfloat16"]
 """In what the large products are computed: float32, or faster and coarser in bfloat16 with sums in float32."""
 
+LOWEST_TEMPERATURE_IN_BFLOAT16 = 0.001
+"""Of a softmax over cosines: below it the rounding of unit rows to bfloat16 decides which of them is the nearest."""
+
 _LARGEST_ERROR = 2e-5  # of float32 products of unit rows; bfloat16 is off by some 2e-3
 _onednn: Any = torch.backends.mkldnn  # torch before 2.9 has no switch there, and is left as it is
 _lock = threading.RLock()

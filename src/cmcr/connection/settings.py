@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from cmcr.connection.losses import IntraDistance
-from cmcr.connection.products import Precision
+from cmcr.connection.products import LOWEST_TEMPERATURE_IN_BFLOAT16, Precision
 from cmcr.connection.projectors import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE, BatchNormMode, ProjectorShape
 from cmcr.embeddings import is_number
 from cmcr.errors import ConfigError, unknown_name
@@ -84,6 +84,8 @@ class Settings:
         ]
         if _is_count(self.batch_size) and self.batch_size == 1:
             problems.append("batch_size: expected at least 2, got 1")
+        if self.precision == "bfloat16" and self.semantic_consistency and not problems:
+            problems.extend(self._too_fine_for_bfloat16())
         if not problems and self.ttc_weight + self.avc_weight == 0:
             problems.append("ttc_weight and avc_weight: one of them must be above 0, or nothing is learned")
         if problems:
@@ -110,6 +112,12 @@ class Settings:
         return [
             f"{n}: expected a number above 0, got {v!r}" for n, v in self._of(names) if not (is_number(v) and v > 0)
         ]
+
+    def _too_fine_for_bfloat16(self) -> list[str]:
+        lowest = LOWEST_TEMPERATURE_IN_BFLOAT16
+        if self.consistency_temperature >= lowest:
+            return []
+        return [f"consistency_temperature: expected {lowest} or more in bfloat16, got {self.consistency_temperature!r}"]
 
     def _below_zero(self, *names: str) -> list[str]:
         return [f"{n}: expected 0 or more, got {v!r}" for n, v in self._of(names) if not (is_number(v) and v >= 0)]

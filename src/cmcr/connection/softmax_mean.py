@@ -35,7 +35,6 @@ _FIRST_ROWS = 256  # of the memory, which give the first shift
 _HEADROOM = 60.0
 _HEADROOM_IN_BFLOAT16 = 8.0
 _LOOKS = 4
-_LARGEST_SCALE_IN_BFLOAT16 = 2.0**17  # beyond it the difference of logit and shift drowns in the rounding of its sums
 
 
 @dataclass(frozen=True)
@@ -118,8 +117,6 @@ class SoftmaxSums:
         self._side = tiling.side
         self._width = queries.shape[1]
         columns = _columns(self._width)
-        if tiling.products == torch.bfloat16:
-            scale = min(scale, _LARGEST_SCALE_IN_BFLOAT16)
         self._scaled = queries.new_zeros((len(queries), columns), dtype=tiling.products)
         for rows in slices(len(queries), tiling.side):
             self._scaled[rows, : self._width] = queries[rows].to(tiling.sums) * scale
