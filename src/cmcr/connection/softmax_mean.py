@@ -123,7 +123,9 @@ class SoftmaxSums:
         self._block = queries.new_zeros((tiling.side, columns), dtype=tiling.products)
         self._block[:, self._width : self._width + _ONES] = 1.0
         rows = min(tiling.side, len(queries))
-        self._tile = queries.new_empty(rows * _room_of_a_row(tiling.side, columns, tiling.products, tiling.sums), dtype=tiling.products)
+        self._tile = queries.new_empty(
+            rows * _room_of_a_row(tiling.side, columns, tiling.products, tiling.sums), dtype=tiling.products
+        )
         self._product = queries.new_empty((rows, columns), dtype=tiling.products)
 
     def add(self, memory: Tensor) -> None:
