@@ -175,6 +175,15 @@ def test_something_else_at_the_target_is_refused_before_the_training(memories, f
     assert "Errno" not in said
 
 
+@pytest.mark.parametrize("way", [["--plan"], []])
+@pytest.mark.parametrize("inner", ["mini-clip-text/inner", "captions.txt/x", "n" * 230])
+def test_where_it_cannot_be_written_both_refuse(memories, folder, capsys, monkeypatch, inner, way):
+    monkeypatch.setattr("cmcr.connection.connect.connect", None)
+    assert main(["connect", *memories, "--out", str(folder / inner), *way]) == 1
+    assert str(folder / inner) in capsys.readouterr().err
+    assert not (folder / "mini-clip-text" / "inner").exists()
+
+
 def test_an_overlap_whose_ids_occur_twice_is_refused(memories, tmp_path, capsys):
     assert main(["connect", *memories, memories[1], "--out", str(tmp_path / "connection")]) == 2
     said = capsys.readouterr().err

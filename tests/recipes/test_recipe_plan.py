@@ -15,7 +15,7 @@ from cmcr.cli import main
 from cmcr.cli.plan import tell_plan
 from cmcr.connection.checkpoint import LOCK, unfinished
 from cmcr.connection.settings import settings_of
-from cmcr.errors import ConfigError, FormatError
+from cmcr.errors import ConfigError, DimensionError, FormatError
 from cmcr.files import MANIFEST, locked, write_manifest
 from cmcr.memories.precomputed import write_memory
 from cmcr.recipes import costs, disk, gemm
@@ -448,6 +448,59 @@ def test_unfinished_work_that_cannot_be_gone_on_with_is_told(memories, tmp_path,
     assert not any("stopped work is there" in note for note in training.notes)
     with pytest.raises(FormatError, match=said):  # as connecting says
         cmcr.connect(*memories, epochs=2, checkpoint=unfinished(out))
+
+
+def damaged_state(folder):
+    write_manifest(folder, {"format": "cmcr checkpoint", "version": 1, "identity": {}, "sha256": {"step-1": "0" * 64}})
+    (folder / "step-1").write_bytes(b"changed")
+
+
+def row_cut_short(folder):
+    write_manifest(folder, {"format": "cmcr checkpoint", "version": 1, "identity": {}, "sha256": {}})
+    (folder / "left-consistent-0.safetensors").write_bytes(b"short")
+
+
+@pytest.mark.filterwarnings("ignore:the overlap:UserWarning")
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (damaged_state, "its bytes have changed"),
+        (row_cut_short, "Move "),
+        (lambda folder: (folder / MANIFEST).mkdir(), "has no config.json"),
+        (lambda folder: (folder / MANIFEST).write_bytes(b"\xff"), "not valid JSON"),
+        (lambda folder: (folder / LOCK).mkdir(), "expected the file of a lock"),
+    ],
+)
+def test_damaged_work_is_told(memories, tmp_path, put, said):
+    out = tmp_path / "connection"
+    unfinished(out).mkdir()
+    put(unfinished(out))
+    problems = planned_training(memories, out).problems
+    assert len(problems) == 1
+    assert said in problems[0]
+    assert str(unfinished(out)) in problems[0]
+
+
+def test_a_state_that_will_be_dropped_need_not_be_whole(memories, tmp_path):
+    unfinished(tmp_path / "connection").mkdir()
+    damaged_state(unfinished(tmp_path / "connection"))
+    settings = settings_of("c-mcr", epochs=2)
+    found = plan_of_memories(memories, settings, device="cpu", out=tmp_path / "connection", anew=True)
+    assert found.problems == []
+    assert "its state dropped, and trained anew from its rows" in found.stages[-1].notes[0]
+
+
+def test_memories_of_one_space_must_be_of_one_width(memories, tmp_path):
+    texts = next(memory for memory in memories if (memory.space, memory.modality) == ("clip", "text"))
+    wide = np.random.default_rng(0).normal(size=(50, 16))
+    write_memory(tmp_path / "wide", wide, space="clip", modality="text")
+    given = [cmcr.Memory(tmp_path / "wide") if memory is texts else memory for memory in memories]
+    (problem,) = planned_training(given, tmp_path / "connection").problems
+    assert problem == (
+        "space 'clip': its memories are of different widths (image 8 and text 16). Embed both with the same model."
+    )
+    with pytest.warns(UserWarning, match="the overlap"), pytest.raises(DimensionError):
+        cmcr.connect(*given, epochs=2)
 
 
 def test_a_damaged_memory_stands_in_the_way(folder, capsys):

@@ -76,7 +76,7 @@ def connect(
         raise ConfigError("--out: expected the folder of the connection to be made, or --plan.")
     kinds = _kinds(memories)
     if out is None or plan:
-        _tell_plan(kinds, settings, overlap=overlap, device=device, out=out, as_json=json_output)
+        _tell_plan(kinds, settings, overlap=overlap, device=device, out=out, anew=anew, as_json=json_output)
         return
     connection = _connected(
         kinds, out, changes, method=method, overlap=overlap, seed=seed, device=device, anew=anew, quiet=json_output
@@ -103,12 +103,13 @@ def _tell_plan(
     overlap: str | None,
     device: str,
     out: Path | None,
+    anew: bool,
     as_json: bool,
 ) -> None:
     from cmcr.cli.plan import tell_plan
     from cmcr.recipes.connect_plan import plan_of_memories
 
-    tell_plan(plan_of_memories(memories, settings, overlap=overlap, device=device, out=out), as_json)
+    tell_plan(plan_of_memories(memories, settings, overlap=overlap, device=device, out=out, anew=anew), as_json)
 
 
 def _connected(
@@ -125,13 +126,12 @@ def _connected(
 ) -> Connection | None:
     """Connect and save; None in all but the first of several processes."""
     from cmcr.connection.agreement import failing_together
-    from cmcr.connection.artefact import FORMAT
     from cmcr.connection.checkpoint import forget_training, remove_checkpoint, unfinished
     from cmcr.connection.connect import connect as connect_spaces
     from cmcr.connection.group import launched_group
-    from cmcr.files import check_target
+    from cmcr.recipes.target import check_place
 
-    check_target(out, FORMAT)
+    check_place(out)
     kept = unfinished(out)  # now: saving to "." replaces the folder that this process is in
     safe = f"what is done is safe in {kept}. Run the same command again to go on from there."
     with launched_group(device) as (peers, own_device), _told_once(peers.rank), stopped_gently(safe):

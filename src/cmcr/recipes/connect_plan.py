@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmcr.connection.artefact import FORMAT
 from cmcr.connection.checkpoint import unfinished
 from cmcr.connection.connect import outer_of, overlap_of
 from cmcr.connection.products import Precision
 from cmcr.connection.settings import Settings
-from cmcr.connection.stored import StoredMemory, shared_places, spaces_of
+from cmcr.connection.stored import StoredMemory, StoredSpace, shared_places, spaces_of
 from cmcr.errors import CmcrError, words_of
-from cmcr.files import check_target
 from cmcr.memories.memory import Memory
 from cmcr.recipes import costs
 from cmcr.recipes.begun_work import BegunWork, begun_work
@@ -22,6 +20,7 @@ from cmcr.recipes.gemm import CONSISTENCY_SHARE, TRAINING_SHARE
 from cmcr.recipes.plan import Machine, Plan, StagePlan, plan_of
 from cmcr.recipes.readable import readable_bytes
 from cmcr.recipes.room import Needs, place
+from cmcr.recipes.target import in_the_way
 
 TRAINING = "connect: training"
 
@@ -52,11 +51,13 @@ def plan_of_memories(
     overlap: str | None = None,
     device: str = "auto",
     out: Path | None = None,
+    anew: bool = False,
 ) -> Plan:
     """Plan the connection of memories on disk. Reads manifests and the ids of the overlap, and measures products for a moment.
 
     What connecting refuses before it computes anything stands among the problems: an overlap of fewer than two items, ids
-    that occur twice, something else at `out` or where unfinished work is kept, another run that is at work there.
+    that occur twice, memories of one space that differ in width, a place that cannot be written to, something else at
+    `out` or where unfinished work is kept, damaged work, another run that is at work there.
 
     Args:
         memories: four, in any order, those of one kind as one.
@@ -64,6 +65,7 @@ def plan_of_memories(
         overlap: the shared modality; may be left out if there is only one.
         device: where it will compute: "auto", "cpu", "cuda", ...
         out: folder that the connection will be written to; None for somewhere below the present folder.
+        anew: the state of a training that was stopped will be dropped.
 
     Raises:
         ConfigError: memories that are not of two spaces, or share no or several modalities.
@@ -79,15 +81,23 @@ def plan_of_memories(
         dtype = next(memory.dtype for memory in memories if memory.space == space.space and memory.modality != shared)
         planned.append(PlannedSpace(space.space, outer.shape[1], rows, len(outer), dtype))
     machine = Machine(device, settings.precision)
-    stages = connect_stages(planned[0], planned[1], settings, machine, out)
+    stages = connect_stages(planned[0], planned[1], settings, machine, out, anew=anew)
     stages[-1].problems += problems
+    if settings.semantic_consistency:
+        stages[-1].problems += [*_widths(left), *_widths(right)]
     stages[-1].notes += notes
     time_steps(stages, machine)
     return plan_of(f"{left.space} and {right.space} through {shared}", machine, stages)
 
 
 def connect_stages(
-    left: PlannedSpace, right: PlannedSpace, settings: Settings, machine: Machine, out: Path | None
+    left: PlannedSpace,
+    right: PlannedSpace,
+    settings: Settings,
+    machine: Machine,
+    out: Path | None,
+    *,
+    anew: bool = False,
 ) -> list[StagePlan]:
     """Plan the steps of connecting two spaces, all but the time they take.
 
@@ -97,11 +107,12 @@ def connect_stages(
         settings: of the connection.
         machine: that will compute.
         out: folder of the connection; None for somewhere below the present one.
+        anew: the state of a training that was stopped will be dropped.
     """
     counts = left.overlap_rows, right.overlap_rows
     rows = None if counts[0] is None or counts[1] is None else min(counts[0], counts[1])
-    problems = [] if out is None else _in_the_way(out)
-    begun = begun_work(out) if out is not None and not problems else BegunWork()
+    problems = [] if out is None else in_the_way(out)
+    begun = begun_work(out, anew=anew) if out is not None and not problems else BegunWork()
     stages = [_training(rows, left, right, settings, machine, out or Path())]
     if settings.semantic_consistency:
         sides = [_consistency(rows, space, stages[0], machine) for space in (left, right)]
@@ -149,13 +160,13 @@ def _matched(overlaps: tuple[StoredMemory, StoredMemory], names: tuple[str, str]
     return rows if places is None else len(places), [], [str(warning.message) for warning in told]
 
 
-def _in_the_way(out: Path) -> list[str]:
-    """Say that something else is where the connection shall be."""
-    try:
-        check_target(out, FORMAT)
-    except CmcrError as error:
-        return [words_of(error)]
-    return []
+def _widths(space: StoredSpace) -> list[str]:
+    """Say that the memories of a space are not of one width."""
+    widths = {modality: rows.shape[1] for modality, rows in space.rows.items()}
+    if len(set(widths.values())) == 1:
+        return []
+    told = " and ".join(f"{modality} {width}" for modality, width in widths.items())
+    return [f"space {space.space!r}: its memories are of different widths ({told}). Embed both with the same model."]
 
 
 def _consistency(rows: int | None, space: PlannedSpace, training: StagePlan, machine: Machine) -> StagePlan:
