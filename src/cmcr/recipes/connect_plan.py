@@ -124,7 +124,8 @@ def connect_stages(
     training.problems += problems + begun.problems
     training.notes += begun.notes
     if left.width is not None and right.width is not None and training.writes is not None:
-        removed = sum(stage.writes or 0 for stage in stages) - costs.connection_bytes(left.width, right.width, settings)
+        stays = costs.connection_bytes(rows, left.width, right.width, settings)
+        removed = sum(stage.writes or 0 for stage in stages) - stays
         kept_in = "OUT.unfinished" if out is None else unfinished(out).name
         training.notes.append(
             f"of what connecting writes, {readable_bytes(removed)} are needed only until the connection is there: they are in "
@@ -198,7 +199,7 @@ def _training(
         return stage
     widths = left.width, right.width
     stage.reads = 0
-    stage.writes = costs.connection_bytes(*widths, settings) + costs.state_bytes(*widths, settings)
+    stage.writes = costs.connection_bytes(rows, *widths, settings) + costs.state_bytes(rows, *widths, settings)
     if rows is None:
         return stage
     batch = settings.rows_per_step(rows)
