@@ -67,6 +67,7 @@ def connect(
     json_output
         Print one line of JSON.
     """
+    from cmcr.connection.group import launch
     from cmcr.connection.settings import check_seed, settings_of
 
     changes = changes_of(setting or [])
@@ -74,6 +75,8 @@ def connect(
     check_seed(seed)
     if out is None and not plan:
         raise ConfigError("--out: expected the folder of the connection to be made, or --plan.")
+    if plan and launch().rank > 0:
+        return  # the first process plans for all
     kinds = _kinds(memories)
     if out is None or plan:
         _tell_plan(kinds, settings, overlap=overlap, device=device, out=out, anew=anew, as_json=json_output)

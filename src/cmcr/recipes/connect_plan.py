@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cmcr.connection.checkpoint import unfinished
 from cmcr.connection.connect import outer_of, overlap_of
+from cmcr.connection.group import launch
 from cmcr.connection.products import Precision
 from cmcr.connection.settings import Settings
 from cmcr.connection.stored import StoredMemory, StoredSpace, shared_places, spaces_of
@@ -59,6 +60,8 @@ def plan_of_memories(
     that occur twice, memories of one space that differ in width, a place that cannot be written to, something else at
     `out` or where unfinished work is kept, damaged work, another run that is at work there.
 
+    Where a launcher such as torchrun has started several processes, the plan is that of all of them together.
+
     Args:
         memories: four, in any order, those of one kind as one.
         settings: of the connection.
@@ -68,7 +71,8 @@ def plan_of_memories(
         anew: the state of a training that was stopped will be dropped.
 
     Raises:
-        ConfigError: memories that are not of two spaces, or share no or several modalities.
+        ConfigError: memories that are not of two spaces, or share no or several modalities; a device on which several
+            processes cannot compute.
         DeviceError: a device that this machine does not have.
     """
     left, right = spaces_of(memories)
@@ -80,7 +84,8 @@ def plan_of_memories(
         outer = space.rows[outer_of(space, shared)]
         dtype = next(memory.dtype for memory in memories if memory.space == space.space and memory.modality != shared)
         planned.append(PlannedSpace(space.space, outer.shape[1], rows, len(outer), dtype))
-    machine = Machine(device, settings.precision)
+    started = launch()
+    machine = Machine(started.device(device), settings.precision, started)
     stages = connect_stages(planned[0], planned[1], settings, machine, out, anew=anew)
     stages[-1].problems += problems
     if settings.semantic_consistency:
@@ -144,7 +149,9 @@ def time_steps(stages: Sequence[StagePlan], machine: Machine) -> None:
             "float32": stage.operations - stage.bfloat16_operations,
             "bfloat16": stage.bfloat16_operations,
         }
-        stage.seconds = sum(count / (share * machine.rate(each)) for each, count in counts.items() if count)
+        stage.seconds = sum(
+            count / (share * machine.working * machine.rate(each)) for each, count in counts.items() if count
+        )
 
 
 def _matched(overlaps: tuple[StoredMemory, StoredMemory], names: tuple[str, str]) -> tuple[int, list[str], list[str]]:
@@ -181,9 +188,14 @@ def _consistency(rows: int | None, space: PlannedSpace, training: StagePlan, mac
     outer = costs.rows_bytes(space.outer_rows, space.width, space.dtype)
     kept = training.ram is not None and training.ram + outer <= machine.ram  # by the system, after the first pass
     passes = 1 if kept else costs.passes(rows, space.width, machine.device, machine.precision)
-    stage.reads = costs.rows_bytes(rows, space.width, space.dtype) + passes * outer
+    stage.reads = _overlap_bytes(rows, space, machine) + passes * outer
     stage.writes = costs.kept_bytes(rows, space.width)
     return stage
+
+
+def _overlap_bytes(rows: int, space: PlannedSpace, machine: Machine) -> int:
+    """Count the bytes of the overlap of a space, which each process reads once."""
+    return 0 if space.width is None else machine.started.size * costs.rows_bytes(rows, space.width, space.dtype)
 
 
 def _training(
@@ -207,10 +219,14 @@ def _training(
         stage.notes.append(f"batch_size {settings.batch_size:,} is more than there is: a step takes all {rows:,} items")
     stage.operations = costs.training_operations(rows, *widths, settings)
     stage.bfloat16_operations = costs.coarse_operations(rows, *widths, settings)
+    if not settings.semantic_consistency:  # else it reads the overlap
+        stage.reads = sum(_overlap_bytes(rows, space, machine) for space in (left, right))
+    embeddings = costs.embeddings_bytes(rows, *widths, settings)
     needs = Needs(
         ids=costs.IDS_BYTES * rows,
-        embeddings=costs.embeddings_bytes(rows, *widths, settings),
-        step=costs.batch_bytes(batch, *widths, settings),
+        embeddings=embeddings,
+        hashed=embeddings // (1 + settings.semantic_consistency),  # the overlap
+        step=costs.batch_bytes(-(-batch // machine.started.size), *widths, settings),
         passes=settings.epochs,
     )
     place(stage, needs, machine)
