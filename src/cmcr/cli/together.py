@@ -60,7 +60,8 @@ def _store() -> Any:
     from torch import distributed
 
     home, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return distributed.TCPStore(home, port, is_master=False, wait_for_workers=False, timeout=_PATIENCE)
+    store: Any = distributed.TCPStore  # type: ignore[attr-defined]  # which its stubs forget
+    return store(home, port, is_master=False, wait_for_workers=False, timeout=_PATIENCE)
 
 
 def _key() -> str:
