@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -98,6 +99,40 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_that_looks_finished(capsys, tmp
     assert "stopped" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["connections", "results.json"]
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == {"finished": False}
+
+
+def stopped(call, module, number, monkeypatch):
+    """Begin a command, and send a signal as soon as a module is imported."""
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == module:
+                os.kill(os.getpid(), number)
+
+    for name in ("cmcr.cli.verbs", "cmcr.cli.run"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    return main(call)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["cmcr.cli.verbs", "cmcr.cli.run"])
+def test_a_signal_before_a_verb_has_begun(module, number, capsys, monkeypatch):
+    before = signal.getsignal(number)
+    assert stopped(["verify", "nothing"], module, number, monkeypatch) == 130
+    assert capsys.readouterr().err == "cmcr: stopped; nothing half-written was left. Run it again.\n"
+    assert signal.getsignal(number) is before
+    assert {"cmcr.cli.verbs", "cmcr.cli.run"} <= set(sys.modules)  # it waited
+
+
+def test_stopped_within_an_exec_the_process_ends_with_130():
+    program = (
+        "import sys, cmcr.cli as cli; cli._carry_out = lambda tokens: exec('raise KeyboardInterrupt'); "
+        "sys.exit(cli.main([]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "cmcr: stopped; nothing half-written was left. Run it again.\n")
 
 
 def test_a_file_where_a_folder_should_be(saved, capsys):

@@ -1,6 +1,7 @@
 """`cmcr connect`, from files to a connection, through the commands a user would type."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -117,6 +118,12 @@ def test_memories_of_one_kind_are_taken_together(memories, tmp_path, capsys):
     [
         (["--set", "epoch=2"], 2, "did you mean 'epochs'?"),
         (["--set", "epochs"], 2, "--set: expected NAME=VALUE, such as epochs=10, got 'epochs'."),
+        (["--set", "epochs=1", "epochs=2"], 2, "--set: expected every setting once, got 'epochs' twice."),
+        (["--precision", "bfloat16"], 2, "Unknown option: --precision. It is a setting: --set precision=VALUE."),
+        (["--batch-size=3"], 2, "Unknown option: --batch-size. It is a setting: --set batch_size=VALUE."),
+        (["--bach-size=3"], 2, "Unknown option: --bach-size. See: cmcr --help"),
+        (["--device", "gpu"], 2, "unknown device 'gpu'"),
+        (["--device", "gpu", "--plan"], 2, "unknown device 'gpu'"),
         (["--method", "c-mrc"], 2, "c-mcr"),
         (["--overlap", "image"], 2, "unknown overlap modality 'image'"),
     ],
@@ -127,9 +134,35 @@ def test_wrong_calls(memories, tmp_path, capsys, arguments, code, said):
     assert not (tmp_path / "connection").exists()
 
 
+@pytest.mark.parametrize("way", [["--plan"], []])
+@pytest.mark.parametrize(
+    "name", ["seed", "overlap", "device", "method", "progress", "checkpoint", "counterparts", "memories"]
+)
+def test_arguments_of_connecting_are_no_settings(memories, tmp_path, capsys, name, way):
+    assert main(["connect", *memories, "--out", str(tmp_path / "connection"), "--set", f"{name}=3", *way]) == 2
+    assert f"unknown settings: '{name}'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", [["--plan"], []])
+def test_a_seed_below_0_is_a_wrong_call(memories, tmp_path, capsys, way):
+    assert main(["connect", *memories, "--out", str(tmp_path / "connection"), "--seed", "-1", *way]) == 2
+    assert "seed: expected a whole number, 0 or more, got -1." in capsys.readouterr().err
+
+
 def test_a_memory_that_is_not_there(memories, tmp_path, capsys):
     assert main(["connect", *memories[:3], str(tmp_path / "nothing"), "--out", str(tmp_path / "connection")]) == 1
     assert "there is no cmcr memory here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", [["--plan"], []])
+def test_a_damaged_list_of_items_is_named(memories, tmp_path, capsys, way):
+    damaged = shutil.copytree(memories[1], tmp_path / "captions")
+    path = damaged / "shard-00000.items.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"captions", b"\xffaptions", 1))
+    given = [memories[0], str(damaged), *memories[2:]]
+    assert main(["connect", *given, "--out", str(tmp_path / "connection"), *way]) == 1
+    assert f"{path}: its lines are damaged" in capsys.readouterr().err
 
 
 def test_something_else_at_the_target_is_refused_before_the_training(memories, folder, capsys, monkeypatch):
@@ -140,6 +173,15 @@ def test_something_else_at_the_target_is_refused_before_the_training(memories, f
         f"cmcr: {folder / 'pictures'}: could not write (something that is not a cmcr connection is there"
     )
     assert "Errno" not in said
+
+
+@pytest.mark.parametrize("way", [["--plan"], []])
+@pytest.mark.parametrize("inner", ["mini-clip-text/inner", "captions.txt/x", "n" * 230])
+def test_where_it_cannot_be_written_both_refuse(memories, folder, capsys, monkeypatch, inner, way):
+    monkeypatch.setattr("cmcr.connection.connect.connect", None)
+    assert main(["connect", *memories, "--out", str(folder / inner), *way]) == 1
+    assert str(folder / inner) in capsys.readouterr().err
+    assert not (folder / "mini-clip-text" / "inner").exists()
 
 
 def test_an_overlap_whose_ids_occur_twice_is_refused(memories, tmp_path, capsys):

@@ -139,7 +139,7 @@ def test_wrong_calls(lines, tmp_path, monkeypatch, capsys, change, code, message
 
 
 def test_a_device_that_is_not_there(lines, tmp_path, capsys):
-    assert call(lines, tmp_path / "out", "--device", "tpu") == 1
+    assert call(lines, tmp_path / "out", "--device", "tpu") == 2
     assert "tpu" in capsys.readouterr().err
 
 
@@ -211,7 +211,7 @@ def test_files_of_other_endings_are_passed_over_and_said(tmp_path, capsys):
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_is_written(lines, tmp_path, capsys):
-    assert call(lines, tmp_path / "out", "--device", "gpu") == 1
+    assert call(lines, tmp_path / "out", "--device", "gpu") == 2
     said = capsys.readouterr().err
     assert said == "cmcr: unknown device 'gpu': expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.\n"
     assert not (tmp_path / "out").exists()

@@ -192,3 +192,5 @@ def test_the_command(memories, tmp_path, capsys):
     assert "present/AP" in shown
     assert main(["ablate", *folders, "--run", "counterfactual/mini", "--only", "L_avx"]) == 2
     assert "unknown ablation 'L_avx'" in capsys.readouterr().err
+    assert main(["ablate", *folders, "--run", "counterfactual/mini", "--set", "method=c-mcr", "seed=3"]) == 2
+    assert "unknown settings: 'method', 'seed'" in capsys.readouterr().err

@@ -271,6 +271,17 @@ def test_a_table_with_a_line_too_few(tmp_path):
         memory.item(0)
 
 
+@pytest.mark.parametrize("lists", ["items", "quarantine"])
+@pytest.mark.parametrize(("was", "now"), [(b"item", b"\xfftem"), (b'"id"', b'"Xd"'), (b"{", b"["), (b': "', b":  ")])
+def test_a_table_with_a_changed_byte(tmp_path, lists, was, now):
+    store(tmp_path, unit(3), bad=(1,))
+    path = tmp_path / f"shard-00000.{lists}.jsonl"
+    path.write_bytes(path.read_bytes().replace(was, now, 1))
+    memory = Memory(tmp_path)
+    with pytest.raises(IntegrityError, match=rf"shard-00000\.{lists}\.jsonl: its lines are damaged"):
+        _ = memory.ids, list(memory.quarantine())
+
+
 def test_opening_reads_manifests_only(tmp_path):
     store(tmp_path, unit(9))
     for path in tmp_path.glob("shard-*"):

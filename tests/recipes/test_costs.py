@@ -1,11 +1,14 @@
 """The counts of a plan: against counts by hand, and against what torch counts in real steps."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 
+import cmcr
 from cmcr.connection import info_nce, softmax_mean
 from cmcr.connection.enhancement import semantic_consistency
 from cmcr.connection.settings import settings_of
@@ -47,8 +50,33 @@ def test_bytes_by_hand():
     assert costs.embeddings_bytes(1000, 512, 768, settings) == 4 * 1000 * 1280
     assert costs.kept_bytes(1000, 512) == 4 * 1000 * 512
     settings = settings_of("c-mcr", width=4, hidden=())
-    assert costs.state_bytes(8, 6, settings) == 2 * 3 * 4 * (4 * 8 + 4 * 6)
+    assert costs.state_bytes(None, 8, 6, settings) == 2 * 3 * 4 * (4 * 8 + 4 * 6)
+    settings = settings_of("c-mcr", width=4, hidden=(), epochs=3, batch_size=10)
+    assert [costs.steps(rows, settings) for rows in (None, 1, 5, 10, 29)] == [0, 0, 3, 3, 6]
+    assert costs.state_bytes(29, 8, 6, settings) == 2 * 4 * (3 * (4 * 8 + 4 * 6) + 6 * 5)
     assert costs.memory_bytes(100, 8, "float16", [], 60) == 100 * (16 + 60) + 2 * 1500
+
+
+def stopping_at_the_end(stage, share):
+    """As Ctrl-C does when nearly all is done."""
+    if stage == "training" and share > 0.98:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_connection_and_a_state_are_as_large_as_they_are_on_disk(tmp_path):
+    rng = np.random.default_rng(0)
+    left = cmcr.Memories("clip", text=rng.normal(size=(20, 8)), image=rng.normal(size=(9, 8)))
+    right = cmcr.Memories("clap", text=rng.normal(size=(20, 6)), audio=rng.normal(size=(8, 6)))
+    changes = {"epochs": 500, "batch_size": 4, "width": 4, "hidden": ()}
+    settings = settings_of("c-mcr", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        cmcr.connect(left, right, device="cpu", checkpoint=tmp_path / "kept", progress=stopping_at_the_end, **changes)
+    (state,) = (tmp_path / "kept").glob("step-*")
+    kept = costs.state_bytes(20, 8, 6, settings) / 2
+    assert state.stat().st_size == pytest.approx(kept, rel=0.1)  # and a header, and batch normalisation
+    cmcr.connect(left, right, device="cpu", checkpoint=tmp_path / "kept", **changes).save(tmp_path / "out")
+    written = sum(file.stat().st_size for file in (tmp_path / "out").iterdir())
+    assert written == pytest.approx(costs.connection_bytes(20, 8, 6, settings), rel=0.1)
 
 
 def test_of_a_loss_two_products_are_coarse():

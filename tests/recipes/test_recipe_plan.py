@@ -14,8 +14,9 @@ import cmcr
 from cmcr.cli import main
 from cmcr.cli.plan import tell_plan
 from cmcr.connection.checkpoint import LOCK, VERSION, unfinished
+from cmcr.connection.group import Launch
 from cmcr.connection.settings import settings_of
-from cmcr.errors import ConfigError, FormatError
+from cmcr.errors import ConfigError, DimensionError, FormatError
 from cmcr.files import MANIFEST, locked, write_manifest
 from cmcr.memories.precomputed import write_memory
 from cmcr.recipes import costs, disk, gemm
@@ -133,6 +134,7 @@ def test_lists_that_are_there_are_counted_and_nothing_is_opened_or_written(folde
         "ram_available_bytes",
         "gpu_bytes",
         "precision",
+        "processes",
         "operations_per_second",
     }
     assert found["can_run"] is True
@@ -262,7 +264,7 @@ def test_embeddings_that_do_not_fit_in_ram_are_kept_in_files(monkeypatch):
     assert found.problems == []
     assert training.ram < 16_000_000_000
     assert embeddings < training.writes < embeddings + 100_000_000
-    assert training.reads == 36 * embeddings
+    assert training.reads == 36 * embeddings + embeddings // 2  # the overlap is hashed
     assert training.notes[0].startswith(
         "embeddings (19.1 GB) take more than 80% of the RAM (16.0 GB): they are kept in"
     )
@@ -366,10 +368,62 @@ def test_memories_that_are_there(memories, tmp_path, capsys):
         in shown
     )
     assert [
-        stage.stage for stage in plan_of_memories(memories, settings_of("c-mcr", semantic_consistency=False)).stages
-    ] == ["connect: training"]
+        (stage.stage, stage.reads)
+        for stage in plan_of_memories(memories, settings_of("c-mcr", semantic_consistency=False)).stages
+    ] == [("connect: training", 40 * (6 + 8) * 2)]
     with pytest.raises(ConfigError, match="expected memories of two spaces"):
         plan_of_memories(memories[:1], settings)
+
+
+def of_several(size, here, monkeypatch):
+    launched = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": here, "RANK": 0, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(module, "_cores", lambda: 3 * torch.get_num_threads())
+
+
+@pytest.mark.filterwarnings("ignore:the overlap:UserWarning")
+def test_several_processes_are_planned_together(memories, monkeypatch, capsys):
+    settings = settings_of("c-mcr")
+    one = stages(plan_of_memories(memories, settings, device="cpu"))
+    of_several(4, 4, monkeypatch)
+    found = plan_of_memories(memories, settings, device="cpu")
+    several = stages(found)
+    assert found.machine["processes"] == 4
+    for name, stage in several.items():
+        assert stage.ram == pytest.approx(4 * one[name].ram, rel=0.01)
+        assert stage.operations == one[name].operations
+        assert stage.seconds == pytest.approx(one[name].seconds / 3)  # there are cores for three
+        assert stage.writes == one[name].writes
+    overlap, outer = 40 * 6 * 2, 20 * 6 * 2
+    assert several["connect: semantic consistency of clap"].reads == 4 * overlap + outer
+    tell_plan(found, False)
+    assert "this machine (cpu, 4 processes): " in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="several processes compute on 'cuda'"):
+        plan_of_memories(memories, settings, device="mps")
+
+
+def test_each_process_keeps_files_of_its_own(monkeypatch):
+    spaces = [PlannedSpace(name, 512, 2_400_000, 1000, "float16") for name in "ab"]
+    settings = settings_of("c-mcr")
+    (alone, together) = (
+        connect_stages(*spaces, settings, module.Machine("cpu", started=started), None)[-1]
+        for started in (None, Launch(4, 2))
+    )
+    embeddings = costs.embeddings_bytes(2_400_000, 512, 512, settings)
+    assert (alone.ram > embeddings, together.ram < embeddings) == (True, True)
+    assert together.writes == alone.writes + 4 * embeddings
+    assert "in each of 4 processes) take more than 80% of the RAM" in together.notes[0]
+
+
+def test_the_first_process_alone_plans(memories, monkeypatch, capsys):
+    of_several(2, 2, monkeypatch)
+    call = ["connect", *(str(memory.folders[0]) for memory in memories), "--plan", "--device", "cpu", "--json"]
+    assert main(call) == 0
+    assert json.loads(capsys.readouterr().out)["machine"]["processes"] == 2
+    monkeypatch.setenv("RANK", "1")
+    assert main(call) == 0
+    assert capsys.readouterr().out == ""
 
 
 def planned_training(memories, out):
@@ -448,6 +502,59 @@ def test_unfinished_work_that_cannot_be_gone_on_with_is_told(memories, tmp_path,
     assert not any("stopped work is there" in note for note in training.notes)
     with pytest.raises(FormatError, match=said):  # as connecting says
         cmcr.connect(*memories, epochs=2, checkpoint=unfinished(out))
+
+
+def damaged_state(folder):
+    write_manifest(folder, {"format": "cmcr checkpoint", "version": 1, "identity": {}, "sha256": {"step-1": "0" * 64}})
+    (folder / "step-1").write_bytes(b"changed")
+
+
+def row_cut_short(folder):
+    write_manifest(folder, {"format": "cmcr checkpoint", "version": 1, "identity": {}, "sha256": {}})
+    (folder / "left-consistent-0.safetensors").write_bytes(b"short")
+
+
+@pytest.mark.filterwarnings("ignore:the overlap:UserWarning")
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (damaged_state, "its bytes have changed"),
+        (row_cut_short, "Move "),
+        (lambda folder: (folder / MANIFEST).mkdir(), "has no config.json"),
+        (lambda folder: (folder / MANIFEST).write_bytes(b"\xff"), "not valid JSON"),
+        (lambda folder: (folder / LOCK).mkdir(), "expected the file of a lock"),
+    ],
+)
+def test_damaged_work_is_told(memories, tmp_path, put, said):
+    out = tmp_path / "connection"
+    unfinished(out).mkdir()
+    put(unfinished(out))
+    problems = planned_training(memories, out).problems
+    assert len(problems) == 1
+    assert said in problems[0]
+    assert str(unfinished(out)) in problems[0]
+
+
+def test_a_state_that_will_be_dropped_need_not_be_whole(memories, tmp_path):
+    unfinished(tmp_path / "connection").mkdir()
+    damaged_state(unfinished(tmp_path / "connection"))
+    settings = settings_of("c-mcr", epochs=2)
+    found = plan_of_memories(memories, settings, device="cpu", out=tmp_path / "connection", anew=True)
+    assert found.problems == []
+    assert "its state dropped, and trained anew from its rows" in found.stages[-1].notes[0]
+
+
+def test_memories_of_one_space_must_be_of_one_width(memories, tmp_path):
+    texts = next(memory for memory in memories if (memory.space, memory.modality) == ("clip", "text"))
+    wide = np.random.default_rng(0).normal(size=(50, 16))
+    write_memory(tmp_path / "wide", wide, space="clip", modality="text")
+    given = [cmcr.Memory(tmp_path / "wide") if memory is texts else memory for memory in memories]
+    (problem,) = planned_training(given, tmp_path / "connection").problems
+    assert problem == (
+        "space 'clip': its memories are of different widths (image 8 and text 16). Embed both with the same model."
+    )
+    with pytest.warns(UserWarning, match="the overlap"), pytest.raises(DimensionError):
+        cmcr.connect(*given, epochs=2)
 
 
 def test_a_damaged_memory_stands_in_the_way(folder, capsys):

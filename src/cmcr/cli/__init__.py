@@ -10,35 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import cyclopts
-
-from cmcr._version import __version__
-from cmcr.cli.ablate import ablate
-from cmcr.cli.connect import connect
-from cmcr.cli.demo import demo
-from cmcr.cli.embed import embed
-from cmcr.cli.encode import encode
-from cmcr.cli.evaluate import evaluate
-from cmcr.cli.import_ import import_
-from cmcr.cli.info import info
-from cmcr.cli.memory import memory
-from cmcr.cli.plan import plan
-from cmcr.cli.run import run
-from cmcr.cli.verify import verify
-from cmcr.errors import CmcrError, ConfigError, words_of
+from cmcr.cli.stopping import terminated_like_ctrl_c
+from cmcr.cli.together import tell_others, told_by_first
+from cmcr.connection.interruption import held_back
+from cmcr.errors import CmcrError, ConfigError, DeviceError, words_of
 
 OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
-
-app = cyclopts.App(
-    name="cmcr",
-    help="Connect frozen contrastive encoders without paired data.\n\nStart with: cmcr demo",
-    version=__version__,
-    suppress_keyboard_interrupt=False,  # main() says it in words
-)
-for _verb in (ablate, connect, demo, embed, encode, evaluate, info, plan, run, verify):
-    app.command(_verb)
-app.command(import_, name="import")
-app.command(memory)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,12 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _plain_warnings():
-            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        with terminated_like_ctrl_c(), _plain_warnings():
+            _carry_out(tokens)
         sys.stdout.flush()  # here, where a closed pipe is met in silence
-    except cyclopts.CycloptsError as error:
-        return _report(tokens, "wrong call", f"{error} See: cmcr --help", WRONG_CALL)
-    except ConfigError as error:
+    except WrongCallError as error:
+        return _report(tokens, "wrong call", str(error), WRONG_CALL)
+    except (ConfigError, DeviceError) as error:
         return _report(tokens, type(error).__name__, str(error), WRONG_CALL)
     except CmcrError as error:
         return _report(tokens, type(error).__name__, words_of(error), FAILED)
@@ -65,9 +42,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again when it ends
         return FAILED
     except KeyboardInterrupt as error:
+        exec(
+            ""
+        )  # one that came in an exec, as of dataclasses, leaves a mark by which Python ends as killed; this clears it
         said = str(error) or "stopped; nothing half-written was left. Run it again."
         return _report(tokens, "interrupted", said, INTERRUPTED)
     return OK
+
+
+class WrongCallError(CmcrError):
+    """Words that no verb understands."""
+
+
+def _carry_out(tokens: list[str]) -> None:
+    """Find the verb and do it; all that takes long to import is imported only here, where signals have their message.
+
+    They wait until it is imported: where they come in between, importlib loses them now and then, and torch aborts.
+
+    Raises:
+        WrongCallError: there is no such verb or option.
+    """
+    with held_back():
+        import cyclopts
+
+        from cmcr.cli.verbs import app
+    try:
+        verb, given, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        raise WrongCallError(f"{error}{_hint(error)} See: cmcr --help") from error
+    if verb.__module__.startswith("cmcr."):  # the help and the version are cyclopts' own
+        with held_back():
+            import torch  # noqa: F401
+    verb(*given.args, **given.kwargs)
+
+
+def _hint(error: Exception) -> str:
+    """Say that an unknown option is a setting, where a verb takes settings."""
+    from cyclopts import UnknownOptionError
+
+    if not isinstance(error, UnknownOptionError) or not {"connect", "ablate"} & set(error.command_chain or ()):
+        return ""
+    from cmcr.connection.settings import Settings
+
+    name = str(error.token.keyword).removeprefix("--").replace("-", "_")
+    return f" It is a setting: --set {name}=VALUE." if name in Settings.__dataclass_fields__ else ""
 
 
 @contextmanager
@@ -86,7 +104,10 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _report(tokens: list[str], kind: str, message: str, code: int) -> int:
-    """Say what went wrong on standard error: as JSON if that was asked for, else as a sentence."""
+    """Say what went wrong on standard error: as JSON if that was asked for, else as a sentence; of several processes once."""
+    if told_by_first(kind, message):
+        return code
     text = json.dumps({"error": kind, "message": message}) if "--json" in tokens else f"cmcr: {message}"
-    print(text, file=sys.stderr)
+    print(text, file=sys.stderr, flush=True)
+    tell_others(message)
     return code

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from cmcr.cli.connect import _settings
+from cmcr.cli.changes import changes_of
 from cmcr.cli.console import print_table, shown_stages
 from cmcr.cli.models import models_of
 from cmcr.cli.run import HEADLINES
@@ -83,7 +83,7 @@ def ablate(
         seeds=tuple(seeds if seeds is not None else (0, 1, 2)),
         only=tuple(_name(given) for given in only or ()),
         method=method,
-        settings=_settings(setting or []),
+        settings=changes_of(setting or []),
         overlap=overlap,
     )
     plan.changes()  # wrong names are told before any data is read

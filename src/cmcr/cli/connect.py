@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from cmcr.cli.changes import changes_of
 from cmcr.cli.console import shown_stages
 from cmcr.cli.stopping import stopped_gently
 from cmcr.errors import ConfigError
 
 if TYPE_CHECKING:
     from cmcr.connection.connection import Connection
+    from cmcr.connection.settings import Settings
     from cmcr.memories.memory import Memory
 
 
@@ -65,13 +67,20 @@ def connect(
     json_output
         Print one line of JSON.
     """
-    kinds = _kinds(memories)
-    changes = _settings(setting or [])
-    if plan:
-        _tell_plan(kinds, method, changes, overlap=overlap, device=device, out=out, as_json=json_output)
-        return
-    if out is None:
+    from cmcr.connection.group import launch
+    from cmcr.connection.settings import check_seed, settings_of
+
+    changes = changes_of(setting or [])
+    settings = settings_of(method, **changes)  # now: among the arguments of connecting, names such as seed are others
+    check_seed(seed)
+    if out is None and not plan:
         raise ConfigError("--out: expected the folder of the connection to be made, or --plan.")
+    if plan and launch().rank > 0:
+        return  # the first process plans for all
+    kinds = _kinds(memories)
+    if out is None or plan:
+        _tell_plan(kinds, settings, overlap=overlap, device=device, out=out, anew=anew, as_json=json_output)
+        return
     connection = _connected(
         kinds, out, changes, method=method, overlap=overlap, seed=seed, device=device, anew=anew, quiet=json_output
     )
@@ -92,20 +101,18 @@ def _kinds(memories: list[Path]) -> list[Memory]:
 
 def _tell_plan(
     memories: list[Memory],
-    method: str,
-    changes: dict[str, Any],
+    settings: Settings,
     *,
     overlap: str | None,
     device: str,
     out: Path | None,
+    anew: bool,
     as_json: bool,
 ) -> None:
     from cmcr.cli.plan import tell_plan
-    from cmcr.connection.settings import settings_of
     from cmcr.recipes.connect_plan import plan_of_memories
 
-    settings = settings_of(method, **changes)
-    tell_plan(plan_of_memories(memories, settings, overlap=overlap, device=device, out=out), as_json)
+    tell_plan(plan_of_memories(memories, settings, overlap=overlap, device=device, out=out, anew=anew), as_json)
 
 
 def _connected(
@@ -122,13 +129,12 @@ def _connected(
 ) -> Connection | None:
     """Connect and save; None in all but the first of several processes."""
     from cmcr.connection.agreement import failing_together
-    from cmcr.connection.artefact import FORMAT
     from cmcr.connection.checkpoint import forget_training, remove_checkpoint, unfinished
     from cmcr.connection.connect import connect as connect_spaces
     from cmcr.connection.group import launched_group
-    from cmcr.files import check_target
+    from cmcr.recipes.target import check_place
 
-    check_target(out, FORMAT)
+    check_place(out)
     kept = unfinished(out)  # now: saving to "." replaces the folder that this process is in
     safe = f"what is done is safe in {kept}. Run the same command again to go on from there."
     with launched_group(device) as (peers, own_device), _told_once(peers.rank), stopped_gently(safe):
@@ -179,18 +185,3 @@ def _told_once(rank: int) -> Iterator[None]:
         if rank > 0:
             warnings.simplefilter("ignore")
         yield
-
-
-def _settings(given: list[str]) -> dict[str, Any]:
-    """Read NAME=VALUE, values as JSON: numbers, true, false, null; anything else is a word."""
-    wrong = [pair for pair in given if "=" not in pair]
-    if wrong:
-        raise ConfigError(f"--set: expected NAME=VALUE, such as epochs=10, got {wrong[0]!r}.")
-    settings: dict[str, Any] = {}
-    for pair in given:
-        name, value = pair.split("=", 1)
-        try:
-            settings[name] = json.loads(value)
-        except ValueError:
-            settings[name] = value
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

@@ -103,7 +103,8 @@ def _show(found: Plan) -> None:
     rates = [f"{rate:.1e} in {precision}" for precision, rate in machine["operations_per_second"].items()]
     if rates:
         sizes.append(f"operations a second, measured: {' and '.join(rates)}")
-    print(f"this machine ({machine['device']}): {', '.join(sizes)}")
+    together = f", {machine['processes']} processes" if machine["processes"] > 1 else ""
+    print(f"this machine ({machine['device']}{together}): {', '.join(sizes)}")
     for disk in found.disks:
         if disk.needed:
             print(f"disk: {readable_bytes(disk.needed)} needed below {disk.place}, {readable_bytes(disk.free)} free")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
 @contextmanager
-def stopped_gently(said: str) -> Iterator[None]:
-    """Turn SIGTERM, by which schedulers stop a program, into what Ctrl-C does, and say what is safe and how to go on.
-
-    Args:
-        said: what the user reads then, after "stopped; ".
-    """
+def terminated_like_ctrl_c() -> Iterator[None]:
+    """Turn SIGTERM, by which schedulers stop a program, into what Ctrl-C does; in the main thread, which alone can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -22,7 +22,19 @@ def stopped_gently(said: str) -> Iterator[None]:
     earlier = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; {said}") from None
     finally:
         signal.signal(signal.SIGTERM, earlier)
+
+
+@contextmanager
+def stopped_gently(said: str) -> Iterator[None]:
+    """Say what is safe and how to go on, where Ctrl-C or SIGTERM stops the work.
+
+    Args:
+        said: what the user reads then, after "stopped; ".
+    """
+    with terminated_like_ctrl_c():
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped; {said}") from None

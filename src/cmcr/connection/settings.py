@@ -175,7 +175,7 @@ METHODS: dict[str, dict[str, Any]] = {
 """What each method changes in the defaults of `Settings`."""
 
 
-def settings_of(method: str, **changes: Any) -> Settings:
+def settings_of(method: str, /, **changes: Any) -> Settings:
     """Look up a method's settings and change some of them.
 
     Args:

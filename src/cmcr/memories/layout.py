@@ -214,7 +214,11 @@ def _lines_of(pairs: Iterable[tuple[str, str]], text: Callable[[str], str]) -> s
 
 
 def items_of_lines(content: bytes) -> list[tuple[str, str]]:
-    """Read what `item_lines` has written."""
+    """Read what `item_lines` has written.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is damaged.
+    """
     return [(line["id"], line.get("source", line["id"])) for line in parsed_lines(content)]
 
 
@@ -224,7 +228,11 @@ def quarantine_lines(quarantined: Iterable[Quarantined]) -> bytes:
 
 
 def parsed_lines(content: bytes) -> list[dict[str, Any]]:
-    """Read what `item_lines` or `quarantine_lines` has written."""
+    """Read what `item_lines` or `quarantine_lines` has written.
+
+    Raises:
+        ValueError: a line is no text or no JSON.
+    """
     return [json.loads(line) for line in content.split(b"\n") if line]
 
 

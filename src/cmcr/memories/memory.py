@@ -7,6 +7,7 @@ import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -231,21 +232,38 @@ def items_in(folder: Path, shard: Shard) -> list[tuple[str, str]]:
     """Read the id and the source of each row of a shard.
 
     Raises:
-        IntegrityError: there are not as many as rows.
+        IntegrityError: there are not as many as rows, or they cannot be made out.
         ReadError: the system refuses to read them.
     """
     path = folder / items_file(shard.name)
-    items = items_of_lines(_content(path))
+    with _whole(path):
+        items = items_of_lines(_content(path))
     if len(items) != shard.rows:
         raise IntegrityError(f"{path}: expected {shard.rows} lines, got {len(items)}. Restore it from a copy.")
     return items
 
 
 def quarantine_in(folder: Path, shard: Shard) -> list[Quarantined]:
-    """Read which items of a shard have no row, and why."""
+    """Read which items of a shard have no row, and why.
+
+    Raises:
+        IntegrityError: they cannot be made out.
+        ReadError: the system refuses to read them.
+    """
     if not shard.quarantined:
         return []
-    return [record(Quarantined, line) for line in parsed_lines(_content(folder / quarantine_file(shard.name)))]
+    path = folder / quarantine_file(shard.name)
+    with _whole(path):
+        return [record(Quarantined, line) for line in parsed_lines(_content(path))]
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Say that lines are damaged where they are no text, no JSON, or lack what they should have."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"{path}: its lines are damaged ({error}). Restore the memory from a copy.") from error
 
 
 def contents_in(folder: Path) -> Contents:

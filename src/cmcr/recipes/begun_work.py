@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from cmcr.connection.checkpoint import FORMAT, LOCK, VERSION, unfinished
-from cmcr.errors import CmcrError, LockedError, words_of
-from cmcr.files import MANIFEST, locked, parsed_manifest
+from cmcr.errors import CmcrError, FormatError, LockedError, words_of
+from cmcr.files import MANIFEST, locked, parsed_manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -27,40 +29,64 @@ class BegunWork:
     kept: Mapping[str, int] = field(default_factory=dict)
 
 
-def begun_work(connection: Path) -> BegunWork:
-    """Look for unfinished work beside where a connection will be; whether it is of the same rows is not looked at."""
+def begun_work(connection: Path, *, anew: bool = False) -> BegunWork:
+    """Look for unfinished work beside where a connection will be; whether it is of the same rows is not looked at.
+
+    Args:
+        connection: its folder.
+        anew: the state of a training will be dropped, and need not be whole.
+    """
     folder = unfinished(connection)
     if not folder.exists():
         return BegunWork()
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
     if names and not names & {MANIFEST, LOCK}:
         return BegunWork([f"{folder}: unfinished work would be kept here, and something else is here. Move it away."])
-    if _is_held(folder):
-        return BegunWork([f"{folder}: another run is at work there. Wait until it ends, or choose another out."])
-    if MANIFEST not in names:
-        return BegunWork()
     try:
-        parsed_manifest(folder, FORMAT, VERSION)
-    except (CmcrError, OSError) as error:
-        return BegunWork([f"{words_of(error)} Move it away, or choose another out."])
-    kept = {side: sum(part.stat().st_size for part in _parts(folder, side)) for side in ("left", "right")}
-    note = (
-        f"stopped work is there, {folder}, and will be gone on with if it is of the same memories, settings and seed; the "
-        "operations and times here are those from the beginning"
-    )
+        if _is_held(folder):
+            return BegunWork([f"{folder}: another run is at work there. Wait until it ends, or choose another out."])
+        if MANIFEST not in names:
+            return BegunWork()
+        manifest = parsed_manifest(folder, FORMAT, VERSION)
+        if not anew:
+            read_manifest(folder, FORMAT, VERSION, set(manifest["sha256"]))
+        kept = {side: _kept_bytes(folder, side) for side in ("left", "right")}
+    except (CmcrError, OSError, SafetensorError) as error:
+        return BegunWork([f"{words_of(error)} Move {folder} away, or choose another out."])
+    if anew:
+        then = "its state dropped, and trained anew from its rows if these are of the same memories and semantic consistency"
+    else:
+        then = "gone on with if it is of the same memories, settings and seed"
+    note = f"stopped work is there, {folder}, and will be {then}; the operations and times here are those from the beginning"
     return BegunWork(notes=[note], kept=kept)
 
 
-def _parts(folder: Path, side: str) -> list[Path]:
-    return list(folder.glob(f"{side}-consistent-*.safetensors"))
+def _kept_bytes(folder: Path, side: str) -> int:
+    """Count the bytes of rows that are kept; their values are not looked at.
+
+    Raises:
+        SafetensorError: a file was cut short.
+    """
+    parts = list(folder.glob(f"{side}-consistent-*.safetensors"))
+    for part in parts:
+        with safe_open(part, framework="pt"):
+            pass
+    return sum(part.stat().st_size for part in parts)
 
 
 def _is_held(folder: Path) -> bool:
-    if not (folder / LOCK).is_file():
+    """Tell whether another run holds the lock.
+
+    Raises:
+        OSError: it cannot be held at all.
+    """
+    lock = folder / LOCK
+    if not os.path.lexists(lock):
         return False
+    if not lock.is_file():
+        raise FormatError(f"{lock}: expected the file of a lock, got something else.")
     try:
-        with contextlib.suppress(OSError), locked(folder / LOCK, "held"):
-            pass
+        with locked(lock, "held"):
+            return False
     except LockedError:
         return True
-    return False

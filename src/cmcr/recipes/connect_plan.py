@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmcr.connection.artefact import FORMAT
 from cmcr.connection.checkpoint import unfinished
 from cmcr.connection.connect import outer_of, overlap_of
+from cmcr.connection.group import launch
 from cmcr.connection.products import Precision
 from cmcr.connection.settings import Settings
-from cmcr.connection.stored import StoredMemory, shared_places, spaces_of
+from cmcr.connection.stored import StoredMemory, StoredSpace, shared_places, spaces_of
 from cmcr.errors import CmcrError, words_of
-from cmcr.files import check_target
 from cmcr.memories.memory import Memory
 from cmcr.recipes import costs
 from cmcr.recipes.begun_work import BegunWork, begun_work
@@ -22,6 +21,7 @@ from cmcr.recipes.gemm import CONSISTENCY_SHARE, TRAINING_SHARE
 from cmcr.recipes.plan import Machine, Plan, StagePlan, plan_of
 from cmcr.recipes.readable import readable_bytes
 from cmcr.recipes.room import Needs, place
+from cmcr.recipes.target import in_the_way
 
 TRAINING = "connect: training"
 
@@ -52,11 +52,15 @@ def plan_of_memories(
     overlap: str | None = None,
     device: str = "auto",
     out: Path | None = None,
+    anew: bool = False,
 ) -> Plan:
     """Plan the connection of memories on disk. Reads manifests and the ids of the overlap, and measures products for a moment.
 
     What connecting refuses before it computes anything stands among the problems: an overlap of fewer than two items, ids
-    that occur twice, something else at `out` or where unfinished work is kept, another run that is at work there.
+    that occur twice, memories of one space that differ in width, a place that cannot be written to, something else at
+    `out` or where unfinished work is kept, damaged work, another run that is at work there.
+
+    Where a launcher such as torchrun has started several processes, the plan is that of all of them together.
 
     Args:
         memories: four, in any order, those of one kind as one.
@@ -64,9 +68,11 @@ def plan_of_memories(
         overlap: the shared modality; may be left out if there is only one.
         device: where it will compute: "auto", "cpu", "cuda", ...
         out: folder that the connection will be written to; None for somewhere below the present folder.
+        anew: the state of a training that was stopped will be dropped.
 
     Raises:
-        ConfigError: memories that are not of two spaces, or share no or several modalities.
+        ConfigError: memories that are not of two spaces, or share no or several modalities; a device on which several
+            processes cannot compute.
         DeviceError: a device that this machine does not have.
     """
     left, right = spaces_of(memories)
@@ -78,16 +84,25 @@ def plan_of_memories(
         outer = space.rows[outer_of(space, shared)]
         dtype = next(memory.dtype for memory in memories if memory.space == space.space and memory.modality != shared)
         planned.append(PlannedSpace(space.space, outer.shape[1], rows, len(outer), dtype))
-    machine = Machine(device, settings.precision)
-    stages = connect_stages(planned[0], planned[1], settings, machine, out)
+    started = launch()
+    machine = Machine(started.device(device), settings.precision, started)
+    stages = connect_stages(planned[0], planned[1], settings, machine, out, anew=anew)
     stages[-1].problems += problems
+    if settings.semantic_consistency:
+        stages[-1].problems += [*_widths(left), *_widths(right)]
     stages[-1].notes += notes
     time_steps(stages, machine)
     return plan_of(f"{left.space} and {right.space} through {shared}", machine, stages)
 
 
 def connect_stages(
-    left: PlannedSpace, right: PlannedSpace, settings: Settings, machine: Machine, out: Path | None
+    left: PlannedSpace,
+    right: PlannedSpace,
+    settings: Settings,
+    machine: Machine,
+    out: Path | None,
+    *,
+    anew: bool = False,
 ) -> list[StagePlan]:
     """Plan the steps of connecting two spaces, all but the time they take.
 
@@ -97,11 +112,12 @@ def connect_stages(
         settings: of the connection.
         machine: that will compute.
         out: folder of the connection; None for somewhere below the present one.
+        anew: the state of a training that was stopped will be dropped.
     """
     counts = left.overlap_rows, right.overlap_rows
     rows = None if counts[0] is None or counts[1] is None else min(counts[0], counts[1])
-    problems = [] if out is None else _in_the_way(out)
-    begun = begun_work(out) if out is not None and not problems else BegunWork()
+    problems = [] if out is None else in_the_way(out)
+    begun = begun_work(out, anew=anew) if out is not None and not problems else BegunWork()
     stages = [_training(rows, left, right, settings, machine, out or Path())]
     if settings.semantic_consistency:
         sides = [_consistency(rows, space, stages[0], machine) for space in (left, right)]
@@ -113,7 +129,8 @@ def connect_stages(
     training.problems += problems + begun.problems
     training.notes += begun.notes
     if left.width is not None and right.width is not None and training.writes is not None:
-        removed = sum(stage.writes or 0 for stage in stages) - costs.connection_bytes(left.width, right.width, settings)
+        stays = costs.connection_bytes(rows, left.width, right.width, settings)
+        removed = sum(stage.writes or 0 for stage in stages) - stays
         kept_in = "OUT.unfinished" if out is None else unfinished(out).name
         training.notes.append(
             f"of what connecting writes, {readable_bytes(removed)} are needed only until the connection is there: they are in "
@@ -132,7 +149,9 @@ def time_steps(stages: Sequence[StagePlan], machine: Machine) -> None:
             "float32": stage.operations - stage.bfloat16_operations,
             "bfloat16": stage.bfloat16_operations,
         }
-        stage.seconds = sum(count / (share * machine.rate(each)) for each, count in counts.items() if count)
+        stage.seconds = sum(
+            count / (share * machine.working * machine.rate(each)) for each, count in counts.items() if count
+        )
 
 
 def _matched(overlaps: tuple[StoredMemory, StoredMemory], names: tuple[str, str]) -> tuple[int, list[str], list[str]]:
@@ -149,13 +168,13 @@ def _matched(overlaps: tuple[StoredMemory, StoredMemory], names: tuple[str, str]
     return rows if places is None else len(places), [], [str(warning.message) for warning in told]
 
 
-def _in_the_way(out: Path) -> list[str]:
-    """Say that something else is where the connection shall be."""
-    try:
-        check_target(out, FORMAT)
-    except CmcrError as error:
-        return [words_of(error)]
-    return []
+def _widths(space: StoredSpace) -> list[str]:
+    """Say that the memories of a space are not of one width."""
+    widths = {modality: rows.shape[1] for modality, rows in space.rows.items()}
+    if len(set(widths.values())) == 1:
+        return []
+    told = " and ".join(f"{modality} {width}" for modality, width in widths.items())
+    return [f"space {space.space!r}: its memories are of different widths ({told}). Embed both with the same model."]
 
 
 def _consistency(rows: int | None, space: PlannedSpace, training: StagePlan, machine: Machine) -> StagePlan:
@@ -169,9 +188,14 @@ def _consistency(rows: int | None, space: PlannedSpace, training: StagePlan, mac
     outer = costs.rows_bytes(space.outer_rows, space.width, space.dtype)
     kept = training.ram is not None and training.ram + outer <= machine.ram  # by the system, after the first pass
     passes = 1 if kept else costs.passes(rows, space.width, machine.device, machine.precision)
-    stage.reads = costs.rows_bytes(rows, space.width, space.dtype) + passes * outer
+    stage.reads = _overlap_bytes(rows, space, machine) + passes * outer
     stage.writes = costs.kept_bytes(rows, space.width)
     return stage
+
+
+def _overlap_bytes(rows: int, space: PlannedSpace, machine: Machine) -> int:
+    """Count the bytes of the overlap of a space, which each process reads once."""
+    return 0 if space.width is None else machine.started.size * costs.rows_bytes(rows, space.width, space.dtype)
 
 
 def _training(
@@ -187,7 +211,7 @@ def _training(
         return stage
     widths = left.width, right.width
     stage.reads = 0
-    stage.writes = costs.connection_bytes(*widths, settings) + costs.state_bytes(*widths, settings)
+    stage.writes = costs.connection_bytes(rows, *widths, settings) + costs.state_bytes(rows, *widths, settings)
     if rows is None:
         return stage
     batch = settings.rows_per_step(rows)
@@ -195,10 +219,14 @@ def _training(
         stage.notes.append(f"batch_size {settings.batch_size:,} is more than there is: a step takes all {rows:,} items")
     stage.operations = costs.training_operations(rows, *widths, settings)
     stage.bfloat16_operations = costs.coarse_operations(rows, *widths, settings)
+    if not settings.semantic_consistency:  # else it reads the overlap
+        stage.reads = sum(_overlap_bytes(rows, space, machine) for space in (left, right))
+    embeddings = costs.embeddings_bytes(rows, *widths, settings)
     needs = Needs(
         ids=costs.IDS_BYTES * rows,
-        embeddings=costs.embeddings_bytes(rows, *widths, settings),
-        step=costs.batch_bytes(batch, *widths, settings),
+        embeddings=embeddings,
+        hashed=embeddings // (1 + settings.semantic_consistency),  # the overlap
+        step=costs.batch_bytes(-(-batch // machine.started.size), *widths, settings),
         passes=settings.epochs,
     )
     place(stage, needs, machine)

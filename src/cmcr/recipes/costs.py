@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 
 from cmcr.connection.info_nce import is_one_tile
+from cmcr.connection.losses import LossTerms
 from cmcr.connection.products import Precision
 from cmcr.connection.projectors import ProjectorShape
 from cmcr.connection.settings import Settings
@@ -30,6 +31,8 @@ IDS_BYTES = 300
 """In RAM, of an item of the overlap: its id in two lists of strings, and what matches them."""
 
 _FLOAT32 = 4
+_FIGURE_BYTES = 21  # of a term of the loss in history.json
+_MANIFEST_BYTES = 10_000  # of a connection, with its card
 _LINE_BYTES = 60  # of an item's id and source, where none can be looked at
 _SHARD_OVERHEAD = 1_500  # bytes: of a shard's header, and what the manifest says of it
 _LOGIT_PRODUCTS = (
@@ -57,9 +60,17 @@ def rows_bytes(rows: int, width: int, dtype: str) -> int:
     return rows * width * DTYPES[dtype].itemsize
 
 
-def connection_bytes(left: int, right: int, settings: Settings) -> int:
-    """Estimate what a connection takes on disk: weights in float32, and the history of the loss."""
-    return _FLOAT32 * _weights(left, right, settings) + 100_000
+def steps(rows: int | None, settings: Settings) -> int:
+    """Count the steps of a training over so many rows of the overlap; 0 where these are not known."""
+    if rows is None or rows < 2:
+        return 0
+    return settings.epochs * (rows // settings.rows_per_step(rows))
+
+
+def connection_bytes(rows: int | None, left: int, right: int, settings: Settings) -> int:
+    """Estimate what a connection takes on disk: weights in float32, the history of the loss in figures, the manifest."""
+    history = steps(rows, settings) * len(LossTerms._fields) * _FIGURE_BYTES
+    return _FLOAT32 * _weights(left, right, settings) + history + _MANIFEST_BYTES
 
 
 def kept_bytes(rows: int, width: int) -> int:
@@ -67,9 +78,13 @@ def kept_bytes(rows: int, width: int) -> int:
     return _FLOAT32 * rows * width
 
 
-def state_bytes(left: int, right: int, settings: Settings) -> int:
-    """Estimate the room on disk for the state of a training: weights and AdamW's two moments, old and new for a moment."""
-    return 2 * 3 * _FLOAT32 * _weights(left, right, settings)
+def state_bytes(rows: int | None, left: int, right: int, settings: Settings) -> int:
+    """Estimate the room on disk for the state of a training: weights, AdamW's two moments and the history of the loss.
+
+    Twice, for a moment: the new one is written before the old one is removed.
+    """
+    history = steps(rows, settings) * len(LossTerms._fields)
+    return 2 * _FLOAT32 * (3 * _weights(left, right, settings) + history)
 
 
 def consistency_operations(queries: int, memory: int, width: int) -> float:
@@ -106,7 +121,7 @@ def training_operations(
         recomputed: count the fourth product too; by default where it is done by one process on a CPU.
     """
     batch = settings.rows_per_step(rows)
-    items = settings.epochs * (rows // batch) * batch
+    items = steps(rows, settings) * batch
     shape = settings.projector_shape(left, right)
     projectors = sum(3 * sum(layers) - layers[0] for layers in (_layers(left, shape), _layers(right, shape)))
     losses = (settings.ttc_weight > 0) + (settings.avc_weight > 0)

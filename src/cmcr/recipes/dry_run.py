@@ -260,7 +260,8 @@ class _Check:
             return
         left, right = (self.widths[name] for name in spaces)
         settings = settings_of(self.recipe.connection.method, **settings_in(self.recipe.connection))
-        check.bytes = costs.connection_bytes(left, right, settings) + costs.state_bytes(left, right, settings)
+        check.bytes = costs.connection_bytes(check.items, left, right, settings)
+        check.bytes += costs.state_bytes(check.items, left, right, settings)
         seconds = 0.0
         if settings.semantic_consistency:
             for name in spaces:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cmcr.connection.group import Launch
 from cmcr.connection.products import Precision
 from cmcr.embeddings import choose_device
 from cmcr.machine import available_ram_bytes, gpu_bytes, ram_bytes
@@ -71,17 +73,20 @@ class Machine:
     Args:
         device: where the run will compute: "auto", "cpu", "cuda", ...
         precision: of the large products.
+        started: with which other processes.
 
     Attributes:
+        started: see above.
         ram: bytes that this process can have.
         ram_now: bytes of RAM that are available now.
         gpu: bytes of the GPU; None where there is none.
         gpu_now: bytes of it that are free now.
     """
 
-    def __init__(self, device: str = "auto", precision: Precision = "float32") -> None:
+    def __init__(self, device: str = "auto", precision: Precision = "float32", started: Launch | None = None) -> None:
         self.device: torch.device = choose_device(device)
         self.precision = precision
+        self.started = started or Launch()
         self.ram = ram_bytes()
         self.ram_now = available_ram_bytes()
         self.gpu = gpu_bytes(self.device)
@@ -98,6 +103,14 @@ class Machine:
             self._rates[precision] = gemm_rate(self.device, precision)
         return self._rates[precision]
 
+    @property
+    def working(self) -> float:
+        """How many processes' products are computed at once: as many as there are GPUs, or cores for their threads."""
+        if self.device.type != "cpu":
+            return float(self.started.size)
+        at_once = max(1.0, min(self.started.here, _cores() / torch.get_num_threads()))
+        return self.started.size / self.started.here * at_once
+
     def facts(self) -> dict[str, Any]:
         """Give what is known, only those rates that were needed."""
         return {
@@ -106,8 +119,14 @@ class Machine:
             "ram_available_bytes": self.ram_now,
             "gpu_bytes": self.gpu,
             "precision": self.precision,
+            "processes": self.started.size,
             "operations_per_second": dict(self._rates),
         }
+
+
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from cmcr.recipes.states import (
     record_connection,
     result_state,
 )
+from cmcr.recipes.target import check_place
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share of it that is done, in (0, 1]."""
@@ -176,6 +177,7 @@ def _connect(recipe: Recipe, stage: Stage, encoders: Encoders, device: str, prog
     state, _ = connection_state(recipe, inputs)
     if state == "done":
         return "done earlier", _connection_facts(part.out, load(out))
+    check_place(out)
     connection = connect(
         *_memories(recipe),
         overlap=recipe.overlap,
