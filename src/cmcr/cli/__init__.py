@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again when it ends
         return FAILED
     except KeyboardInterrupt as error:
-        exec(
-            ""
-        )  # one that came in an exec, as of dataclasses, leaves a mark by which Python ends as killed; this clears it
+        # One that came while Python's exec was at work, as it is for dataclasses, leaves a mark by which Python would end
+        # as if the signal had killed it, and not with our exit code. Another exec clears the mark.
+        exec("")
         said = str(error) or "stopped; nothing half-written was left. Run it again."
         return _report(tokens, "interrupted", said, INTERRUPTED)
     return OK
@@ -71,6 +71,9 @@ def _carry_out(tokens: list[str]) -> None:
     except cyclopts.CycloptsError as error:
         raise WrongCallError(f"{error}{_hint(error)} See: cmcr --help") from error
     if verb.__module__.startswith("cmcr."):  # the help and the version are cyclopts' own
+        # Large tensors in pages of 2 MB, where Linux has them: the first touch of a batch's in pages of 4 kB takes a
+        # twentieth of a training step. torch reads it once, before its first tensor.
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         with held_back():
             import torch  # noqa: F401
     verb(*given.args, **given.kwargs)

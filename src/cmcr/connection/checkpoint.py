@@ -231,7 +231,7 @@ def open_checkpoint(folder: Path, peers: Peers) -> Iterator[Checkpoint]:
         WriteError: it cannot be made or written to.
     """
     with _said_on_failure(folder):
-        _refuse_strangers(folder)
+        refuse_strangers(folder)
     if peers.rank != 0:
         yield Checkpoint(folder, peers)
         return
@@ -338,7 +338,8 @@ def _short(value: object) -> str:
     return f"{text[:12]}…" if len(text) == 64 else text  # of a hash, enough to tell it from another
 
 
-def _refuse_strangers(folder: Path) -> None:
+def refuse_strangers(folder: Path) -> None:
+    """Refuse a folder that holds something other than a checkpoint, with a `FormatError`."""
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from cmcr.connection.checkpoint import FORMAT, LOCK, VERSION, unfinished
+from cmcr.connection.checkpoint import FORMAT, LOCK, VERSION, refuse_strangers, unfinished
 from cmcr.errors import CmcrError, FormatError, LockedError, words_of
 from cmcr.files import MANIFEST, locked, parsed_manifest, read_manifest
 
@@ -39,13 +39,11 @@ def begun_work(connection: Path, *, anew: bool = False) -> BegunWork:
     folder = unfinished(connection)
     if not folder.exists():
         return BegunWork()
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if names and not names & {MANIFEST, LOCK}:
-        return BegunWork([f"{folder}: unfinished work would be kept here, and something else is here. Move it away."])
     try:
+        refuse_strangers(folder)
         if _is_held(folder):
             return BegunWork([f"{folder}: another run is at work there. Wait until it ends, or choose another out."])
-        if MANIFEST not in names:
+        if not (folder / MANIFEST).exists():
             return BegunWork()
         manifest = parsed_manifest(folder, FORMAT, VERSION)
         if not anew:

@@ -12,7 +12,7 @@ from cmcr.connection.connect import outer_of, overlap_of
 from cmcr.connection.group import launch
 from cmcr.connection.products import Precision
 from cmcr.connection.settings import Settings
-from cmcr.connection.stored import StoredMemory, StoredSpace, shared_places, spaces_of
+from cmcr.connection.stored import StoredMemory, shared_places, spaces_of
 from cmcr.errors import CmcrError, words_of
 from cmcr.memories.memory import Memory
 from cmcr.recipes import costs
@@ -88,8 +88,6 @@ def plan_of_memories(
     machine = Machine(started.device(device), settings.precision, started)
     stages = connect_stages(planned[0], planned[1], settings, machine, out, anew=anew)
     stages[-1].problems += problems
-    if settings.semantic_consistency:
-        stages[-1].problems += [*_widths(left), *_widths(right)]
     stages[-1].notes += notes
     time_steps(stages, machine)
     return plan_of(f"{left.space} and {right.space} through {shared}", machine, stages)
@@ -166,15 +164,6 @@ def _matched(overlaps: tuple[StoredMemory, StoredMemory], names: tuple[str, str]
     except CmcrError as error:
         return rows, [words_of(error)], []
     return rows if places is None else len(places), [], [str(warning.message) for warning in told]
-
-
-def _widths(space: StoredSpace) -> list[str]:
-    """Say that the memories of a space are not of one width."""
-    widths = {modality: rows.shape[1] for modality, rows in space.rows.items()}
-    if len(set(widths.values())) == 1:
-        return []
-    told = " and ".join(f"{modality} {width}" for modality, width in widths.items())
-    return [f"space {space.space!r}: its memories are of different widths ({told}). Embed both with the same model."]
 
 
 def _consistency(rows: int | None, space: PlannedSpace, training: StagePlan, machine: Machine) -> StagePlan:
