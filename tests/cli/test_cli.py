@@ -174,12 +174,3 @@ def test_texts_are_shown_whole_and_files_by_their_names(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "│ either/or │" in out
     assert "│ [b].png   │" in out
-
-
-@pytest.mark.parametrize(("given", "then"), [(None, "1"), ("0", "0")])
-def test_large_tensors_are_asked_for_in_large_pages(monkeypatch, tmp_path, given, then):
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", given or "")
-    if given is None:
-        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
-    assert main(["info", str(tmp_path / "nothing")]) == 1
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == then

@@ -20,7 +20,7 @@ CASES = {
     "apart": {"batch_norm": "apart", "intra_distance": "squared"},
     "uneven": {"batch_size": 21, "final_relu": True},
 }
-STEPS = 30
+STEPS = 50
 
 
 def unit(rows, width, seed):

@@ -71,9 +71,6 @@ def _carry_out(tokens: list[str]) -> None:
     except cyclopts.CycloptsError as error:
         raise WrongCallError(f"{error}{_hint(error)} See: cmcr --help") from error
     if verb.__module__.startswith("cmcr."):  # the help and the version are cyclopts' own
-        # Large tensors in pages of 2 MB, where Linux has them: the first touch of a batch's in pages of 4 kB takes a
-        # twentieth of a training step. torch reads it once, before its first tensor.
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         with held_back():
             import torch  # noqa: F401
     verb(*given.args, **given.kwargs)
