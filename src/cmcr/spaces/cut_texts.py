@@ -26,7 +26,8 @@ class CutTexts:
         """Count a text."""
         with self._counting:
             # Of the order in which threads come nothing may show: the first in the alphabet.
-            self._first = min(self._first, text) if self._count else text
+            begins = text[:_SHOWN]  # not the text itself, which may be long, for as long as the call takes
+            self._first = min(self._first, begins) if self._count else begins
             self._count += 1
 
     def say(self) -> None:
@@ -34,7 +35,7 @@ class CutTexts:
         if self._count:
             warnings.warn(
                 f"{self._space}: {self._count} text(s) are longer than the {self._tokens} tokens that this encoder reads; the "
-                f"rest of each was not embedded. One begins with {self._first[:_SHOWN]!r}.",
+                f"rest of each was not embedded. One begins with {self._first!r}.",
                 UserWarning,
                 stacklevel=5,  # past the end of the call of `encode`, to its caller
             )
