@@ -12,7 +12,8 @@ from cmcr.connection.products import Precision, fast_float32
 CONSISTENCY_SHARE: dict[Precision, float] = {"float32": 0.9, "bfloat16": 0.73}
 """Of the rate of plain products, what a streamed semantic consistency reaches; the rest are powers of two and sums.
 
-Measured on two cores, as the shares of the rooflines in benchmarks/speed.py: 0.86 to 0.96 in float32, 0.73 to 0.82 in bfloat16 from 1024 queries on.
+Measured on two cores, as the shares of the rooflines in benchmarks/speed.py: 0.86 to 0.96 in float32, 0.73 to 0.82 in
+bfloat16 from 1024 queries on.
 """
 
 TRAINING_SHARE: dict[Precision, float] = {"float32": 0.8, "bfloat16": 0.72}
