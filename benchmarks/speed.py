@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cmcr.embeddings import choose_device
+from cmcr.engine.device import choose_device
 from side_by_side import consistency, contrast, memory, training, whole
 from side_by_side.measuring import Line, Run
 from side_by_side.plot import plot

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cmcr.arrays import Array, ArrayT, as_given, check_count, check_finite, is_number, rows_of
 from cmcr.connection.enhancement import semantic_consistency
-from cmcr.embeddings import Array, ArrayT, as_given, check_count, check_finite, is_number, rows_of
 from cmcr.errors import ConfigError, DimensionError
 
 _SAMPLES = 16  # rows that stand for a tile that is not read

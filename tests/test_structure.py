@@ -13,12 +13,13 @@ SOURCE = Path(cmcr.__file__).parent
 FLOORS = [
     {"__init__", "__main__"},
     {"cli"},
-    {"similarities", "recipes"},
+    {"similarities"},
     {"demo", "opening", "extraction"},
     {"evaluation"},
     {"spaces", "memories", "connection"},
     {"data"},
-    {"errors", "embeddings", "files", "machine", "progress", "_version"},
+    {"engine"},
+    {"errors", "arrays", "files", "progress", "_version"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import cmcr
+from cmcr.arrays import all_rows
 from cmcr.connection.enhancement import semantic_consistency
-from cmcr.embeddings import all_rows
-from cmcr.machine import ram_bytes
+from cmcr.engine.device import ram_bytes
 from side_by_side import consistency
 from side_by_side.measuring import Line, Run, random_rows
 from side_by_side.peaks import peak_of, raised_by

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
+from cmcr.recipes.costs import coarse_operations, training_operations
 
 from cmcr.connection.settings import Settings, settings_of
 from cmcr.connection.training import Side, train
-from cmcr.recipes.costs import coarse_operations, training_operations
 from side_by_side import naive_training
 from side_by_side.measuring import Line, Run, clock, figure, in_turn, random_rows, timed_line
 from side_by_side.naive_training import Sets

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.embeddings import normalized, rows_of
+from cmcr.arrays import normalized, rows_of
 from cmcr.errors import ConfigError
 from cmcr.opening import load
 from cmcr.spaces.registry import space, space_names

@@ -110,20 +110,20 @@ def stopped(call, module, number, monkeypatch):
             if name == module:
                 os.kill(os.getpid(), number)
 
-    for name in ("cmcr.cli.verbs", "cmcr.cli.run"):
+    for name in ("cmcr.cli.verbs", "cmcr.cli.demo"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
     return main(call)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("module", ["cmcr.cli.verbs", "cmcr.cli.run"])
+@pytest.mark.parametrize("module", ["cmcr.cli.verbs", "cmcr.cli.demo"])
 def test_a_signal_before_a_verb_has_begun(module, number, capsys, monkeypatch):
     before = signal.getsignal(number)
     assert stopped(["verify", "nothing"], module, number, monkeypatch) == 130
     assert capsys.readouterr().err == "cmcr: stopped; nothing half-written was left. Run it again.\n"
     assert signal.getsignal(number) is before
-    assert {"cmcr.cli.verbs", "cmcr.cli.run"} <= set(sys.modules)  # it waited
+    assert {"cmcr.cli.verbs", "cmcr.cli.demo"} <= set(sys.modules)  # it waited
 
 
 def test_stopped_within_an_exec_the_process_ends_with_130():

@@ -7,8 +7,8 @@ import torch
 
 from cmcr.connection import residence
 from cmcr.connection.residence import fits_in_ram, fits_on, room_for
+from cmcr.engine.device import available_ram_bytes
 from cmcr.errors import WriteError
-from cmcr.machine import available_ram_bytes
 
 CPU = torch.device("cpu")
 

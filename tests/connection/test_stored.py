@@ -246,7 +246,7 @@ def test_a_stored_overlap_is_read_once_and_never_held_twice(arrays, memories, mo
 def test_consecutive_rows_of_a_memory_are_rows(arrays, memories):
     rows, memory = arrays["a", "image"], memories["a", "image"]
     part = RowsBetween(memory, slice(30, 101))
-    assert isinstance(part, cmcr.embeddings.StoredRows)
+    assert isinstance(part, cmcr.arrays.StoredRows)
     assert (part.shape, len(part)) == ((71, 12), 71)
     blocks = list(part.blocks(20))
     assert [len(block) for block in blocks] == [20, 20, 20, 11]

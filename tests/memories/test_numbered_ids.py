@@ -61,7 +61,7 @@ def test_lines_of_one_list_are_those_of_pairs():
 @pytest.mark.parametrize("count", [1, 10, 11, 1234, 70_001])  # ids come some 65,536 at a time
 def test_their_survey_is_that_of_the_strings(count, prefix):
     rows = np.ones((count, 1), dtype=np.float32)
-    tensor = cmcr.embeddings.rows_of(rows, "rows")
+    tensor = cmcr.arrays.rows_of(rows, "rows")
     numbered = ArrayRows("rows", tensor, ListedItems(count, prefix=prefix))
     listed = ArrayRows("rows", tensor, ListedItems(count, strings(0, count, prefix)))
     assert (numbered.numbered, listed.numbered) == (True, False)
@@ -74,7 +74,7 @@ def test_their_survey_is_that_of_the_strings(count, prefix):
 def test_their_memory_is_that_of_the_strings(tmp_path, rng, prefix, bad, sources):
     rows = rng.normal(size=(111, 3)).astype(np.float32)
     rows[list(bad)] = np.nan
-    tensor = cmcr.embeddings.rows_of(rows, "rows")
+    tensor = cmcr.arrays.rows_of(rows, "rows")
     made = cmcr.memories.layout.Origin("clip", "image", None, None, None, "float16")
     prepare = cmcr.memories.precomputed._preparation("rows", "float16", True)
     for name, ids in (("numbered", None), ("listed", strings(0, 111, prefix))):

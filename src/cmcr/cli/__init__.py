@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from cmcr.cli.stopping import terminated_like_ctrl_c
-from cmcr.cli.together import tell_others, told_by_first
 from cmcr.connection.interruption import held_back
 from cmcr.errors import CmcrError, ConfigError, DeviceError, words_of
 
@@ -104,10 +103,7 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _report(tokens: list[str], kind: str, message: str, code: int) -> int:
-    """Say what went wrong on standard error: as JSON if that was asked for, else as a sentence; of several processes once."""
-    if told_by_first(kind, message):
-        return code
+    """Say what went wrong on standard error: as JSON if that was asked for, else as a sentence."""
     text = json.dumps({"error": kind, "message": message}) if "--json" in tokens else f"cmcr: {message}"
     print(text, file=sys.stderr, flush=True)
-    tell_others(message)
     return code

@@ -14,11 +14,9 @@ from cyclopts import Parameter
 from cmcr.cli.changes import changes_of
 from cmcr.cli.console import shown_stages
 from cmcr.cli.stopping import stopped_gently
-from cmcr.errors import ConfigError
 
 if TYPE_CHECKING:
     from cmcr.connection.connection import Connection
-    from cmcr.connection.settings import Settings
     from cmcr.memories.memory import Memory
 
 
@@ -26,14 +24,13 @@ def connect(
     memories: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
     /,
     *,
-    out: Path | None = None,
+    out: Path,
     overlap: str | None = None,
     method: str = "c-mcr",
     seed: int = 0,
     device: str = "auto",
     setting: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
     anew: Annotated[bool, Parameter(negative="")] = False,
-    plan: Annotated[bool, Parameter(negative="")] = False,
     json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Connect two spaces from their memories on disk: the shared modality in both, and one more modality of each.
@@ -49,7 +46,7 @@ def connect(
     memories
         Folders of memories, of two spaces.
     out
-        Folder of the connection. Needed, unless it is only planned.
+        Folder of the connection.
     overlap
         The shared modality, where there are two.
     method
@@ -62,25 +59,15 @@ def connect(
         Changes to the method's settings, such as epochs=10 batch_size=4096.
     anew
         Drop the state of a training that was stopped, and train anew from the semantically consistent rows that are kept.
-    plan
-        Tell how much work, memory, disk and time it would take on this machine, and do nothing.
     json_output
         Print one line of JSON.
     """
-    from cmcr.connection.group import launch
     from cmcr.connection.settings import check_seed, settings_of
 
     changes = changes_of(setting or [])
-    settings = settings_of(method, **changes)  # now: among the arguments of connecting, names such as seed are others
+    settings_of(method, **changes)  # now: among the arguments of connecting, names such as seed are others
     check_seed(seed)
-    if out is None and not plan:
-        raise ConfigError("--out: expected the folder of the connection to be made, or --plan.")
-    if plan and launch().rank > 0:
-        return  # the first process plans for all
     kinds = _kinds(memories)
-    if out is None or plan:
-        _tell_plan(kinds, settings, overlap=overlap, device=device, out=out, anew=anew, as_json=json_output)
-        return
     connection = _connected(
         kinds, out, changes, method=method, overlap=overlap, seed=seed, device=device, anew=anew, quiet=json_output
     )
@@ -97,22 +84,6 @@ def _kinds(memories: list[Path]) -> list[Memory]:
         memory = Memory(folder)
         kinds.setdefault((memory.space, memory.modality), []).append(folder)
     return [Memory(*folders) for folders in kinds.values()]
-
-
-def _tell_plan(
-    memories: list[Memory],
-    settings: Settings,
-    *,
-    overlap: str | None,
-    device: str,
-    out: Path | None,
-    anew: bool,
-    as_json: bool,
-) -> None:
-    from cmcr.cli.plan import tell_plan
-    from cmcr.recipes.connect_plan import plan_of_memories
-
-    tell_plan(plan_of_memories(memories, settings, overlap=overlap, device=device, out=out, anew=anew), as_json)
 
 
 def _connected(
@@ -132,9 +103,7 @@ def _connected(
     from cmcr.connection.checkpoint import forget_training, remove_checkpoint, unfinished
     from cmcr.connection.connect import connect as connect_spaces
     from cmcr.connection.group import launched_group
-    from cmcr.recipes.target import check_place
 
-    check_place(out)
     kept = unfinished(out)  # now: saving to "." replaces the folder that this process is in
     safe = f"what is done is safe in {kept}. Run the same command again to go on from there."
     with launched_group(device) as (peers, own_device), _told_once(peers.rank), stopped_gently(safe):

@@ -1,4 +1,4 @@
-"""`cmcr memory`: import, export, merge, deduplicate."""
+"""`cmcr memory`: import and export."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from cmcr.cli.console import shown_stages
 
-memory = cyclopts.App(name="memory", help="Bring memories in and out, merge them, leave out what occurs twice.")
+memory = cyclopts.App(name="memory", help="Bring memories in and out.")
 
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
@@ -121,54 +121,6 @@ def export(
         print(json.dumps({"exported": str(out), "layout": layout, "rows": len(source), "width": source.width}))
         return
     print(f"{out}: {len(source):,} rows of {source.width}, as {layout}.")
-
-
-@memory.command
-def merge(*folders: Path, out: Path, deduplicate: Flag = False, json_output: Json = False) -> None:
-    """Write the rows of several memories of one kind, in their order, into a new one.
-
-    Example: cmcr memory merge pictures-1 pictures-2 --out pictures
-
-    Parameters
-    ----------
-    folders
-        Of the memories; they stay as they are.
-    out
-        Folder of the new memory.
-    deduplicate
-        Of items of one id keep the first that has a row; otherwise they are refused.
-    json_output
-        Print one line of JSON.
-    """
-    from cmcr.memories.combining import merge as merge_memories
-
-    with shown_stages(quiet=json_output) as progress:
-        made = merge_memories(
-            folders, out, deduplicate=deduplicate, on_progress=lambda share: progress("merging", share)
-        )
-    _say(made, out, json_output)
-
-
-@memory.command(name="deduplicate")
-def deduplicate_(folder: Path, /, *, out: Path, json_output: Json = False) -> None:
-    """Write a memory without the items whose id came before into a new one.
-
-    Example: cmcr memory deduplicate pictures --out pictures-once
-
-    Parameters
-    ----------
-    folder
-        Of the memory; it stays as it is.
-    out
-        Folder of the new memory.
-    json_output
-        Print one line of JSON.
-    """
-    from cmcr.memories.combining import deduplicate
-
-    with shown_stages(quiet=json_output) as progress:
-        made = deduplicate(folder, out, on_progress=lambda share: progress("deduplicating", share))
-    _say(made, out, json_output)
 
 
 def _say(made: Any, out: Path, json_output: bool) -> None:

@@ -14,8 +14,6 @@ from cmcr.cli.evaluate import evaluate
 from cmcr.cli.import_ import import_
 from cmcr.cli.info import info
 from cmcr.cli.memory import memory
-from cmcr.cli.plan import plan
-from cmcr.cli.run import run
 from cmcr.cli.verify import verify
 
 app = cyclopts.App(
@@ -24,7 +22,7 @@ app = cyclopts.App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # main() says it in words
 )
-for _verb in (ablate, connect, demo, embed, encode, evaluate, info, plan, run, verify):
+for _verb in (ablate, connect, demo, embed, encode, evaluate, info, verify):
     app.command(_verb)
 app.command(import_, name="import")
 app.command(memory)

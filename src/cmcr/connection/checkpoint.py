@@ -27,9 +27,9 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from cmcr._version import __version__
+from cmcr.arrays import HashedRows, StoredRows
 from cmcr.connection.peers import Peers
 from cmcr.connection.residence import ROWS_IN_FILES
-from cmcr.embeddings import HashedRows, StoredRows
 from cmcr.errors import ArtefactError, FormatError, IntegrityError, ReadError, ResumeError, WriteError
 from cmcr.files import (
     MANIFEST,

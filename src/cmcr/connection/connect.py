@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cmcr._version import __version__
+from cmcr.arrays import StoredRows
 from cmcr.connection.agreement import failing_together
 from cmcr.connection.arguments import check_callable, check_folder, check_kind
 from cmcr.connection.checkpoint import digest_of, open_checkpoint
@@ -24,7 +25,7 @@ from cmcr.connection.settings import Settings, check_seed, settings_of
 from cmcr.connection.sides import Side
 from cmcr.connection.stored import Places, StoredMemory, rows_at, shared_places, spaces_of
 from cmcr.connection.training import Trained, check_size, train
-from cmcr.embeddings import StoredRows, choose_device
+from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
 
 Progress = Callable[[str, float], None]

@@ -11,20 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from cmcr.arrays import Array, ArrayT, as_given, check_finite, normalized, rows_of, unit_rows, working_dtype
 from cmcr.connection import artefact
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import Settings
-from cmcr.embeddings import (
-    Array,
-    ArrayT,
-    as_given,
-    check_finite,
-    choose_device,
-    normalized,
-    rows_of,
-    unit_rows,
-    working_dtype,
-)
+from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, DimensionError, unknown_name
 
 _ROWS_AT_ONCE = 16_384

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cmcr._version import __version__
+from cmcr.arrays import Array, StoredRows, check_finite, is_number, rows_of, working_dtype
 from cmcr.connection.agreement import failing_together
 from cmcr.connection.checkpoint import Checkpoint, digest_of
 from cmcr.connection.modes import float32_on, plain_modes
@@ -19,7 +20,6 @@ from cmcr.connection.products import LOWEST_TEMPERATURE_IN_BFLOAT16, Precision, 
 from cmcr.connection.read_ahead import read_ahead
 from cmcr.connection.softmax_mean import Tiling, over_processes, softmax_mean, tiling_for
 from cmcr.connection.stored import check_stored
-from cmcr.embeddings import Array, StoredRows, check_finite, is_number, rows_of, working_dtype
 from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
 
 

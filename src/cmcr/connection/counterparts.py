@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cmcr.arrays import StoredRows
 from cmcr.connection.checkpoint import Checkpoint
 from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.peers import Peers
 from cmcr.connection.residence import Empty, fits_on
 from cmcr.connection.settings import Settings
 from cmcr.connection.stored import RowsBetween, StoredMemory
-from cmcr.embeddings import StoredRows
 from cmcr.errors import ConfigError
 
 

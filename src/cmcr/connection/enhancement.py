@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cmcr.arrays import ArrayT, StoredRows, as_given, check_finite, is_number, rows_of, working_dtype
 from cmcr.connection.agreement import failing_together
 from cmcr.connection.arguments import check_callable, check_folder, check_kind
 from cmcr.connection.checkpoint import open_checkpoint, remove_checkpoint
 from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision
-from cmcr.embeddings import ArrayT, StoredRows, as_given, check_finite, is_number, rows_of, working_dtype
 from cmcr.errors import ConfigError
 
 PUBLISHED_WIDTH = 512

@@ -11,7 +11,7 @@ import torch
 from torch import distributed
 
 from cmcr.connection.peers import Peers, peers_here
-from cmcr.embeddings import choose_device
+from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, WorkerError
 
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from cmcr.arrays import is_number
 from cmcr.connection.peers import Peers
 from cmcr.connection.products import Precision, check_precision, fast_float32
-from cmcr.embeddings import is_number
 from cmcr.errors import ConfigError, DimensionError, DtypeError, TooFewRowsError
 
 _TILE = 2048  # rows and columns: on a CPU two tiles of float32 are 32 MB, of the size of a last-level cache

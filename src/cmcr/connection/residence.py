@@ -14,8 +14,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from cmcr.engine.device import available_ram_bytes
 from cmcr.errors import WriteError
-from cmcr.machine import available_ram_bytes
 
 Empty = Callable[[int, int], Tensor]
 """Makes an uninitialised float32 tensor of so many rows and of that width."""

@@ -9,10 +9,10 @@ import operator
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from cmcr.arrays import is_number
 from cmcr.connection.losses import IntraDistance
 from cmcr.connection.products import LOWEST_TEMPERATURE_IN_BFLOAT16, Precision
 from cmcr.connection.projectors import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE, BatchNormMode, ProjectorShape
-from cmcr.embeddings import is_number
 from cmcr.errors import ConfigError, unknown_name
 
 PUBLISHED_BATCH = 10_240

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cmcr.arrays import HashedRows, StoredRows, normalized
 from cmcr.connection.residence import Empty
-from cmcr.embeddings import HashedRows, StoredRows, normalized
 from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
 
 Places = Tensor | None

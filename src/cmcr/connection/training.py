@@ -22,8 +22,8 @@ from cmcr.connection.products import fast_float32
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import Settings
 from cmcr.connection.sides import Side, placed
+from cmcr.engine.device import gpu_bytes, ram_bytes
 from cmcr.errors import ConfigError, ResumeError, TrainingError
-from cmcr.machine import gpu_bytes, ram_bytes
 
 __all__ = ["Side", "Trained", "train"]
 

@@ -22,8 +22,8 @@ _POINT_KEYS = ("points", "xyz")
 _COLOUR_KEYS = ("colours", "colors", "rgb")
 _SEPARATORS = str.maketrans(",;", "  ")
 _UNPICKLED = (
-    "Pickled files can run code and are never opened; save the coordinates alone with numpy.save, or let "
-    "cmcr.data.pickled_arrays.convert_pickled_point_cloud take them out without running anything."
+    "Pickled files can run code and are never opened. If you trust this one, convert it once: "
+    "points = numpy.load(path, allow_pickle=True).item()['xyz']; numpy.save('points.npy', points)"
 )
 
 

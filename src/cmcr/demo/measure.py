@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmcr.arrays import Array
 from cmcr.connection.connection import Connection
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
 from cmcr.demo.cases import CaseData, SideData
 from cmcr.demo.methods import Comparable
-from cmcr.embeddings import Array
 from cmcr.evaluation.geometry import modality_gap
 from cmcr.evaluation.intervals import bootstrap_interval
 from cmcr.evaluation.metrics import answer_ranks, hit_rate

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cmcr.embeddings import Array, unit_rows
+from cmcr.arrays import Array, unit_rows
 from cmcr.errors import DimensionError
 
 RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)

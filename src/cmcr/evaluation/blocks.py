@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cmcr.embeddings import Array, check_finite, rows_of, working_dtype
+from cmcr.arrays import Array, check_finite, rows_of, working_dtype
 from cmcr.errors import DimensionError
 
 _ELEMENTS = 1 << 22  # similarities held at once: 16 MiB in float32; what is made of them takes about six times as much

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cmcr.embeddings import Array, rows_of, unit_rows
+from cmcr.arrays import Array, rows_of, unit_rows
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError
 from cmcr.evaluation.blocks import comparable, rounding_slack, similarity_blocks
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cmcr.embeddings import Array
+from cmcr.arrays import Array
 from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
 from cmcr.evaluation.blocks import comparable, rounding_slack, similarity_blocks
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cmcr.arrays import all_rows
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.stored import StoredSpace, overlap_rows, spaces_of
-from cmcr.embeddings import all_rows
 from cmcr.errors import ArtefactError, ConfigError, SampleError, words_of
 from cmcr.evaluation.datasets.records import Labelled
 from cmcr.evaluation.datasets.registry import LAYOUTS

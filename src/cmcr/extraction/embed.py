@@ -7,10 +7,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from cmcr.arrays import check_count
 from cmcr.data.items import ItemList, open_items
 from cmcr.data.items.item import Entry
 from cmcr.data.items.reading import as_id
-from cmcr.embeddings import check_count, choose_device
+from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.extraction.differences import first_difference
 from cmcr.extraction.engine import Engine, Job, embed_here

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cmcr.embeddings import is_number
+from cmcr.arrays import is_number
 from cmcr.errors import ConfigError, TooManyFailuresError
 
 JUDGED_AFTER = 1000

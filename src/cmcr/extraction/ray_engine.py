@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmcr.embeddings import is_number
+from cmcr.arrays import is_number
 from cmcr.errors import ConfigError, WorkerError, missing_dependency
 from cmcr.extraction.engine import Job
 from cmcr.extraction.failures import FailureLimit

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmcr.arrays import check_count
 from cmcr.data.items import ItemList, open_items
-from cmcr.embeddings import check_count
 from cmcr.errors import ArtefactNotFoundError, DimensionError, ResumeError
 from cmcr.extraction.embed import OnEvent, opened, origin_of, shard_facts
 from cmcr.extraction.shards import encoded_with

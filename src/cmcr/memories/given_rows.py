@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmcr.embeddings import rows_of
+from cmcr.arrays import rows_of
 from cmcr.errors import ConfigError, DimensionError, DtypeError, TooFewRowsError, WriteError
 from cmcr.memories.array_rows import ArrayRows, FileRows
 from cmcr.memories.listed_items import ListedItems

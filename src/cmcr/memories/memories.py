@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from cmcr.embeddings import Array, all_rows, unit_rows
+from cmcr.arrays import Array, all_rows, unit_rows
 from cmcr.errors import ConfigError, DimensionError, unknown_name
 from cmcr.memories.memory import Memory
 

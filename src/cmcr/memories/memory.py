@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cmcr.embeddings import check_count
+from cmcr.arrays import check_count
 from cmcr.errors import ArtefactError, ConfigError, DimensionError, IntegrityError, ReadError
 from cmcr.files import parsed_manifest
 from cmcr.memories.layout import (

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmcr.embeddings import Array, normalized, rows_of
+from cmcr.arrays import Array, normalized, rows_of
 from cmcr.errors import ConfigError, NonFiniteError, ZeroRowError, unknown_name
 from cmcr.memories.given_rows import given_rows
 from cmcr.memories.layout import DTYPES, Origin

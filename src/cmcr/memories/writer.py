@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from cmcr._version import __version__
-from cmcr.embeddings import check_count
+from cmcr.arrays import check_count
 from cmcr.errors import CmcrError, ConfigError, DimensionError, FormatError, LockedError, ResumeError, WriteError
 from cmcr.files import MANIFEST, flush_folder, write_bytes_whole, write_manifest
 from cmcr.memories.layout import (

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cmcr.arrays import Array, rows_of, unit_rows
 from cmcr.data.images import read_image, to_rgb
 from cmcr.data.texts import read_text
-from cmcr.embeddings import Array, rows_of, unit_rows
 from cmcr.errors import ConfigError, DimensionError, SampleError
 from cmcr.spaces.tower import Tower, TowerSpace
 

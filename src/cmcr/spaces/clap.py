@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cmcr.data.audio import read_audio
 from cmcr.data.texts import read_text
-from cmcr.embeddings import choose_device
+from cmcr.engine.device import choose_device
 from cmcr.errors import FormatError
 from cmcr.spaces.clap_sounds import Heard, hear_fused, hear_unfused, mel_settings
 from cmcr.spaces.cut_texts import CutTexts

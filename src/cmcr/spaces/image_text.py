@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cmcr.data.images import read_image, to_rgb
 from cmcr.data.texts import read_text
-from cmcr.embeddings import choose_device
+from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, FormatError, SampleError
 from cmcr.spaces.cut_texts import CutTexts
 from cmcr.spaces.hub import (

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cmcr.arrays import normalized
 from cmcr.data.paths import NamedBytes
-from cmcr.embeddings import choose_device, normalized
+from cmcr.engine.device import choose_device
 from cmcr.errors import CmcrError, ConfigError, DimensionError, EmbeddingsError, SampleError, unknown_name
 from cmcr.progress import tracked
 from cmcr.spaces.protocol import BatchEncoder, EncodedBatch, Space

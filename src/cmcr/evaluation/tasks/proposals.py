@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from cmcr.data.images import to_rgb
-from cmcr.embeddings import choose_device
+from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, SampleError
 from cmcr.spaces.hub import IMAGE_PROCESSOR, WEIGHTS, Snapshot, find_snapshot, open_model, open_processor, require_files
 

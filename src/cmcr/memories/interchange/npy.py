@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cmcr.embeddings import rows_of
+from cmcr.arrays import rows_of
 from cmcr.errors import ArtefactNotFoundError, DimensionError, DtypeError, FormatError, ReadError, TooFewRowsError
 from cmcr.memories.array_rows import ArrayRows, FileRows
 from cmcr.memories.interchange.exported import Exported

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cmcr.data.images import read_image
-from cmcr.embeddings import choose_device
+from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, unknown_name
 from cmcr.spaces.tower import Tower, TowerSpace
 from cmcr.spaces.ulip.checkpoint import build_towers, read_tensors

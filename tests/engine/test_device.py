@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cmcr import machine
+from cmcr.engine import device as machine
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmcr import embeddings
-from cmcr.embeddings import as_given, check_finite, choose_device, is_number, rows_of, unit_rows, working_dtype
+from cmcr import arrays as embeddings
+from cmcr.arrays import as_given, check_finite, is_number, rows_of, unit_rows, working_dtype
+from cmcr.engine.device import choose_device
 from cmcr.errors import (
     CmcrError,
     DeviceError,

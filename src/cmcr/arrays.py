@@ -19,7 +19,6 @@ from torch import Tensor
 
 from cmcr.errors import (
     ConfigError,
-    DeviceError,
     DimensionError,
     DtypeError,
     NonFiniteError,
@@ -194,35 +193,6 @@ def as_given(result: Tensor, given: ArrayT) -> ArrayT:
     if isinstance(given, np.ndarray):
         return result.detach().cpu().numpy()
     return result
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """Resolve `"auto"` to the best device of this machine (CUDA, then Apple's MPS, then CPU); check any other.
-
-    Raises:
-        DeviceError: the name is not a device, or this machine has none of that kind.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise _no_device(device) from error
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA device(s). Use 'auto'."
-        )
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(f"device {device!r} is not available on this machine. Use 'auto' or 'cpu'.")
-    if chosen.type not in ("cpu", "cuda", "mps"):
-        raise _no_device(device)
-    return chosen
-
-
-def _no_device(device: object) -> DeviceError:
-    return DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
 
 
 def _tensor_on(array: NDArray[np.floating]) -> Tensor:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+from cmcr.errors import DeviceError
+
 _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
@@ -123,3 +125,32 @@ def _left_in(group: Path, version: _Version) -> int | None:
         counts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
         used -= int(counts[version.cache])
     return max(0, limit - max(0, used))
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Resolve `"auto"` to the best device of this machine (CUDA, then Apple's MPS, then CPU); check any other.
+
+    Raises:
+        DeviceError: the name is not a device, or this machine has none of that kind.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise _no_device(device) from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA device(s). Use 'auto'."
+        )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"device {device!r} is not available on this machine. Use 'auto' or 'cpu'.")
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise _no_device(device)
+    return chosen
+
+
+def _no_device(device: object) -> DeviceError:
+    return DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")

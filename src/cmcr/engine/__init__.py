@@ -1,0 +1,1 @@
+"""What the paper's mathematics runs on: kernels, precision, batches, devices, and the map over shards."""
