@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cmcr.connection.enhancement import semantic_completion, semantic_consistency
     from cmcr.connection.published import import_published
     from cmcr.errors import CmcrError
-    from cmcr.extraction.embed import embed
+    from cmcr.memories.embed import embed
     from cmcr.memories.memories import Memories
     from cmcr.memories.memory import Memory
     from cmcr.memories.precomputed import write_memory
@@ -60,7 +60,7 @@ _HOME = {
     "Memories": "cmcr.memories.memories",
     "Memory": "cmcr.memories.memory",
     "connect": "cmcr.connection.connect",
-    "embed": "cmcr.extraction.embed",
+    "embed": "cmcr.memories.embed",
     "load": "cmcr.opening",
     "semantic_completion": "cmcr.connection.enhancement",
     "semantic_consistency": "cmcr.connection.enhancement",

@@ -11,7 +11,7 @@ import pytest
 
 import cmcr
 from cmcr.cli import main
-from cmcr.extraction import embed as embed_module
+from cmcr.memories import embed as embed_module
 
 
 @pytest.fixture

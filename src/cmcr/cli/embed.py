@@ -86,9 +86,9 @@ def embed(
     json_output
         Print events, one line of JSON each.
     """
-    from cmcr.extraction.embed import embed as embed_items
-    from cmcr.extraction.failures import parsed_limit
-    from cmcr.extraction.retry import retry_quarantined as retry
+    from cmcr.memories.embed import embed as embed_items
+    from cmcr.memories.embed_failures import parsed_limit
+    from cmcr.memories.embed_retry import retry_quarantined as retry
     from cmcr.spaces.registry import space as open_space
 
     options = {name: value for name, value in (("model", model), ("revision", revision)) if value is not None}
@@ -130,12 +130,12 @@ def _engine(name: str, **given: float | None) -> Any:
     """Choose where shards are embedded."""
     options = {option: value for option, value in given.items() if value is not None}
     if name == "ray":
-        from cmcr.extraction.ray_engine import RayEngine
+        from cmcr.memories.embed_ray import RayEngine
 
         return RayEngine(**options)  # type: ignore[arg-type]
     if options:
         raise ConfigError(f"--{next(iter(options)).replace('_', '-')} is for --engine ray.")
-    from cmcr.extraction.engine import embed_here
+    from cmcr.memories.embed_engine import embed_here
 
     return embed_here
 

@@ -78,7 +78,7 @@ class EncodedBatch:
 class BatchEncoder(Protocol):
     """What a space may offer besides `encode`: a stream of batches, in which items that fail stop nothing.
 
-    All spaces of cmcr do. For one that does not, extraction calls `encode` batch after batch.
+    All spaces of cmcr do. For one that does not, `cmcr.embed` calls `encode` batch after batch.
     """
 
     def encode_batches(

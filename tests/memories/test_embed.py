@@ -13,8 +13,8 @@ import cmcr
 from cmcr.data.items import open_items
 from cmcr.data.numbers import write_texts
 from cmcr.errors import ConfigError, DimensionError, LockedError, ResumeError, TooManyFailuresError
-from cmcr.extraction import embed as embed_module
-from cmcr.extraction.embed import embed
+from cmcr.memories import embed as embed_module
+from cmcr.memories.embed import embed
 from cmcr.memories.writer import locked
 
 unflushed = inputs.unflushed

@@ -9,8 +9,8 @@ import torch
 import cmcr
 from cmcr import errors
 from cmcr.data.items import open_items
-from cmcr.extraction.embed import embed, origin_of
-from cmcr.extraction.worker import Task, Worker, shard_of_reply
+from cmcr.memories.embed import embed, origin_of
+from cmcr.memories.embed_worker import Task, Worker, shard_of_reply
 from cmcr.memories.writer import open_writer
 
 
@@ -83,7 +83,7 @@ def test_another_list_is_refused(task, texts):
 
 
 def test_other_versions_are_refused(task, monkeypatch):
-    monkeypatch.setattr("cmcr.extraction.worker.versions_here", lambda: {**task.plan.run.versions, "torch": "1.0"})
+    monkeypatch.setattr("cmcr.memories.embed_worker.versions_here", lambda: {**task.plan.run.versions, "torch": "1.0"})
     expected = f"torch {task.plan.run.versions['torch']} where the run began, 1.0 here. Install the same"
     with pytest.raises(errors.ResumeError, match=expected.replace("+", r"\+")):
         reply_of(task)

@@ -10,9 +10,9 @@ from test_embed import Stop, brought, stop_at
 
 import cmcr
 from cmcr.errors import ArtefactNotFoundError, ConfigError, DimensionError, LockedError, ReadError, ResumeError
-from cmcr.extraction import retry as retry_module
-from cmcr.extraction.embed import embed
-from cmcr.extraction.retry import retry_quarantined
+from cmcr.memories import embed_retry as retry_module
+from cmcr.memories.embed import embed
+from cmcr.memories.embed_retry import retry_quarantined
 from cmcr.memories.writer import locked
 
 unflushed = inputs.unflushed

@@ -22,9 +22,9 @@ from cmcr import errors
 from cmcr.data.items import ItemList, open_items
 from cmcr.data.items.item import Entry
 from cmcr.errors import CmcrError, ConfigError, ResumeError, WorkerError, WriteError
-from cmcr.extraction.embed import NewItems, known_ids
-from cmcr.extraction.failures import FailureLimit
-from cmcr.extraction.shards import embed_shards
+from cmcr.memories.embed import NewItems, known_ids
+from cmcr.memories.embed_failures import FailureLimit
+from cmcr.memories.embed_shards import embed_shards
 from cmcr.memories.layout import PLAN, RUN, Shard, record
 from cmcr.memories.memory import Memory
 from cmcr.memories.plan import Plan, versions_here

@@ -17,8 +17,8 @@ from torch import Tensor
 from cmcr.arrays import check_count
 from cmcr.data.items import ItemList, open_items
 from cmcr.errors import ArtefactNotFoundError, DimensionError, ResumeError
-from cmcr.extraction.embed import OnEvent, opened, origin_of, shard_facts
-from cmcr.extraction.shards import encoded_with
+from cmcr.memories.embed import OnEvent, opened, origin_of, shard_facts
+from cmcr.memories.embed_shards import encoded_with
 from cmcr.memories.layout import PLAN, RUN, Contents, Quarantined, embeddings_file, next_generation
 from cmcr.memories.memory import Memory, items_in, quarantine_in
 from cmcr.memories.plan import check_same_origin
@@ -53,13 +53,13 @@ def retry_quarantined(
     Args:
         space: the space, or its name; the same model as before.
         modality: the memory's.
-        inputs: the input of the run, mended (see `cmcr.extraction.embed.embed`).
+        inputs: the input of the run, mended (see `cmcr.memories.embed.embed`).
         out: a finished memory.
         column: of a table, which column holds the texts or paths.
         id_column: of a table, which column holds the ids.
         batch_size: items per forward pass.
         device: where to compute; None leaves the encoder where it is.
-        on_event: see `cmcr.extraction.embed.OnEvent`.
+        on_event: see `cmcr.memories.embed.OnEvent`.
 
     Returns:
         the memory, with the rows that could be added.
@@ -67,7 +67,7 @@ def retry_quarantined(
     Raises:
         ArtefactNotFoundError: there is no finished memory.
         DimensionError: rows of another width than the memory's.
-        LockedError, ResumeError, WriteError, ConfigError: as `cmcr.extraction.embed.embed`.
+        LockedError, ResumeError, WriteError, ConfigError: as `cmcr.memories.embed.embed`.
     """
     encoder = opened(space, modality)
     check_count("batch_size", batch_size)

@@ -21,10 +21,10 @@ from typing import Any
 
 from cmcr.arrays import is_number
 from cmcr.errors import ConfigError, WorkerError, missing_dependency
-from cmcr.extraction.engine import Job
-from cmcr.extraction.failures import FailureLimit
-from cmcr.extraction.shards import OnItems
-from cmcr.extraction.worker import Task, Worker, shard_of_reply
+from cmcr.memories.embed_engine import Job
+from cmcr.memories.embed_failures import FailureLimit
+from cmcr.memories.embed_shards import OnItems
+from cmcr.memories.embed_worker import Task, Worker, shard_of_reply
 from cmcr.memories.layout import Shard
 from cmcr.memories.writer import MemoryWriter
 
@@ -34,7 +34,7 @@ _TRIES = 4
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Embeds with workers of Ray Data (a `cmcr.extraction.engine.Engine`).
+    """Embeds with workers of Ray Data (a `cmcr.memories.embed_engine.Engine`).
 
     Joins the cluster at `address` or RAY_ADDRESS, uses the Ray that is running in this process already, or else starts one
     on this machine for the time of the run. Failures are counted shard by shard, so a run with too many of them stops a
@@ -68,7 +68,7 @@ class RayEngine:
     def __call__(
         self, job: Job, writer: MemoryWriter, limit: FailureLimit, on_items: OnItems
     ) -> Generator[Shard, None, None]:
-        """Embed and write the missing shards, in any order. See `cmcr.extraction.engine.Engine`.
+        """Embed and write the missing shards, in any order. See `cmcr.memories.embed_engine.Engine`.
 
         Raises:
             ConfigError: the cluster is too small or not there, or the space or the list cannot be sent to it.

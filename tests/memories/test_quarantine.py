@@ -11,8 +11,8 @@ from broken import BROKEN, cloud, npy, saved, wav, write_broken
 from inputs import SPACE_OF, encoded, half, reasons, tables_of, write_folder
 from PIL import Image
 
-from cmcr.extraction.embed import embed
-from cmcr.extraction.retry import retry_quarantined
+from cmcr.memories.embed import embed
+from cmcr.memories.embed_retry import retry_quarantined
 
 unflushed = inputs.unflushed
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from cmcr.data.items import ItemList
 from cmcr.data.items.item import Entry
 from cmcr.errors import DimensionError, ResumeError, SampleError
-from cmcr.extraction.failures import FailureLimit
+from cmcr.memories.embed_failures import FailureLimit
 from cmcr.memories.layout import Quarantined, Shard
 from cmcr.memories.shards import as_kept
 from cmcr.memories.writer import MemoryWriter

@@ -205,8 +205,8 @@ def _child(space, folder, run, events):
 
 def _extract(space, folder, run, tell):
     """Embed, or retry what is in quarantine."""
-    from cmcr.extraction.embed import embed
-    from cmcr.extraction.retry import retry_quarantined
+    from cmcr.memories.embed import embed
+    from cmcr.memories.embed_retry import retry_quarantined
 
     call = retry_quarantined if run.get("retry") else embed
     call(space, "text", run["input"], folder, on_event=tell, **run.get("options", {}))

@@ -13,9 +13,9 @@ from PIL import Image
 
 from cmcr.cli import main
 from cmcr.errors import ConfigError, MissingDependencyError, TooManyFailuresError, WorkerError
-from cmcr.extraction.embed import embed
-from cmcr.extraction.ray_engine import RayEngine
-from cmcr.extraction.worker import Worker
+from cmcr.memories.embed import embed
+from cmcr.memories.embed_ray import RayEngine
+from cmcr.memories.embed_worker import Worker
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from cmcr.data.items.item import Entry
 from cmcr.data.items.reading import as_id
 from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, ResumeError, unknown_name
-from cmcr.extraction.differences import first_difference
-from cmcr.extraction.engine import Engine, Job, embed_here
-from cmcr.extraction.failures import FailureLimit
-from cmcr.extraction.own_files import refuse_own_files
 from cmcr.files import MANIFEST
+from cmcr.memories.embed_differences import first_difference
+from cmcr.memories.embed_engine import Engine, Job, embed_here
+from cmcr.memories.embed_failures import FailureLimit
+from cmcr.memories.embed_own_files import refuse_own_files
 from cmcr.memories.layout import SHARD_ITEMS, Origin, Shard
 from cmcr.memories.memory import Memory
 from cmcr.memories.writer import MemoryWriter, clean, locked, open_writer
@@ -68,7 +68,7 @@ def embed(
         device: where to compute; None leaves the encoder where it is.
         on_event: see `OnEvent`.
         space_options: of a space given by name, such as `{"model": "openai/clip-vit-base-patch32"}`.
-        engine: where shards are embedded: in this process, or by many (`cmcr.extraction.ray_engine.RayEngine`).
+        engine: where shards are embedded: in this process, or by many (`cmcr.memories.embed_ray.RayEngine`).
 
     Returns:
         the finished memory.

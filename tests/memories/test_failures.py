@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmcr.errors import ConfigError, TooManyFailuresError
-from cmcr.extraction.failures import JUDGED_AFTER, FailureLimit, parsed_limit
+from cmcr.memories.embed_failures import JUDGED_AFTER, FailureLimit, parsed_limit
 
 
 def test_a_number_of_items():

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cmcr.data.items import ItemList
-from cmcr.extraction.failures import FailureLimit
-from cmcr.extraction.shards import OnItems, embed_shards
+from cmcr.memories.embed_failures import FailureLimit
+from cmcr.memories.embed_shards import OnItems, embed_shards
 from cmcr.memories.layout import Shard
 from cmcr.memories.writer import MemoryWriter
 from cmcr.spaces.protocol import Space
