@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cmcr.errors import ConfigError
-from cmcr.evaluation.datasets.records import Pairs
+from cmcr.evaluation.datasets.records import RetrievalRecord
 from cmcr.evaluation.evaluate import DATASETS, FORMAT, READERS, RUNS, VERSION, evaluate, evaluate_miniature, facts_of
 from cmcr.evaluation.intervals import paired_difference
 from cmcr.evaluation.metrics import PerQuery
@@ -72,7 +72,7 @@ def test_miniature_runs_are_far_above_chance(run, connect, items, keys, key, lea
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["data"] == {
         "name": mini_record(run, items=8).name,
-        "sha256": mini_record(run, 0, items).digest,
+        "sha256": mini_record(run, 0, items).content_hash,
         "left_out": 0,
         "failed": 0,
     }
@@ -145,15 +145,31 @@ def test_a_record_of_ones_own_needs_only_a_known_task():
 @pytest.mark.parametrize(
     ("run", "record", "said"),
     [
-        ("retrieval/x", "localization/mini", "retrieval/x: expected a record of kind Pairs, got Grounded."),
-        ("retention/x", "counterfactual/mini", "retention/x: expected a record of kind Pairs, got Judged."),
+        (
+            "retrieval/x",
+            "localization/mini",
+            "retrieval/x: expected a record of kind RetrievalRecord",
+        ),
+        (
+            "retention/x",
+            "counterfactual/mini",
+            "retention/x: expected a record of kind RetrievalRecord",
+        ),
         (
             "classification/x",
             "retention/mini-audio-text",
-            "classification/x: expected a record of kind Labelled, got Pairs.",
+            "classification/x: expected a record of kind ClassificationRecord",
         ),
-        ("localization/x", "counterfactual/mini", "localization/x: expected a record of kind Grounded, got Judged."),
-        ("counterfactual/x", "localization/mini", "counterfactual/x: expected a record of kind Judged, got Grounded."),
+        (
+            "localization/x",
+            "counterfactual/mini",
+            "localization/x: expected a record of kind LocalizationRecord",
+        ),
+        (
+            "counterfactual/x",
+            "localization/mini",
+            "counterfactual/x: expected a record of kind CounterfactualRecord",
+        ),
     ],
 )
 def test_records_of_another_kind_are_refused(run, record, said):
@@ -298,7 +314,7 @@ def test_without_encoders_the_message_says_what_to_do():
 def test_items_that_fail_are_counted_in_the_result():
     whole = mini_record("retention/mini-image-text", items=9)
     first = [*whole.first[:4], "nowhere.png", *whole.first[5:]]
-    record = Pairs(
+    record = RetrievalRecord(
         "holes", whole.modalities, first, whole.second, whole.first_ids, whole.second_ids, whole.positives, 2
     )
     result = evaluate(audio_image(), "retention/holes", record).result
@@ -311,7 +327,7 @@ def test_several_captions_a_picture_have_no_paired_mean():
     texts = [text for text in drawn.second for _ in range(2)]
     ids = [str(row) for row in range(16)]
     lists = PerQuery.several([[2 * row, 2 * row + 1] for row in range(8)])
-    record = Pairs("captions", drawn.modalities, drawn.first, texts, drawn.first_ids, ids, lists)
+    record = RetrievalRecord("captions", drawn.modalities, drawn.first, texts, drawn.first_ids, ids, lists)
     result = evaluate(audio_image(), "retention/captions", record, against={"same": audio_image()}).result
     assert result["figures"]["connection"]["text_to_image/R@1"]["n"] == 16
     assert not any(key.startswith("mean/") for key in result["connection_minus"]["same"])

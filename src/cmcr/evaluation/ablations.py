@@ -198,7 +198,7 @@ def _made_from(memories: Sequence[Memory], plan: AblationPlan, record: Record) -
     )
     return {
         "run": plan.run,
-        "data": {"name": record.name, "sha256": record.digest},
+        "data": {"name": record.name, "sha256": record.content_hash},
         "method": plan.method,
         "settings": json.loads(json.dumps(asdict(settings_of(plan.method, **plan.settings)))),
         "overlap": plan.overlap,

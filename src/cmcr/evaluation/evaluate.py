@@ -11,7 +11,12 @@ from typing import Any, Protocol
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.settings import check_seed
 from cmcr.errors import ConfigError, unknown_name
-from cmcr.evaluation.datasets.records import Grounded, Judged, Labelled, Pairs
+from cmcr.evaluation.datasets.records import (
+    ClassificationRecord,
+    CounterfactualRecord,
+    LocalizationRecord,
+    RetrievalRecord,
+)
 from cmcr.evaluation.miniature import MINI_RECORDS, Record, mini_prompts, mini_record
 from cmcr.evaluation.published import PUBLISHED
 from cmcr.evaluation.tasks.embedding import Progress
@@ -141,7 +146,7 @@ def evaluate(
         "connection": facts_of(connection),
         "data": {
             "name": record.name,
-            "sha256": record.digest,
+            "sha256": record.content_hash,
             "left_out": record.left_out,
             "failed": prepared.failed,
         },
@@ -171,7 +176,7 @@ def evaluate_miniature(
         ConfigError: an unknown run, or a connection without its modalities.
     """
     record = mini_record(run, check_seed(seed), items)
-    prompts = mini_prompts(record.classes) if isinstance(record, Labelled) else None
+    prompts = mini_prompts(record.classes) if isinstance(record, ClassificationRecord) else None
     return evaluate(connection, run, record, prompts=prompts, seed=seed, **options)
 
 
@@ -209,11 +214,11 @@ def _task_of(
     """Choose the kind of record that a run needs, and its task."""
     rules = replace(_RULES.get(run, GroundedRules()), rule=map_rule)
     made: Mapping[str, tuple[type, Any]] = {
-        "retrieval": (Pairs, PairsTask(run)),
-        "retention": (Pairs, PairsTask(run, within=True)),
-        "classification": (Labelled, LabelledTask(run, prompts)),
-        "counterfactual": (Judged, JudgedTask(run)),
-        "localization": (Grounded, GroundedTask(run, proposals=proposals or GridProposals(), rules=rules)),
+        "retrieval": (RetrievalRecord, PairsTask(run)),
+        "retention": (RetrievalRecord, PairsTask(run, within=True)),
+        "classification": (ClassificationRecord, LabelledTask(run, prompts)),
+        "counterfactual": (CounterfactualRecord, JudgedTask(run)),
+        "localization": (LocalizationRecord, GroundedTask(run, proposals=proposals or GridProposals(), rules=rules)),
     }
     return made[run.split("/", 1)[0]]
 

@@ -22,10 +22,15 @@ from cmcr.data.numbers import (
     write_texts,
 )
 from cmcr.errors import ConfigError, unknown_name
-from cmcr.evaluation.datasets.records import Grounded, Judged, Labelled, Pairs
+from cmcr.evaluation.datasets.records import (
+    ClassificationRecord,
+    CounterfactualRecord,
+    LocalizationRecord,
+    RetrievalRecord,
+)
 from cmcr.evaluation.metrics import PerQuery
 
-Record = Pairs | Labelled | Grounded | Judged
+Record = RetrievalRecord | ClassificationRecord | LocalizationRecord | CounterfactualRecord
 
 _Draw = Callable[[np.random.Generator, int], Record]
 """Draws so many items."""
@@ -81,10 +86,10 @@ def _sound(samples: NDArray[np.float32]) -> dict[str, Any]:
 def _pairs(first: str, second: str) -> _Draw:
     """Make each number once in either modality; a number's two items belong together."""
 
-    def draw(rng: np.random.Generator, count: int) -> Pairs:
+    def draw(rng: np.random.Generator, count: int) -> RetrievalRecord:
         numbers = _numbers(count)
         ids = [f"{number:03d}" for number in numbers]
-        return Pairs(
+        return RetrievalRecord(
             name=f"miniature {first} and {second}",
             modalities=(first, second),
             first=_items(first, numbers, rng),
@@ -98,10 +103,12 @@ def _pairs(first: str, second: str) -> _Draw:
 
 
 def _labelled(modality: str) -> _Draw:
-    def draw(rng: np.random.Generator, count: int) -> Labelled:
+    def draw(rng: np.random.Generator, count: int) -> ClassificationRecord:
         numbers = _numbers(count)
         ids = [f"{number:03d}" for number in numbers]
-        return Labelled(f"miniature {modality}", modality, _items(modality, numbers, rng), ids, np.arange(count), ids)
+        return ClassificationRecord(
+            f"miniature {modality}", modality, _items(modality, numbers, rng), ids, np.arange(count), ids
+        )
 
     return draw
 
@@ -116,13 +123,13 @@ def _crowded(rng: np.random.Generator, count: int) -> tuple[list[Image.Image], N
     return [Image.fromarray(picture) for picture in grid.reshape(count, rows * height, columns * width)], numbers
 
 
-def _grounded(rng: np.random.Generator, count: int) -> Grounded:
+def _grounded(rng: np.random.Generator, count: int) -> LocalizationRecord:
     """Speak one of the four numbers of a picture: where is it?"""
     pictures, numbers = _crowded(rng, count)
     tiles = rng.integers(0, numbers.shape[1], len(pictures))
     spoken = numbers[np.arange(len(pictures)), tiles]
     sounds = [_sound(samples) for samples in speak_sounds(spoken, "test", rng)]
-    return Grounded(
+    return LocalizationRecord(
         name="miniature localization",
         images=pictures,
         sounds=sounds,
@@ -137,7 +144,7 @@ def _tile(tile: int) -> NDArray[np.float64]:
     return np.array([left / columns, top / rows, (left + 1) / columns, (top + 1) / rows])
 
 
-def _judged(rng: np.random.Generator, count: int) -> Judged:
+def _judged(rng: np.random.Generator, count: int) -> CounterfactualRecord:
     """Show one number; speak it, speak another that is not in the picture, be silent, or play noise."""
     numbers = rng.choice(ALL_NUMBERS, count, replace=False)
     pictures = list(draw_pictures(numbers, "test", rng))
@@ -149,7 +156,7 @@ def _judged(rng: np.random.Generator, count: int) -> Judged:
     for position in np.flatnonzero(kinds == 7):
         sounds[position] = _sound(rng.normal(0.0, 0.1, _SILENT_SAMPLES).astype(np.float32))
     ids = [f"{position:03d}" for position in range(count)]
-    return Judged("miniature counterfactual", pictures, sounds, ids, kinds < 4)
+    return CounterfactualRecord("miniature counterfactual", pictures, sounds, ids, kinds < 4)
 
 
 MINI_RECORDS: Mapping[str, tuple[_Draw, int]] = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cmcr.errors import ConfigError, unknown_name
-from cmcr.evaluation.datasets.records import Labelled
+from cmcr.evaluation.datasets.records import ClassificationRecord
 from cmcr.evaluation.datasets.registry import read_dataset
 from cmcr.evaluation.evaluate import READERS, RUNS
 from cmcr.evaluation.miniature import MINI_RECORDS, Record, mini_prompts, mini_record
@@ -42,7 +42,7 @@ def record_of(
         raise unknown_name("run", run, RUNS)
     if run in MINI_RECORDS:
         record = mini_record(run, seed, limit)
-        return record, mini_prompts(record.classes) if isinstance(record, Labelled) else None
+        return record, mini_prompts(record.classes) if isinstance(record, ClassificationRecord) else None
     name = run.split("/", 1)[1]
     if data is None:
         raise ConfigError(f"{run}: say where the data set is, --data FOLDER; docs/datasets.md shows its layout.")

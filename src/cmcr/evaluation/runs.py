@@ -11,7 +11,7 @@ from cmcr.arrays import all_rows
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.stored import StoredSpace, overlap_rows, spaces_of
 from cmcr.errors import ArtefactError, ConfigError, SampleError, words_of
-from cmcr.evaluation.datasets.records import Labelled
+from cmcr.evaluation.datasets.records import ClassificationRecord
 from cmcr.evaluation.datasets.registry import LAYOUTS
 from cmcr.evaluation.evaluate import DATASETS, READERS, Evaluation, evaluate, evaluate_miniature
 from cmcr.evaluation.miniature import MINI_RECORDS, Record
@@ -136,7 +136,7 @@ class _Runs:
 
     def _measured(self, run: str, record: Record, prompts: Sequence[Sequence[str]] | None) -> Evaluation:
         options = self.options
-        if isinstance(record, Labelled) and options.prompts is not None:
+        if isinstance(record, ClassificationRecord) and options.prompts is not None:
             templates = read_prompts(options.prompts, options.prompts_key)
             prompts = [prompts_of(label, templates) for label in record.classes]
         return evaluate(

@@ -11,7 +11,14 @@ import cmcr
 from cmcr.data.sound_clips import SoundClip
 from cmcr.data.videos import VideoFrame
 from cmcr.errors import ArtefactNotFoundError, ConfigError
-from cmcr.evaluation.datasets import LAYOUTS, Grounded, Judged, Labelled, Pairs, read_dataset
+from cmcr.evaluation.datasets import (
+    LAYOUTS,
+    ClassificationRecord,
+    CounterfactualRecord,
+    LocalizationRecord,
+    RetrievalRecord,
+    read_dataset,
+)
 
 NAMES = sorted(tiny_sets.WRITERS)
 SPACES = {"text": "mini-clip", "image": "mini-clip", "audio": "mini-clap", "point_cloud": "mini-ulip"}
@@ -26,9 +33,9 @@ def sets(tmp_path_factory):
 
 def columns(record):
     """Modalities with their items."""
-    if isinstance(record, Pairs):
+    if isinstance(record, RetrievalRecord):
         return [(record.modalities[0], record.first), (record.modalities[1], record.second)]
-    if isinstance(record, Labelled):
+    if isinstance(record, ClassificationRecord):
         return [(record.modality, record.items)]
     return [("image", record.images), ("audio", record.sounds)]
 
@@ -47,7 +54,7 @@ def test_every_data_set_has_a_tiny_one():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_layout_says_what_is_compared(sets, name):
     record = read_dataset(name, sets[name])
-    words = ["text"] if isinstance(record, Labelled) else []  # of its classes
+    words = ["text"] if isinstance(record, ClassificationRecord) else []  # of its classes
     assert sorted(LAYOUTS[name].modalities) == sorted([*(modality for modality, _ in columns(record)), *words])
 
 
@@ -68,18 +75,18 @@ def test_the_digest_knows_the_content_and_not_the_place(sets, name, tmp_path):
     moved = tmp_path / "elsewhere" / "far"
     shutil.copytree(sets[name], moved)
     again = read_dataset(name, moved)
-    assert len(first.digest) == 64
-    assert again.digest == first.digest
+    assert len(first.content_hash) == 64
+    assert again.content_hash == first.content_hash
     files = [file for _, items in columns(again) for file in map(file_of, items) if file is not None]
     if name in WITHOUT_FILES:
         return
     with files[0].open("ab") as changed:
         changed.write(b"\n")
-    assert read_dataset(name, moved).digest != first.digest
+    assert read_dataset(name, moved).content_hash != first.content_hash
 
 
 def ids_of(record):
-    return list(record.first_ids if isinstance(record, Pairs) else record.ids)
+    return list(record.first_ids if isinstance(record, RetrievalRecord) else record.ids)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - WITHOUT_FILES))
@@ -87,7 +94,7 @@ def test_files_that_are_not_there_are_counted_and_named(sets, name, tmp_path):
     folder = tmp_path / "set"
     shutil.copytree(sets[name], folder)
     whole = read_dataset(name, folder)
-    digest = whole.digest
+    digest = whole.content_hash
     victim = next(file for _, items in columns(whole) for file in map(file_of, items) if file is not None)
     victim.unlink()
     with pytest.raises(
@@ -98,10 +105,10 @@ def test_files_that_are_not_there_are_counted_and_named(sets, name, tmp_path):
     assert str(folder) in str(said.value)
     rest = read_dataset(name, folder, allow_missing=True)
     gone = len(ids_of(whole)) - len(ids_of(rest))
-    assert gone in ((1, 2) if isinstance(whole, Judged) else (1,))  # a sound may stand in two pairs there
+    assert gone in ((1, 2) if isinstance(whole, CounterfactualRecord) else (1,))  # a sound may stand in two pairs there
     assert rest.left_out == whole.left_out + gone
     assert set(ids_of(rest)) < set(ids_of(whole))
-    assert rest.digest != digest
+    assert rest.content_hash != digest
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -120,7 +127,7 @@ def test_an_empty_folder_is_told_the_layout_and_the_source(name, tmp_path):
 def test_a_limit_takes_evenly_spaced_items(sets, name):
     whole, one = read_dataset(name, sets[name]), read_dataset(name, sets[name], limit=1)
     everything = read_dataset(name, sets[name], limit=10_000)
-    assert everything.digest == whole.digest
+    assert everything.content_hash == whole.content_hash
     assert ids_of(one) == ids_of(whole)[:1]
     assert one.left_out == whole.left_out
     with pytest.raises(ConfigError, match="limit: expected at least 1, got 0"):
@@ -140,10 +147,10 @@ def test_an_unknown_data_set_is_refused_with_the_nearest():
 
 def test_kinds_of_records(sets):
     kinds = {
-        Pairs: {"ave", "flickr-soundnet", "vgg-ss", "coco", "flickr30k", "audiocaps", "clotho"},
-        Labelled: {"modelnet40", "scanobjectnn", "objaverse-lvis", "esc-50", "imagenet"},
-        Grounded: {"flickr-soundnet-boxes", "vgg-ss-boxes", "music-solo"},
-        Judged: {"ex-vgg-ss", "ex-flickrnet"},
+        RetrievalRecord: {"ave", "flickr-soundnet", "vgg-ss", "coco", "flickr30k", "audiocaps", "clotho"},
+        ClassificationRecord: {"modelnet40", "scanobjectnn", "objaverse-lvis", "esc-50", "imagenet"},
+        LocalizationRecord: {"flickr-soundnet-boxes", "vgg-ss-boxes", "music-solo"},
+        CounterfactualRecord: {"ex-vgg-ss", "ex-flickrnet"},
     }
     for kind, names in kinds.items():
         assert {name for name in NAMES if type(read_dataset(name, sets[name])) is kind} == names

@@ -55,7 +55,7 @@ def test_flickr_soundnet_boxes_are_shares_of_256_pixels(tmp_path):
     assert list(test.first_ids) == ["10000", "10002", "10003"]
     (tmp_path / "metadata" / "flickr_test.csv").unlink()
     tiny_sets.text(tmp_path / "test_list.txt", "10002.png", "10000.png", "10003.png")  # the authors' own form
-    assert read_dataset("flickr-soundnet", tmp_path, split="test").digest == test.digest
+    assert read_dataset("flickr-soundnet", tmp_path, split="test").content_hash == test.content_hash
 
 
 def test_flickr_soundnet_boxes_without_names_are_read_by_place(tmp_path):
@@ -153,10 +153,10 @@ def test_extended_sets_hold_true_pairs_and_false_ones(tmp_path, name, stem):
     np.testing.assert_array_equal(judged.present, [True, True, False, False])
     assert judged.images[3] == tmp_path / "frames" / "c3.jpg"
     assert judged.sounds[3] == tmp_path / "audio" / "a1.wav"
-    digest = judged.digest
+    digest = judged.content_hash
     (tmp_path / "frames").rename(tmp_path / "extend_frames")
     (tmp_path / "audio").rename(tmp_path / "extend_audio")
-    assert read_dataset(name, tmp_path).digest == digest
+    assert read_dataset(name, tmp_path).content_hash == digest
 
 
 def test_published_rows_survive_quotes(tmp_path):

@@ -20,8 +20,8 @@ def test_coco_takes_the_first_five_captions_of_the_karpathy_split(tmp_path):
     assert back.modalities == ("text", "image")
     assert back.first == pairs.second
     np.testing.assert_array_equal(back.positives.values, [0] * 5 + [1] * 5)
-    assert back.turned().digest == pairs.digest
-    assert back.digest != pairs.digest
+    assert back.turned().content_hash == pairs.content_hash
+    assert back.content_hash != pairs.content_hash
 
 
 def test_coco_of_2017_takes_captions_by_rising_id(tmp_path):

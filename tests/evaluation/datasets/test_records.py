@@ -8,7 +8,7 @@ import pytest
 from cmcr.data.sound_clips import SoundClip
 from cmcr.data.videos import VideoFrame
 from cmcr.errors import ConfigError, DimensionError, ReadError, TooFewRowsError
-from cmcr.evaluation.datasets import Grounded, Judged, Labelled, Pairs
+from cmcr.evaluation.datasets import ClassificationRecord, CounterfactualRecord, LocalizationRecord, RetrievalRecord
 from cmcr.evaluation.metrics import PerQuery
 
 BOX = np.array([[0.0, 0.0, 0.5, 1.0]])
@@ -22,16 +22,20 @@ def records(tmp_path):
         files[-1].write_bytes(bytes(number + 1))
     positives = PerQuery.several([[0, 2], [1]])
     return {
-        "pairs": Pairs("p", ("image", "text"), files, ["x", "y", "z"], ["a", "b"], ["d", "e", "f"], positives),
-        "labelled": Labelled("l", "image", files, ["a", "b"], np.array([0, 1]), ["cat", "dog"]),
-        "grounded": Grounded("g", [VideoFrame(f) for f in files], files, ["a", "b"], [BOX, BOX]),
-        "judged": Judged("j", files, [SoundClip(f, 0, 1) for f in files], ["a", "b"], np.array([True, False])),
+        "pairs": RetrievalRecord(
+            "p", ("image", "text"), files, ["x", "y", "z"], ["a", "b"], ["d", "e", "f"], positives
+        ),
+        "labelled": ClassificationRecord("l", "image", files, ["a", "b"], np.array([0, 1]), ["cat", "dog"]),
+        "grounded": LocalizationRecord("g", [VideoFrame(f) for f in files], files, ["a", "b"], [BOX, BOX]),
+        "judged": CounterfactualRecord(
+            "j", files, [SoundClip(f, 0, 1) for f in files], ["a", "b"], np.array([True, False])
+        ),
     }
 
 
 def test_digests_are_the_same_on_every_system(records):
     """Written down once, so that a change of what is hashed does not go unnoticed."""
-    assert {name: record.digest[:12] for name, record in records.items()} == DIGESTS
+    assert {name: record.content_hash[:12] for name, record in records.items()} == DIGESTS
 
 
 DIGESTS = {
@@ -67,15 +71,15 @@ def test_turning_gives_each_second_item_its_first_ones(records):
     ],
 )
 def test_the_digest_sees_every_part(records, name, change):
-    assert replace(records[name], **change).digest != records[name].digest
+    assert replace(records[name], **change).content_hash != records[name].content_hash
 
 
 def test_the_moment_of_a_frame_and_the_part_of_a_sound_count(records):
     grounded, judged = records["grounded"], records["judged"]
     later = [VideoFrame(image.path, 0.25) for image in grounded.images]
-    assert replace(grounded, images=later).digest != grounded.digest
+    assert replace(grounded, images=later).content_hash != grounded.content_hash
     shorter = [SoundClip(sound.path, 0, 0.5) for sound in judged.sounds]
-    assert replace(judged, sounds=shorter).digest != judged.digest
+    assert replace(judged, sounds=shorter).content_hash != judged.content_hash
 
 
 @pytest.mark.parametrize(
@@ -102,4 +106,4 @@ def test_what_does_not_fit_is_refused(records, name, change, error, message):
 def test_a_file_that_vanished_is_named(records):
     records["labelled"].items[1].unlink()
     with pytest.raises(ReadError, match=r"could not read.*1\.bin"):
-        _ = records["labelled"].digest
+        _ = records["labelled"].content_hash

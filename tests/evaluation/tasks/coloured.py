@@ -10,7 +10,7 @@ from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.settings import Settings
 from cmcr.data.images import read_image
 from cmcr.errors import SampleError
-from cmcr.evaluation.datasets.records import Grounded
+from cmcr.evaluation.datasets.records import LocalizationRecord
 from cmcr.spaces.tower import Tower, TowerSpace
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -86,7 +86,9 @@ def sound(colour):
 
 def record(images, sounds, boxes, name="coloured squares"):
     ids = [f"item {position}" for position in range(len(images))]
-    return Grounded(name, images, sounds, ids, [np.asarray(drawn, dtype=float).reshape(-1, 4) for drawn in boxes])
+    return LocalizationRecord(
+        name, images, sounds, ids, [np.asarray(drawn, dtype=float).reshape(-1, 4) for drawn in boxes]
+    )
 
 
 def silent(what, share):

@@ -5,7 +5,7 @@ import pytest
 from vectors import BROKEN, connection, one_hot, silent, unit
 
 from cmcr.errors import ConfigError
-from cmcr.evaluation.datasets.records import Judged
+from cmcr.evaluation.datasets.records import CounterfactualRecord
 from cmcr.evaluation.detection import average_precision, max_f1
 from cmcr.evaluation.intervals import bootstrap_statistic
 from cmcr.evaluation.tasks.embedding import NotConnectedError
@@ -18,7 +18,7 @@ TASK = JudgedTask("counterfactual/vectors")
 
 def judged(images, sounds, present):
     ids = [f"pair {row}" for row in range(len(images))]
-    return Judged("vectors", list(images), list(sounds), ids, np.asarray(present, dtype=bool))
+    return CounterfactualRecord("vectors", list(images), list(sounds), ids, np.asarray(present, dtype=bool))
 
 
 def prepared(record, width):

@@ -5,7 +5,7 @@ import pytest
 from vectors import BROKEN, connection, one_hot, silent, unit
 
 from cmcr.errors import ConfigError
-from cmcr.evaluation.datasets.records import Labelled
+from cmcr.evaluation.datasets.records import ClassificationRecord
 from cmcr.evaluation.prompts import prompts_of, templates_for
 from cmcr.evaluation.tasks.embedding import NotConnectedError
 from cmcr.evaluation.tasks.labelled import LabelledTask
@@ -16,7 +16,7 @@ KEYS = {"image/top-1", "image/top-3", "image/top-5", "image/class_mean_top-1"}
 
 def labelled(items, labels, classes, modality="image"):
     ids = [f"item {row}" for row in range(len(items))]
-    return Labelled("vectors", modality, list(items), ids, np.asarray(labels), classes)
+    return ClassificationRecord("vectors", modality, list(items), ids, np.asarray(labels), classes)
 
 
 def classes(count):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vectors import BROKEN, connection, one_hot, silent, unit
 
 from cmcr.errors import ConfigError
-from cmcr.evaluation.datasets.records import Pairs
+from cmcr.evaluation.datasets.records import RetrievalRecord
 from cmcr.evaluation.metrics import PerQuery
 from cmcr.evaluation.tasks.embedding import NotConnectedError
 from cmcr.evaluation.tasks.pairs import PairsTask, turned_positives
@@ -23,7 +23,7 @@ TASK = PairsTask("retrieval/vectors")
 
 
 def pairs(first, second, positives=None, modalities=("audio", "image")):
-    return Pairs(
+    return RetrievalRecord(
         name="vectors",
         modalities=modalities,
         first=list(first),

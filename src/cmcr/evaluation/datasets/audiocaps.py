@@ -8,7 +8,7 @@ from pathlib import Path
 from cmcr.evaluation.datasets.annotations import csv_rows
 from cmcr.evaluation.datasets.captioned import Captioned, captioned_pairs
 from cmcr.evaluation.datasets.layout import SOUNDS, VIDEOS, Layout, Request, files_by_stem
-from cmcr.evaluation.datasets.records import Pairs
+from cmcr.evaluation.datasets.records import RetrievalRecord
 
 LAYOUT = Layout(
     name="audiocaps",
@@ -29,7 +29,7 @@ class _Clip:
     captions: list[str] = field(default_factory=list)
 
 
-def read_audiocaps(folder: Path, request: Request) -> Pairs:
+def read_audiocaps(folder: Path, request: Request) -> RetrievalRecord:
     """Pair each clip with its captions; a clip is a video and the second it begins at, whatever its file is called.
 
     Columns as in the lists that the authors publish. They publish no sounds, so that there is no layout of these: what

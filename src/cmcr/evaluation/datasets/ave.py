@@ -8,7 +8,7 @@ from cmcr.data.videos import VideoFrame
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import lines_of
 from cmcr.evaluation.datasets.layout import VIDEOS, Layout, Request, files_by_stem
-from cmcr.evaluation.datasets.records import Pairs
+from cmcr.evaluation.datasets.records import RetrievalRecord
 from cmcr.evaluation.datasets.sounding import sound_to_picture
 
 LAYOUT = Layout(
@@ -27,7 +27,7 @@ _FILES = {"all": "Annotations.txt", "test": "testSet.txt", "val": "valSet.txt", 
 _HEADER = "Category&VideoID&Quality&StartTime&EndTime"
 
 
-def read_ave(folder: Path, request: Request) -> Pairs:
+def read_ave(folder: Path, request: Request) -> RetrievalRecord:
     """Pair the sound track of each clip with its middle frame.
 
     Layout as the archive of the authors and the loaders of published code have it: rows of five fields between `&`, the

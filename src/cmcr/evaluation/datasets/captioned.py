@@ -10,7 +10,7 @@ import numpy as np
 
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.layout import Layout, Request
-from cmcr.evaluation.datasets.records import Pairs
+from cmcr.evaluation.datasets.records import RetrievalRecord
 from cmcr.evaluation.metrics import PerQuery
 
 CAPTIONS = 5
@@ -36,7 +36,7 @@ class Captioned:
 
 def captioned_pairs(
     layout: Layout, folder: Path, request: Request, split: str, modality: str, items: Sequence[Captioned]
-) -> Pairs:
+) -> RetrievalRecord:
     """Pair each item with its first five captions.
 
     Captions are left as they are, down to the last space. Those with nothing but white space, which no space encodes, are
@@ -59,7 +59,7 @@ def captioned_pairs(
         rows.append(np.arange(len(texts), len(texts) + len(first)))
         texts.extend(text for _, text in first)
         text_ids.extend(f"{item.name}#{number}" for number, _ in first)
-    return Pairs(
+    return RetrievalRecord(
         name=layout.called(split),
         modalities=(modality, "text"),
         first=[item.file for item in kept],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cmcr.data.videos import VideoFrame
 from cmcr.evaluation.datasets.layout import PICTURES, SOUNDS, VIDEOS, Layout, files_by_stem
-from cmcr.evaluation.datasets.records import Grounded, Pairs
+from cmcr.evaluation.datasets.records import LocalizationRecord, RetrievalRecord
 from cmcr.evaluation.datasets.sounding import sound_to_picture
 
 
@@ -49,7 +49,7 @@ class ChosenClips:
     clips: Clips
     left_out: int
 
-    def pairs(self) -> Pairs:
+    def pairs(self) -> RetrievalRecord:
         """Pair each sound with its picture."""
         return sound_to_picture(
             self.name,
@@ -59,9 +59,9 @@ class ChosenClips:
             left_out=self.left_out,
         )
 
-    def grounded(self, boxes: Mapping[str, NDArray[np.float64]]) -> Grounded:
+    def grounded(self, boxes: Mapping[str, NDArray[np.float64]]) -> LocalizationRecord:
         """Give each clip its boxes, by its id."""
-        return Grounded(
+        return LocalizationRecord(
             name=self.name,
             images=[self.clips.pictures[name] for name in self.ids],
             sounds=[self.clips.sounds[name] for name in self.ids],

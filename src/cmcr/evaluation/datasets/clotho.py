@@ -7,7 +7,7 @@ from pathlib import Path
 from cmcr.evaluation.datasets.annotations import csv_rows
 from cmcr.evaluation.datasets.captioned import CAPTIONS, Captioned, captioned_pairs, if_there
 from cmcr.evaluation.datasets.layout import Layout, Request
-from cmcr.evaluation.datasets.records import Pairs
+from cmcr.evaluation.datasets.records import RetrievalRecord
 
 LAYOUT = Layout(
     name="clotho",
@@ -23,7 +23,7 @@ LAYOUT = Layout(
 _COLUMNS = ("file_name", *(f"caption_{number}" for number in range(1, CAPTIONS + 1)))
 
 
-def read_clotho(folder: Path, request: Request) -> Pairs:
+def read_clotho(folder: Path, request: Request) -> RetrievalRecord:
     """Pair each sound with its five captions; `evaluation` is the set of published figures. Columns as published."""
     split = LAYOUT.split(request)
     path = LAYOUT.find(folder, f"clotho_captions_{split}.csv")

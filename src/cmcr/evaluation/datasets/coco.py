@@ -9,7 +9,7 @@ from cmcr.evaluation.datasets.annotations import field, json_of
 from cmcr.evaluation.datasets.captioned import Captioned, captioned_pairs, if_there
 from cmcr.evaluation.datasets.karpathy import karpathy_items
 from cmcr.evaluation.datasets.layout import Layout, Request
-from cmcr.evaluation.datasets.records import Pairs
+from cmcr.evaluation.datasets.records import RetrievalRecord
 
 LAYOUT = Layout(
     name="coco",
@@ -27,7 +27,7 @@ LAYOUT = Layout(
 )
 
 
-def read_coco(folder: Path, request: Request) -> Pairs:
+def read_coco(folder: Path, request: Request) -> RetrievalRecord:
     """Pair each picture with its first five captions; `karpathy-test` is the 5k test set of published figures.
 
     Layouts as published: `dataset_coco.json` says `filepath` (the folder), `filename`, `split` and `sentences` of each

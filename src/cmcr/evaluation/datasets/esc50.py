@@ -9,7 +9,7 @@ import numpy as np
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import csv_rows
 from cmcr.evaluation.datasets.layout import Layout, Request
-from cmcr.evaluation.datasets.records import Labelled
+from cmcr.evaluation.datasets.records import ClassificationRecord
 
 LAYOUT = Layout(
     name="esc-50",
@@ -20,7 +20,7 @@ LAYOUT = Layout(
 )
 
 
-def read_esc50(folder: Path, request: Request) -> Labelled:
+def read_esc50(folder: Path, request: Request) -> ClassificationRecord:
     """Read sounds with their class; zero-shot figures are over `all` five folds, since nothing is trained.
 
     Columns as in the author's repository. Classes stand in the order of `target`, their names are `category` with spaces.
@@ -33,7 +33,7 @@ def read_esc50(folder: Path, request: Request) -> Labelled:
     wanted = [row for row in rows if split in ("all", f"fold{row['fold']}")]
     there = [(sounds / row["filename"]).is_file() for row in wanted]
     kept = [wanted[at] for at in LAYOUT.kept(folder, request, [f"audio/{row['filename']}" for row in wanted], there)]
-    return Labelled(
+    return ClassificationRecord(
         name=LAYOUT.called(split),
         modality="audio",
         items=[sounds / row["filename"] for row in kept],

@@ -10,7 +10,7 @@ import numpy as np
 from cmcr.evaluation.datasets.annotations import plain_rows
 from cmcr.evaluation.datasets.clips import Clips, clips_in
 from cmcr.evaluation.datasets.layout import PICTURES, SOUNDS, Layout, Request, files_by_stem
-from cmcr.evaluation.datasets.records import Judged
+from cmcr.evaluation.datasets.records import CounterfactualRecord
 
 _SOURCE = "Mo and Morgado, A Closer Look at Weakly-Supervised Audio-Visual Source Localization, NeurIPS 2022 (SLAVC)"
 _SILENT = "non-sounding"
@@ -37,17 +37,17 @@ EX_VGG_SS = _family("ex-vgg-ss", "vggss")
 EX_FLICKRNET = _family("ex-flickrnet", "flickr")
 
 
-def read_ex_vgg_ss(folder: Path, request: Request) -> Judged:
+def read_ex_vgg_ss(folder: Path, request: Request) -> CounterfactualRecord:
     """Read the pairs of VGG-SS, and after them pairs of which the sound is not in the picture."""
     return _read(EX_VGG_SS, folder, request)
 
 
-def read_ex_flickrnet(folder: Path, request: Request) -> Judged:
+def read_ex_flickrnet(folder: Path, request: Request) -> CounterfactualRecord:
     """Read the pairs of Flickr-SoundNet's test set, and after them pairs of which the sound is not in the picture."""
     return _read(EX_FLICKRNET, folder, request)
 
 
-def _read(family: _Family, folder: Path, request: Request) -> Judged:
+def _read(family: _Family, folder: Path, request: Request) -> CounterfactualRecord:
     """Read what the authors' test code reads: true pairs by the first list, false ones by the second."""
     layout = family.layout
     split = layout.split(request)
@@ -56,7 +56,7 @@ def _read(family: _Family, folder: Path, request: Request) -> Judged:
     there = [clips.has(picture, sound) for picture, sound, _ in pairs]
     wanted = [f"frames/{picture}.jpg with audio/{sound}.wav" for picture, sound, _ in pairs]
     kept = [pairs[row] for row in layout.kept(folder, request, wanted, there)]
-    return Judged(
+    return CounterfactualRecord(
         name=layout.called(split),
         images=[clips.pictures[picture] for picture, _, _ in kept],
         sounds=[clips.sounds[sound] for _, sound, _ in kept],

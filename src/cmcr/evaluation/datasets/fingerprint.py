@@ -18,7 +18,7 @@ from cmcr.data.videos import VideoFrame
 from cmcr.errors import ReadError
 
 
-def digest_of(*parts: Any) -> str:
+def hash_of(*parts: Any) -> str:
     """Hash arrays by their shape and their numbers in little-endian order, all else as canonical JSON."""
     total = hashlib.sha256()
     for part in parts:

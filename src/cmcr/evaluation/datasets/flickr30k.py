@@ -10,7 +10,7 @@ from cmcr.evaluation.datasets.annotations import field, lines_of
 from cmcr.evaluation.datasets.captioned import Captioned, captioned_pairs, if_there
 from cmcr.evaluation.datasets.karpathy import karpathy_items
 from cmcr.evaluation.datasets.layout import Layout, Request
-from cmcr.evaluation.datasets.records import Pairs
+from cmcr.evaluation.datasets.records import RetrievalRecord
 
 LAYOUT = Layout(
     name="flickr30k",
@@ -28,7 +28,7 @@ LAYOUT = Layout(
 )
 
 
-def read_flickr30k(folder: Path, request: Request) -> Pairs:
+def read_flickr30k(folder: Path, request: Request) -> RetrievalRecord:
     """Pair each picture with its five captions; `test` is the 1k test set of published figures."""
     split = LAYOUT.split(request)
     pictures = LAYOUT.find(folder, "flickr30k-images", "flickr30k_images", "images")

@@ -14,7 +14,7 @@ from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import plain_rows, shares
 from cmcr.evaluation.datasets.clips import ChosenClips, clips_in
 from cmcr.evaluation.datasets.layout import Layout, Request, files_by_stem
-from cmcr.evaluation.datasets.records import Grounded, Pairs
+from cmcr.evaluation.datasets.records import LocalizationRecord, RetrievalRecord
 
 LAYOUT = Layout(
     name="flickr-soundnet",
@@ -36,12 +36,12 @@ _SIDE = 256  # pixels of the pictures on which the boxes were drawn
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def read_flickr_soundnet(folder: Path, request: Request) -> Pairs:
+def read_flickr_soundnet(folder: Path, request: Request) -> RetrievalRecord:
     """Pair each sound with its picture; split `all` is all that is annotated, `test` the 250 of later tables."""
     return _chosen(LAYOUT, folder, request).pairs()
 
 
-def read_flickr_soundnet_boxes(folder: Path, request: Request) -> Grounded:
+def read_flickr_soundnet_boxes(folder: Path, request: Request) -> LocalizationRecord:
     """Read the boxes of all annotators, one row each, in shares of the picture.
 
     Layout as the test code of Chen et al. (CVPR 2021) and of EZ-VSL reads it: within the root, elements (one an annotator)

@@ -9,7 +9,7 @@ import numpy as np
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import json_of, lines_of
 from cmcr.evaluation.datasets.layout import PICTURES, Layout, Request, files_by_stem
-from cmcr.evaluation.datasets.records import Labelled
+from cmcr.evaluation.datasets.records import ClassificationRecord
 
 LAYOUT = Layout(
     name="imagenet",
@@ -26,7 +26,7 @@ LAYOUT = Layout(
 _PER_CLASS = 50
 
 
-def read_imagenet(folder: Path, request: Request) -> Labelled:
+def read_imagenet(folder: Path, request: Request) -> ClassificationRecord:
     """Read the validation pictures; the order of the names' file is that of the classes.
 
     A name is the first that the file gives, with spaces. Some of these mean two things ("crane", "maillot"); published
@@ -42,7 +42,7 @@ def read_imagenet(folder: Path, request: Request) -> Labelled:
         files += [(f"{key}/ ({len(inside)} of {_PER_CLASS})", None, label)] * (_PER_CLASS - len(inside))
     there = [path is not None for _, path, _ in files]
     kept = [files[row] for row in LAYOUT.kept(folder, request, [f"val/{name}" for name, _, _ in files], there)]
-    return Labelled(
+    return ClassificationRecord(
         name=LAYOUT.called(split),
         modality="image",
         items=[path for _, path, _ in kept],

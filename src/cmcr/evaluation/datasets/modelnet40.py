@@ -9,7 +9,7 @@ import numpy as np
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import lines_of
 from cmcr.evaluation.datasets.layout import Layout, Request
-from cmcr.evaluation.datasets.records import Labelled
+from cmcr.evaluation.datasets.records import ClassificationRecord
 
 LAYOUT = Layout(
     name="modelnet40",
@@ -26,7 +26,7 @@ LAYOUT = Layout(
 )
 
 
-def read_modelnet40(folder: Path, request: Request) -> Labelled:
+def read_modelnet40(folder: Path, request: Request) -> ClassificationRecord:
     """Read the clouds of a split with their classes; the names are written with spaces.
 
     Layout as published. y is up, which is what the encoders expect unless they are told otherwise.
@@ -44,7 +44,7 @@ def read_modelnet40(folder: Path, request: Request) -> Labelled:
     there = [path.is_file() for path in paths]
     wanted = [f"{one}/{name}.txt" for name, one in zip(ids, classes, strict=True)]
     rows = LAYOUT.kept(folder, request, wanted, there)
-    return Labelled(
+    return ClassificationRecord(
         name=LAYOUT.called(split),
         modality="point_cloud",
         items=[paths[row] for row in rows],

@@ -13,7 +13,7 @@ from cmcr.data.sound_clips import SoundClip
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import field, json_of, shares
 from cmcr.evaluation.datasets.layout import SOUNDS, VIDEOS, Layout, Request, files_by_stem
-from cmcr.evaluation.datasets.records import Grounded
+from cmcr.evaluation.datasets.records import LocalizationRecord
 
 LAYOUT = Layout(
     name="music-solo",
@@ -49,7 +49,7 @@ class _Annotated:
     boxes: NDArray[np.float64]
 
 
-def read_music_solo(folder: Path, request: Request) -> Grounded:
+def read_music_solo(folder: Path, request: Request) -> LocalizationRecord:
     """Pair each frame with the second of sound it was taken from.
 
     Layout of the authors' repository: `music-exp/solotest.json`; its cutting scripts make `frame_<second>/<frame>.jpg` and
@@ -63,7 +63,7 @@ def read_music_solo(folder: Path, request: Request) -> Grounded:
     there = [one.video in sounds and (folder / one.frame).is_file() for one in boxed]
     rows = LAYOUT.kept(folder, request, [f"{one.frame} with audio/{one.video}.wav" for one in boxed], there)
     kept = [boxed[row] for row in rows]
-    return Grounded(
+    return LocalizationRecord(
         name=LAYOUT.called(split),
         images=[folder / one.frame for one in kept],
         sounds=[SoundClip(sounds[one.video], float(one.second), SOUND_SECONDS) for one in kept],

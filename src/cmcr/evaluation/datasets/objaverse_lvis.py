@@ -12,7 +12,7 @@ from cmcr.data.point_clouds import read_point_cloud
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import field, json_of, lines_of
 from cmcr.evaluation.datasets.layout import Layout, Request
-from cmcr.evaluation.datasets.records import Labelled
+from cmcr.evaluation.datasets.records import ClassificationRecord
 
 LAYOUT = Layout(
     name="objaverse-lvis",
@@ -33,7 +33,7 @@ LAYOUT = Layout(
 _ENDINGS = (".npz", ".npy", ".ply", ".glb")
 
 
-def read_objaverse_lvis(folder: Path, request: Request) -> Labelled:
+def read_objaverse_lvis(folder: Path, request: Request) -> ClassificationRecord:
     """Read the shapes with their classes, which stand in the order of the alphabet, as OpenShape has them.
 
     OpenShape's and Uni3D's clouds are pickled dictionaries in `.npy` files. These are never opened; the first is looked at
@@ -52,7 +52,7 @@ def read_objaverse_lvis(folder: Path, request: Request) -> Labelled:
         read_point_cloud(files[kept[0]])
     classes = sorted(set(named.values()))
     labels = {name: label for label, name in enumerate(classes)}
-    return Labelled(
+    return ClassificationRecord(
         name=LAYOUT.called(split),
         modality="point_cloud",
         items=[files[uid] for uid in kept],

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcr.errors import ConfigError, DimensionError
-from cmcr.evaluation.datasets.fingerprint import digest_of, identity_of
+from cmcr.evaluation.datasets.fingerprint import hash_of, identity_of
 from cmcr.evaluation.metrics import PerQuery
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class RetrievalRecord:
     """Retrieval and retention: which first item belongs to which second items.
 
     Args:
@@ -54,7 +54,7 @@ class Pairs:
                 f"{int(values.min())}..{int(values.max())}."
             )
 
-    def turned(self) -> Pairs:
+    def turned(self) -> RetrievalRecord:
         """Give the other direction: which second item belongs to which first items.
 
         Raises:
@@ -75,9 +75,9 @@ class Pairs:
         )
 
     @cached_property
-    def digest(self) -> str:
+    def content_hash(self) -> str:
         """Sha256 over names, ids, positives, texts and sizes of files; the same wherever the files lie."""
-        return digest_of(
+        return hash_of(
             ["pairs", self.name, list(self.modalities), list(self.first_ids), list(self.second_ids), self.left_out],
             identity_of(self.first),
             identity_of(self.second),
@@ -87,7 +87,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class ClassificationRecord:
     """Zero-shot classification.
 
     Args:
@@ -122,9 +122,9 @@ class Labelled:
             )
 
     @cached_property
-    def digest(self) -> str:
+    def content_hash(self) -> str:
         """Sha256 over names, ids, labels, classes and sizes of files; the same wherever the files lie."""
-        return digest_of(
+        return hash_of(
             ["labelled", self.name, self.modality, list(self.ids), list(self.classes), self.left_out],
             identity_of(self.items),
             self.labels.astype(np.int64),
@@ -132,7 +132,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, eq=False)
-class Grounded:
+class LocalizationRecord:
     """Localisation: where in the picture is what sounds.
 
     Args:
@@ -167,9 +167,9 @@ class Grounded:
                 )
 
     @cached_property
-    def digest(self) -> str:
+    def content_hash(self) -> str:
         """Sha256 over names, ids, boxes and sizes of files; the same wherever the files lie."""
-        return digest_of(
+        return hash_of(
             ["grounded", self.name, list(self.ids), [len(boxes) for boxes in self.boxes], self.left_out],
             identity_of(self.images),
             identity_of(self.sounds),
@@ -178,7 +178,7 @@ class Grounded:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class CounterfactualRecord:
     """Counterfactual recognition: is what sounds in the picture?
 
     Args:
@@ -206,9 +206,9 @@ class Judged:
         _check_lengths(self.name, len(self.ids), present=self.present)
 
     @cached_property
-    def digest(self) -> str:
+    def content_hash(self) -> str:
         """Sha256 over names, ids, verdicts and sizes of files; the same wherever the files lie."""
-        return digest_of(
+        return hash_of(
             ["judged", self.name, list(self.ids), self.left_out],
             identity_of(self.images),
             identity_of(self.sounds),
@@ -216,7 +216,7 @@ class Judged:
         )
 
 
-Record = Pairs | Labelled | Grounded | Judged
+Record = RetrievalRecord | ClassificationRecord | LocalizationRecord | CounterfactualRecord
 
 
 def _check_ids(name: str, ids: Sequence[str], **columns: Sequence[Any]) -> None:

@@ -71,7 +71,7 @@ def read_dataset(
         limit: at most so many items, evenly spaced over the whole, so that all classes of a sorted list are met.
 
     Returns:
-        `Pairs`, `Labelled`, `Grounded` or `Judged`, as the data set is.
+        `RetrievalRecord`, `ClassificationRecord`, `LocalizationRecord` or `CounterfactualRecord`, as the data set is.
 
     Raises:
         ConfigError: an unknown name or split (the nearest is named), or a limit below 1.

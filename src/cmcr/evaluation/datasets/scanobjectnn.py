@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cmcr.data.items.reading import reading
 from cmcr.errors import FormatError, missing_dependency
 from cmcr.evaluation.datasets.layout import Layout, Request
-from cmcr.evaluation.datasets.records import Labelled
+from cmcr.evaluation.datasets.records import ClassificationRecord
 
 CLASSES = (
     "bag", "bin", "box", "cabinet", "chair", "desk", "display", "door", "shelf", "table", "bed", "pillow", "sink", "sofa",
@@ -39,7 +39,7 @@ LAYOUT = Layout(
 )
 
 
-def read_scanobjectnn(folder: Path, request: Request) -> Labelled:
+def read_scanobjectnn(folder: Path, request: Request) -> ClassificationRecord:
     """Read the test clouds of a variant with their classes.
 
     Layout as published: HDF5 files, read through h5py (the extra `h5`); a `.npz` file of the same name with the same two
@@ -56,7 +56,7 @@ def read_scanobjectnn(folder: Path, request: Request) -> Labelled:
     points, labels = _from_npz(path) if path.suffix == ".npz" else _from_h5(path)
     _check(path, points, labels)
     rows = LAYOUT.kept(folder, request, [str(row) for row in range(len(points))], [True] * len(points))
-    return Labelled(
+    return ClassificationRecord(
         name=LAYOUT.called(split),
         modality="point_cloud",
         items=[np.ascontiguousarray(points[row], dtype=np.float32) for row in rows],

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from cmcr.evaluation.datasets.records import Pairs
+from cmcr.evaluation.datasets.records import RetrievalRecord
 from cmcr.evaluation.metrics import PerQuery
 
 
 def sound_to_picture(
     name: str, ids: Sequence[str], *, sounds: Sequence[Any], images: Sequence[Any], left_out: int
-) -> Pairs:
+) -> RetrievalRecord:
     """Pair sound i with picture i."""
-    return Pairs(
+    return RetrievalRecord(
         name=name,
         modalities=("audio", "image"),
         first=list(sounds),

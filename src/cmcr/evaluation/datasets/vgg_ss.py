@@ -12,7 +12,7 @@ from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import field, json_of, plain_rows, shares
 from cmcr.evaluation.datasets.clips import ChosenClips, clips_in
 from cmcr.evaluation.datasets.layout import Layout, Request
-from cmcr.evaluation.datasets.records import Grounded, Pairs
+from cmcr.evaluation.datasets.records import LocalizationRecord, RetrievalRecord
 
 LAYOUT = Layout(
     name="vgg-ss",
@@ -31,13 +31,13 @@ BOXES_LAYOUT = replace(LAYOUT, name="vgg-ss-boxes")
 FRAME_SECONDS = 5.0  # the boxes were drawn on frame 125 of clips at 25 frames a second
 
 
-def read_vgg_ss(folder: Path, request: Request) -> Pairs:
+def read_vgg_ss(folder: Path, request: Request) -> RetrievalRecord:
     """Pair each sound with its frame."""
     chosen, _ = _chosen(LAYOUT, folder, request)
     return chosen.pairs()
 
 
-def read_vgg_ss_boxes(folder: Path, request: Request) -> Grounded:
+def read_vgg_ss_boxes(folder: Path, request: Request) -> LocalizationRecord:
     """Read the boxes of each clip, of which there may be several, cut at the edge of the picture."""
     chosen, boxes = _chosen(BOXES_LAYOUT, folder, request)
     return chosen.grounded(boxes)

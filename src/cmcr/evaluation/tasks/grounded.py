@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError, TooFewRowsError, unknown_name
-from cmcr.evaluation.datasets.records import Grounded
+from cmcr.evaluation.datasets.records import LocalizationRecord
 from cmcr.evaluation.detection import average_precision
 from cmcr.evaluation.localization import consensus_iou, consensus_map, predicted_region, success_areas, successes
 from cmcr.evaluation.tasks.dense import Cells, DenseSettings, embed_cells, up_sampled
@@ -205,7 +205,7 @@ class GroundedTask:
     dense: DenseSettings = field(default_factory=DenseSettings)
     rules: GroundedRules = field(default_factory=GroundedRules)
 
-    def prepare(self, connection: Connection, record: Grounded, progress: Progress) -> PreparedGrounded:
+    def prepare(self, connection: Connection, record: LocalizationRecord, progress: Progress) -> PreparedGrounded:
         """Embed sounds, then the boxes and the patches of the pictures whose sound can be embedded.
 
         Raises:
@@ -279,7 +279,7 @@ def _without_source(boxes: Sequence[NDArray[np.float64]], rules: GroundedRules) 
     return found
 
 
-def _some_left(items: Sequence[int], record: Grounded, left_out: Mapping[int, str]) -> None:
+def _some_left(items: Sequence[int], record: LocalizationRecord, left_out: Mapping[int, str]) -> None:
     if not items:
         reason = next(iter(left_out.values()), "there are none")
         raise ConfigError(f"none of the {len(record.ids)} items of {record.name} can be measured: {reason}")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError
-from cmcr.evaluation.datasets.records import Judged
+from cmcr.evaluation.datasets.records import CounterfactualRecord
 from cmcr.evaluation.detection import average_precision, max_f1
 from cmcr.evaluation.tasks.embedding import Embedded, Progress, crossing_spaces, embed_items, encoder_for
 from cmcr.evaluation.tasks.scores import OfAll, Scores
@@ -55,7 +55,7 @@ class JudgedTask:
 
     name: str
 
-    def prepare(self, connection: Connection, record: Judged, progress: Progress) -> PreparedJudged:
+    def prepare(self, connection: Connection, record: CounterfactualRecord, progress: Progress) -> PreparedJudged:
         """Embed pictures and sounds.
 
         Raises:
@@ -80,7 +80,7 @@ class JudgedTask:
         return PreparedJudged(_only(images, both), _only(sounds, both), present, len(record.present) - len(both))
 
 
-def _check_kinds(record: Judged, present: NDArray[np.bool_]) -> None:
+def _check_kinds(record: CounterfactualRecord, present: NDArray[np.bool_]) -> None:
     if not len(present):
         raise ConfigError(f"{record.name}: none of the {len(record.present)} pairs has both items embedded.")
     if present.all() or not present.any():

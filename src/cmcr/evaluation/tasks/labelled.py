@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError
-from cmcr.evaluation.datasets.records import Labelled
+from cmcr.evaluation.datasets.records import ClassificationRecord
 from cmcr.evaluation.metrics import answer_ranks, hits
 from cmcr.evaluation.prompts import prompts_of, templates_for
 from cmcr.evaluation.tasks.embedding import Embedded, Progress, crossing_spaces, embed_items, encoder_for
@@ -68,7 +68,7 @@ class LabelledTask:
     name: str
     prompts: Sequence[Sequence[str]] | None = None
 
-    def prepare(self, connection: Connection, record: Labelled, progress: Progress) -> PreparedLabelled:
+    def prepare(self, connection: Connection, record: ClassificationRecord, progress: Progress) -> PreparedLabelled:
         """Embed the items, and the prompts of every class with the text encoder of the other space.
 
         Raises:
@@ -99,7 +99,7 @@ class LabelledTask:
         return PreparedLabelled(items, texts, counts, record.labels[items.kept])
 
 
-def _check_prompts(record: Labelled, prompts: Sequence[Sequence[str]]) -> None:
+def _check_prompts(record: ClassificationRecord, prompts: Sequence[Sequence[str]]) -> None:
     if len(prompts) != len(record.classes):
         raise ConfigError(
             f"{record.name}: expected prompts of {len(record.classes)} classes, got those of {len(prompts)}."

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError
-from cmcr.evaluation.datasets.records import Pairs
+from cmcr.evaluation.datasets.records import RetrievalRecord
 from cmcr.evaluation.metrics import PerQuery, positive_ranks, retrieval_scores
 from cmcr.evaluation.tasks.embedding import (
     Embedded,
@@ -97,7 +97,7 @@ class PairsTask:
     name: str
     within: bool = False
 
-    def prepare(self, connection: Connection, record: Pairs, progress: Progress) -> PreparedPairs:
+    def prepare(self, connection: Connection, record: RetrievalRecord, progress: Progress) -> PreparedPairs:
         """Embed both modalities.
 
         Raises:
