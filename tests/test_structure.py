@@ -14,7 +14,7 @@ FLOORS = [
     {"__init__", "__main__"},
     {"cli"},
     {"similarities"},
-    {"demo", "opening"},
+    {"demo", "loading"},
     {"evaluation"},
     {"embedding"},
     {"spaces", "memories", "connection"},

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cmcr.memories.memories import Memories
     from cmcr.memories.memory import Memory
     from cmcr.memories.precomputed import write_memory
-    from cmcr.opening import load
+    from cmcr.loading import load
     from cmcr.spaces.brought import BroughtSpace, PrecomputedSpace, from_open_clip, from_sentence_transformers
     from cmcr.spaces.registry import register_space, space
 
@@ -61,7 +61,7 @@ _HOME = {
     "Memory": "cmcr.memories.memory",
     "connect": "cmcr.connection.connect",
     "embed": "cmcr.memories.embed",
-    "load": "cmcr.opening",
+    "load": "cmcr.loading",
     "semantic_completion": "cmcr.connection.enhancement",
     "semantic_consistency": "cmcr.connection.enhancement",
     "space": "cmcr.spaces.registry",

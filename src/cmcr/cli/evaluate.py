@@ -93,7 +93,7 @@ def evaluate(
     if prompts_key is not None and prompts is None:
         raise ConfigError("--prompts-key: say of which file, --prompts FILE.")
     from cmcr.evaluation.runs import Options, runs_of
-    from cmcr.opening import load
+    from cmcr.loading import load
 
     loaded = load(connection, encoders=_encoders(model or []))
     options = Options(

@@ -1,0 +1,61 @@
+"""Load a saved connection and attach its encoders."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cmcr.connection import artefact
+from cmcr.connection.connection import ConnectedSpace, Connection
+from cmcr.errors import ConfigError, unknown_name
+from cmcr.spaces.protocol import Space
+from cmcr.spaces.registry import ready_space
+
+
+def load(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Connection:
+    """Load a saved connection, checked to be whole and unchanged.
+
+    The encoders that are given are attached. Those of the miniature spaces and of registered spaces are found without being
+    given. All must be the ones (by fingerprint) that made the embeddings of the training. Nothing is downloaded here.
+
+    Args:
+        folder: what `Connection.save` has written.
+        encoders: spaces to attach, such as `[cmcr.space("clip"), cmcr.space("clap")]`.
+
+    Raises:
+        ArtefactNotFoundError: there is nothing at this path.
+        FormatError: half-written, of another version, or not a connection.
+        IntegrityError: a byte has changed.
+        ConfigError: not a path, an encoder of another space, or one with another fingerprint or width.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise ConfigError(f"expected the path of a folder, got {type(folder).__name__}.")
+    connection = artefact.load(folder)
+    attached: dict[str, Space] = {}
+    for known in connection.spaces:
+        ready = ready_space(known.name) if known.fingerprint is not None else None
+        if ready is not None and ready.fingerprint == known.fingerprint:
+            attached[known.name] = ready
+    spaces = {known.name: known for known in connection.spaces}
+    for encoder in encoders:
+        if encoder.name not in spaces:
+            raise unknown_name("space", encoder.name, spaces)
+        _check_encoder(encoder, spaces[encoder.name])
+        attached[encoder.name] = encoder
+    return dataclasses.replace(connection, encoders={**connection.encoders, **attached})
+
+
+def _check_encoder(encoder: Space, known: ConnectedSpace) -> None:
+    """Refuse encoders other than those whose embeddings trained the connection, as far as these are known."""
+    if known.fingerprint is not None and known.fingerprint != encoder.fingerprint:
+        raise ConfigError(
+            f"space {known.name!r}: the connection was trained with the encoders {known.fingerprint}, these are "
+            f"{encoder.fingerprint}: another model, revision or preprocessing."
+        )
+    widths = {encoder.widths[modality] for modality in known.modalities if modality in encoder.widths} - {0}
+    if widths - {known.width}:
+        raise ConfigError(
+            f"space {known.name!r}: the connection takes rows {known.width} wide, these encoders make {sorted(widths)}."
+        )
