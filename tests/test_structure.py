@@ -13,7 +13,7 @@ SOURCE = Path(cmcr.__file__).parent
 FLOORS = [
     {"__init__", "__main__"},
     {"cli"},
-    {"similarities"},
+    {"similarities", "artefacts"},
     {"demo", "loading"},
     {"evaluation"},
     {"embedding"},

@@ -8,7 +8,6 @@ import pytest
 
 import cmcr
 from cmcr.cli import main
-from cmcr.cli.ablate import _name
 from cmcr.connection.ablations import ABLATIONS, FULL
 from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.settings import settings_of
@@ -173,24 +172,3 @@ def test_wrong_calls(memories, record, spaces):
         AblationPlan(RUN, seeds=(1, 1)).changes()
     with pytest.raises(ConfigError, match="the encoders of space 'mini-clap' are needed"):
         ablate(memories, PLAN, record, spaces[:1])
-    assert _name("L_intra") == "no L_intra"
-    assert _name("only") == "only"
-
-
-def test_the_command(memories, tmp_path, capsys):
-    folders = [str(memory.folders[0]) for memory in memories]
-    call = ["ablate", *folders, "--run", "counterfactual/mini", "--seeds", "3", "4", "--only", "L_intra"]
-    call += ["--set", "epochs=1", "--out", str(tmp_path / "found.json")]
-    assert main([*call, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    assert found["seeds"] == [3, 4]
-    assert set(found["summary"]) == {FULL, "no L_intra"}
-    assert main(call) == 0
-    shown = capsys.readouterr().out
-    assert "counterfactual/mini on miniature counterfactual, seeds 3, 4: mean and 95 % t interval over" in shown
-    assert "present/AP" in shown
-    assert main(["ablate", *folders, "--run", "counterfactual/mini", "--only", "L_avx"]) == 2
-    assert "unknown ablation 'L_avx'" in capsys.readouterr().err
-    assert main(["ablate", *folders, "--run", "counterfactual/mini", "--set", "method=c-mcr", "seed=3"]) == 2
-    assert "unknown settings: 'method', 'seed'" in capsys.readouterr().err

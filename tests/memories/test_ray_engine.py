@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cmcr.cli import main
 from cmcr.errors import ConfigError, MissingDependencyError, TooManyFailuresError, WorkerError
 from cmcr.memories.embed import embed
 from cmcr.memories.embed_ray import RayEngine
@@ -220,11 +219,3 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         RayEngine(**settings)
-
-
-def test_the_program_refuses_options_that_do_not_go_together(texts, tmp_path, capsys):
-    call = ["embed", "mini-clip", "text", str(texts), "--out", str(tmp_path / "out")]
-    assert main([*call, "--workers", "4"]) == 2
-    assert "--workers is for --engine ray." in capsys.readouterr().err
-    assert main([*call, "--engine", "ray", "--retry-quarantined"]) == 2
-    assert "--retry-quarantined runs in one process" in capsys.readouterr().err

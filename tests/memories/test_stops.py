@@ -62,7 +62,7 @@ def test_stopped_by_a_signal_at_many_moments_of_the_command(
         folder = tmp_path / f"memory-{moment}"
         command = {"arguments": arguments(few_texts, folder)}
         (first, second), tree = crashes.do(folder, {**command, "moment": moment, "action": name}, command)
-        said = f"cmcr: stopped; finished shards are safe in {folder}. Run the same command again to go on from there.\n"
+        said = f"cmcr: stopped; finished shards are kept in {folder}. Run the same command again to resume.\n"
         if first["code"] != 130 or not first["end"]["message"].endswith(said):
             wrong.append((moment, whole_few["moments"][moment - 1], first["code"], first["end"]["message"]))
         if second["code"] != 0 or tree != whole_few["tree"]:

@@ -10,11 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cmcr.cli.stopping import terminated_like_ctrl_c
-from cmcr.connection.interruption import held_back
+from cmcr.cli.signals import held_back, terminated_like_ctrl_c
 from cmcr.errors import CmcrError, ConfigError, DeviceError, words_of
 
 OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
+
+
+class WrongCallError(CmcrError):
+    """Words that no verb understands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with terminated_like_ctrl_c(), _plain_warnings():
-            _carry_out(tokens)
-        sys.stdout.flush()  # here, where a closed pipe is met in silence
+            _run(tokens)
+        sys.stdout.flush()  # here, where a closed pipe is caught
     except WrongCallError as error:
         return _report(tokens, "wrong call", str(error), WRONG_CALL)
     except (ConfigError, DeviceError) as error:
@@ -38,25 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CmcrError as error:
         return _report(tokens, type(error).__name__, words_of(error), FAILED)
     except BrokenPipeError:  # whoever read the output has stopped, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries to flush again at exit
         return FAILED
     except KeyboardInterrupt as error:
-        # One that came while Python's exec was at work, as it is for dataclasses, leaves a mark by which Python would end
-        # as if the signal had killed it, and not with our exit code. Another exec clears the mark.
+        # An interrupt raised inside exec(), which dataclasses call, marks the interpreter: at exit it would die of the signal
+        # instead of returning our exit code. Another exec clears the mark.
         exec("")
-        said = str(error) or "stopped; nothing half-written was left. Run it again."
-        return _report(tokens, "interrupted", said, INTERRUPTED)
+        message = str(error) or "stopped; nothing half-written was left. Run it again."
+        return _report(tokens, "interrupted", message, INTERRUPTED)
     return OK
 
 
-class WrongCallError(CmcrError):
-    """Words that no verb understands."""
+def _run(tokens: list[str]) -> None:
+    """Parse the words and call the verb. Slow imports happen here, with signals held back.
 
-
-def _carry_out(tokens: list[str]) -> None:
-    """Find the verb and do it; all that takes long to import is imported only here, where signals have their message.
-
-    They wait until it is imported: where they come in between, importlib loses them now and then, and torch aborts.
+    An interrupt inside an import is lost by importlib now and then, and makes torch abort.
 
     Raises:
         WrongCallError: there is no such verb or option.
@@ -68,15 +67,15 @@ def _carry_out(tokens: list[str]) -> None:
     try:
         verb, given, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        raise WrongCallError(f"{error}{_hint(error)} See: cmcr --help") from error
-    if verb.__module__.startswith("cmcr."):  # the help and the version are cyclopts' own
+        raise WrongCallError(f"{error}{_setting_hint(error)} See: cmcr --help") from error
+    if verb.__module__.startswith("cmcr."):  # --help and --version are cyclopts' own and need no torch
         with held_back():
             import torch  # noqa: F401
     verb(*given.args, **given.kwargs)
 
 
-def _hint(error: Exception) -> str:
-    """Say that an unknown option is a setting, where a verb takes settings."""
+def _setting_hint(error: Exception) -> str:
+    """Show how to give a setting of the method, where its name was used as an option."""
     from cyclopts import UnknownOptionError
 
     if not isinstance(error, UnknownOptionError) or not {"connect", "ablate"} & set(error.command_chain or ()):
@@ -84,7 +83,7 @@ def _hint(error: Exception) -> str:
     from cmcr.connection.settings import Settings
 
     name = str(error.token.keyword).removeprefix("--").replace("-", "_")
-    return f" It is a setting: --set {name}=VALUE." if name in Settings.__dataclass_fields__ else ""
+    return f" It is a setting: --set {name}=VALUE." if name in Settings.__annotations__ else ""
 
 
 @contextmanager
@@ -103,7 +102,7 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _report(tokens: list[str], kind: str, message: str, code: int) -> int:
-    """Say what went wrong on standard error: as JSON if that was asked for, else as a sentence."""
+    """Print an error on standard error, as JSON if that was asked for, and return the exit code."""
     text = json.dumps({"error": kind, "message": message}) if "--json" in tokens else f"cmcr: {message}"
     print(text, file=sys.stderr, flush=True)
     return code

@@ -6,156 +6,103 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
-
-from cmcr.cli.changes import changes_of
-from cmcr.cli.console import print_table, shown_stages
-from cmcr.cli.models import models_of
+from cmcr.cli.console import percent, print_table, shown_stages
+from cmcr.cli.options import Json, Model, Set, memories_of, models_of, settings_of
 from cmcr.errors import ConfigError
 
-HEADLINES = re.compile(r"mean/(R@1|R@5|mAP)|present/.*|.*/(top-1|top-5|cIoU@0\.5|AUC)")
-"""Which figures stand in the table."""
+_HEADLINES = re.compile(r"mean/(R@1|R@5|mAP)|present/.*|.*/(top-1|top-5|cIoU@0\.5|AUC)")  # what the tables show
 
 
 def ablate(
-    memories: Annotated[list[Path], Parameter(consume_multiple=True, negative="")],
+    memories: list[Path],
     /,
     *,
     run: str,
     data: Path | None = None,
-    seeds: Annotated[list[int] | None, Parameter(consume_multiple=True, negative="")] = None,
-    only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    seeds: list[int] | None = None,
+    only: list[str] | None = None,
     method: str = "c-mcr",
-    setting: Annotated[list[str] | None, Parameter(name="--set", consume_multiple=True, negative="")] = None,
+    setting: Set = None,
     overlap: str | None = None,
-    model: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    model: Model = None,
     split: str | None = None,
     limit: int | None = None,
-    allow_missing: Annotated[bool, Parameter(negative="")] = False,
+    allow_missing: bool = False,
     device: str = "auto",
     out: Path | None = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_json: Json = False,
 ) -> None:
     """Switch every ingredient of the method off in turn, over several seeds: what is each of them worth?
 
-    Trains once for each ablation and seed. With --out, a run that was stopped goes on where it was.
+    Trains once for each ablation and seed. With --out, a run that was stopped resumes.
     Example: cmcr ablate texts-in-clip images texts-in-clap sounds --run retrieval/mini-audio-image --out ablations.json
 
-    Parameters
-    ----------
-    memories
-        Folders of memories, of two spaces, as cmcr connect takes them.
-    run
-        What to measure, as TASK/DATASET (see cmcr evaluate).
-    data
-        Folder of the data set in its published layout; not needed for the miniature world.
-    seeds
-        Of the trainings; 0 1 2 if left out.
-    only
-        Ablations to measure beside the full method; a part of a name will do where it fits only one.
-    method
-        The full method.
-    setting
-        Changes to its settings, such as epochs=10.
-    overlap
-        The shared modality, where there are two.
-    model
-        Which models to open the encoders with, as SPACE=MODEL.
-    split
-        Of the data set.
-    limit
-        Take so many items only.
-    allow_missing
-        Leave out items whose files are not there.
-    device
-        auto, cpu, cuda, mps.
-    out
-        JSON file for all figures, written after each training.
-    json_output
-        Print one line of JSON.
+    Args:
+        memories: Folders of memories, of two spaces, as cmcr connect takes them.
+        run: What to measure, as TASK/DATASET (see cmcr evaluate).
+        data: Folder of the data set in its published layout; not needed for the miniature world.
+        seeds: Of the trainings; 0 1 2 if left out.
+        only: Ablations to measure beside the full method; a part of a name will do where it fits only one.
+        method: The full method.
+        overlap: The shared modality, where there are two.
+        split: Of the data set.
+        limit: Take so many items only.
+        allow_missing: Leave out items whose files are not there.
+        device: auto, cpu, cuda, mps.
+        out: JSON file for all figures, written after each training.
     """
     from cmcr.evaluation.ablations import AblationPlan
     from cmcr.evaluation.ablations import ablate as measure
     from cmcr.evaluation.reading import record_of
-    from cmcr.memories.memory import Memory
 
     plan = AblationPlan(
         run=run,
         seeds=tuple(seeds if seeds is not None else (0, 1, 2)),
         only=tuple(_name(given) for given in only or ()),
         method=method,
-        settings=changes_of(setting or []),
+        settings=settings_of(setting),
         overlap=overlap,
     )
-    plan.changes()  # wrong names are told before any data is read
-    kinds: dict[tuple[str, str], list[Path]] = {}
-    for folder in memories:
-        memory = Memory(folder)
-        kinds.setdefault((memory.space, memory.modality), []).append(folder)
-    opened = [Memory(*folders) for folders in kinds.values()]
+    plan.changes()  # wrong names are reported before any data is read
+    opened = memories_of(memories)
+    encoders = _encoders({memory.space for memory in opened}, models_of(model))
     record, prompts = record_of(run, data, split=split, limit=limit, allow_missing=allow_missing)
-    with shown_stages(quiet=json_output) as progress:
-        found = measure(
-            opened,
-            plan,
-            record,
-            _encoders([memory.space for memory in opened], model or []),
-            prompts=prompts,
-            out=out,
-            device=device,
-            progress=progress,
-        )
-    if json_output:
-        print(json.dumps(found))
-    else:
-        _show(found)
+    with shown_stages(quiet=as_json) as progress:
+        found = measure(opened, plan, record, encoders, prompts=prompts, out=out, device=device, progress=progress)
+    print(json.dumps(found)) if as_json else _show(found)
 
 
 def _name(given: str) -> str:
     """Complete the name of an ablation from a part of it."""
     from cmcr.connection.ablations import ABLATIONS
 
-    if given in ABLATIONS:
-        return given
-    fitting = [name for name in ABLATIONS if given.casefold() in name.casefold()]
+    fitting = [given] if given in ABLATIONS else [name for name in ABLATIONS if given.casefold() in name.casefold()]
     return fitting[0] if len(fitting) == 1 else given
 
 
-def _encoders(names: list[str], models: list[str]) -> list[Any]:
-    """Open the encoders of the memories' spaces: by the models given, else those that need none."""
+def _encoders(names: set[str], models: Mapping[str, str]) -> list[Any]:
+    """Open the encoders of the memories' spaces: with the models given, else those that need none."""
     from cmcr.spaces.registry import ready_space, space
 
-    chosen = models_of(models)
-    found = []
-    for name in dict.fromkeys(names):
-        ready = space(name, model=chosen[name]) if name in chosen else ready_space(name)
-        if ready is None:
-            raise ConfigError(f"--model: say with which model to open the encoders of {name!r}, such as {name}=PATH.")
-        found.append(ready)
-    return found
+    opened = {name: space(name, model=models[name]) if name in models else ready_space(name) for name in sorted(names)}
+    for name, encoders in opened.items():
+        if encoders is None:
+            raise ConfigError(f"--model: the encoders of {name!r} need a model, such as {name}=PATH.")
+    return list(opened.values())
 
 
 def _show(found: Mapping[str, Any]) -> None:
     """Print a table for every headline figure: ablations down."""
-    keys = next(iter(found["summary"].values()))
-    seeds = ", ".join(map(str, found["seeds"]))
+    made_from, seeds = found["made_from"], ", ".join(map(str, found["seeds"]))
     print(
-        f"{found['made_from']['run']} on {found['made_from']['data']['name']}, seeds {seeds}: mean and 95 % t interval over"
+        f"{made_from['run']} on {made_from['data']['name']}, seeds {seeds}: mean and 95 % t interval over seeds, and the\n"
+        "difference to the full method, paired by seed; percent. --json and --out have every figure."
     )
-    print("seeds, and the difference to the full method, paired by seed; percent. --json and --out have every figure.")
-    for key in keys:
-        if HEADLINES.fullmatch(key):
-            print_table(key, ["", "mean", "minus full"], [_row(name, f[key]) for name, f in found["summary"].items()])
-
-
-def _row(name: str, figure: Mapping[str, Any]) -> list[str]:
-    return [name, _cell(figure), "" if figure["minus_full"] is None else _cell(figure["minus_full"], "+")]
-
-
-def _cell(figure: Mapping[str, Any], sign: str = "") -> str:
-    mean = f"{100 * figure['mean']:{sign}.1f}"
-    if figure["low"] is None:
-        return mean
-    return f"{mean} [{100 * figure['low']:{sign}.1f}, {100 * figure['high']:{sign}.1f}]"
+    for key in filter(_HEADLINES.fullmatch, next(iter(found["summary"].values()))):
+        rows = []
+        for name, figures in found["summary"].items():
+            difference = figures[key]["minus_full"]
+            rows.append([name, percent(figures[key], "mean"), percent(difference, "mean", "+") if difference else ""])
+        print_table(key, ["", "mean", "minus full"], rows)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from cmcr.memories.memory import Memory
+
 _WIDEST = 10_000  # columns of text
+_SPEED_OVER_S = 600  # steps of long work are minutes apart; rich's own 30 s would never see two of them
 
 
 @contextmanager
 def shown_stages(*, quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
-    """Show stages of work: a bar each in a terminal, one line each elsewhere, nothing if `quiet`.
+    """Show stages of work: a bar with time left for each in a terminal, one line each elsewhere, nothing if `quiet`.
 
     Yields:
         A function to call with (stage, share done).
@@ -40,13 +46,16 @@ def shown_stages(*, quiet: bool = False) -> Iterator[Callable[[str, float], None
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=_SPEED_OVER_S) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, share: float) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=1.0)
+                # What was finished earlier says nothing about the speed, so it is there from the start.
+                tasks[stage] = bars.add_task(stage, total=1.0, completed=share)  # type: ignore[arg-type]
             bars.update(tasks[stage], completed=share)
 
         yield show
@@ -59,7 +68,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         least = max(len(column), *(len(row[position]) for row in rows), 0) if position else None
         table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position > 0, min_width=least)
     for row in rows:
-        # As text: in names and reasons [b] is no markup.
+        # As Text: in names and reasons, [b] is no markup.
         table.add_row(*map(Text, row), style="bold cyan" if row[0] == marked else None)
     # Figures are never cut off: a table that is wider than the terminal lets its lines run on.
     console = Console() if sys.stdout.isatty() else Console(width=140)
@@ -67,3 +76,19 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console = Console(width=max(console.width, needed))
     console.print(title, style="bold", highlight=False, markup=False)  # a title of the table would wrap at its width
     console.print(table)
+
+
+def percent(figure: Mapping[str, Any], key: str = "value", sign: str = "") -> str:
+    """Write a share and its interval, where it has one, in percent, such as "48.2 [45.1, 51.3]"."""
+    value, low, high = (
+        f"{100 * figure[name]:{sign}.1f}" if figure[name] is not None else "" for name in (key, "low", "high")
+    )
+    return f"{value} [{low}, {high}]" if low else value
+
+
+def print_memory(memory: Memory, out: Path) -> None:
+    """Print what a memory holds, and where it says what could not be embedded."""
+    quarantined = sum(contents.quarantined for contents in memory.contents)
+    print(f"{out}: {len(memory):,} rows of {memory.width} ({memory.modality} in {memory.space}, {memory.dtype}).")
+    if quarantined:
+        print(f"{quarantined:,} item(s) are in quarantine: {out}/*.quarantine.jsonl gives the reasons.")

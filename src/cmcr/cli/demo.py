@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from cmcr.cli.console import print_table, shown_stages
+from cmcr.cli.options import Json
 
 
 def demo(
@@ -16,35 +15,27 @@ def demo(
     out: Path = Path("cmcr-demo"),
     seed: int = 0,
     method: str = "c-mcr",
-    ablations: Annotated[bool, Parameter(negative="")] = False,
-    quick: Annotated[bool, Parameter(negative="")] = False,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    ablations: bool = False,
+    quick: bool = False,
+    as_json: Json = False,
 ) -> None:
     """Connect three miniature spaces that never met, measure it, and write a report to look at and listen to.
 
     No download, about a minute on two cores. Example: cmcr demo --out my-demo
 
-    Parameters
-    ----------
-    out
-        Folder for report.html, results.json and the connections.
-    seed
-        Of the items and the training; the same seed gives the same figures.
-    method
-        How to connect: c-mcr, c-mcr-published or c-mcr-published-ulip.
-    ablations
-        Measure the paper's ablations too (a minute or two more).
-    quick
-        A trial: few items and epochs, in a quarter of the time; the figures are lower.
-    json_output
-        Print the results as one line of JSON, and nothing else.
+    Args:
+        out: Folder for report.html, results.json and the connections.
+        seed: Of the items and the training; the same seed gives the same figures.
+        method: How to connect: c-mcr, c-mcr-published or c-mcr-published-ulip.
+        ablations: Measure the paper's ablations too (a minute or two more).
+        quick: A trial: few items and epochs, in a quarter of the time; the figures are lower.
     """
     from cmcr.demo.run import QUICK, REPORT, DemoOptions, run_demo
 
     options = DemoOptions(seed=seed, method=method, ablations=ablations, **(QUICK if quick else {}))
-    with shown_stages(quiet=json_output) as progress:
+    with shown_stages(quiet=as_json) as progress:
         results = run_demo(out, options, progress)
-    if json_output:
+    if as_json:
         print(json.dumps(results))
         return
     _print_results(results)

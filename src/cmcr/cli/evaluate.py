@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cmcr.cli.console import print_table, shown_stages
-from cmcr.cli.models import models_of
+from cmcr.cli.console import percent, print_table, shown_stages
+from cmcr.cli.options import Json, Model, spaces_of
 from cmcr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,21 +24,21 @@ def evaluate(
     /,
     *,
     data: Path | None = None,
-    every: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    every: Annotated[bool, Parameter(name="--all")] = False,
     out: Path | None = None,
-    model: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    against: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
-    memories: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    model: Model = None,
+    against: list[Path] | None = None,
+    memories: list[Path] | None = None,
     prompts: Path | None = None,
     prompts_key: str | None = None,
     split: str | None = None,
     limit: int | None = None,
-    allow_missing: Annotated[bool, Parameter(negative="")] = False,
+    allow_missing: bool = False,
     heatmaps: int = 0,
     detector: str | None = None,
     map_rule: str = "value",
     seed: int = 0,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure a connection on the paper's tasks: every figure with its interval, chance and the published rows beside it.
 
@@ -46,56 +46,35 @@ def evaluate(
     retention/coco, ...; those on the miniature world need no data: retrieval/mini-audio-image, localization/mini, ...
     Example: cmcr evaluate cmcr-demo/connections/audio-image retrieval/mini-audio-image
 
-    Parameters
-    ----------
-    connection
-        Folder of a connection.
-    run
-        What to measure, as TASK/DATASET.
-    data
-        Folder of the data set in its published layout; with --all, a folder with one folder for each data set.
-    every
-        Measure all that the connection can do: on the miniature world, or on all data sets in --data. Those that are
-        incomplete are named in the end, and the exit code is 1.
-    out
-        Folder for one JSON file a run, and for heat maps; else results go nowhere but to the screen.
-    model
-        Which models to open the encoders with, as SPACE=MODEL.
-    against
-        Other connections of the same encoders, to be compared on the same items.
-    memories
-        Memories of both spaces, to fit the standard baselines on.
-    prompts
-        A file of prompt templates for classification, as ULIP's templates.json, instead of cmcr's own.
-    prompts_key
-        Which list of that file.
-    split
-        Of the data set; else the one that is published for testing.
-    limit
-        Take so many items only.
-    allow_missing
-        Leave out items whose files are not there, and count them.
-    heatmaps
-        For localization: how many pictures with heat maps to write to --out.
-    detector
-        For localization: take boxes from this object detector, a folder or a repository such as hustvl/yolos-tiny,
-        instead of a grid.
-    map_rule
-        For localization: cut the map at half its range (value), or take the upper half of its pixels (share).
-    seed
-        Of the intervals, of chance, and of the miniature data.
-    json_output
-        Print one line of JSON a run.
+    Args:
+        connection: Folder of a connection.
+        run: What to measure, as TASK/DATASET.
+        data: Folder of the data set in its published layout; with --all, a folder with one folder for each data set.
+        every: Measure all that the connection can do: on the miniature world, or on all data sets in --data. Those that are
+            incomplete are named at the end, and the exit code is 1.
+        out: Folder for one JSON file a run, and for heat maps; without it, results are only shown.
+        against: Other connections of the same encoders, compared on the same items.
+        memories: Memories of both spaces, to fit the standard baselines on.
+        prompts: A file of prompt templates for classification, as ULIP's templates.json, instead of cmcr's own.
+        prompts_key: Which list of that file.
+        split: Of the data set; else the one that is published for testing.
+        limit: Take so many items only.
+        allow_missing: Leave out items whose files are not there, and count them.
+        heatmaps: For localization: how many pictures with heat maps to write to --out.
+        detector: For localization: take boxes from this object detector, a folder or a repository such as hustvl/yolos-tiny,
+            instead of a grid.
+        map_rule: For localization: cut the map at half its range (value), or take the upper half of its pixels (share).
+        seed: Of the intervals, of chance, and of the miniature data.
     """
     if every == (run is not None):
         raise ConfigError("say what to measure: RUN, such as retrieval/mini-audio-image, or --all.")
     _check_heatmaps(heatmaps, out, run)
     if prompts_key is not None and prompts is None:
-        raise ConfigError("--prompts-key: say of which file, --prompts FILE.")
+        raise ConfigError("--prompts-key needs a file: --prompts FILE.")
     from cmcr.evaluation.runs import Options, runs_of
     from cmcr.loading import load
 
-    loaded = load(connection, encoders=_encoders(model or []))
+    loaded = load(connection, encoders=spaces_of(model))
     options = Options(
         data=data,
         prompts=prompts,
@@ -111,14 +90,14 @@ def evaluate(
     others = {str(path): load(path) for path in against or []}
     measured: list[Mapping[str, Any]] = []
     try:
-        with shown_stages(quiet=json_output) as progress:
+        with shown_stages(quiet=as_json) as progress:
             for evaluation in runs_of(loaded, run, options, others, progress):
                 measured.append(evaluation.result)
                 _keep(evaluation, loaded, out, heatmaps)
-                if json_output:
+                if as_json:
                     print(json.dumps(evaluation.result), flush=True)
     finally:  # what was measured is shown, whatever stopped the rest
-        if not json_output:
+        if not as_json:
             for result in measured:
                 _show(result)
 
@@ -127,7 +106,7 @@ def _check_heatmaps(heatmaps: int, out: Path | None, run: str | None) -> None:
     if heatmaps < 0:
         raise ConfigError(f"--heatmaps: expected a number of pictures, 0 or more, got {heatmaps}.")
     if heatmaps and out is None:
-        raise ConfigError("--heatmaps: say where to write them, --out FOLDER.")
+        raise ConfigError("--heatmaps need a folder: --out FOLDER.")
     if heatmaps and run is not None and not run.startswith("localization/"):
         raise ConfigError(f"--heatmaps: only localization has any, not {run}.")
 
@@ -138,12 +117,6 @@ def _proposals(detector: str | None) -> Any:
     from cmcr.evaluation.tasks.proposals import DetectorProposals
 
     return DetectorProposals(detector)
-
-
-def _encoders(given: Sequence[str]) -> list[Any]:
-    from cmcr.spaces.registry import space
-
-    return [space(name, model=model) for name, model in models_of(given).items()]
 
 
 def _keep(evaluation: Evaluation, connection: Connection, out: Path | None, heatmaps: int) -> None:
@@ -164,42 +137,22 @@ def _keep(evaluation: Evaluation, connection: Connection, out: Path | None, heat
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    """Print one run: figures down, ways across, the published rows last."""
-    figures = result["figures"]
-    keys = list(figures["connection"])
-    quoted = list(result["published_in_percent"])
-    columns = ["percent [95 % interval]", *figures, *(f"quoted: {_model(row['source'])}" for row in quoted)]
+    """Print one run: figures down, what was measured across, the published rows last."""
+    figures, quoted, data = result["figures"], result["published_in_percent"], result["data"]
+    # The paper of a published row is in the JSON; the table names the model.
+    models = [f"quoted: {row['source'].split(' (')[0].split(',')[0]}" for row in quoted]
     rows = []
-    for key in keys:
-        cells = [_cell(figures[way].get(key)) for way in figures]
-        rows.append([key, *cells, *(_plain(row["figures"].get(key)) for row in quoted)])
-    data = result["data"]
+    for key in figures["connection"]:
+        ours = [percent(measured[key]) if key in measured else "" for measured in figures.values()]
+        theirs = [f"{row['figures'][key]:g}" if key in row["figures"] else "" for row in quoted]
+        rows.append([key, *ours, *theirs])
     n = max(figure["n"] for figure in figures["connection"].values())
     lost = f", {data['failed']} could not be embedded" if data["failed"] else ""
     lost += f", {data['left_out']} left out for want of files" if data["left_out"] else ""
-    print_table(f"{result['run']}: {data['name']}, n = {n}{lost}", columns, rows)
+    print_table(f"{result['run']}: {data['name']}, n = {n}{lost}", ["percent [95 % interval]", *figures, *models], rows)
     for other, differences in result["connection_minus"].items():
         rows = [
-            [
-                key,
-                f"{100 * d['difference']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]",
-                f"{d['sign_flip_p']:.3g}",
-            ]
-            for key, d in differences.items()
+            [key, percent(found, "difference", "+"), f"{found['sign_flip_p']:.3g}"]
+            for key, found in differences.items()
         ]
         print_table(f"{result['run']}: this connection minus {other}", ["points", "difference", "p (sign flip)"], rows)
-
-
-def _model(source: str) -> str:
-    """Leave the paper out: it is in the JSON and in the documentation."""
-    return source.split(" (")[0].split(",")[0]
-
-
-def _cell(figure: Mapping[str, float] | None) -> str:
-    if figure is None:
-        return ""
-    return f"{100 * figure['value']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"

@@ -13,16 +13,22 @@ from cmcr.cli.encode import encode
 from cmcr.cli.evaluate import evaluate
 from cmcr.cli.import_ import import_
 from cmcr.cli.info import info
-from cmcr.cli.memory import memory
+from cmcr.cli.memory import export_memory, import_memory
 from cmcr.cli.verify import verify
+
+# Lists take all words that follow (--image a.png b.png), flags have no --no-... form.
+_EVERYWHERE = cyclopts.Parameter(consume_multiple=True, negative="")
 
 app = cyclopts.App(
     name="cmcr",
     help="Connect frozen contrastive encoders without paired data.\n\nStart with: cmcr demo",
     version=__version__,
-    suppress_keyboard_interrupt=False,  # main() says it in words
+    suppress_keyboard_interrupt=False,  # main() reports it
+    default_parameter=_EVERYWHERE,
 )
-for _verb in (ablate, connect, demo, embed, encode, evaluate, info, verify):
+memory = cyclopts.App(name="memory", help="Bring memories in and out.")
+memory.command(import_memory, name="import")
+memory.command(export_memory, name="export")
+for _verb in (ablate, connect, demo, embed, encode, evaluate, info, verify, memory):
     app.command(_verb)
 app.command(import_, name="import")
-app.command(memory)

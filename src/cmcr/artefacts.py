@@ -1,0 +1,120 @@
+"""What a folder is that cmcr has written, and whether it is whole: memories and connections alike."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from cmcr.connection import artefact
+from cmcr.files import artefact_kind
+from cmcr.memories import verification
+from cmcr.memories.memory import Memory
+
+_REASONS = 5
+
+
+def verify(path: Path, *, show_progress_bar: bool | None = False) -> dict[str, Any]:
+    """Hash every file of a memory or a connection.
+
+    Args:
+        path: its folder.
+        show_progress_bar: None shows one where a person looks and there are many files.
+
+    Returns:
+        what was found whole: "path", "whole", and of a memory "kind", "rows", "files" and "bytes".
+
+    Raises:
+        ArtefactNotFoundError, FormatError, IntegrityError, LockedError, ReadError: it is not whole; the message names the
+            damaged files.
+    """
+    facts: dict[str, Any] = {"path": str(path), "whole": True}
+    if not _is_memory(path):
+        artefact.load(path)
+        return facts
+    found = verification.verify(path, show_progress_bar=show_progress_bar)
+    return {**facts, "kind": "memory", "rows": found.rows, "files": found.files, "bytes": found.bytes}
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Describe a memory or a connection; of a memory that is not finished, how far it is.
+
+    Raises:
+        ArtefactNotFoundError, FormatError, IntegrityError, ReadError: there is nothing, or nothing of cmcr's.
+    """
+    if verification.unfinished(path):
+        return _unfinished_memory(path)
+    return _memory(path) if _is_memory(path) else _connection(path)
+
+
+def _is_memory(path: Path) -> bool:
+    return verification.unfinished(path) or artefact_kind(path) == "cmcr memory"
+
+
+def _connection(path: Path) -> dict[str, Any]:
+    connection = artefact.load(path)
+    return {
+        "kind": "connection",
+        "spaces": {
+            space.name: {"modalities": list(space.modalities), "width": space.width, "fingerprint": space.fingerprint}
+            for space in connection.spaces
+        },
+        "overlap": connection.overlap,
+        "overlap_rows": connection.overlap_rows,
+        "width": connection.width,
+        "method": connection.method,
+        "seed": connection.seed,
+    }
+
+
+def _memory(path: Path) -> dict[str, Any]:
+    memory = Memory(path)
+    (contents,) = memory.contents
+    facts: dict[str, Any] = {
+        "kind": "memory",
+        "finished": True,
+        "space": memory.space,
+        "modality": memory.modality,
+        "model": memory.model,
+        "revision": memory.revision,
+        "fingerprint": memory.fingerprint,
+        "width": memory.width,
+        "dtype": memory.dtype,
+        "rows": len(memory),
+        "shards": len(contents.shards),
+        "runs": len(contents.runs),
+        "quarantined": contents.quarantined,
+        "written_by": contents.written_by,
+    }
+    reasons = Counter(_general(item.reason, item.id, item.source) for item in memory.quarantine())
+    if reasons:
+        facts["quarantined_because"] = dict(reasons.most_common(_REASONS))
+    if (run := verification.under_way(path)) is not None:
+        facts["run_under_way"] = {"items": run.run.items, "shards": run.shards, "finished": run.finished}
+    return facts
+
+
+def _unfinished_memory(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = {"kind": "memory", "finished": False, "being_written": verification.being_written(path)}
+    if (run := verification.under_way(path)) is None:
+        return {**facts, "shards": None, "shards_finished": 0}
+    return {
+        **facts,
+        "space": run.origin.space,
+        "modality": run.origin.modality,
+        "model": run.origin.model,
+        "revision": run.origin.revision,
+        "fingerprint": run.origin.fingerprint,
+        "dtype": run.origin.dtype,
+        "items": run.run.items,
+        "shards": run.shards,
+        "shards_finished": run.finished,
+    }
+
+
+def _general(reason: str, *names: str) -> str:
+    """Leave out of a reason what is true of one item only, its names and numbers, so that reasons can be counted."""
+    for name in names:
+        reason = reason.replace(name, "")
+    return re.sub(r"\d+", "N", reason).lstrip(": ")
