@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# The paper's two connections in the miniature world, from raw files to tables: no download, a few minutes on two cores.
+#
+#     runs/mini.sh
+#     OUT=elsewhere runs/mini.sh
+#
+# Stopped or killed anywhere, run it again: every verb resumes, and finished steps are skipped.
+set -euo pipefail
+
+OUT=${OUT:-mini-run}        # everything is written here, about 150 MB
+ITEMS=${ITEMS:-4800}        # raw items of each modality
+CONNECT=${CONNECT:-}        # further options of cmcr connect, such as "--set epochs=10"
+EVALUATE=${EVALUATE:-}      # further options of cmcr evaluate, such as "--limit 200"
+PYTHON=${PYTHON:-python}
+recipes=$(dirname "$0")/../recipes
+
+# Raw files: handwritten numbers, spoken numbers, point clouds and captions, each in an order of its own: nothing is paired.
+[ -e "$OUT/data" ] || $PYTHON "$recipes/mini/items.py" --out "$OUT/data" --most "$ITEMS"
+
+# Memories. Captions and pictures are each needed in two spaces, because connecting goes through them.
+embed() { cmcr embed "$1" "$2" "$OUT/data/$3" --out "$OUT/$1-$2" --batch-size 500; }
+embed mini-clip text captions.txt
+embed mini-clip image pictures
+embed mini-clap text captions.txt
+embed mini-clap audio sounds
+embed mini-ulip image pictures
+embed mini-ulip point_cloud clouds
+
+# A connection's folder appears only when it is whole; remove it, or use --replace, to connect again.
+connect() { [ -e "$OUT/$1" ] || cmcr connect "${@:2}" --out "$OUT/$1" $CONNECT; }
+connect audio-image "$OUT"/mini-clip-{text,image} "$OUT"/mini-clap-{text,audio} --overlap text
+connect cloud-text "$OUT"/mini-clip-{text,image} "$OUT"/mini-ulip-{image,point_cloud} --overlap image
+
+# All tasks that the modalities of each connection allow; one JSON file a task beside the tables that are printed.
+for connection in audio-image cloud-text; do
+    cmcr evaluate "$OUT/$connection" --all --out "$OUT/$connection-results" $EVALUATE
+done
