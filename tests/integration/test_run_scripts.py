@@ -54,12 +54,10 @@ def results_in(folder):
 def test_the_miniature_run(calls_of, tmp_path):
     out = tmp_path / "out"
     variables = {"OUT": str(out), "ITEMS": "60"}
-    assert done(calls_of("mini.sh", **variables)) == ["embed"] * 6 + ["connect"] * 2 + ["evaluate"] * 2
+    assert done(calls_of("mini.sh", **variables)) == ["embed"] * 6 + ["connect"] * 2 + ["evaluate"] * 8
     assert "retrieval/mini-audio-image" in results_in(out / "audio-image-results")
     assert "classification/mini-point_cloud" in results_in(out / "cloud-text-results")
-    assert (
-        done(calls_of("mini.sh", **variables)) == ["embed"] * 6 + ["evaluate"] * 2
-    )  # what is finished is not made again
+    assert {call[0] for call in calls_of("mini.sh", **variables)} == {"embed"}  # what is finished is not made again
 
 
 @pytest.fixture(scope="module")
