@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
-from cmcr.connection.published import import_published
+from cmcr.published import import_published
 from cmcr.memories.memories import Memories
 from cmcr.spaces.clap import ClapSpace
 from cmcr.spaces.clip import ClipSpace

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend
 
 from cmcr.connection.enhancement import semantic_consistency
-from cmcr.connection.products import fast_float32
+from cmcr.engine.precision import fast_float32
 from side_by_side.measuring import (
     TEMPERATURE,
     Line,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cmcr._version import __version__
-from cmcr.connection.products import fast_float32
+from cmcr.engine.precision import fast_float32
 from side_by_side.measuring import Line, Run, clock, figure
 
 DEFAULT, FLOAT32, BFLOAT16 = "float32_default", "float32", "bfloat16"

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from cmcr._version import __version__
 
 if TYPE_CHECKING:
-    from cmcr.connection.checkpoint import forget_training, remove_checkpoint
     from cmcr.connection.connect import connect
     from cmcr.connection.connection import Connection
     from cmcr.connection.enhancement import semantic_completion, semantic_consistency
-    from cmcr.connection.published import import_published
+    from cmcr.published import import_published
     from cmcr.errors import CmcrError
     from cmcr.loading import load
     from cmcr.memories.embed import embed
@@ -32,13 +31,11 @@ __all__ = [
     "__version__",
     "connect",
     "embed",
-    "forget_training",
     "from_open_clip",
     "from_sentence_transformers",
     "import_published",
     "load",
     "register_space",
-    "remove_checkpoint",
     "semantic_completion",
     "semantic_consistency",
     "space",
@@ -51,11 +48,9 @@ _HOME = {
     "PrecomputedSpace": "cmcr.spaces.brought",
     "from_open_clip": "cmcr.spaces.brought",
     "from_sentence_transformers": "cmcr.spaces.brought",
-    "import_published": "cmcr.connection.published",
+    "import_published": "cmcr.published",
     "register_space": "cmcr.spaces.registry",
     "CmcrError": "cmcr.errors",
-    "forget_training": "cmcr.connection.checkpoint",
-    "remove_checkpoint": "cmcr.connection.checkpoint",
     "Connection": "cmcr.connection.connection",
     "Memories": "cmcr.memories.memories",
     "Memory": "cmcr.memories.memory",

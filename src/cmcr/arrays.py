@@ -53,8 +53,12 @@ class StoredRows(Protocol):
 
 
 @runtime_checkable
-class HashedRows(StoredRows, Protocol):
-    """Rows on disk that are told from others without being read (`cmcr.Memory` is one)."""
+class IndexedRows(StoredRows, Protocol):
+    """Rows on disk that can be read by position, and told from others by a hash (`cmcr.Memory` is one)."""
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read rows `(n, D)` by position."""
+        ...
 
     def digest(self) -> str:
         """Hash which rows they are and in which order, as 64 hexadecimal digits."""

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class CmcrError(Exception):
@@ -131,6 +132,21 @@ def missing_dependency(library: str, *, extra: str, purpose: str) -> MissingDepe
     return MissingDependencyError(
         f"{library} is not installed; cmcr needs it for {purpose}. Install it with: pip install 'cmcr[{extra}]'"
     )
+
+
+def validation_problems(error: Any) -> str:
+    """List what pydantic found wrong: the field, what was expected, what came.
+
+    Args:
+        error: a `pydantic.ValidationError`.
+    """
+    problems = []
+    for problem in error.errors(include_url=False):
+        field = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple[", "constrained")))
+        said = problem["msg"].removeprefix("Value error, ")
+        got = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r:.80}"
+        problems.append(f"{field}: {said[0].lower()}{said[1:]}{got}" if field else said)
+    return "; ".join(dict.fromkeys(problems))
 
 
 def words_of(error: Exception) -> str:

@@ -31,24 +31,26 @@ _SHOWN = 40  # characters of a name, at most 160 bytes: with what is added the s
 _HASHED_BESIDE = 2**20  # bytes from which on a file is hashed while it is written
 
 
-def write_artefact(folder: Path, manifest: dict[str, Any], write_files: Callable[[Path], None]) -> None:
+def write_artefact(
+    folder: Path, manifest: dict[str, Any], write_files: Callable[[Path], None], *, replace: bool = False
+) -> None:
     """Write an artefact: its files, then the manifest with their hashes, then one rename into place.
 
-    The work is done in a hidden folder beside the target, which is removed if anything fails, Ctrl-C included. An older
-    artefact of the same kind at the target is replaced; anything else there is left alone and refused.
+    The work is done in a hidden folder beside the target, which is removed if anything fails, Ctrl-C included.
 
     Args:
         folder: where the artefact shall be; its parent is made if need be.
         manifest: what the manifest says; must hold "format".
         write_files: writes all other files into the folder it is given.
+        replace: take the place of an older artefact of the same kind; anything else at the target is refused.
 
     Raises:
-        WriteError: no permission, disk full, or something else in the way at the target.
+        WriteError: no permission, disk full, or something in the way at the target.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - must not follow a link at the target, as resolve() does
     aside = _hidden(folder, "part")
     try:
-        _refuse_to_replace(folder, manifest["format"])
+        _refuse_to_replace(folder, manifest["format"], replace)
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
         write_files(aside)
@@ -64,18 +66,19 @@ def write_artefact(folder: Path, manifest: dict[str, Any], write_files: Callable
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def check_target(folder: Path, kind: str) -> None:
+def check_target(folder: Path, kind: str, *, replace: bool = False) -> None:
     """Find out, before hours of work, that an artefact could not be written because something else is in the way.
 
     Args:
         folder: where it shall be.
         kind: its format, such as "cmcr connection".
+        replace: whether it may take the place of an older one.
 
     Raises:
-        WriteError: something that is not such an artefact is there.
+        WriteError: something is there that must not be replaced.
     """
     try:
-        _refuse_to_replace(folder, kind)
+        _refuse_to_replace(folder, kind, replace)
     except OSError as error:
         raise _cannot_write(folder, error) from error
 
@@ -306,8 +309,8 @@ def _sealed(manifest: dict[str, Any]) -> dict[str, Any]:
     return {**rest, _SEAL: hashlib.sha256(canonical.encode()).hexdigest()}
 
 
-def _refuse_to_replace(folder: Path, kind: str) -> None:
-    """Allow a missing or empty folder, or an artefact of the same kind; refuse to delete anything else."""
+def _refuse_to_replace(folder: Path, kind: str, replace: bool) -> None:
+    """Allow a missing or empty folder, and if asked for an artefact of the same kind; refuse to delete anything else."""
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
@@ -316,6 +319,11 @@ def _refuse_to_replace(folder: Path, kind: str) -> None:
         same = False
     if not same:
         raise FileExistsError(errno.EEXIST, f"something that is not a {kind} is there already; choose another path")
+    if not replace:
+        raise FileExistsError(
+            errno.EEXIST,
+            f"a {kind} is there already; choose another path, or ask to replace it (replace=True, --replace)",
+        )
 
 
 def _move_into_place(aside: Path, folder: Path) -> None:

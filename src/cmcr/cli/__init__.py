@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cmcr.cli.signals import held_back, terminated_like_ctrl_c
+from cmcr.cli.signals import terminated_like_ctrl_c
 from cmcr.errors import CmcrError, ConfigError, DeviceError, words_of
+from cmcr.interruption import held_back
 
 OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 

@@ -19,7 +19,7 @@ def import_(file: Path, /, *, out: Path, as_json: Json = False) -> None:
         file: A published CLAP-CLIP or ULIP-CLIP file (.pt).
         out: Folder for the connection.
     """
-    from cmcr.connection.published import import_published
+    from cmcr.published import import_published
 
     connection = import_published(file)
     connection.save(out)

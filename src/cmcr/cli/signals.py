@@ -21,22 +21,6 @@ def terminated_like_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the block is left; a second one stops at once."""
-    came: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        came.append(number)
-        if len(came) > 1:
-            raise KeyboardInterrupt
-
-    with _handled(note, signal.SIGINT, signal.SIGTERM):
-        yield
-    if came:
-        signal.raise_signal(came[0])
-
-
-@contextmanager
 def stopped_gently(message: str) -> Iterator[None]:
     """Explain what is kept and how to resume, where Ctrl-C or SIGTERM stops the work.
 

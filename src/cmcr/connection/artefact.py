@@ -1,4 +1,4 @@
-"""The files of a connection: a manifest, the projectors' weights and a model card."""
+"""The files of a connection: a manifest, the projectors' weights, the history of the loss and a model card."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 
 from cmcr._version import __version__
-from cmcr.connection.projectors import Projector, ProjectorShape
-from cmcr.connection.settings import Settings
+from cmcr.connection.projectors import Projector
+from cmcr.connection.settings import ProjectorShape, Settings
 from cmcr.errors import CmcrError, FormatError
 from cmcr.files import read_manifest, write_artefact
 
@@ -28,9 +29,45 @@ HISTORY = "history.json"
 SIDES = ("left", "right")
 
 
-def save(connection: Connection, folder: Path) -> None:
+class _Space(BaseModel):
+    """A space in the manifest."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    modalities: tuple[str, ...]
+    width: int
+    fingerprint: str | None
+    outer_rows: int
+
+
+class _Manifest(BaseModel):
+    """What the manifest says of a connection, besides what every artefact's manifest says."""
+
+    method: str
+    overlap: str
+    overlap_rows: int
+    seed: int
+    spaces: tuple[_Space, _Space]
+    projector: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def save(connection: Connection, folder: Path, *, replace: bool = False) -> None:
     """Write a connection to a folder (see `Connection.save`)."""
-    manifest = _manifest(connection)
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "written_by": f"cmcr {__version__}",
+        "torch": torch.__version__,
+        "method": connection.method,
+        "overlap": connection.overlap,
+        "overlap_rows": connection.overlap_rows,
+        "seed": connection.seed,
+        "spaces": [dataclasses.asdict(space) for space in connection.spaces],
+        "projector": dataclasses.asdict(next(iter(connection.projectors.values())).shape),
+        "dtype": "float32",
+        "settings": dataclasses.asdict(connection.settings),
+    }
     tensors = {
         f"{side}.{key}": value.contiguous().cpu()
         for side, space in zip(SIDES, connection.spaces, strict=True)
@@ -42,7 +79,7 @@ def save(connection: Connection, folder: Path) -> None:
         (aside / HISTORY).write_text(json.dumps(dict(connection.history)) + "\n", encoding="utf-8")
         (aside / "README.md").write_text(_card(connection, manifest), encoding="utf-8")
 
-    write_artefact(folder, manifest, write_files)
+    write_artefact(folder, manifest, write_files, replace=replace)
 
 
 def load(folder: str | Path) -> Connection:
@@ -58,25 +95,21 @@ def load(folder: str | Path) -> Connection:
     folder = Path(folder)
     manifest = read_manifest(folder, FORMAT, VERSION, {WEIGHTS, HISTORY})
     try:
-        spaces = [
-            ConnectedSpace(s["name"], tuple(s["modalities"]), int(s["width"]), s["fingerprint"], int(s["outer_rows"]))
-            for s in manifest["spaces"]
-        ]
-        left, right = spaces
-        shape = ProjectorShape(**{**manifest["projector"], "hidden": tuple(manifest["projector"]["hidden"])})
-        settings = Settings(**manifest["settings"])
+        known = _Manifest.model_validate(manifest)
+        left, right = (ConnectedSpace(**space.model_dump()) for space in known.spaces)
+        shape = ProjectorShape(**{**known.projector, "hidden": tuple(known.projector["hidden"])})
         tensors = load_file(folder / WEIGHTS)
-        projectors = {
-            space.name: _projector(side, space.width, shape, tensors) for side, space in zip(SIDES, spaces, strict=True)
-        }
         return Connection(
             spaces=(left, right),
-            projectors=projectors,
-            overlap=manifest["overlap"],
-            method=manifest["method"],
-            settings=settings,
-            seed=manifest["seed"],
-            overlap_rows=manifest["overlap_rows"],
+            projectors={
+                space.name: _projector(side, space.width, shape, tensors)
+                for side, space in zip(SIDES, (left, right), strict=True)
+            },
+            overlap=known.overlap,
+            method=known.method,
+            settings=Settings(**known.settings),
+            seed=known.seed,
+            overlap_rows=known.overlap_rows,
             history=json.loads((folder / HISTORY).read_text(encoding="utf-8")),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, CmcrError) as error:
@@ -92,24 +125,6 @@ def _projector(side: str, width: int, shape: ProjectorShape, tensors: dict[str, 
         projector = Projector(width, shape)
     projector.load_state_dict(weights, strict=True, assign=True)
     return projector.eval().requires_grad_(False)
-
-
-def _manifest(connection: Connection) -> dict[str, Any]:
-    shape = next(iter(connection.projectors.values())).shape
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "written_by": f"cmcr {__version__}",
-        "torch": torch.__version__,
-        "method": connection.method,
-        "overlap": connection.overlap,
-        "overlap_rows": connection.overlap_rows,
-        "seed": connection.seed,
-        "spaces": [dataclasses.asdict(space) for space in connection.spaces],
-        "projector": dataclasses.asdict(shape),
-        "dtype": "float32",
-        "settings": dataclasses.asdict(connection.settings),
-    }
 
 
 def _card(connection: Connection, manifest: dict[str, Any]) -> str:

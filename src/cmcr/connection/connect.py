@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from cmcr._version import __version__
-from cmcr.arrays import StoredRows
-from cmcr.connection.agreement import failing_together
-from cmcr.connection.arguments import check_callable, check_folder, check_kind
-from cmcr.connection.checkpoint import digest_of, open_checkpoint
+from cmcr.arrays import StoredRows, all_rows
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
-from cmcr.connection.counterparts import Work, consistent_rows
-from cmcr.connection.modes import float32_on, plain_modes
-from cmcr.connection.peers import peers_here
-from cmcr.connection.residence import room_for
+from cmcr.connection.enhancement import semantic_consistency
 from cmcr.connection.settings import Settings, check_seed, settings_of
-from cmcr.connection.sides import Side
-from cmcr.connection.stored import Places, StoredMemory, rows_at, shared_places, spaces_of
-from cmcr.connection.training import Trained, check_size, train
+from cmcr.connection.training import EnhancedSpace, train
+from cmcr.engine.batches import Rows
 from cmcr.engine.device import choose_device
+from cmcr.engine.train_state import TrainState
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the share of it done, in (0, 1]."""
-
-Counterparts = MutableMapping[tuple[str, float, bool, str], Tensor]
-"""Semantically consistent rows, by space, temperature, whether they were made unit rows, and precision."""
 
 
 @runtime_checkable
@@ -45,7 +32,7 @@ class SpaceMemories(Protocol):
         ...
 
     @property
-    def rows(self) -> Mapping[str, Tensor | StoredRows]:
+    def rows(self) -> Mapping[str, Rows]:
         """Unit rows `(n, D)` by modality, all of one width, in RAM or on disk."""
         ...
 
@@ -61,82 +48,74 @@ class SpaceMemories(Protocol):
 
 
 def connect(
-    *memories: SpaceMemories | StoredMemory,
+    *memories: Any,
     overlap: str | None = None,
     method: str = "c-mcr",
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
-    counterparts: Counterparts | None = None,
-    checkpoint: str | Path | None = None,
+    consistent: Mapping[str, Rows] | None = None,
+    resume_from: Mapping[str, Tensor] | None = None,
+    after_step: Callable[[TrainState], None] | None = None,
     **settings: Any,
 ) -> Connection:
     """Connect two contrastive spaces through a modality they share, without any pair of their other modalities.
 
-    Where torch.distributed is initialised, its processes compute together: each calls this with the same arguments, and
-    all get the same connection. Embeddings that RAM does not hold are kept in files while they are needed.
-
     Args:
         *memories: two `cmcr.Memories`, one a space: the overlap and exactly one other modality each. Row i of the overlap
             must be the same item in both; the rows of the other modalities need not belong to anything. Or four
-            `cmcr.Memory` on disk, in any order, which know their space and modality; their overlap is matched by ids, and
-            only the overlap is read into RAM.
+            `cmcr.Memory` on disk, in any order, which know their space and modality; their overlap is matched by ids.
         overlap: the shared modality; may be left out if there is only one.
         method: `"c-mcr"` or `"c-mcr-published"` (see `cmcr.connection.settings`).
         seed: decides initial weights, order and noise; the same seed gives the same connection bit for bit on one
             machine.
         device: `"auto"` takes a GPU if there is one.
         progress: called with (stage, share done); the stages are "semantic consistency" and "training".
-        counterparts: filled with the semantically consistent rows, and used where it holds them: give the same mapping to
-            several calls with the same memories, which then compute them once. With a checkpoint it is filled only.
-            Rows that RAM does not hold stay in files while it holds them; Windows then leaves these in the temporary folder.
-        checkpoint: a folder in which the work is kept: semantically consistent rows, and every minute and on Ctrl-C or
-            SIGTERM the state of the training. Called again with the same arguments after the process ended, it goes on
-            from there, on one machine to the same weights bit for bit. Whoever has saved the connection removes it, by
-            `cmcr.remove_checkpoint`. Several processes must share the folder.
+        consistent: semantically consistent rows by the space's name, used instead of computing them.
+        resume_from: see `train`.
+        after_step: see `train`.
         **settings: changes to the method's settings, such as `epochs=10` (see `cmcr.connection.settings.Settings`).
 
     Returns:
         The connection. Encoders of the memories, if any, stay attached to it.
 
     Raises:
-        ConfigError: an unknown method, modality or setting; no or several shared modalities; equal names; an argument of
-            another kind; settings for which no memory suffices.
+        ConfigError: an unknown method, modality or setting; no or several shared modalities; equal names.
         DimensionError: different numbers of overlap rows, or widths of one space.
         NonFiniteError: NaN or infinity in a memory on disk.
         TooFewRowsError: fewer than two overlap rows.
         TrainingError: the loss diverged.
-        LockedError: another run holds the checkpoint.
-        ResumeError: the checkpoint is of other memories, settings, seed, device, versions or number of processes; the
-            message says what differs.
-        FormatError, IntegrityError: something else is at the checkpoint, or it is damaged.
-        WriteError: no room for the checkpoint, or for embeddings that RAM does not hold.
-        WorkerError: another of several processes has failed.
     """
     chosen = settings_of(method, **settings)
-    check_folder("checkpoint", checkpoint)
-    check_callable("progress", progress)
-    check_kind("counterparts", counterparts, MutableMapping, "a mapping that can be changed, such as {}")
     seed = check_seed(seed)
-    left, right = _two_spaces(memories)
-    shared = overlap_of(left, right, overlap)
     where = choose_device(device)
+    left, right = two_spaces(memories)
+    shared = overlap_of(left, right, overlap)
     outer = outer_of(left, shared), outer_of(right, shared)
-    places = shared_places(left.rows[shared], right.rows[shared], (left.space, right.space))
-    count = _check_overlap_rows(places[0], left, right, shared)
-    check_size(chosen, (left.rows[shared].shape[1], right.rows[shared].shape[1]), count, where)
-    peers = peers_here()
-    with plain_modes(where), ExitStack() as held:
-        with failing_together(peers, where):  # nor may one go on into a folder that the first still clears
-            kept = held.enter_context(open_checkpoint(Path(checkpoint), peers)) if checkpoint is not None else None
-        with failing_together(peers, where):
-            size = _size_of_rows((left, right), shared, count, where, chosen)
-            room = room_for(size, where, processes=peers.size, folder=kept.folder if kept else None)
-            empty = held.enter_context(room)
-        work = Work(chosen, where, peers, empty, kept)
-        trained = _trained((left, right), shared, places, work, seed, progress, counterparts)
+    count = _overlap_count(left, right, shared)
+
+    given = consistent or {}
+    enhanced = [
+        EnhancedSpace(
+            space.rows[shared],
+            given[space.space]
+            if space.space in given
+            else enhance(space.rows[shared], space.rows[other], chosen, where, _share(progress, number)),
+        )
+        for number, (space, other) in enumerate(zip((left, right), outer, strict=True))
+    ]
+    trained = train(
+        enhanced[0],
+        enhanced[1],
+        chosen,
+        seed=seed,
+        device=where,
+        progress=None if progress is None else lambda done: progress("training", done),
+        resume_from=resume_from,
+        after_step=after_step,
+    )
     return Connection(
-        spaces=(_remembered(left, shared, outer[0]), _remembered(right, shared, outer[1])),
+        spaces=(_connected(left, shared, outer[0]), _connected(right, shared, outer[1])),
         projectors={left.space: trained.left, right.space: trained.right},
         overlap=shared,
         method=method,
@@ -144,15 +123,41 @@ def connect(
         seed=seed,
         overlap_rows=count,
         history=trained.history,
-        encoders={m.space: m.encoder for m in (left, right) if m.encoder is not None},
+        encoders={space.space: space.encoder for space in (left, right) if space.encoder is not None},
     )
 
 
-def _two_spaces(memories: Sequence[SpaceMemories | StoredMemory]) -> tuple[SpaceMemories, SpaceMemories]:
-    """Tell the two spaces of what was given."""
-    stored = [given for given in memories if isinstance(given, StoredMemory)]
-    if stored and len(stored) == len(memories):
-        return spaces_of(stored)
+def enhance(
+    overlap: Rows,
+    outer: Rows,
+    settings: Settings,
+    device: torch.device,
+    progress: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Compute the semantically consistent rows `(n, D)` of a whole overlap by the settings of a connection."""
+    rows = overlap if isinstance(overlap, Tensor) else all_rows(overlap)
+    if not settings.semantic_consistency:
+        return rows
+    return semantic_consistency(
+        rows,
+        outer,
+        settings.consistency_temperature,
+        normalize=settings.normalize_consistency,
+        precision=settings.precision,
+        device=device,
+        progress=progress,
+    )
+
+
+def two_spaces(memories: Sequence[Any]) -> tuple[SpaceMemories, SpaceMemories]:
+    """Find the two spaces in what was given.
+
+    Raises:
+        ConfigError: neither two `cmcr.Memories` nor memories on disk of two spaces.
+    """
+    if memories and all(isinstance(given, StoredRows) for given in memories):
+        left, right = type(memories[0]).by_space(memories)
+        return left, right
     for given in memories:
         if not isinstance(given, SpaceMemories):
             raise ConfigError(
@@ -161,65 +166,8 @@ def _two_spaces(memories: Sequence[SpaceMemories | StoredMemory]) -> tuple[Space
             )
     if len(memories) != 2:
         raise ConfigError(f"expected two cmcr.Memories, or four cmcr.Memory on disk, got {len(memories)}.")
-    left, right = (given for given in memories if isinstance(given, SpaceMemories))
+    left, right = memories
     return left, right
-
-
-def _trained(
-    spaces: tuple[SpaceMemories, SpaceMemories],
-    shared: str,
-    places: tuple[Places, Places],
-    work: Work,
-    seed: int,
-    progress: Progress | None,
-    counterparts: Counterparts | None,
-) -> Trained:
-    """Enhance and train. A function of its own: files cannot be removed everywhere while a variable holds their rows."""
-    left, right = spaces
-    outer = outer_of(left, shared), outer_of(right, shared)
-    with failing_together(work.peers, work.device):
-        overlaps = rows_at(left.rows[shared], places[0], work.empty), rows_at(right.rows[shared], places[1], work.empty)
-        if work.checkpoint is not None:
-            rows_of_both = _identity_of_rows(overlaps, spaces, shared, outer, work)
-            work.checkpoint.begin(rows_of_both, {**asdict(work.settings), "seed": seed})
-    sides = []
-    for position, space in enumerate(spaces):
-        report = _part_of(progress, "semantic consistency", position, 2)
-        memory, side = space.rows[outer[position]], ("left", "right")[position]
-        consistent = _consistent(overlaps[position], memory, work, side, report, counterparts, space.space)
-        sides.append(Side(overlaps[position], consistent))
-    return train(
-        sides[0],
-        sides[1],
-        work.settings,
-        seed=seed,
-        device=work.device,
-        progress=_part_of(progress, "training", 0, 1),
-        peers=work.peers,
-        checkpoint=work.checkpoint,
-    )
-
-
-def _consistent(
-    items: Tensor,
-    memory: Tensor | StoredRows,
-    work: Work,
-    side: str,
-    progress: Callable[[float], None] | None,
-    counterparts: Counterparts | None,
-    space: str,
-) -> Tensor:
-    """Give every overlap item of a space its semantically consistent counterpart, unless the caller has them."""
-    settings = work.settings
-    if not settings.semantic_consistency:
-        return items
-    key = (space, settings.consistency_temperature, settings.normalize_consistency, settings.precision)
-    if counterparts is not None and key in counterparts and work.checkpoint is None:  # its identity names them not
-        return counterparts[key]
-    found = consistent_rows(items, memory, work, side, progress)
-    if counterparts is not None:
-        counterparts[key] = found
-    return found
 
 
 def overlap_of(left: SpaceMemories, right: SpaceMemories, overlap: str | None) -> str:
@@ -253,10 +201,7 @@ def outer_of(memories: SpaceMemories, overlap: str) -> str:
     return others[0]
 
 
-def _check_overlap_rows(places: Places, left: SpaceMemories, right: SpaceMemories, overlap: str) -> int:
-    """Count the items of the overlap."""
-    if places is not None:
-        return len(places)
+def _overlap_count(left: SpaceMemories, right: SpaceMemories, overlap: str) -> int:
     counts = len(left.rows[overlap]), len(right.rows[overlap])
     if counts[0] != counts[1]:
         raise DimensionError(
@@ -270,53 +215,15 @@ def _check_overlap_rows(places: Places, left: SpaceMemories, right: SpaceMemorie
     return counts[0]
 
 
-def _size_of_rows(
-    spaces: tuple[SpaceMemories, SpaceMemories], overlap: str, count: int, device: torch.device, settings: Settings
-) -> int:
-    """Count the bytes that the overlap and its counterparts need beside what is in RAM already."""
-    size = 0
-    for space in spaces:
-        rows = space.rows[overlap]
-        there = device.type == "cpu" and isinstance(rows, Tensor)
-        size += 4 * count * rows.shape[1] * ((not there) + settings.semantic_consistency)
-    return size
+def _share(progress: Progress | None, number: int) -> Callable[[float], None] | None:
+    """Report the semantic consistency of one of the two spaces as a share of both."""
+    if progress is None:
+        return None
+    return lambda done: progress("semantic consistency", (number + done) / 2)
 
 
-def _identity_of_rows(
-    overlaps: tuple[Tensor, Tensor],
-    spaces: tuple[SpaceMemories, SpaceMemories],
-    overlap: str,
-    outer: tuple[str, str],
-    work: Work,
-) -> dict[str, Any]:
-    """Name what decides about the rows to train on: embeddings, by their hashes, and how counterparts are computed."""
-    settings = work.settings
-    names = ("semantic_consistency", "consistency_temperature", "normalize_consistency", "precision")
-    identity = {name: getattr(settings, name) for name in names}
-    identity["order of the spaces"] = [space.space for space in spaces]  # which decides what is drawn for either
-    for rows, space, other in zip(overlaps, spaces, outer, strict=True):
-        identity[f"embeddings of {overlap} in {space.space}"] = digest_of(rows)
-        if settings.semantic_consistency:
-            identity[f"embeddings of {other} in {space.space}"] = digest_of(space.rows[other])
-    return {
-        **identity,
-        "device": work.device.type,
-        **float32_on(work.device),
-        "number of processes": work.peers.size,
-        "version of cmcr": __version__,
-        "version of torch": torch.__version__,
-    }
-
-
-def _remembered(memories: SpaceMemories, overlap: str, other: str) -> ConnectedSpace:
+def _connected(memories: SpaceMemories, overlap: str, other: str) -> ConnectedSpace:
     rows = memories.rows
     return ConnectedSpace(
         memories.space, (overlap, other), rows[overlap].shape[1], memories.fingerprint, outer_rows=len(rows[other])
     )
-
-
-def _part_of(progress: Progress | None, stage: str, part: int, parts: int) -> Callable[[float], None] | None:
-    """Report one of several equal parts of a stage as a share of the whole stage."""
-    if progress is None:
-        return None
-    return lambda share: progress(stage, (part + share) / parts)

@@ -182,15 +182,20 @@ class Connection:
         projected = self.project(embeddings[None] if single else embeddings, chosen)
         return projected[0] if single else projected
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, replace: bool = False) -> None:
         """Write the connection to a folder: `config.json`, `model.safetensors` and `README.md`, a model card.
 
-        The folder appears only when it is whole; an older connection there is replaced.
+        The folder appears only when it is whole.
+
+        Args:
+            folder: where; its parent is made if need be.
+            replace: take the place of a connection that is there already.
 
         Raises:
-            WriteError: no permission, disk full, or something else at that path; nothing half-written is left.
+            WriteError: a connection is there and `replace` was not given; no permission, disk full, or something else at
+                that path. What was there stays as it was.
         """
-        artefact.save(self, Path(folder))
+        artefact.save(self, Path(folder), replace=replace)
 
     def _projector(self, space: str) -> Projector:
         if space not in self.projectors:

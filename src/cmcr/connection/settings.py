@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import numbers
 import operator
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Annotated, Any, Literal
 
-from cmcr.arrays import is_number
-from cmcr.connection.losses import IntraDistance
-from cmcr.connection.products import LOWEST_TEMPERATURE_IN_BFLOAT16, Precision
-from cmcr.connection.projectors import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE, BatchNormMode, ProjectorShape
-from cmcr.errors import ConfigError, unknown_name
+import numpy as np
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from cmcr.engine.precision import LOWEST_TEMPERATURE_IN_BFLOAT16, Precision
+from cmcr.errors import ConfigError, unknown_name, validation_problems
 
 PUBLISHED_BATCH = 10_240
 
+Width = Annotated[int, Field(ge=1)]
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+class ProjectorShape:
+    """The layers of a projector: each is a linear layer and batch normalisation, all but the last end in a ReLU.
+
+    Attributes:
+        width: width K of the common space.
+        hidden: widths of the layers before the last, in order; empty for a single layer.
+        final_relu: end the last layer in a ReLU too.
+    """
+
+    width: Width
+    hidden: tuple[Width, ...] = ()
+    final_relu: bool = False
+
+
+CLAP_CLIP_SHAPE = ProjectorShape(width=512, hidden=(1024,))
+"""Linear(512, 1024) BN ReLU Linear(1024, 512) BN: the published CLAP-CLIP projectors."""
+
+ULIP_CLIP_SHAPE = ProjectorShape(width=512, final_relu=True)
+"""Linear(512, 512) BN ReLU: the published ULIP-CLIP projectors."""
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Settings:
     """How two spaces are connected. Defaults are the published ones where the paper states them.
 
@@ -50,52 +75,45 @@ class Settings:
             gradients are faster and coarser. Projectors, logits, sums and the optimiser stay in float32.
     """
 
-    consistency_temperature: float = 0.01
+    consistency_temperature: Above0 = 0.01
     normalize_consistency: bool = True
     semantic_consistency: bool = True
-    noise_variance: float = 0.004
+    noise_variance: AtLeast0 = 0.004
     rescale_noise: bool = True
-    ttc_temperature: float = 0.01
-    avc_temperature: float = 0.01
-    ttc_weight: float = 1.0
-    avc_weight: float = 1.0
-    intra_weight: float = 0.1
-    intra_distance: IntraDistance = "euclidean"
-    batch_norm: BatchNormMode = "together"
-    width: int | None = None
-    hidden: tuple[int, ...] | None = None
+    ttc_temperature: Above0 = 0.01
+    avc_temperature: Above0 = 0.01
+    ttc_weight: AtLeast0 = 1.0
+    avc_weight: AtLeast0 = 1.0
+    intra_weight: AtLeast0 = 0.1
+    intra_distance: Literal["euclidean", "squared"] = "euclidean"
+    batch_norm: Literal["together", "apart"] = "together"
+    width: Width | None = None
+    hidden: Annotated[tuple[Width, ...], Field(strict=False)] | None = None
     final_relu: bool = False
-    epochs: int = 36
-    batch_size: int | None = None
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
+    epochs: Width = 36
+    batch_size: Annotated[int, Field(ge=2)] | None = None
+    learning_rate: Above0 = 1e-3
+    weight_decay: AtLeast0 = 0.01
     precision: Precision = "float32"
 
-    def __post_init__(self) -> None:
-        problems = [
-            *self._not_above_zero("consistency_temperature", "ttc_temperature", "avc_temperature", "learning_rate"),
-            *self._below_zero("noise_variance", "ttc_weight", "avc_weight", "intra_weight", "weight_decay"),
-            *self._not_counts("epochs", *(() if self.batch_size is None else ("batch_size",))),
-            *self._not_widths(),
-            *self._not_flags("normalize_consistency", "semantic_consistency", "rescale_noise", "final_relu"),
-            *self._not_one_of("intra_distance", get_args(IntraDistance)),
-            *self._not_one_of("batch_norm", get_args(BatchNormMode)),
-            *self._not_one_of("precision", get_args(Precision)),
-        ]
-        if _is_count(self.batch_size) and self.batch_size == 1:
-            problems.append("batch_size: expected at least 2, got 1")
-        if self.precision == "bfloat16" and self.semantic_consistency and not problems:
-            problems.extend(self._too_fine_for_bfloat16())
-        if not problems and self.ttc_weight + self.avc_weight == 0:
-            problems.append("ttc_weight and avc_weight: one of them must be above 0, or nothing is learned")
-        if problems:
-            raise ConfigError("settings: " + "; ".join(problems) + ".")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "float" or _is_count(value):  # numpy's numbers become what JSON can hold
-                object.__setattr__(self, field.name, float(value) if field.type == "float" else int(value))
-        if self.hidden is not None:
-            object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_numbers(cls, given: Any) -> Any:
+        """Accept numpy's numbers as Python's, which JSON can hold."""
+        named = getattr(given, "kwargs", None) or {}
+        for name, value in named.items():
+            if isinstance(value, np.generic):
+                named[name] = value.item()
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.ttc_weight + self.avc_weight == 0:
+            raise ValueError("ttc_weight and avc_weight: one of them must be above 0, or nothing is learned")
+        lowest = LOWEST_TEMPERATURE_IN_BFLOAT16
+        if self.precision == "bfloat16" and self.semantic_consistency and self.consistency_temperature < lowest:
+            raise ValueError(f"consistency_temperature: expected {lowest} or more in bfloat16")
+        return self
 
     def projector_shape(self, left_width: int, right_width: int) -> ProjectorShape:
         """Choose the projectors' layers for two spaces of these widths."""
@@ -107,43 +125,6 @@ class Settings:
         """How many overlap items one training step takes; never more than there are."""
         wanted = self.batch_size or max(2, min(PUBLISHED_BATCH, overlap_rows // 16))
         return min(wanted, overlap_rows)
-
-    def _not_above_zero(self, *names: str) -> list[str]:
-        return [
-            f"{n}: expected a number above 0, got {v!r}" for n, v in self._of(names) if not (is_number(v) and v > 0)
-        ]
-
-    def _too_fine_for_bfloat16(self) -> list[str]:
-        lowest = LOWEST_TEMPERATURE_IN_BFLOAT16
-        if self.consistency_temperature >= lowest:
-            return []
-        return [f"consistency_temperature: expected {lowest} or more in bfloat16, got {self.consistency_temperature!r}"]
-
-    def _below_zero(self, *names: str) -> list[str]:
-        return [f"{n}: expected 0 or more, got {v!r}" for n, v in self._of(names) if not (is_number(v) and v >= 0)]
-
-    def _not_counts(self, *names: str) -> list[str]:
-        return [
-            f"{n}: expected a whole number of at least 1, got {v!r}" for n, v in self._of(names) if not _is_count(v)
-        ]
-
-    def _not_widths(self) -> list[str]:
-        problems = []
-        if self.width is not None and not _is_count(self.width):
-            problems.append(f"width: expected None or a whole number of at least 1, got {self.width!r}")
-        if self.hidden is not None and not (isinstance(self.hidden, tuple | list) and all(map(_is_count, self.hidden))):
-            problems.append(f"hidden: expected None or a tuple of whole numbers of at least 1, got {self.hidden!r}")
-        return problems
-
-    def _not_flags(self, *names: str) -> list[str]:
-        return [f"{n}: expected true or false, got {v!r}" for n, v in self._of(names) if not isinstance(v, bool)]
-
-    def _not_one_of(self, name: str, known: tuple[str, ...]) -> list[str]:
-        value = getattr(self, name)
-        return [] if value in known else [f"{name}: expected one of {', '.join(known)}, got {value!r}"]
-
-    def _of(self, names: tuple[str, ...]) -> list[tuple[str, Any]]:
-        return [(name, getattr(self, name)) for name in names]
 
 
 _PUBLISHED: dict[str, Any] = {
@@ -196,7 +177,10 @@ def settings_of(method: str, /, **changes: Any) -> Settings:
         raise ConfigError(
             f"unknown settings: {', '.join(_with_nearest(n, known) for n in wrong)}. Known: {', '.join(known)}."
         )
-    return Settings(**{**METHODS[method], **changes})
+    try:
+        return Settings(**{**METHODS[method], **changes})
+    except ValidationError as error:
+        raise ConfigError(f"settings: {validation_problems(error)}.") from error
 
 
 def check_seed(seed: object) -> int:
@@ -212,10 +196,6 @@ def check_seed(seed: object) -> int:
     if whole < 0:
         raise ConfigError(f"seed: expected a whole number, 0 or more, got {seed!r}.")
     return whole
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _with_nearest(name: str, known: list[str]) -> str:

@@ -1,130 +1,22 @@
-"""How much RAM, and how much memory of a GPU, this process can have."""
+"""What this process may compute on: devices, cores and RAM, with the limits of a container."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import math
 import os
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
+import psutil
 import torch
 
-from cmcr.errors import DeviceError
+from cmcr.errors import ConfigError, DeviceError
 
 _OWN_GROUPS = Path("/proc/self/cgroup")
-
-
-class _Version(NamedTuple):
-    """Where a version of Linux's control groups tells what, in bytes."""
-
-    home: Path
-    limit: str
-    used: str
-    cache: str  # the line of memory.stat with the files that would be given back
-
-
-_VERSION_1 = _Version(
-    Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-)
-_VERSION_2 = _Version(Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file")
-
-
-def ram_bytes() -> int:
-    """Tell how much RAM this process can have: the machine's, or a container's limit where that is lower."""
-    limits = (_number(group / version.limit) for group, version in _groups())
-    return min([_physical_ram_bytes(), *(limit for limit in limits if limit is not None)])
-
-
-def available_ram_bytes() -> int:
-    """Tell how much RAM can be had now without swapping, as far as the system and its limits for this process tell."""
-    if sys.platform == "win32":
-        return int(_windows_memory().free)
-    if not sys.platform.startswith("linux"):
-        return _physical_ram_bytes() // 2  # macOS does not say; half of all is what a busy machine can spare
-    left = (_left_in(group, version) for group, version in _groups())
-    return min([_linux_available(), *(bytes_ for bytes_ in left if bytes_ is not None)])
-
-
-def gpu_bytes(device: torch.device) -> int | None:
-    """Tell how much memory a GPU has; None for a CPU, and for a GPU that shares the RAM."""
-    if device.type != "cuda":
-        return None
-    return int(torch.cuda.get_device_properties(device).total_memory)
-
-
-def _physical_ram_bytes() -> int:
-    if sys.platform == "win32":
-        return int(_windows_memory().total)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _groups() -> Iterator[tuple[Path, _Version]]:
-    """Walk through the control groups that this process is in, from its own up to the root: each may have a limit.
-
-    A container sees its own group as the root, or, by the path that the host knows, nothing: then only the root is there.
-    """
-    lines = ["0::/", "0:memory:/"]
-    with contextlib.suppress(OSError, UnicodeError):
-        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        version = _VERSION_1 if controllers else _VERSION_2
-        names = [name for name in path.split("/") if name not in ("", "..")]
-        for depth in range(len(names), -1, -1):
-            yield version.home.joinpath(*names[:depth]), version
-
-
-def _number(file: Path) -> int | None:
-    """Read a number of bytes; None where there is no such file, or it says "max"."""
-    try:
-        return int(file.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-
-
-class _MemoryStatus(ctypes.Structure):
-    """MEMORYSTATUSEX of the Windows API."""
-
-    _fields_ = (
-        ("length", ctypes.c_uint32),
-        ("load", ctypes.c_uint32),
-        *((name, ctypes.c_uint64) for name in ("total", "free", "page_total", "page_free", "virtual", "virtual_free")),
-        ("extended_free", ctypes.c_uint64),
-    )
-
-
-def _windows_memory() -> _MemoryStatus:
-    status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
-    windll = ctypes.windll  # type: ignore[attr-defined, unused-ignore]  # there on Windows only
-    windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
-    return status
-
-
-def _linux_available() -> int:
-    """MemAvailable counts what the cache of files would give back; sysconf's free pages do not."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return _physical_ram_bytes()
-
-
-def _left_in(group: Path, version: _Version) -> int | None:
-    """What a container or a scheduler leaves to this process; of the cache of files, what it would give back counts."""
-    limit = _number(group / version.limit)
-    if limit is None:
-        return None
-    used = _number(group / version.used) or 0
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        counts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-        used -= int(counts[version.cache])
-    return max(0, limit - max(0, used))
+_GROUPS = Path("/sys/fs/cgroup")
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -154,3 +46,70 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 def _no_device(device: object) -> DeviceError:
     return DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+
+
+def ram_bytes() -> int:
+    """RAM that this process can have: the machine's, or a container's limit where that is lower."""
+    return min([psutil.virtual_memory().total, *_limits("memory.max", "memory.limit_in_bytes")])
+
+
+def available_ram_bytes() -> int:
+    """RAM that this process can have now without swapping; in a container, what its limit leaves."""
+    free = psutil.virtual_memory().available
+    for limit in _limits("memory.max", "memory.limit_in_bytes"):
+        free = min(free, max(0, limit - psutil.Process().memory_info().rss))
+    return free
+
+
+@cache
+def cores() -> int:
+    """Cores that this process may use: its affinity, or a container's share of time where that is lower."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = []
+    for group in _groups():
+        with contextlib.suppress(OSError, ValueError):  # "max 100000" has no limit
+            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+            quotas.append(math.ceil(int(quota) / int(period)))
+        with contextlib.suppress(OSError, ValueError):  # version 1 of control groups
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
+            if int(quota) > 0:
+                quotas.append(math.ceil(int(quota) / int(period)))
+    return max(1, min([affinity, *quotas]))
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Name the settings by which less memory is needed where there is too little."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise ConfigError(
+                f"settings: the training needs more memory than there is. Lower batch_size, width, hidden or epochs. ({error})"
+            ) from error
+        raise
+
+
+def _limits(*names: str) -> Iterator[int]:
+    """Read the limits, in bytes, of the control groups that this process is in; "max" is none."""
+    for group in _groups():
+        for name in names:
+            with contextlib.suppress(OSError, ValueError):
+                yield int((group / name).read_text(encoding="ascii"))
+
+
+def _groups() -> Iterator[Path]:
+    """Walk through this process's control groups of Linux, from its own up to the root: each may have a limit.
+
+    A container sees its own group as the root, or, by the path that the host knows, nothing: then only the root is there.
+    """
+    lines = ["0::/"]
+    with contextlib.suppress(OSError, UnicodeError):
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        home = _GROUPS / controllers if controllers else _GROUPS  # version 1 has a tree for each controller
+        names = [name for name in path.split("/") if name not in ("", "..")]
+        for depth in range(len(names), -1, -1):
+            yield home.joinpath(*names[:depth])

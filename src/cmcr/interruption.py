@@ -23,13 +23,10 @@ class Interruption:
 
 
 @contextmanager
-def held_back(*, however_often: bool = False) -> Iterator[Interruption]:
+def held_back() -> Iterator[Interruption]:
     """Note SIGINT and SIGTERM instead of obeying them; they are obeyed when the block is left, a second one at once.
 
     Only the main thread can do this; in others, and for signals that the program ignores, everything stays as it was.
-
-    Args:
-        however_often: hold a second one back too: launchers of several processes repeat what the terminal has sent.
 
     Yields:
         what came.
@@ -42,7 +39,7 @@ def held_back(*, however_often: bool = False) -> Iterator[Interruption]:
             signal.signal(number, handler)
 
     def note(number: int, frame: Any) -> None:
-        if interruption.asked is not None and not however_often:
+        if interruption.asked is not None:
             put_back()
             signal.raise_signal(number)
         interruption.asked = signal.Signals(number)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cmcr.connection.connection import ConnectedSpace, Connection
-from cmcr.connection.projectors import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE, Projector, ProjectorShape
-from cmcr.connection.settings import settings_of
+from cmcr.connection.projectors import Projector
+from cmcr.connection.settings import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE, ProjectorShape, settings_of
 from cmcr.errors import ArtefactNotFoundError, FormatError, ReadError
 
 
