@@ -9,8 +9,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from cmcr.errors import (
 MANIFEST = "config.json"
 _SEAL = "sha256_of_this_file"
 _SHOWN = 40  # characters of a name, at most 160 bytes: with what is added the systems' limit of 255 is far
-_HASHED_BESIDE = 2**20  # bytes from which on a file is hashed while it is written
 
 
 def write_artefact(
@@ -39,7 +37,7 @@ def write_artefact(
     The work is done in a hidden folder beside the target, which is removed if anything fails, Ctrl-C included.
 
     Args:
-        folder: where the artefact shall be; its parent is made if need be.
+        folder: where; its parent is made if need be.
         manifest: what the manifest says; must hold "format".
         write_files: writes all other files into the folder it is given.
         replace: take the place of an older artefact of the same kind; anything else at the target is refused.
@@ -49,14 +47,13 @@ def write_artefact(
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - must not follow a link at the target, as resolve() does
     aside = _hidden(folder, "part")
+    check_target(folder, manifest["format"], replace=replace)
     try:
-        _refuse_to_replace(folder, manifest["format"], replace)
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside.mkdir()
         write_files(aside)
         hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.suffix != ".md"}
-        content = _sealed({**manifest, "sha256": hashes})
-        (aside / MANIFEST).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (aside / MANIFEST).write_bytes(_manifest_bytes({**manifest, "sha256": hashes}))
         for path in aside.iterdir():
             _flush(path)
         _move_into_place(aside, folder)
@@ -67,20 +64,29 @@ def write_artefact(
 
 
 def check_target(folder: Path, kind: str, *, replace: bool = False) -> None:
-    """Find out, before hours of work, that an artefact could not be written because something else is in the way.
+    """Find out, before hours of work, that an artefact could not be written because something is in the way.
 
     Args:
-        folder: where it shall be.
+        folder: where it will be.
         kind: its format, such as "cmcr connection".
         replace: whether it may take the place of an older one.
 
     Raises:
         WriteError: something is there that must not be replaced.
     """
+    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+        return
     try:
-        _refuse_to_replace(folder, kind, replace)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
+        same = artefact_kind(folder) == kind
+    except ArtefactError:
+        same = False
+    if not same:
+        raise WriteError(
+            errno.EEXIST, f"something that is not a {kind} is there already; choose another path", str(folder)
+        )
+    if not replace:
+        said = f"a {kind} is there already; choose another path, or replace it (--replace, in Python replace=True)"
+        raise WriteError(errno.EEXIST, said, str(folder))
 
 
 def read_manifest(folder: Path, expected_format: str, version: int, files: Collection[str]) -> dict[str, Any]:
@@ -98,48 +104,8 @@ def read_manifest(folder: Path, expected_format: str, version: int, files: Colle
         IntegrityError: a file is missing or its bytes have changed.
         ReadError: the system refuses to read it.
     """
-    try:
-        return _checked_manifest(folder, expected_format, version, files)
-    except ArtefactError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ReadError(
-            error.errno or errno.EIO, f"could not read ({reason})", error.filename or str(folder)
-        ) from error
-
-
-def _checked_manifest(folder: Path, expected_format: str, version: int, files: Collection[str]) -> dict[str, Any]:
     manifest = parsed_manifest(folder, expected_format, version)
-    _check_files(folder, manifest.get("sha256"), files)
-    return manifest
-
-
-def parsed_manifest(folder: Path, expected_format: str, version: int) -> dict[str, Any]:
-    """Read the manifest of an artefact, and check it alone, not the files that it speaks of.
-
-    Raises:
-        ArtefactNotFoundError, FormatError, IntegrityError: as `read_manifest`.
-        OSError: the system refuses to read it.
-    """
-    if not folder.exists():
-        raise ArtefactNotFoundError(
-            errno.ENOENT, f"there is no {expected_format} here (expected a folder with {MANIFEST})", str(folder)
-        )
-    manifest = _parsed(folder, expected_format)
-    if manifest.get("format") != expected_format:
-        raise FormatError(f"{folder}: expected a {expected_format}, got {manifest.get('format')!r}.")
-    if manifest.get("version") != version:
-        raise FormatError(
-            f"{folder}: written in version {manifest.get('version')!r} of the {expected_format} format; this cmcr reads "
-            f"version {version}. Install the cmcr that wrote it ({manifest.get('written_by')})."
-        )
-    if _sealed(manifest)[_SEAL] != manifest.get(_SEAL):
-        raise IntegrityError(f"{folder / MANIFEST}: its content is not what was written. Restore it from a copy.")
-    return manifest
-
-
-def _check_files(folder: Path, hashes: Any, files: Collection[str]) -> None:
+    hashes = manifest.get("sha256")
     if not isinstance(hashes, dict) or set(hashes) != set(files):
         raise FormatError(
             f"{folder / MANIFEST}: expected the hashes of {', '.join(sorted(files))}, got {hashes!r:.80}."
@@ -148,26 +114,44 @@ def _check_files(folder: Path, hashes: Any, files: Collection[str]) -> None:
         path = folder / name
         if not path.is_file():
             raise IntegrityError(f"{folder}: {name} is missing. Restore the folder from a copy.")
-        if (found := sha256_of(path)) != expected:
+        with reading(path):
+            found = sha256_of(path)
+        if found != expected:
             raise IntegrityError(
                 f"{path}: sha256 is {found[:12]}…, expected {expected[:12]}…: its bytes have changed since it was written. "
                 "Restore it from a copy."
             )
+    return manifest
+
+
+def parsed_manifest(folder: Path, expected_format: str, version: int) -> dict[str, Any]:
+    """Read the manifest of an artefact, and check it alone, not the files that it speaks of.
+
+    Raises:
+        ArtefactNotFoundError, FormatError, IntegrityError, ReadError: as `read_manifest`.
+    """
+    manifest = _parsed(folder, expected_format)
+    if manifest.get("format") != expected_format:
+        raise FormatError(f"{folder}: expected a {expected_format}, got {manifest.get('format')!r}.")
+    if manifest.get("version") != version:
+        raise FormatError(
+            f"{folder}: written in version {manifest.get('version')!r} of the {expected_format} format; this cmcr reads "
+            f"version {version}. Install the cmcr that wrote it ({manifest.get('written_by')})."
+        )
+    if _seal(manifest) != manifest.get(_SEAL):
+        raise IntegrityError(f"{folder / MANIFEST}: its content is not what was written. Restore it from a copy.")
+    return manifest
 
 
 def artefact_kind(folder: Path) -> str:
-    """Say what a folder's manifest calls it, such as "cmcr memory".
+    """Return what a folder's manifest calls it, such as "cmcr memory".
 
     Raises:
         ArtefactNotFoundError: there is nothing.
-        FormatError: no manifest, or one that cannot be read.
+        FormatError: no manifest, or one that cannot be parsed.
+        ReadError: the system refuses to read it.
     """
-    if not folder.exists():
-        raise ArtefactNotFoundError(
-            errno.ENOENT, f"there is nothing here (expected a folder with {MANIFEST})", str(folder)
-        )
-    kind = _parsed(folder, "cmcr artefact").get("format")
-    return f"folder whose {MANIFEST} names no format" if kind is None else str(kind)
+    return str(_parsed(folder, "cmcr artefact").get("format", f"folder whose {MANIFEST} names no format"))
 
 
 def sha256_of(path: Path) -> str:
@@ -176,32 +160,36 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system says when it refuses to read a file into a `ReadError`."""
+    try:
+        yield
+    except ArtefactError:  # some are OSErrors too: reported already
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", error.filename or str(path)) from error
+
+
 def write_text_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is either whole or as it was before.
+    """Write a text file, whose folder is made if need be, so that it is either whole or as it was before.
 
     Raises:
         WriteError: no permission, disk full.
     """
-    part = _hidden(path, "part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_bytes_whole(path, text.encode("utf-8"))
     except OSError as error:
         raise _cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def write_bytes_whole(path: Path, *parts: bytes | memoryview) -> str:
     """Write a file under another name, flush it, rename it into place.
 
     The folder is not flushed: several files are written before one `flush_folder`. The other name, which a killed run may
-    leave behind, ends with `.part` and is never the same: a process that is taken for lost may still be writing the file.
+    leave behind, ends with `.part` and is never the same: a process that was taken for lost may still be writing the file.
 
     Args:
         path: of the file.
@@ -213,35 +201,20 @@ def write_bytes_whole(path: Path, *parts: bytes | memoryview) -> str:
     Raises:
         OSError: no permission, disk full; what was written of the file is removed.
     """
-    if sum(map(len, parts)) < _HASHED_BESIDE:
-        _write_flushed(path, parts)
-        return _sha256_of_parts(parts)
-    with ThreadPoolExecutor(max_workers=1) as thread:  # both let other threads run: together they take half the time
-        digest = thread.submit(_sha256_of_parts, parts)
-        _write_flushed(path, parts)
-        return digest.result()
-
-
-def _sha256_of_parts(parts: Sequence[bytes | memoryview]) -> str:
-    hashed = hashlib.sha256()
-    for part in parts:
-        hashed.update(part)
-    return hashed.hexdigest()
-
-
-def _write_flushed(path: Path, parts: Sequence[bytes | memoryview]) -> None:
-    part_path = _hidden(path, "part")
+    aside, hashed = _hidden(path, "part"), hashlib.sha256()
     try:
-        with part_path.open("xb") as file:
+        with aside.open("xb") as file:
             for part in parts:
                 file.write(part)
+                hashed.update(part)
             file.flush()
             os.fsync(file.fileno())
-        part_path.replace(path)
+        aside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            part_path.unlink(missing_ok=True)
+            aside.unlink(missing_ok=True)
         raise
+    return hashed.hexdigest()
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -250,18 +223,22 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     Raises:
         OSError: no permission, disk full.
     """
-    content = json.dumps(_sealed(manifest), indent=2, ensure_ascii=False) + "\n"
-    write_bytes_whole(folder / MANIFEST, content.encode("utf-8"))
+    write_bytes_whole(folder / MANIFEST, _manifest_bytes(manifest))
     flush_folder(folder)
 
 
+def flush_folder(folder: Path) -> None:
+    """Ask the system to put what was renamed in a folder on the disk."""
+    _flush(folder)
+
+
 @contextmanager
-def locked(file: Path, said_if_held: str) -> Iterator[None]:
+def locked(file: Path, message: str) -> Iterator[None]:
     """Hold a lock, whose file is made if need be. The system frees it when the process ends.
 
     Args:
         file: of the lock, in a folder that is there.
-        said_if_held: message of the error.
+        message: of the error if another process holds it.
 
     Raises:
         LockedError: another process holds it.
@@ -273,20 +250,19 @@ def locked(file: Path, said_if_held: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise LockedError(said_if_held) from error
+        raise LockedError(message) from error
     try:
         yield
     finally:
         lock.release()
 
 
-def flush_folder(folder: Path) -> None:
-    """Ask the system to put what was renamed in a folder on the disk."""
-    _flush(folder)
-
-
 def _parsed(folder: Path, expected_format: str) -> dict[str, Any]:
     path = folder / MANIFEST
+    if not folder.exists():
+        raise ArtefactNotFoundError(
+            errno.ENOENT, f"there is no {expected_format} here (expected a folder with {MANIFEST})", str(folder)
+        )
     if folder.is_file():
         raise FormatError(f"{folder}: expected the folder of a {expected_format}, got a file.")
     if not path.is_file():
@@ -294,7 +270,8 @@ def _parsed(folder: Path, expected_format: str) -> dict[str, Any]:
             f"{folder}: has no {MANIFEST}, so it is not a {expected_format} or was never finished. Write it again."
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        with reading(path):
+            manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise FormatError(f"{path}: not valid JSON ({error}). Restore it from a copy.") from error
     if not isinstance(manifest, dict):
@@ -302,28 +279,15 @@ def _parsed(folder: Path, expected_format: str) -> dict[str, Any]:
     return manifest
 
 
-def _sealed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Put the hash of all else in the manifest into it, so that a changed byte in the manifest itself shows."""
+def _seal(manifest: dict[str, Any]) -> str:
+    """Hash all else in the manifest, so that a changed byte in the manifest itself shows."""
     rest = {key: value for key, value in manifest.items() if key != _SEAL}
     canonical = json.dumps(rest, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return {**rest, _SEAL: hashlib.sha256(canonical.encode()).hexdigest()}
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _refuse_to_replace(folder: Path, kind: str, replace: bool) -> None:
-    """Allow a missing or empty folder, and if asked for an artefact of the same kind; refuse to delete anything else."""
-    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    try:
-        same = folder.is_dir() and _parsed(folder, kind).get("format") == kind
-    except FormatError:
-        same = False
-    if not same:
-        raise FileExistsError(errno.EEXIST, f"something that is not a {kind} is there already; choose another path")
-    if not replace:
-        raise FileExistsError(
-            errno.EEXIST,
-            f"a {kind} is there already; choose another path, or ask to replace it (replace=True, --replace)",
-        )
+def _manifest_bytes(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps({**manifest, _SEAL: _seal(manifest)}, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def _move_into_place(aside: Path, folder: Path) -> None:
@@ -336,22 +300,19 @@ def _move_into_place(aside: Path, folder: Path) -> None:
     except BaseException:
         # Whatever came between the two renames, Ctrl-C included: the name must not stay empty.
         if old.exists() and not folder.exists():
-            _restore(old, folder)
+            try:
+                old.replace(folder)
+            except OSError as error:
+                said = f"{error.strerror}; the older artefact is safe in {old}, rename it back"
+                raise OSError(error.errno, said) from error
         raise
     shutil.rmtree(old, ignore_errors=True)
     _flush(folder)
     _flush(folder.parent)
 
 
-def _restore(old: Path, folder: Path) -> None:
-    try:
-        old.replace(folder)
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}; the older artefact is safe in {old}, rename it back") from error
-
-
 def _hidden(path: Path, ending: str) -> Path:
-    """Name something beside a path as nobody else does: hidden, and short enough for any system however long its name."""
+    """Name something beside a path as nobody else does: hidden, and short enough for any system."""
     return path.parent / f".{path.name[:_SHOWN]}.{uuid.uuid4().hex}.{ending}"
 
 

@@ -1,0 +1,299 @@
+"""Connect memories on disk in a run that can be stopped: `cmcr.connect_on_disk`, and `cmcr connect`.
+
+Work is kept in the folder OUT.unfinished until the connection is written:
+
+    .lock                   held by whoever works here
+    SPACE-consistent/       the semantically consistent rows of each space, a memory
+    training/               the state of the training: config.json (what it is of) and step-000000123.safetensors
+
+Called again with the same arguments it resumes, on one machine to the same weights bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from cmcr._version import __version__
+from cmcr.connection.artefact import FORMAT as CONNECTION
+from cmcr.connection.connect import Progress, connect, outer_of, overlap_of
+from cmcr.connection.connection import Connection
+from cmcr.connection.settings import Settings, settings_of
+from cmcr.engine.device import choose_device
+from cmcr.engine.train_state import TrainState
+from cmcr.errors import ArtefactError, FormatError, ResumeError, TrainingError, WriteError
+from cmcr.files import MANIFEST, check_target, locked, parsed_manifest, read_manifest, write_bytes_whole, write_manifest
+from cmcr.interruption import held_back
+from cmcr.memories.consistency import write_consistent
+from cmcr.memories.memories import Memories, by_space
+from cmcr.memories.memory import Memory
+
+FORMAT = "cmcr training"
+VERSION = 1
+SECONDS_BETWEEN = 60.0
+"""Between two states of the training; Ctrl-C and SIGTERM write one at once."""
+
+_LOCK = ".lock"
+
+
+def connect_on_disk(
+    *memories: Memory,
+    out: str | Path,
+    overlap: str | None = None,
+    method: str = "c-mcr",
+    seed: int = 0,
+    device: str = "auto",
+    engine: str = "here",
+    restart: bool = False,
+    replace: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Connection:
+    """Connect two spaces from their memories on disk, resume where a run was stopped, and save the connection.
+
+    Rows that RAM does not hold stay on disk; work is kept in `OUT.unfinished` until the connection is written.
+
+    Args:
+        *memories: four `cmcr.Memory`, in any order: of either space the shared modality and one more.
+        out: folder of the connection.
+        overlap: the shared modality; may be left out if there is only one.
+        method: see `cmcr.connect`.
+        seed: see `cmcr.connect`.
+        device: `"auto"` takes a GPU if there is one.
+        engine: where semantic consistency is computed: `"here"`, or on a cluster by `"ray"`.
+        restart: drop the state of a training that was stopped; semantically consistent rows are kept.
+        replace: take the place of a connection that is at `out` already.
+        progress: called with (stage, share done).
+        **settings: changes to the method's settings.
+
+    Returns:
+        The connection, saved.
+
+    Raises:
+        WriteError: a connection, or something else, is at `out` already; no permission, disk full. What is finished is
+            kept.
+        LockedError: another run works on it.
+        ResumeError: it was begun with other memories, settings, seed, device or versions; the message says what differs.
+        ConfigError, DimensionError, NonFiniteError, TooFewRowsError, TrainingError: as `cmcr.connect`.
+        FormatError, IntegrityError: what was kept is damaged.
+    """
+    chosen = settings_of(method, **settings)
+    where = choose_device(device)
+    spaces = by_space(memories)
+    shared = overlap_of(*spaces, overlap)
+    target = Path(os.path.abspath(out))  # noqa: PTH100 - saving to "." replaces the folder that this process is in
+    check_target(target, CONNECTION, replace=replace)
+    with work_folder(target) as work:
+        consistent = _consistent_memories(spaces, shared, chosen, where, engine, work, progress)
+        training = KeptTraining(work / "training", _identity(spaces, shared, chosen, consistent, seed, where))
+        if restart:
+            training.drop()
+        with held_back() as interruption:
+
+            def keep(state: TrainState) -> None:
+                if interruption.asked is not None or time.monotonic() - training.written >= SECONDS_BETWEEN:
+                    training.write(state)
+                if interruption.asked is not None:
+                    raise KeyboardInterrupt
+
+            try:
+                connection = connect(
+                    *spaces,
+                    overlap=shared,
+                    method=method,
+                    seed=seed,
+                    device=device,
+                    progress=progress,
+                    consistent=consistent,
+                    resume_from=training.read(),
+                    after_step=keep,
+                    **settings,
+                )
+            except TrainingError:
+                training.drop()
+                raise
+        connection.save(target, replace=replace)
+    remove_work(target)
+    return connection
+
+
+def unfinished(connection: Path) -> Path:
+    """Name the folder in which the work for a connection that will be saved at a path is kept."""
+    return connection.with_name(f"{connection.name}.unfinished")
+
+
+@contextmanager
+def work_folder(connection: Path) -> Iterator[Path]:
+    """Hold the folder of the work for a connection; it is made if need be.
+
+    Raises:
+        LockedError: another run holds it.
+        FormatError: something else is there.
+        WriteError: it cannot be made or written to.
+    """
+    folder = unfinished(connection)
+    with _write_errors(folder):
+        if folder.exists() and not (folder / _LOCK).is_file() and any(folder.iterdir()):
+            raise FormatError(f"{folder}: holds other things. Move it away, or choose another path.")
+        folder.mkdir(parents=True, exist_ok=True)
+        held = f"{folder}: another run is working there. Wait until it ends, or choose another path."
+        with locked(folder / _LOCK, held):
+            yield folder
+
+
+def remove_work(connection: Path) -> None:
+    """Remove the folder of the work after the connection was written."""
+    folder = unfinished(connection)
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != _LOCK:  # last: without it, what a kill leaves behind would be a stranger's folder
+                shutil.rmtree(path, ignore_errors=True)
+        (folder / _LOCK).unlink(missing_ok=True)
+        folder.rmdir()  # never with what is in it: another run may have begun there
+
+
+def _consistent_memories(
+    spaces: tuple[Memories, Memories],
+    shared: str,
+    settings: Settings,
+    device: torch.device,
+    engine: str,
+    work: Path,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Compute the semantically consistent rows of both spaces, or resume; where they are off, the overlap stands in."""
+    consistent: dict[str, Any] = {}
+    for number, space in enumerate(spaces):
+        overlap, outer = space.rows[shared], space.rows[outer_of(space, shared)]
+        if not settings.semantic_consistency:
+            consistent[space.space] = overlap
+            continue
+
+        def report(done: float, number: int = number) -> None:
+            if progress is not None:
+                progress("semantic consistency", (number + done) / 2)
+
+        consistent[space.space] = write_consistent(
+            overlap,
+            outer,
+            work / f"{('left', 'right')[number]}-consistent",
+            temperature=settings.consistency_temperature,
+            normalize=settings.normalize_consistency,
+            precision=settings.precision,
+            device=device,
+            engine=engine,
+            on_progress=report,
+        )
+    return consistent
+
+
+def _identity(
+    spaces: tuple[Memories, Memories],
+    shared: str,
+    settings: Settings,
+    consistent: Mapping[str, Any],
+    seed: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Everything that decides about the weights, as JSON can hold it."""
+    names = ("left", "right")
+    rows = {f"{shared} ({name})": space.rows[shared].digest() for name, space in zip(names, spaces, strict=True)}
+    rows |= {f"consistent rows ({name})": consistent[s.space].digest() for name, s in zip(names, spaces, strict=True)}
+    versions = {"version of cmcr": __version__, "version of torch": torch.__version__}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
+    return {**plain, **rows, **versions, "seed": seed, "device": device.type}
+
+
+class KeptTraining:
+    """The state of a training on disk: a manifest that says what it is of, and the tensors after a step.
+
+    Args:
+        folder: where it is kept; made at the first `write`.
+        identity: everything that decides about the weights, as JSON can hold it.
+
+    Attributes:
+        written: when a state was written last, by `time.monotonic`.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._identity = dict(identity)
+        self.written = time.monotonic()
+
+    def read(self) -> dict[str, Tensor] | None:
+        """Read the state; None where none was written yet.
+
+        Raises:
+            ResumeError: it is of another training; the message says what differs.
+            FormatError, IntegrityError, ReadError: it is damaged, or the system refuses to read it.
+        """
+        if not (self._folder / MANIFEST).is_file():
+            return None
+        manifest = parsed_manifest(self._folder, FORMAT, VERSION)
+        was, now = manifest["identity"], self._identity
+        differing = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+        if differing:
+            said = "; ".join(f"{key} was {_short(was.get(key))}, now {_short(now.get(key))}" for key in differing)
+            raise ResumeError(
+                f"{self._folder}: a training with something else was stopped here: {said}. Run it as it was begun, drop its "
+                "state (--restart, in Python restart=True), or choose another path."
+            )
+        (name,) = manifest["sha256"]
+        read_manifest(self._folder, FORMAT, VERSION, {name})
+        return load_file(self._folder / name)
+
+    def write(self, state: TrainState) -> None:
+        """Write the state in the place of the one before.
+
+        Raises:
+            TrainingError: the loss is no longer finite.
+            WriteError: no permission, disk full; the state before is whole.
+        """
+        state.check_loss()
+        name = f"step-{state.step:09d}.safetensors"
+        content = serialize({key: value.detach().cpu().contiguous() for key, value in state.tensors().items()})
+        with _write_errors(self._folder):
+            self._folder.mkdir(exist_ok=True)
+            hashed = write_bytes_whole(self._folder / name, content)
+            write_manifest(
+                self._folder,
+                {"format": FORMAT, "version": VERSION, "identity": self._identity, "sha256": {name: hashed}},
+            )
+            for path in self._folder.iterdir():
+                if path.name not in (name, MANIFEST):
+                    path.unlink()
+        self.written = time.monotonic()
+
+    def drop(self) -> None:
+        """Remove the state."""
+        with _write_errors(self._folder):
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text  # of a hash, enough to tell it from another
+
+
+@contextmanager
+def _write_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except ArtefactError:  # some are OSErrors too: reported already
+        raise
+    except OSError as error:
+        said = f"could not write ({error.strerror or error}); what was finished is safe: free space and run it again"
+        raise WriteError(error.errno or errno.EIO, said, str(folder)) from error
