@@ -145,13 +145,14 @@ def work_folder(connection: Path) -> Iterator[Path]:
         WriteError: it cannot be made or written to.
     """
     folder = unfinished(connection)
-    with _write_errors(folder):
-        if folder.exists() and not (folder / _LOCK).is_file() and any(folder.iterdir()):
-            raise FormatError(f"{folder}: holds other things. Move it away, or choose another path.")
-        folder.mkdir(parents=True, exist_ok=True)
-        held = f"{folder}: another run is working there. Wait until it ends, or choose another path."
-        with locked(folder / _LOCK, held):
-            yield folder
+    with contextlib.ExitStack() as held:
+        with _write_errors(folder):
+            if folder.exists() and not (folder / _LOCK).is_file() and any(folder.iterdir()):
+                raise FormatError(f"{folder}: holds other things. Move it away, or choose another path.")
+            folder.mkdir(parents=True, exist_ok=True)
+            taken = f"{folder}: another run is working there. Wait until it ends, or choose another path."
+            held.enter_context(locked(folder / _LOCK, taken))
+        yield folder
 
 
 def remove_work(connection: Path) -> None:

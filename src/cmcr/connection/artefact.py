@@ -5,39 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 
 from cmcr._version import __version__
+from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import ProjectorShape, Settings
 from cmcr.errors import CmcrError, FormatError
 from cmcr.files import read_manifest, write_artefact
-
-if TYPE_CHECKING:
-    from cmcr.connection.connection import Connection
 
 FORMAT = "cmcr connection"
 VERSION = 1
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
 SIDES = ("left", "right")
-
-
-class _Space(BaseModel):
-    """A space in the manifest."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    modalities: tuple[str, ...]
-    width: int
-    fingerprint: str | None
-    outer_rows: int
 
 
 class _Manifest(BaseModel):
@@ -47,9 +34,9 @@ class _Manifest(BaseModel):
     overlap: str
     overlap_rows: int
     seed: int
-    spaces: tuple[_Space, _Space]
-    projector: dict[str, Any]
-    settings: dict[str, Any]
+    spaces: tuple[ConnectedSpace, ConnectedSpace]
+    projector: ProjectorShape
+    settings: Settings
 
 
 def save(connection: Connection, folder: Path, *, replace: bool = False) -> None:
@@ -90,24 +77,20 @@ def load(folder: str | Path) -> Connection:
         FormatError: half-written, not a connection, of another version, or of impossible content.
         IntegrityError: a byte has changed since it was written.
     """
-    from cmcr.connection.connection import ConnectedSpace, Connection
-
     folder = Path(folder)
     manifest = read_manifest(folder, FORMAT, VERSION, {WEIGHTS, HISTORY})
     try:
-        known = _Manifest.model_validate(manifest)
-        left, right = (ConnectedSpace(**space.model_dump()) for space in known.spaces)
-        shape = ProjectorShape(**{**known.projector, "hidden": tuple(known.projector["hidden"])})
+        known = _Manifest.model_validate_json(json.dumps(manifest))
         tensors = load_file(folder / WEIGHTS)
         return Connection(
-            spaces=(left, right),
+            spaces=known.spaces,
             projectors={
-                space.name: _projector(side, space.width, shape, tensors)
-                for side, space in zip(SIDES, (left, right), strict=True)
+                space.name: _projector(side, space.width, known.projector, tensors)
+                for side, space in zip(SIDES, known.spaces, strict=True)
             },
             overlap=known.overlap,
             method=known.method,
-            settings=Settings(**known.settings),
+            settings=known.settings,
             seed=known.seed,
             overlap_rows=known.overlap_rows,
             history=json.loads((folder / HISTORY).read_text(encoding="utf-8")),

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from cmcr.arrays import Array, ArrayT, as_given, check_finite, normalized, rows_of, unit_rows, working_dtype
-from cmcr.connection import artefact
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import Settings
 from cmcr.engine.device import choose_device
@@ -195,6 +194,8 @@ class Connection:
             WriteError: a connection is there and `replace` was not given; no permission, disk full, or something else at
                 that path. What was there stays as it was.
         """
+        from cmcr.connection import artefact  # which knows what a connection is
+
         artefact.save(self, Path(folder), replace=replace)
 
     def _projector(self, space: str) -> Projector:

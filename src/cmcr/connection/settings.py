@@ -17,6 +17,7 @@ from cmcr.errors import ConfigError, unknown_name, validation_problems
 PUBLISHED_BATCH = 10_240
 
 Width = Annotated[int, Field(ge=1)]
+Widths = Annotated[tuple[Width, ...], Field(strict=False)]  # JSON has lists
 Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -32,7 +33,7 @@ class ProjectorShape:
     """
 
     width: Width
-    hidden: tuple[Width, ...] = ()
+    hidden: Widths = ()
     final_relu: bool = False
 
 
@@ -88,7 +89,7 @@ class Settings:
     intra_distance: Literal["euclidean", "squared"] = "euclidean"
     batch_norm: Literal["together", "apart"] = "together"
     width: Width | None = None
-    hidden: Annotated[tuple[Width, ...], Field(strict=False)] | None = None
+    hidden: Widths | None = None
     final_relu: bool = False
     epochs: Width = 36
     batch_size: Annotated[int, Field(ge=2)] | None = None
