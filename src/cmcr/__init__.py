@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from cmcr.connection.connect import connect
     from cmcr.connection.connection import Connection
     from cmcr.connection.enhancement import semantic_completion, semantic_consistency
-    from cmcr.published import import_published
     from cmcr.errors import CmcrError
     from cmcr.loading import load
     from cmcr.memories.embed import embed
     from cmcr.memories.memories import Memories
     from cmcr.memories.memory import Memory
     from cmcr.memories.precomputed import write_memory
+    from cmcr.published import import_published
     from cmcr.spaces.brought import BroughtSpace, PrecomputedSpace, from_open_clip, from_sentence_transformers
     from cmcr.spaces.registry import register_space, space
 

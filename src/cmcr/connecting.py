@@ -92,7 +92,7 @@ def connect_on_disk(
     """
     chosen = settings_of(method, **settings)
     where = choose_device(device)
-    spaces = by_space(memories)
+    spaces = by_space(memories, overlap)
     shared = overlap_of(*spaces, overlap)
     target = Path(os.path.abspath(out))  # noqa: PTH100 - saving to "." replaces the folder that this process is in
     check_target(target, CONNECTION, replace=replace)
@@ -194,7 +194,7 @@ def _consistent_memories(
             temperature=settings.consistency_temperature,
             normalize=settings.normalize_consistency,
             precision=settings.precision,
-            device=device,
+            device=str(device),
             engine=engine,
             on_progress=report,
         )

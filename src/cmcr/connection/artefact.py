@@ -138,9 +138,6 @@ connection = cmcr.load("path/to/this/folder")
 z = connection.project(embeddings, space="{right.name}")  # (n, {right.width}) -> (n, {connection.width}) unit rows
 ```
 
-Method `{connection.method}`, seed {connection.seed}, written by {manifest["written_by"]} with torch {manifest["torch"]}.
-
-```json
-{json.dumps(manifest["settings"], indent=2)}
-```
+Method `{connection.method}`, seed {connection.seed}, written by {manifest["written_by"]} with torch {manifest["torch"]};
+all settings are in `config.json`.
 """

@@ -24,27 +24,19 @@ Progress = Callable[[str, float], None]
 
 @runtime_checkable
 class SpaceMemories(Protocol):
-    """The embeddings of one space, by modality (`cmcr.Memories` is one)."""
+    """The embeddings of one space, by modality (`cmcr.Memories` is one).
 
-    @property
-    def space(self) -> str:
-        """The space's name."""
-        ...
+    Attributes:
+        space: the space's name.
+        rows: unit rows `(n, D)` by modality, all of one width, in RAM or on disk.
+        fingerprint: what identifies the encoders, if known.
+        encoder: the encoders, if attached.
+    """
 
-    @property
-    def rows(self) -> Mapping[str, Rows]:
-        """Unit rows `(n, D)` by modality, all of one width, in RAM or on disk."""
-        ...
-
-    @property
-    def fingerprint(self) -> str | None:
-        """What identifies the encoders, if known."""
-        ...
-
-    @property
-    def encoder(self) -> Encoder | None:
-        """The encoders, if attached."""
-        ...
+    space: str
+    rows: Mapping[str, Rows]
+    fingerprint: str | None
+    encoder: Encoder | None
 
 
 def connect(
@@ -89,7 +81,7 @@ def connect(
     chosen = settings_of(method, **settings)
     seed = check_seed(seed)
     where = choose_device(device)
-    left, right = two_spaces(memories)
+    left, right = two_spaces(memories, overlap)
     shared = overlap_of(left, right, overlap)
     outer = outer_of(left, shared), outer_of(right, shared)
     count = _overlap_count(left, right, shared)
@@ -149,15 +141,15 @@ def enhance(
     )
 
 
-def two_spaces(memories: Sequence[Any]) -> tuple[SpaceMemories, SpaceMemories]:
+def two_spaces(memories: Sequence[Any], overlap: str | None = None) -> tuple[SpaceMemories, SpaceMemories]:
     """Find the two spaces in what was given.
 
     Raises:
         ConfigError: neither two `cmcr.Memories` nor memories on disk of two spaces.
     """
     if memories and all(isinstance(given, StoredRows) for given in memories):
-        left, right = type(memories[0]).by_space(memories)
-        return left, right
+        spaces: tuple[SpaceMemories, SpaceMemories] = memories[0].by_space(memories, overlap)
+        return spaces
     for given in memories:
         if not isinstance(given, SpaceMemories):
             raise ConfigError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import operator
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -190,13 +189,9 @@ def check_seed(seed: object) -> int:
     Raises:
         ConfigError: it is not.
     """
-    try:
-        whole = -1 if isinstance(seed, bool) else operator.index(seed)  # type: ignore[arg-type]
-    except TypeError:
-        whole = -1
-    if whole < 0:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ConfigError(f"seed: expected a whole number, 0 or more, got {seed!r}.")
-    return whole
+    return int(seed)
 
 
 def _with_nearest(name: str, known: list[str]) -> str:
