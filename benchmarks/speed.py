@@ -28,7 +28,7 @@ TEMPERATURE = 0.01
 HERE = Path(__file__).resolve()
 
 
-def consistency(options: argparse.Namespace, precision: str) -> dict[str, float]:
+def consistency(options: argparse.Namespace, precision: Any) -> dict[str, float]:
     """Semantic consistency of 4,096 queries and 65,536 rows, width 512, beside softmax over chunks."""
     import torch
 
@@ -59,7 +59,7 @@ def consistency(options: argparse.Namespace, precision: str) -> dict[str, float]
     }
 
 
-def info_nce(options: argparse.Namespace, precision: str) -> dict[str, float]:
+def info_nce(options: argparse.Namespace, precision: Any) -> dict[str, float]:
     """Loss and gradient of a batch of 10,240, width 512, beside two cross-entropies over the whole table."""
     from torch.nn import functional as F
 
@@ -82,7 +82,7 @@ def info_nce(options: argparse.Namespace, precision: str) -> dict[str, float]:
     return {"seconds": best["ours"], "times naive": best["naive"] / best["ours"], "peak MiB": peak}
 
 
-def training_step(options: argparse.Namespace, precision: str) -> dict[str, float]:
+def training_step(options: argparse.Namespace, precision: Any) -> dict[str, float]:
     """A step of a training at a batch of 10,240, timed as a training of three steps, beside torch's modules as they come."""
     import numpy as np
     import torch
@@ -93,7 +93,7 @@ def training_step(options: argparse.Namespace, precision: str) -> dict[str, floa
     sets = [_unit(rows, width, seed, torch.device("cpu")) for seed in range(4)]
     left = cmcr.Memories("a", text=sets[0], image=sets[1])
     right = cmcr.Memories("b", text=sets[2], audio=sets[3])
-    settings = {"semantic_consistency": False, "batch_size": rows, "width": width, "hidden": (2 * width,)}
+    settings: dict[str, Any] = {"semantic_consistency": False, "batch_size": rows, "width": width, "hidden": (2 * width,)}
 
     def ours(steps: int = 3) -> Any:
         return cmcr.connect(left, right, epochs=steps, device=str(options.device), precision=precision, **settings)
@@ -192,7 +192,7 @@ def _product(options: argparse.Namespace, dtype: Any) -> Callable[[], None]:
     try:
         from cmcr.engine.precision import fast_float32
     except ImportError:  # an older version
-        from cmcr.connection.products import fast_float32  # type: ignore[no-redef, import-not-found]
+        from cmcr.connection.products import fast_float32
 
     side, width = _side(options), 64 if options.small else 512
     first, second = (_unit(side, width, seed, options.device).to(dtype) for seed in (0, 1))

@@ -92,7 +92,8 @@ def info_nce(left: Tensor, right: Tensor, temperature: float, *, precision: Prec
     check_precision(precision)
     working = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
     coarse = precision == "bfloat16" and working == torch.float32
-    loss: Tensor = TiledInfoNCE.apply(left.to(working), right.to(working), float(temperature), coarse)
+    rows = left.to(working), right.to(working)
+    loss: Tensor = TiledInfoNCE.apply(*rows, float(temperature), coarse)  # type: ignore[no-untyped-call]
     return loss
 
 

@@ -42,7 +42,7 @@ class TrainState:
     def descend(self, terms: Sequence[Tensor]) -> None:
         """Take one step down the gradient of the first of the loss's terms."""
         self._optimizer.zero_grad()
-        terms[0].backward()  # type: ignore[no-untyped-call]
+        terms[0].backward()
         self._optimizer.step()
         self._schedule.step()
         self.history[self.step] = torch.stack([term.detach() for term in terms])
