@@ -70,8 +70,14 @@ def _run(tokens: list[str]) -> None:
     except cyclopts.CycloptsError as error:
         raise WrongCallError(f"{error}{_setting_hint(error)} See: cmcr --help") from error
     if verb.__module__.startswith("cmcr."):  # --help and --version are cyclopts' own and need no torch
+        # Threads of torch that wait for each other by spinning make a busy machine ten times slower; only the environment
+        # can tell them to sleep, before torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         with held_back():
-            import torch  # noqa: F401
+            import torch
+
+            from cmcr.engine.device import cores
+        torch.set_num_threads(min(torch.get_num_threads(), cores()))  # a container's limit counts
     verb(*given.args, **given.kwargs)
 
 
