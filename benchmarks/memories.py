@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from cmcr import Memory, embed, space, write_memory
-from cmcr.data.numbers.texts import write_texts
+from cmcr.data.numbers import write_texts
 from cmcr.spaces.clip import ClipSpace
 from cmcr.spaces.image_text import pooled
 

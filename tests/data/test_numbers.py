@@ -15,7 +15,7 @@ from cmcr.data.numbers import (
     write_texts,
 )
 from cmcr.data.numbers.handwriting import handwriting
-from cmcr.data.numbers.sounds import voices
+from cmcr.data.numbers.words import voices
 
 
 def test_two_hundred_numbers_are_unseen_and_every_digit_is_as_frequent_in_every_place():

@@ -1,4 +1,4 @@
-"""Point clouds: every format against the numbers that were written, every broken file against its message."""
+"""Point clouds: every format against the numbers that were written, every broken file against its reason."""
 
 import io
 import zipfile
@@ -31,35 +31,28 @@ def text_of(table, separator=" "):
 @given(TABLES)
 def test_the_same_numbers_come_from_every_format(tmp_path_factory, table):
     folder = tmp_path_factory.mktemp("clouds")
-    np.save(folder / "a.npy", table)
+    np.save(folder / "wölkchen ☁ #1.npy", table)
     np.savez(folder / "a.npz", table)
     np.savez_compressed(folder / "b.NPZ.npz", xyz=table, faces=np.zeros((2, 3)))
     (folder / "a.xyz").write_text("# x y z\n\n" + text_of(table) + "\n")
     (folder / "a.txt").write_text(text_of(table, ",") + " // end")
     (folder / "a.csv").write_text('"x","y","z"\r\n' + text_of(table, ";").replace("\n", "\r\n"))
     (folder / "a.pts").write_bytes(b"\xef\xbb\xbf" + f"{len(table)}\n{text_of(table)}".encode())
-    for path in folder.iterdir():
-        read = read_point_cloud(path)
+    arrays = (table, table.astype(np.float64), np.asfortranarray(table), {"points": table})
+    for source in (*folder.iterdir(), (folder / "wölkchen ☁ #1.npy").as_uri(), *arrays):
+        read = read_point_cloud(source)
         assert read.dtype == np.float32
-        np.testing.assert_array_equal(read, table[:, :3], err_msg=path.name)
-    np.testing.assert_array_equal(read_point_cloud({"points": table}), table[:, :3])
-
-
-def test_every_way_to_name_a_file(tmp_path):
-    path = tmp_path / "wölkchen ☁ #1.npy"
-    np.save(path, CLOUD)
-    for source in (path, str(path), path.as_uri(), CLOUD, CLOUD.astype(np.float64), np.asfortranarray(CLOUD)):
-        np.testing.assert_array_equal(read_point_cloud(source), CLOUD)
+        np.testing.assert_array_equal(read, table[:, :3], err_msg=str(source))
     counts = np.arange(60).reshape(20, 3)
     np.testing.assert_array_equal(read_point_cloud(counts), counts)
 
 
-@pytest.mark.parametrize("ending", ["npy", "npz", "xyz", "pts", "ply", "obj", "off", "glb", "stl"])
+@pytest.mark.parametrize("ending", ["npy", "npz", "xyz", "ply", "glb"])
 def test_bytes_with_a_name_are_read_as_their_file(tmp_path, ending):
     path = tmp_path / f"a.{ending}"
     if ending in ("npy", "npz"):
         getattr(np, "save" if ending == "npy" else "savez")(path, CLOUD)
-    elif ending in ("xyz", "pts"):
+    elif ending == "xyz":
         path.write_bytes(b"\xef\xbb\xbf" + text_of(CLOUD).replace("\n", "\r\n").encode())
     else:
         trimesh.creation.box().export(path)
@@ -67,8 +60,6 @@ def test_bytes_with_a_name_are_read_as_their_file(tmp_path, ending):
     np.testing.assert_array_equal(read_point_cloud(held), read_point_cloud(path))
     with pytest.raises(SampleError, match=rf"^s\.tar/a\.{ending}: "):
         read_point_cloud(NamedBytes(f"s.tar/a.{ending}", b"\xff damaged"))
-    with pytest.raises(SampleError, match=r"^s\.tar/a\.gif: expected a \.npy file"):
-        read_point_cloud(NamedBytes("s.tar/a.gif", b""))
 
 
 def test_colours_from_every_place(tmp_path):
@@ -88,11 +79,8 @@ def test_colours_from_every_place(tmp_path):
         assert cloud.colours.dtype == np.float32
         np.testing.assert_allclose(cloud.colours, unit, atol=1e-7)
         np.testing.assert_array_equal(read_point_cloud(source), CLOUD)
-
-
-def test_dark_integer_colours_stay_dark():
-    cloud = read_coloured_point_cloud({"xyz": CLOUD, "rgb": np.ones((20, 3), dtype=np.uint8)})
-    np.testing.assert_allclose(cloud.colours, 1 / 255)
+    dark = read_coloured_point_cloud({"xyz": CLOUD, "rgb": np.ones((20, 3), dtype=np.uint8)})
+    np.testing.assert_allclose(dark.colours, 1 / 255)  # integers are of 255, however dark
 
 
 def test_what_is_not_colour_is_not_called_so():
@@ -104,12 +92,12 @@ def test_what_is_not_colour_is_not_called_so():
 @pytest.mark.parametrize(
     ("colours", "message"),
     [
-        (COLOURS.astype(float) * 2, r"its colours must be numbers in \[0, 1\] or in \[0, 255\]"),
-        (-COLOURS.astype(float), "its colours must be numbers"),
-        (np.full((20, 3), np.nan), "its colours must be numbers"),
-        (COLOURS.astype(str), "its colours must be numbers"),
-        (COLOURS[:19], r"expected colours of shape \(20, 3\), got \(19, 3\)"),
-        (COLOURS[:, 0], r"expected colours of shape \(20, 3\), got \(20,\)"),
+        (COLOURS.astype(float) * 2, r"numbers in \[0, 1\] or in \[0, 255\]"),
+        (-COLOURS.astype(float), "must be numbers"),
+        (np.full((20, 3), np.nan), "must be numbers"),
+        (COLOURS.astype(str), "must be numbers"),
+        (COLOURS[:19], r"shape \(20, 3\), got \(19, 3\)"),
+        (COLOURS[:, 0], r"shape \(20, 3\), got \(20,\)"),
     ],
 )
 def test_unusable_colours(colours, message):
@@ -119,19 +107,14 @@ def test_unusable_colours(colours, message):
 
 
 @given(TABLES)
-def test_up_axes(table):
+def test_with_up_axis_turns_and_does_not_mirror(table):
     points = table[:, :3]
     x, y, z = points.T
     np.testing.assert_array_equal(with_up_axis(points, "y"), points)
     np.testing.assert_array_equal(with_up_axis(points, "z"), np.stack([x, z, -y], axis=1))
     np.testing.assert_array_equal(with_up_axis(points, "x"), np.stack([-y, x, z], axis=1))
-
-
-def test_up_axes_turn_and_do_not_mirror():
     for axis in "xyz":
         assert np.linalg.det(with_up_axis(np.eye(3, dtype=np.float32), axis)) == pytest.approx(1)
-        up = np.eye(3, dtype=np.float32)["xyz".index(axis)]
-        assert with_up_axis(up[None], axis).tolist() == [[0, 1, 0]]
     with pytest.raises(ConfigError, match="unknown up axis 'Z'"):
         with_up_axis(CLOUD, "Z")
 
@@ -145,8 +128,8 @@ def test_normalised_clouds(points, scale):
     np.testing.assert_allclose(moved, unit, atol=1e-4)
 
 
-def test_one_place_has_no_radius():
-    with pytest.raises(SampleError, match="all 20 points lie in one place"):
+def test_normalised_at_the_ends_of_the_range():
+    with pytest.raises(SampleError, match="one place"):
         normalised(np.full((20, 3), 0.1, dtype=np.float32))
     huge = normalised(np.float32(1e38) * CLOUD / 10)
     assert np.linalg.norm(huge, axis=1).max() == pytest.approx(1, abs=1e-6)
@@ -155,24 +138,22 @@ def test_one_place_has_no_radius():
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((20, 2)), r"expected numbers of shape \(p, 3\) or wider, got float64 \(20, 2\)"),
+        (np.zeros((20, 2)), r"got float64 \(20, 2\)"),
         (np.zeros((1, 20, 3)), r"got float64 \(1, 20, 3\)"),
-        (np.zeros((20, 3), dtype=complex), r"got complex128 \(20, 3\)"),
-        (np.zeros((20, 3), dtype=bool), r"got bool \(20, 3\)"),
+        (np.zeros((20, 3), dtype=complex), "got complex128"),
+        (np.zeros((20, 3), dtype=bool), "got bool"),
         (np.zeros((0, 3)), "at least 16 points, got 0"),
         (np.zeros((15, 3)), "at least 16 points, got 15"),
-        (np.full((20, 3), np.inf), "NaN or infinity"),
         (np.where(np.arange(60).reshape(20, 3) == 7, np.nan, 0.0), "NaN or infinity"),
         (np.full((20, 3), 1e300), "NaN or infinity"),
         (np.full((20, 3), 0.1), "all 20 points lie in one place"),
     ],
 )
 def test_unusable_point_clouds(tmp_path, array, message):
-    with pytest.raises(SampleError, match=f"the point cloud: .*{message}"):
-        read_point_cloud(array)
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(SampleError, match=rf"a\.npy: .*{message}"):
-        read_point_cloud(tmp_path / "a.npy")
+    for source, name in ((array, "the point cloud"), (tmp_path / "a.npy", r"a\.npy")):
+        with pytest.raises(SampleError, match=f"{name}: .*{message}"):
+            read_point_cloud(source)
 
 
 def npy(array=CLOUD, **options):
@@ -203,25 +184,26 @@ LINES = text_of(CLOUD).split("\n")
     [
         ("a.npy", b"", "not a plain array"),
         ("a.npy", b"words", "not a plain array"),
-        ("a.npy", npy()[:-9], "not a plain array of numbers .*size"),
+        ("a.npy", npy()[:-9], "not a plain array"),
         ("a.npy", npy().replace(b"(20, 3)", b"(99999999, 3)"), "not a plain array"),
-        ("a.npy", PICKLED, "not a plain array .* never opened; .*convert_pickled_point_cloud"),
-        ("a.npy", npz(a=CLOUD), r"got an archive\. Name it \.npz"),
-        ("a.npz", b"", r"not an archive of arrays \(\.npz\), or cut short"),
-        ("a.npz", npy(), "not an archive of arrays"),
-        ("a.npz", npz(a=CLOUD)[:-30], "not an archive of arrays"),
-        ("a.npz", npz(a=CLOUD).replace(CLOUD[3:5].tobytes(), bytes(24)), r"not an archive of plain .*CRC"),
-        ("a.npz", npz(a=CLOUD, b=CLOUD), "expected one array, or one named 'points' or 'xyz', got: a, b"),
+        ("a.npy", npy().replace(b"(20, 3)", b"(9999999999999, 3)"), "not a plain array"),
+        ("a.npy", PICKLED, r"never opened.*savez\('cloud.npz', xyz=cloud\['xyz'\]"),
+        ("a.npy", npz(a=CLOUD), r"Name it \.npz"),
+        ("a.npz", b"", "not an archive"),
+        ("a.npz", npy(), "not an archive"),
+        ("a.npz", npz(a=CLOUD)[:-30], "not an archive"),
+        ("a.npz", npz(a=CLOUD).replace(CLOUD[3:5].tobytes(), bytes(24)), "CRC"),
+        ("a.npz", npz(a=CLOUD, b=CLOUD), "got: a, b"),
         ("a.npz", npz(points=CLOUD, xyz=CLOUD), "got: points, xyz"),
         ("a.npz", zipped("xyz.npy", PICKLED), "never opened"),
         ("a.npz", zipped("readme.txt", b"words"), "expected numbers of shape"),
         ("a.txt", b"", "holds no points"),
-        ("a.txt", "\n".join([*LINES, "1 2 three"]).encode(), r"a\.txt line 21: expected numbers, got '1 2 three'"),
-        ("a.txt", "\n".join([*LINES, "1 2"]).encode(), "its lines hold 2 to 3 numbers"),
+        ("a.txt", "\n".join([*LINES, "1 2 three"]).encode(), "'three'"),
+        ("a.txt", "\n".join([*LINES, "1 2"]).encode(), "same length"),
         ("a.txt", "\n".join([*LINES, "1 2 nan"]).encode(), "NaN or infinity"),
-        ("a.pts", "\n".join(["30", *LINES]).encode(), "the first line promises 30 points, 20 follow"),
-        ("a.xyz", b"\xff\xfe1\x002\x00", "written in UTF-16"),
-        ("a.xyz", npy(), "not UTF-8: byte 0"),
+        ("a.pts", "\n".join(["30", *LINES]).encode(), "promises 30 points, 20 follow"),
+        ("a.xyz", b"\xff\xfe1\x002\x00", "UTF-16"),
+        ("a.xyz", npy(), "not UTF-8"),
         ("a.pcd", b"", r"expected a \.npy file .*\.ply.*, got \.pcd"),
         ("a", b"", "got no ending"),
     ],
@@ -232,12 +214,12 @@ def test_broken_files(tmp_path, name, content, message):
         read_point_cloud(tmp_path / name)
 
 
-def test_places_without_a_point_cloud(tmp_path):
+def test_sources_that_are_no_point_clouds(tmp_path):
     (tmp_path / "folder.npy").mkdir()
     for source, message in (
         (tmp_path / "none.npy", "no such point cloud"),
-        (tmp_path / "folder.npy", "a folder, not a point cloud"),
-        ("s3://bucket/a.npy", "cmcr downloads nothing"),
+        (tmp_path / "folder.npy", "a folder"),
+        ("s3://bucket/a.npy", "downloads nothing"),
         ([1, 2, 3], "a path or an array"),
         ({}, "expected one array"),
     ):

@@ -11,8 +11,7 @@ from cmcr.cli import main
 from cmcr.connection.ablations import ABLATIONS, FULL
 from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.settings import settings_of
-from cmcr.data.numbers import draw_pictures, speak_sounds, write_texts
-from cmcr.data.numbers.sounds import SAMPLE_RATE_HZ
+from cmcr.data.numbers import SAMPLE_RATE_HZ, draw_pictures, speak_sounds, write_texts
 from cmcr.errors import ConfigError, FormatError, ResumeError
 from cmcr.evaluation import ablations as module
 from cmcr.evaluation.ablations import AblationPlan, ablate, summary

@@ -67,10 +67,13 @@ IMAGES = {
     "head.png": (lambda: saved("PNG")[:20], r"head\.png: (not a picture|the picture cannot be decoded)"),
     "bomb.png": (lambda: saved("PNG", Image.new("1", (20000, 10000))), r"bomb\.png: too large to decode safely"),
     "large.png": (lambda: saved("PNG", Image.new("1", (10000, 9500))), r"large\.png: too large to decode safely"),
-    "nan.tif": (lambda: saved("TIFF", Image.fromarray(with_nan(np.zeros((9, 9))))), r"nan\.tif: holds NaN or infinity"),
+    "nan.tif": (
+        lambda: saved("TIFF", Image.fromarray(with_nan(np.zeros((9, 9))))),
+        r"nan\.tif: greys must be integers",
+    ),
     "bright.tif": (
         lambda: saved("TIFF", Image.fromarray(np.full((9, 9), 255.0, dtype=np.float32))),
-        r"bright\.tif: floating-point greys must lie in \[0, 1\], got 255\.\.255",
+        r"bright\.tif: greys must be integers",
     ),
     "page.png": (lambda: b"<!DOCTYPE html><html>404</html>", r"page\.png: not a picture that Pillow can read"),
     "exif.jpg": (damaged_exif, r"exif\.jpg: the picture cannot be decoded"),
@@ -108,8 +111,8 @@ CLOUDS = {
     "point.npy": (lambda: npy(np.ones((50, 3))), r"point\.npy: all 50 points lie in one place"),
     "torn.npy": (lambda: npy(cloud())[:400], r"torn\.npy: not a plain array of numbers"),
     "words.npy": (lambda: b"four hundred", r"words\.npy: not a plain array of numbers"),
-    "torn.npz": (lambda: b"PK\3\4", r"torn\.npz: not an archive of arrays \(\.npz\), or cut short"),
-    "words.xyz": (lambda: b"1 2 3\nfour hundred\n", r"words\.xyz line 2: expected numbers, got 'four hundred'"),
+    "torn.npz": (lambda: b"PK\3\4", r"torn\.npz: not an archive"),
+    "words.xyz": (lambda: b"1 2 3\nfour hundred\n", r"words\.xyz: expected lines of numbers"),
     "empty.ply": (lambda: b"", r"empty\.ply: "),
     "none.ply": (lambda: PLY.format(0).encode(), r"none\.ply: holds no shape"),
     "torn.ply": (lambda: (PLY.format(50) + POINTS[:300]).encode(), r"torn\.ply: "),
@@ -118,13 +121,13 @@ CLOUDS = {
     "locked.npy": ("locked", r"locked\.npy: the point cloud may not be read \(permission denied\)"),
 }
 TEXTS = {
-    "latin.txt": (lambda: "caf\xe9".encode("latin-1"), r"latin\.txt: not UTF-8: byte 3 is 0xE9\. Save it as UTF-8"),
-    "wide.txt": (lambda: "seven".encode("utf-16"), r"wide\.txt: not UTF-8: byte 0 is 0xFF"),
-    "surrogate.txt": (lambda: b"a\xed\xa0\x80", r"surrogate\.txt: not UTF-8: byte 1 is 0xED"),
+    "latin.txt": (lambda: "caf\xe9".encode("latin-1"), r"latin\.txt: not UTF-8"),
+    "wide.txt": (lambda: "seven".encode("utf-16"), r"wide\.txt: written in UTF-16"),
+    "surrogate.txt": (lambda: b"a\xed\xa0\x80", r"surrogate\.txt: not UTF-8"),
     "blank.txt": (lambda: b" \t\n", r"white space only; there is nothing to embed"),
     "empty.txt": (lambda: b"", r"empty; there is nothing to embed"),
     "nul.txt": (lambda: b"four\0hundred", r"holds a NUL at character 4; remove it"),
-    "gone.txt": ("link", r"gone\.txt: the text file cannot be read; it is gone"),
+    "gone.txt": ("link", r"gone\.txt: the text file cannot be read"),
 }
 BROKEN = {"image": IMAGES, "audio": SOUNDS, "point_cloud": CLOUDS, "text": TEXTS}
 

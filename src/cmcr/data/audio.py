@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
+import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from cmcr.data.media import media_format, read_sound_track
-from cmcr.data.paths import file_of
-from cmcr.data.sound_clips import SoundClip
-from cmcr.data.sound_files import read_sound_file
-from cmcr.data.stretch import Stretch
+from cmcr.data.paths import FilePath, file_of
+from cmcr.data.videos import Mono, SoundTrack, media_format, opened_track
 from cmcr.errors import ConfigError, SampleError
 
-Sound = str | Path | bytes | Mapping[str, Any] | SoundClip
+_BLOCK_FRAMES = 1 << 16
+_UNKNOWN_FRAMES = 1 << 62  # libsndfile's mark of a flac stream without a length
+_STREAMED_BYTES = 0x7FFF_F000  # from here on a wav header holds what programs write when they do not know the size
+_LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
+
+
+@dataclass(frozen=True)
+class SoundClip:
+    """A part of a longer sound. `read_audio` takes it wherever it takes a path.
+
+    Args:
+        path: a path or `file://` address.
+        start_seconds: where it begins, from 0.
+        length_seconds: how long it is, above 0; a sound that ends earlier gives what is there.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+
+    path: FilePath
+    start_seconds: float
+    length_seconds: float
+
+    def __post_init__(self) -> None:
+        _check_part(self.start_seconds, self.length_seconds)
+
+    def __str__(self) -> str:
+        """Name it in messages."""
+        return f"{self.path} ({self.length_seconds:g} s from {self.start_seconds:g} s on)"
+
+
+Sound = FilePath | bytes | Mapping[str, Any] | SoundClip
 
 
 def read_audio(
@@ -39,9 +71,9 @@ def read_audio(
             extra `media`), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`, floating
             point in [-1, 1], or a `SoundClip` of a file.
         sample_rate_hz: the rate to bring it to.
-        start_seconds: where to begin; `None` with a length means the middle (the rule of `window_of`).
-        length_seconds: how much to read at most; `None` means to the end. Only this part is held in memory, and for the
-            formats without an extra only this part is decoded.
+        start_seconds: where to begin, from 0; `None` with a length means the middle (the rule of `window_of`).
+        length_seconds: how much to read at most, above 0; `None` means to the end. Only this part is held in memory, and
+            for the formats without an extra only this part is decoded.
 
     Returns:
         `(n,)` float32 samples, at least one.
@@ -49,21 +81,21 @@ def read_audio(
     Raises:
         SampleError: no such file, not a sound, cut short, empty, NaN, a mapping of another kind, or a part that is not
             there.
-        ConfigError: `start_seconds` below 0 or `length_seconds` not above it, or either for a `SoundClip`.
+        ConfigError: `start_seconds` or `length_seconds` out of range, or either for a `SoundClip`.
         MissingDependencyError: a file that needs the extra `media`.
     """
     if isinstance(source, SoundClip):
-        if start_seconds is not None or length_seconds is not None:
+        if (start_seconds, length_seconds) != (None, None):
             raise ConfigError(f"{source}: a SoundClip says itself which part to read.")
-        return read_audio(
-            Path(source.path) if isinstance(source.path, os.PathLike) else source.path,
-            sample_rate_hz,
-            start_seconds=source.start_seconds,
-            length_seconds=source.length_seconds,
-        )
-    stretch = Stretch(start_seconds, length_seconds)
+        part = {"start_seconds": source.start_seconds, "length_seconds": source.length_seconds}
+        return read_audio(source.path, sample_rate_hz, **part)
+    _check_part(start_seconds, length_seconds)
     name = str(source) if isinstance(source, str | os.PathLike) else "the sound"
-    samples, rate = _from_mapping(source, stretch) if isinstance(source, Mapping) else _from_file(source, name, stretch)
+    with _opened(source, name) as sound:
+        rate = sound.rate
+        start, count = _span(sound, start_seconds, length_seconds, name)
+        samples = np.concatenate([np.zeros(0, dtype=np.float32), *sound.read(start, count)])
+        _refuse_missing(sound, samples.size, start, count, name)
     if samples.size == 0:
         raise SampleError(f"{name}: holds no samples.")
     if not np.isfinite(samples).all():
@@ -84,51 +116,147 @@ def window_of(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     return np.pad(samples, (0, length - len(samples)))
 
 
-def _from_file(source: str | Path | bytes, name: str, stretch: Stretch) -> tuple[NDArray[np.float32], int]:
+def _check_part(start_seconds: float | None, length_seconds: float | None) -> None:
+    if start_seconds is not None and not (math.isfinite(start_seconds) and start_seconds >= 0):
+        raise ConfigError(f"start_seconds must be at least 0, got {start_seconds!r}.")
+    if length_seconds is not None and not (math.isfinite(length_seconds) and length_seconds > 0):
+        raise ConfigError(f"length_seconds must be above 0, got {length_seconds!r}.")
+
+
+def _span(
+    sound: SoundTrack, start_seconds: float | None, length_seconds: float | None, name: str
+) -> tuple[int, int | None]:
+    """Turn a part in seconds into its first sample and how many there are at most; `None` means to the end."""
+    total, rate = sound.total, sound.rate
+    count = None if length_seconds is None else max(1, round(length_seconds * rate))
+    if start_seconds is not None or count is None:
+        start = round((start_seconds or 0) * rate)
+    elif total is None:
+        raise SampleError(f"{name}: does not say its length, so its middle is unknown. Give start_seconds.")
+    else:
+        start = max(0, (total - count) // 2)
+    if total is None:
+        return start, count
+    if start and start >= total:
+        raise SampleError(f"{name}: lasts {total / rate:.2f} s; a part from {start / rate:.2f} s on is not there.")
+    return start, None if count is None else min(count, total - start)
+
+
+def _refuse_missing(sound: SoundTrack, found: int, start: int, count: int | None, name: str) -> None:
+    if start and not found:
+        raise SampleError(f"{name}: ends before {start / sound.rate:.2f} s; a part from there on is not there.")
+    if sound.total is None:
+        return
+    wanted = sound.total - start if count is None else count
+    if found < wanted - sound.slack:
+        raise SampleError(
+            f"{name}: cut short: the header promises {sound.total / sound.rate:.2f} s, only {found / sound.rate:.2f} s from "
+            f"{start / sound.rate:.2f} s on could be decoded. Fetch it again."
+        )
+
+
+@contextlib.contextmanager
+def _opened(source: FilePath | bytes | Mapping[str, Any], name: str) -> Iterator[SoundTrack]:
+    if isinstance(source, Mapping):
+        yield _from_mapping(source)
+        return
     if not isinstance(source, str | os.PathLike | bytes):
         raise SampleError(
             f"a sound must be a path or {{'array', 'sampling_rate'}}, got {type(source).__name__}. An array alone does not "
             "say its rate."
         )
-    file = io.BytesIO(source) if isinstance(source, bytes) else file_of(source, "sound")
-    reader = media_format(_first_bytes(file))
-    return read_sound_track(file, name, reader, stretch) if reader else read_sound_file(file, name, stretch)
+    with io.BytesIO(source) if isinstance(source, bytes) else file_of(source, "sound").open("rb") as file:
+        reader = media_format(file.read(16))
+        file.seek(0)
+        with opened_track(file, name, reader) if reader else _opened_file(file, name) as sound:
+            yield sound
 
 
-def _first_bytes(file: Path | io.BytesIO) -> bytes:
-    if isinstance(file, io.BytesIO):
-        return file.getvalue()[:16]
-    with file.open("rb") as opened:
-        return opened.read(16)
-
-
-def _from_mapping(source: Mapping[str, Any], stretch: Stretch) -> tuple[NDArray[np.float32], int]:
+def _from_mapping(source: Mapping[str, Any]) -> SoundTrack:
     try:
-        given, rate = source["array"], source["sampling_rate"]
-    except KeyError as error:
-        raise SampleError(
-            f"a sound given as a mapping needs 'array' and 'sampling_rate'; {error} is missing."
-        ) from error
-    try:
-        samples = np.asarray(given)
-    except ValueError as error:
-        raise SampleError(f"a sound array must be of shape (n,) or (channels, n): {error}.") from error
-    if samples.dtype.kind != "f" or samples.ndim not in (1, 2):
+        samples, rate = np.asarray(source["array"]), source["sampling_rate"]
+    except (KeyError, ValueError) as error:  # the latter for rows of different lengths
+        raise SampleError(f"a sound given as a mapping needs 'array' and 'sampling_rate': {error}.") from error
+    if samples.dtype.kind != "f" or samples.ndim not in (1, 2) or samples.shape[0] > samples.shape[-1]:
         raise SampleError(
             f"a sound array must be floating point in [-1, 1] of shape (n,) or (channels, n), got {samples.dtype} "
-            f"{samples.shape}. Divide 16-bit integers by 32768."
+            f"{samples.shape}. Divide 16-bit integers by 32768; transpose (n, channels)."
         )
-    if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
-        raise SampleError(f"a sound array must be of shape (channels, n), got {samples.shape}: transpose it.")
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 1 <= rate < 1e7:
         raise SampleError(f"'sampling_rate' must be a number of hertz of at least 1, got {rate!r}.")
-    rate_hz = round(float(rate))
-    start, length = stretch.span(samples.shape[-1], rate_hz, "the sound")
-    return _mixed_down(samples[..., start : start + length]), rate_hz
+
+    def read(start: int, count: int | None) -> Iterator[Mono]:
+        yield _mixed_down(samples[..., start:][..., :count])
+
+    return SoundTrack(round(float(rate)), samples.shape[-1], 0, read)
 
 
-def _mixed_down(samples: NDArray[np.floating]) -> NDArray[np.float32]:
+def _mixed_down(samples: NDArray[np.floating]) -> Mono:
     wide = samples.astype(np.float32) if samples.dtype.itemsize < 4 else samples  # float16 sums overflow
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused by the caller
         mono = wide.mean(axis=0) if wide.ndim == 2 else wide
         return mono.astype(np.float32, copy=False)
+
+
+@contextlib.contextmanager
+def _opened_file(file: BinaryIO, name: str) -> Iterator[SoundTrack]:
+    """Open a file that libsndfile reads (wav, flac, ogg vorbis, opus, mp3, aiff, ...)."""
+    _refuse_cut_wav_or_ogg(file, name)
+    # By its path where it has one: soundfile's way through Python prints a traceback for each bad seek of a damaged file.
+    path_or_bytes = file if isinstance(file, io.BytesIO) else file.name
+    try:
+        with soundfile.SoundFile(path_or_bytes) as opened:
+            if opened.frames >= _UNKNOWN_FRAMES:  # libsndfile then fails at the end of the stream
+                raise SampleError(f"{name}: its header does not say its length. Write it again with a sound tool.")
+
+            def read(start: int, count: int | None) -> Iterator[Mono]:
+                """Read in blocks, so that a header that lies about the length allocates nothing."""
+                opened.seek(start)
+                left = opened.frames - start if count is None else count
+                while left > 0:
+                    block = opened.read(min(left, _BLOCK_FRAMES), dtype="float32", always_2d=True)
+                    if len(block) == 0:
+                        break
+                    yield _mixed_down(block.T)
+                    left -= len(block)
+
+            yield SoundTrack(int(opened.samplerate), opened.frames, 0, read)
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string or f"libsndfile error {error.code}"
+        raise SampleError(f"{name}: the sound cannot be decoded ({reason}).") from error
+
+
+def _refuse_cut_wav_or_ogg(file: BinaryIO, name: str) -> None:
+    """Find the files that were cut short of which libsndfile takes what is there; of other formats it tells by itself."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        _refuse_cut_wav(file, size, name)
+    elif head[:4] == b"OggS":
+        _refuse_cut_ogg(file, size, name)
+    file.seek(0)
+
+
+def _refuse_cut_wav(file: BinaryIO, size: int, name: str) -> None:
+    """Compare the size of the data chunk with what follows. Sizes that mean "written to a pipe" promise nothing."""
+    while len(header := file.read(8)) == 8:
+        chunk, length = struct.unpack("<4sI", header)
+        if chunk == b"data":
+            found = size - file.tell()
+            if found < length < _STREAMED_BYTES:
+                raise SampleError(
+                    f"{name}: cut short: the header promises {length} bytes of samples, {found} are there. Fetch it again."
+                )
+            return
+        file.seek(length + length % 2, io.SEEK_CUR)
+
+
+def _refuse_cut_ogg(file: BinaryIO, size: int, name: str) -> None:
+    """Look for the last page: it must be whole and carry the mark of the end of a stream (RFC 3533)."""
+    file.seek(max(0, size - 2 * _LONGEST_OGG_PAGE))
+    tail = file.read()
+    page = tail[tail.rfind(b"OggS\0") :]
+    whole = len(page) >= 27 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+    if not whole or not page[5] & 0x04:
+        raise SampleError(f"{name}: cut short: its last Ogg page is not the end of a stream. Fetch it again.")

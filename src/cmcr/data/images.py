@@ -20,9 +20,8 @@ Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | VideoFrame
 def read_image(source: Picture) -> Image.Image:
     """Decode one picture, turned upright by its EXIF orientation.
 
-    Of an animation (gif, webp, apng) the first frame is taken; of a PIL image the frame it stands at. Deep pictures are
-    brought to 8 bits: 16-bit greys lose their lower byte, floating-point greys must lie in [0, 1] and are multiplied by
-    255. Colour profiles are ignored. Transparency, palettes and CMYK stay as they are: see `to_rgb`.
+    Of an animation (gif, webp, apng) the first frame is taken; of a PIL image the frame it stands at. 16-bit greys lose
+    their lower byte. Colour profiles are ignored. Transparency, palettes and CMYK stay as they are: see `to_rgb`.
 
     Args:
         source: a path or `file://` address, the bytes of a file, a PIL image, a uint8 array `(H, W)`, `(H, W, 3)` or
@@ -30,8 +29,8 @@ def read_image(source: Picture) -> Image.Image:
 
     Raises:
         SampleError: no such file, a folder, not a picture, truncated, more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a
-            small file can unpack to any size), depths without a rule, or an array of another kind; of a `VideoFrame` as
-            `read_frame`.
+            small file can unpack to any size), floating-point or 32-bit greys, or an array of another kind; of a
+            `VideoFrame` as `read_frame`.
         MissingDependencyError: a `VideoFrame` without PyAV.
     """
     if isinstance(source, np.ndarray):
@@ -57,7 +56,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image: as `read_image` gives it.
 
     Raises:
-        SampleError: deep greys out of range (see `read_image`).
+        SampleError: floating-point or 32-bit greys (see `read_image`).
     """
     shallow = _eight_bit(image, "the picture")
     if not shallow.has_transparency_data:
@@ -77,7 +76,7 @@ def _from_file(file: Path | io.BytesIO, name: str) -> Image.Image:
         raise SampleError(f"{name}: not a picture that Pillow can read.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, str(error)) from error
-    except SampleError:  # a ValueError too: already said
+    except SampleError:  # a ValueError too, and clear already
         raise
     except Exception as error:  # its plugins raise whatever a damaged file leads them into
         raise SampleError(f"{name}: the picture cannot be decoded ({error}).") from error
@@ -105,29 +104,20 @@ def _too_large(name: str, reason: str) -> SampleError:
 
 
 def _eight_bit(picture: Image.Image, name: str) -> Image.Image:
-    """Bring greys of more than 8 bits to 8, their transparent level to an alpha channel."""
-    if picture.mode == "F":
-        return _from_unit_range(np.asarray(picture), name)
-    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+    """Bring 16-bit greys to 8 bits, their transparent level to an alpha channel."""
+    if picture.mode not in ("F", "I") and not picture.mode.startswith("I;16"):
         return picture
     levels = np.asarray(picture)
-    if levels.min() < 0 or levels.max() > 65535:
-        raise SampleError(f"{name}: 32-bit greys are read in 0..65535, got {levels.min()}..{levels.max()}. Scale them.")
+    if picture.mode == "F" or levels.min() < 0 or levels.max() > 65535:  # no rule says where black and white lie
+        raise SampleError(
+            f"{name}: greys must be integers in 0..65535, got {levels.dtype} {levels.min():g}..{levels.max():g}. "
+            "Save it with 8 or 16 bits."
+        )
     grey = Image.fromarray((levels >> 8).astype(np.uint8))
     transparent = picture.info.get("transparency")
     if isinstance(transparent, int):
         grey.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
     return grey
-
-
-def _from_unit_range(levels: NDArray[np.float32], name: str) -> Image.Image:
-    if not np.isfinite(levels).all():
-        raise SampleError(f"{name}: holds NaN or infinity.")
-    if levels.min() < 0 or levels.max() > 1:
-        raise SampleError(
-            f"{name}: floating-point greys must lie in [0, 1], got {levels.min():g}..{levels.max():g}. Scale them."
-        )
-    return Image.fromarray(np.rint(levels * 255).astype(np.uint8))
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:

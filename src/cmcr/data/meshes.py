@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.paths import FilePath, NamedBytes, file_of
+from cmcr.data.paths import NamedBytes
 from cmcr.errors import ConfigError, SampleError, missing_dependency
 
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".glb", ".stl")
@@ -32,36 +31,15 @@ class Mesh:
 
     Args:
         surfaces: `trimesh.Trimesh` objects, each with faces; colours stay with them as the file gives them.
-        name: how messages call it.
     """
 
     surfaces: tuple[Any, ...]
-    name: str = "the mesh"
-
-
-def read_mesh(source: FilePath) -> Mesh:
-    """Read a mesh from a ply, obj, off, glb or stl file. ModelNet's `OFF123 456 0` on one line is understood.
-
-    Colours in off files (COFF) are not read: trimesh leaves them out.
-
-    Args:
-        source: a path or `file://` address.
-
-    Raises:
-        SampleError: no such file, not decodable, cut short, without faces, NaN, or faces without any area.
-        MissingDependencyError: trimesh is not installed.
-    """
-    path = file_of(source, "mesh")
-    if path.suffix.lower() not in MESH_SUFFIXES:
-        raise SampleError(f"{source}: expected one of {', '.join(MESH_SUFFIXES)}, got {path.suffix or 'no ending'}.")
-    shape = read_shape(path, os.fspath(source))
-    if not isinstance(shape, Mesh):
-        raise SampleError(f"{source}: a mesh without faces; its vertices alone can be read as a point cloud.")
-    return shape
 
 
 def read_shape(file: Path | NamedBytes, name: str) -> Mesh | Points:
     """Read a file as a mesh, or as the points and colours of its vertices where it has no faces.
+
+    ModelNet's `OFF123 456 0` on one line is understood. Colours in off files (COFF) are not read: trimesh leaves them out.
 
     Args:
         file: a file that is there, or its bytes, with one of `MESH_SUFFIXES`. What lies beside a file (materials,
@@ -69,7 +47,7 @@ def read_shape(file: Path | NamedBytes, name: str) -> Mesh | Points:
         name: how messages call it.
 
     Raises:
-        SampleError: as `read_mesh`.
+        SampleError: not decodable, cut short, NaN, or faces without any area.
         MissingDependencyError: trimesh is not installed.
     """
     pieces = _load(file, name)
@@ -81,12 +59,12 @@ def read_shape(file: Path | NamedBytes, name: str) -> Mesh | Points:
         raise SampleError(f"{name}: damaged: its faces name vertices that are not there.")
     if not all(np.isfinite(surface.vertices).all() for surface in surfaces):
         raise SampleError(f"{name}: holds NaN or infinity.")
-    area = sum(_areas(surface).sum() for surface in surfaces)
+    area = _areas(_triangles(surfaces)).sum()
     if not np.isfinite(area):
         raise SampleError(f"{name}: its faces are too large to sample.")
     if area == 0:
         raise SampleError(f"{name}: its faces have no area.")
-    return Mesh(surfaces, name)
+    return Mesh(surfaces)
 
 
 def sample_surface(mesh: Mesh, n: int, seed: int = 0) -> Points:
@@ -97,7 +75,7 @@ def sample_surface(mesh: Mesh, n: int, seed: int = 0) -> Points:
     without any are grey (0.4) beside ones that have them.
 
     Args:
-        mesh: what `read_mesh` gives.
+        mesh: what `read_shape` gives.
         n: how many points, at least 1.
         seed: of the draw; numpy's own random state is not touched.
 
@@ -109,48 +87,42 @@ def sample_surface(mesh: Mesh, n: int, seed: int = 0) -> Points:
     """
     if n < 1:
         raise ConfigError(f"n must be at least 1, got {n}.")
+    # The rule is ours and not trimesh's own sampling, so that embeddings do not change with its version.
     random = np.random.default_rng(seed)
-    surface_of, face_of = _draw_faces(mesh, random.random(n))
-    weights = _draw_weights(random.random((n, 2)))
-    points = np.empty((n, 3))
+    triangles = _triangles(mesh.surfaces)
+    heaped = np.cumsum(_areas(triangles))
+    chosen = np.searchsorted(heaped, random.random(n) * heaped[-1], side="right")
+    pairs = random.random((n, 2))
+    root, v = np.sqrt(pairs[:, 0]), pairs[:, 1]
+    weights = np.stack([1 - root, root * (1 - v), root * v], axis=1)
+    points = np.einsum("nc,ncd->nd", weights, triangles[chosen])
     colours = np.full((n, 3), _GREY, dtype=np.float32)
-    coloured = False
-    for number, surface in enumerate(mesh.surfaces):
-        here = surface_of == number
-        corners = np.asarray(surface.vertices)[np.asarray(surface.faces)[face_of[here]]]
-        points[here] = np.einsum("nc,ncd->nd", weights[here], corners)
-        found = _colours_at(surface, face_of[here], weights[here])
+    coloured, first = False, 0
+    for surface in mesh.surfaces:
+        last = first + len(surface.faces)
+        here = (chosen >= first) & (chosen < last)
+        found = _colours_at(surface, chosen[here] - first, weights[here])
         if found is not None:
             colours[here], coloured = found, True
+        first = last
     return points, colours if coloured else None
 
 
-def _draw_faces(mesh: Mesh, chances: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Choose faces by area: the number of the surface and of the face in it, for each chance in [0, 1)."""
-    areas = [_areas(surface) for surface in mesh.surfaces]
-    heaped = np.cumsum(np.concatenate(areas))
-    chosen = np.searchsorted(heaped, chances * heaped[-1], side="right")
-    ends = np.cumsum([len(area) for area in areas])
-    surface_of = np.searchsorted(ends, chosen, side="right")
-    return surface_of, chosen - (ends - [len(area) for area in areas])[surface_of]
+def _triangles(surfaces: tuple[Any, ...]) -> NDArray[np.float64]:
+    """The corners `(f, 3, 3)` of the faces of all surfaces, one surface after another."""
+    return np.concatenate([np.asarray(surface.vertices)[np.asarray(surface.faces)] for surface in surfaces])
 
 
-def _draw_weights(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Barycentric weights `(n, 3)`, even over a triangle, from pairs `(n, 2)` even in [0, 1)."""
-    root, v = np.sqrt(pairs[:, 0]), pairs[:, 1]
-    return np.stack([1 - root, root * (1 - v), root * v], axis=1)
+def _areas(triangles: NDArray[np.float64]) -> NDArray[np.float64]:
+    a, b, c = np.moveaxis(triangles, 1, 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by its area
+        return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2)
 
 
 def _well_formed(surface: Any) -> bool:
     vertices, faces = np.asarray(surface.vertices), np.asarray(surface.faces)
     shaped = vertices.ndim == faces.ndim == 2 and vertices.shape[1] == faces.shape[1] == 3
     return bool(shaped and faces.min() >= 0 and faces.max() < len(vertices))
-
-
-def _areas(surface: Any) -> NDArray[np.float64]:
-    a, b, c = np.moveaxis(np.asarray(surface.vertices)[np.asarray(surface.faces)], 1, 0)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by its area
-        return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2)
 
 
 def _colours_at(
@@ -191,37 +163,30 @@ def _load(file: Path | NamedBytes, name: str) -> list[Any]:
     try:
         opened = file if isinstance(file, Path) else io.BytesIO(file.content)
         scene = trimesh.load_scene(opened, file_type=file.suffix.lower()[1:], process=False)
-        return [_placed(scene, node) for node in sorted(scene.graph.nodes_geometry)]
+        pieces = []
+        for node in sorted(scene.graph.nodes_geometry):  # the scene's own order differs between processes
+            transform, geometry = scene.graph[node]
+            pieces.append(scene.geometry[geometry].copy().apply_transform(transform))
+        return pieces
     except ImportError as error:
         raise missing_dependency(str(error.name), extra="mesh", purpose=f"reading {name}") from error
     except Exception as error:  # its readers raise whatever a damaged file leads them into
         raise SampleError(f"{name}: the shape cannot be decoded ({type(error).__name__}: {error}).") from error
 
 
-def _placed(scene: Any, node: str) -> Any:
-    transform, geometry = scene.graph[node]
-    return scene.geometry[geometry].copy().apply_transform(transform)
-
-
 def _refuse_cut(file: Path | NamedBytes, name: str) -> None:
-    """Count the rows of text files against their header: trimesh takes what is there of one that was cut short."""
-    content = file.read_bytes()
-    suffix = file.suffix.lower()
+    """Find text files that were cut short, of which trimesh takes what is there: too few rows, or half an obj line."""
+    content, suffix = file.read_bytes(), file.suffix.lower()
     if suffix == ".obj" and (half := _OBJ_HALF_LINE.search(content)):
         raise SampleError(f"{name}: cut short or damaged: a line reads {half[0].decode(errors='replace').strip()!r}.")
-    promised, rows = _rows(content, suffix)
+    promised, rows = 0, b""
+    if suffix == ".ply" and b"format ascii" in content.partition(b"end_header")[0]:
+        header, _, rows = content.partition(b"end_header")
+        promised = sum(map(int, _PLY_COUNT.findall(header)))
+    elif suffix == ".off":
+        text = re.sub(rb"#[^\n]*", b"", content)
+        if counts := _OFF_COUNTS.search(text):
+            promised, rows = int(counts[1]) + int(counts[2]), text[counts.end() :]
     found = sum(1 for row in rows.splitlines() if row.strip())
     if found < promised:
         raise SampleError(f"{name}: cut short: the header promises {promised} rows, {found} are there.")
-
-
-def _rows(content: bytes, suffix: str) -> tuple[int, bytes]:
-    """How many rows the header of a text file promises, and the text behind it."""
-    header, _, body = content.partition(b"end_header")
-    if suffix == ".ply" and b"format ascii" in header:
-        return sum(map(int, _PLY_COUNT.findall(header))), body
-    if suffix == ".off":
-        text = re.sub(rb"#[^\n]*", b"", content)
-        if counts := _OFF_COUNTS.search(text):
-            return int(counts[1]) + int(counts[2]), text[counts.end() :]
-    return 0, b""

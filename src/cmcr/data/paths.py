@@ -1,13 +1,16 @@
-"""Paths of items: what the user wrote -> a file that is there."""
+"""Files of items: from what the user wrote to a file that is there, and errors for those that cannot be read."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from cmcr.errors import SampleError
+from cmcr.errors import CmcrError, ReadError, SampleError
 
 FilePath = str | os.PathLike[str]
 
@@ -57,6 +60,23 @@ def file_of(source: FilePath, kind: str) -> Path:
     if not readable:
         raise SampleError(f"{source}: the {kind} may not be read (permission denied).")
     return path
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn any `OSError` of the block into a `ReadError` that names the file."""
+    try:
+        yield
+    except CmcrError:  # a ReadError is an OSError too, and names its file already
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", error.filename or str(path)) from error
+
+
+def damaged(path: Path, kind: str, reason: object) -> ReadError:
+    """Build the error for a file that is not whole."""
+    return ReadError(errno.EIO, f"the {kind} is damaged or cut short ({reason}); fetch or write it again", str(path))
 
 
 def _path_of(source: FilePath, kind: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,15 +14,24 @@ from numpy.typing import NDArray
 
 from cmcr.data.meshes import MESH_SUFFIXES, Mesh, read_shape, sample_surface
 from cmcr.data.paths import NamedBytes, file_of
-from cmcr.data.point_files import POINT_SUFFIXES, PointTable, read_point_file, table_of
+from cmcr.data.texts import decode_utf8, lines_of
 from cmcr.errors import SampleError, unknown_name
 
 PointCloud = str | Path | NamedBytes | NDArray[np.floating] | Mapping[str, Any]
 
+POINT_SUFFIXES = (".npy", ".npz", ".xyz", ".txt", ".pts", ".csv")
 FEWEST_POINTS = 16
 MESH_POINTS = 10_000
 """How many points a mesh is sampled to: what ULIP-2 was trained on."""
 
+_POINT_KEYS = ("points", "xyz")
+_COLOUR_KEYS = ("colours", "colors", "rgb")
+_SEPARATORS = str.maketrans(",;", "  ")
+# OpenShape and Objaverse publish clouds as pickled dictionaries with the keys xyz and rgb.
+_UNPICKLED = (
+    " Pickled files can run code and are never opened. If you trust this one, convert it once: "
+    "cloud = numpy.load(path, allow_pickle=True).item(); numpy.savez('cloud.npz', xyz=cloud['xyz'], rgb=cloud['rgb'])"
+)
 _TO_Y_UP = {
     "x": np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=np.float32),
     "y": np.eye(3, dtype=np.float32),
@@ -112,12 +122,25 @@ def normalised(points: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(centred / np.sqrt((centred**2).sum(axis=1).max()), dtype=np.float32)
 
 
-def _table(source: PointCloud, mesh_points: int) -> tuple[PointTable, str]:
+@dataclass(frozen=True)
+class _Table:
+    """What a source holds, before it is checked.
+
+    Args:
+        numbers: `(p, 3)` coordinates, or wider with further columns.
+        colours: `(p, 3)` or `(p, 4)`, of their own; `None` where they could only be among the columns.
+    """
+
+    numbers: NDArray[Any]
+    colours: NDArray[Any] | None = None
+
+
+def _table(source: PointCloud, mesh_points: int) -> tuple[_Table, str]:
     name = "the point cloud"
     if isinstance(source, np.ndarray):
-        return PointTable(source), name
+        return _Table(source), name
     if isinstance(source, Mapping):
-        return table_of(source, name), name
+        return _from_arrays(source, name), name
     if isinstance(source, NamedBytes):
         return _from_file(source, source.name, mesh_points), source.name
     if not isinstance(source, str | os.PathLike):
@@ -125,20 +148,83 @@ def _table(source: PointCloud, mesh_points: int) -> tuple[PointTable, str]:
     return _from_file(file_of(source, "point cloud"), str(source), mesh_points), str(source)
 
 
-def _from_file(file: Path | NamedBytes, name: str, mesh_points: int) -> PointTable:
-    if file.suffix.lower() in POINT_SUFFIXES:
-        return read_point_file(file, name)
-    if file.suffix.lower() not in MESH_SUFFIXES:
+def _from_file(file: Path | NamedBytes, name: str, mesh_points: int) -> _Table:
+    suffix = file.suffix.lower()
+    if suffix == ".npy":
+        return _from_npy(file.read_bytes(), name)
+    if suffix == ".npz":
+        return _from_npz(file.read_bytes(), name)
+    if suffix in POINT_SUFFIXES:
+        return _from_text(file.read_bytes(), name, suffix)
+    if suffix in MESH_SUFFIXES:
+        shape = read_shape(file, name)
+        return _Table(*(sample_surface(shape, mesh_points) if isinstance(shape, Mesh) else shape))
+    expected = ", ".join((*POINT_SUFFIXES[1:], *MESH_SUFFIXES))
+    raise SampleError(
+        f"{name}: expected a .npy file with an array of shape (p, 3), or one of {expected}, got {suffix or 'no ending'}."
+    )
+
+
+def _from_npy(content: bytes, name: str) -> _Table:
+    try:
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # a damaged header is parsed as Python and raises its syntax errors
+        raise SampleError(f"{name}: not a plain array of numbers ({error}).{_hint(error)}") from error
+    if not isinstance(loaded, np.ndarray):
+        raise SampleError(f"{name}: expected a .npy file with one array, got an archive. Name it .npz.")
+    return _Table(loaded)
+
+
+def _from_npz(content: bytes, name: str) -> _Table:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except Exception as error:  # as above, and what zipfile and zlib raise
         raise SampleError(
-            f"{name}: expected a .npy file with an array of shape (p, 3), or one of "
-            f"{', '.join((*POINT_SUFFIXES[1:], *MESH_SUFFIXES))}, got {file.suffix or 'no ending'}."
+            f"{name}: not an archive of plain arrays (.npz), or cut short ({error}).{_hint(error)}"
+        ) from error
+    return _from_arrays(arrays, name)
+
+
+def _hint(error: Exception) -> str:
+    return _UNPICKLED if "pickle" in str(error) else ""
+
+
+def _from_arrays(arrays: Mapping[str, Any], name: str) -> _Table:
+    """Pick points and colours out of named arrays; a single array holds the points, whatever its name."""
+    points = [key for key in _POINT_KEYS if key in arrays] or list(arrays)
+    if len(points) != 1:
+        raise SampleError(
+            f"{name}: expected one array, or one named {' or '.join(map(repr, _POINT_KEYS))}, got: {', '.join(arrays)}."
         )
-    shape = read_shape(file, name)
-    points, colours = sample_surface(shape, mesh_points) if isinstance(shape, Mesh) else shape
-    return PointTable(points, colours)
+    colours = next((np.asarray(arrays[key]) for key in _COLOUR_KEYS if key in arrays), None)
+    return _Table(np.asarray(arrays[points[0]]), colours)
 
 
-def _coordinates(table: PointTable, name: str) -> NDArray[np.float32]:
+def _from_text(content: bytes, name: str, suffix: str) -> _Table:
+    """Read one point a line; `#` and `//` begin comments, the first line may be names or the number of points."""
+    lines = lines_of(decode_utf8(content, name))
+    rows = [line.partition("#")[0].partition("//")[0].translate(_SEPARATORS).strip() for line in lines]
+    rows = [row for row in rows if row]
+    first = rows[0].split() if rows else []
+    promised = int(first[0]) if len(first) == 1 and first[0].isdecimal() else None
+    if promised is not None or all(word.strip('"').isidentifier() for word in first):
+        rows = rows[1:]
+    if promised not in (None, len(rows)):
+        raise SampleError(f"{name}: the first line promises {promised} points, {len(rows)} follow.")
+    if not rows:
+        raise SampleError(f"{name}: holds no points.")
+    try:
+        numbers = np.loadtxt(rows, comments=None, ndmin=2)
+    except ValueError as error:
+        reason = str(error).partition(";")[0]  # without numpy's advice, which is about its own options
+        raise SampleError(f"{name}: expected lines of numbers, all of the same length ({reason}).") from error
+    if suffix == ".pts" and numbers.shape[1] == 7:  # x y z intensity r g b, as laser scanners write
+        return _Table(numbers[:, :3], numbers[:, 4:])
+    return _Table(numbers)
+
+
+def _coordinates(table: _Table, name: str) -> NDArray[np.float32]:
     numbers = table.numbers
     if numbers.dtype.kind not in "fiu" or numbers.ndim != 2 or numbers.shape[1] < 3:
         raise SampleError(f"{name}: expected numbers of shape (p, 3) or wider, got {numbers.dtype} {numbers.shape}.")
@@ -157,19 +243,15 @@ def _refuse_one_place(points: NDArray[np.float32], name: str) -> None:
         raise SampleError(f"{name}: all {len(points)} points lie in one place, which has no shape.")
 
 
-def _colours(table: PointTable, name: str) -> NDArray[np.float32] | None:
+def _colours(table: _Table, name: str) -> NDArray[np.float32] | None:
     given = table.colours
     if given is None:
-        columns = table.numbers[:, 3:]
-        if columns.shape[1] != 3 or (columns < 0).any():
+        given = table.numbers[:, 3:]
+        if given.shape[1] != 3 or (given < 0).any():
             return None
-        given = columns
     if given.ndim != 2 or given.shape[1] not in (3, 4) or len(given) != len(table.numbers):
         raise SampleError(f"{name}: expected colours of shape ({len(table.numbers)}, 3), got {given.shape}.")
-    return _unit_colours(given[:, :3], name)
-
-
-def _unit_colours(given: NDArray[Any], name: str) -> NDArray[np.float32]:
+    given = given[:, :3]
     if given.dtype.kind not in "fiu" or not np.isfinite(given).all() or given.min() < 0 or given.max() > 255:
         raise SampleError(f"{name}: its colours must be numbers in [0, 1] or in [0, 255].")
     of_255 = given.dtype.kind in "iu" or given.max() > 1

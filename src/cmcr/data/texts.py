@@ -1,21 +1,20 @@
-"""Texts: strings that can be encoded, and files of them."""
+"""Texts: strings that can be encoded, and files of them. Only UTF-8 is read: a wrong guess would go unnoticed."""
 
 from __future__ import annotations
 
 import codecs
-import os
 import re
 from typing import Any
 
 from cmcr.data.paths import FilePath, file_of
 from cmcr.errors import SampleError
 
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
-_OTHER_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 
 
 def read_text(item: Any, name: str = "a text") -> str:
-    r"""Check one text; it comes back as it is: any unicode, no trimming, no normalisation.
+    r"""Check one text and return it as it is: any unicode, no trimming, no normalisation.
 
     Args:
         item: a string with something to read in it.
@@ -26,7 +25,8 @@ def read_text(item: Any, name: str = "a text") -> str:
             (which no encoding can write) or a NUL (which cuts a text short in some tokenisers).
     """
     if not isinstance(item, str):
-        raise SampleError(f"{name}: expected a string, got {type(item).__name__}.{_hint(item)}")
+        hint = " Decode it first: item.decode('utf-8')." if isinstance(item, bytes | bytearray) else ""
+        raise SampleError(f"{name}: expected a string, got {type(item).__name__}.{hint}")
     if not item.strip():
         raise SampleError(f"{name}: {'white space only' if item else 'empty'}; there is nothing to embed.")
     unusable = _UNUSABLE.search(item)
@@ -39,44 +39,35 @@ def read_text(item: Any, name: str = "a text") -> str:
 def read_lines(path: FilePath, kind: str = "text file") -> list[str]:
     r"""Read the lines of a UTF-8 file, blank ones included, without their ends (`\n`, `\r\n` or `\r`).
 
-    A byte order mark of UTF-8 is left out. No other encoding is guessed, since a wrong guess goes unnoticed.
-
     Args:
         path: the file.
         kind: how messages call it.
 
     Raises:
-        SampleError: no such file, or not UTF-8 (with the line and the byte where it ends to be).
+        SampleError: no such file, or as `decode_utf8`.
     """
-    content = file_of(path, kind).read_bytes()
-    for mark, encoding in _OTHER_MARKS.items():
-        if content.startswith(mark):
-            raise SampleError(f"{path}: written in {encoding}; only UTF-8 is read. Save it as UTF-8.")
-    try:
-        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
-    except UnicodeDecodeError as error:
-        at = error.start + len(content) - len(content.removeprefix(codecs.BOM_UTF8))
-        line = content.count(b"\n", 0, at) + 1
-        raise SampleError(
-            f"{path}: not UTF-8: byte {at} (line {line}) is 0x{content[at]:02X}. Save it as UTF-8."
-        ) from error
+    return lines_of(decode_utf8(file_of(path, kind).read_bytes(), str(path)))
+
+
+def lines_of(text: str) -> list[str]:
+    r"""Split a text at `\n`, `\r\n` and `\r` alone; `str.splitlines` would also split at `\u2028` and others."""
     lines = re.split("\r\n|\n|\r", text)
     return lines if lines[-1] else lines[:-1]
 
 
-def read_text_file(path: FilePath) -> list[str]:
-    """Read a file with one text a line, each checked by `read_text`.
+def decode_utf8(content: bytes, name: str) -> str:
+    """Decode the bytes of a file; a byte order mark of UTF-8 is left out.
 
     Raises:
-        SampleError: as `read_lines` and `read_text`, naming the line. A blank line is refused and not left out: the lines
-            often stand beside those of another file.
+        SampleError: not UTF-8, with the first line that is not.
     """
-    return [read_text(line, f"{path} line {number}") for number, line in enumerate(read_lines(path), start=1)]
-
-
-def _hint(item: Any) -> str:
-    if isinstance(item, bytes | bytearray):
-        return " Decode it first: item.decode('utf-8')."
-    if isinstance(item, os.PathLike):
-        return " A path is not a text; read_text_file reads the lines of a file."
-    return ""
+    if content.startswith(UTF16_MARKS):
+        raise SampleError(f"{name}: written in UTF-16; only UTF-8 is read. Save it as UTF-8.")
+    content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SampleError(
+            f"{name}: not UTF-8: line {line} holds the byte 0x{content[error.start]:02X}. Save it as UTF-8."
+        ) from error

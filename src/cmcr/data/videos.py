@@ -1,25 +1,69 @@
-"""Single frames of videos, as pictures: mp4, mov, webm, mkv, avi and wmv, through PyAV (the extra `media`)."""
+"""Videos and other containers through PyAV (the extra `media`): single frames as pictures, and sound tracks."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from cmcr.data.media import media_format
 from cmcr.data.paths import FilePath, file_of
 from cmcr.errors import ConfigError, SampleError, missing_dependency
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
+Mono = NDArray[np.float32]
+
+_QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
-_SLACK_SECONDS = 1.0  # the last frame stays on the screen for a while; sound tracks are often a little longer
+_SOUND_SLACK_SECONDS = 0.1  # encoders pad and prime by less than this, and containers round
+_FRAME_SLACK_SECONDS = 1.0  # the last frame stays on the screen for a while; sound tracks are often a little longer
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+
+
+def media_format(head: bytes) -> str | None:
+    """Name the FFmpeg reader that a file needs by its first 16 bytes; `None`: it is no file for PyAV.
+
+    The reader is named and never left to FFmpeg's guess: some of those it may guess open further files and addresses.
+    """
+    if head[4:8] in _QUICKTIME_ATOMS:
+        return "mov"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    if head.startswith(b"\x30\x26\xb2\x75"):
+        return "asf"
+    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+        return "avi"
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # an ADTS header; in mp3 the layer bits are not 0
+        return "aac"
+    return None
+
+
+@dataclass(frozen=True)
+class SoundTrack:
+    """A sound that is open to be decoded.
+
+    Args:
+        rate: in hertz.
+        total: how many samples it has, as its header promises; `None` where there is no promise.
+        slack: how many samples it may fall short of that, from rounding.
+        read: gives mono blocks of the samples from a first one on, up to a number of them (`None`: to the end).
+    """
+
+    rate: int
+    total: int | None
+    slack: float
+    read: Callable[[int, int | None], Iterable[Mono]]
 
 
 @dataclass(frozen=True)
@@ -62,29 +106,100 @@ def read_frame(frame: VideoFrame) -> Image.Image:
         RGB.
 
     Raises:
-        SampleError: no such file, not a video, no pictures in it, a moment that is not there, cut short, or a video without
-            a length of which a share is asked.
+        SampleError: no such file, not a video (mp4, mov, webm, mkv, avi, wmv), no pictures in it, a moment that is not
+            there, cut short, or a video without a length of which a share is asked.
         MissingDependencyError: PyAV is not installed.
     """
-    file = file_of(frame.path, "video")
-    av = _pyav(str(frame.path))
-    with file.open("rb") as opened:
-        reader = media_format(opened.read(16))
+    with file_of(frame.path, "video").open("rb") as file:
+        reader = media_format(file.read(16))
         if reader is None or reader == "aac":
             raise SampleError(f"{frame.path}: not a video (mp4, mov, webm, mkv, avi or wmv).")
-        opened.seek(0)
-        try:
-            with av.open(opened, format=reader, metadata_errors="ignore") as container:
-                if not container.streams.video:
-                    raise SampleError(f"{frame.path}: holds no pictures.")
-                return _upright(_shown_at(container, frame))
-        except av.FFmpegError as error:
-            raise SampleError(f"{frame}: cannot be decoded ({error.strerror}). Fetch it again.") from error
+        file.seek(0)
+        with _opened(file, str(frame), reader) as container:
+            if not container.streams.video:
+                raise SampleError(f"{frame.path}: holds no pictures.")
+            return _upright(_shown_at(container, frame))
+
+
+@contextlib.contextmanager
+def opened_track(file: BinaryIO, name: str, reader: str) -> Iterator[SoundTrack]:
+    """Open the first sound track of a file, to be decoded to the mean of its channels.
+
+    The mean is ours: PyAV's own mixing to mono is 1.41 times louder. What lies before the part that is read is decoded and
+    dropped, since these containers cannot be sought in to the sample; decoding stops where the part ends.
+
+    Args:
+        file: the open file.
+        name: how messages call it.
+        reader: as `media_format` says.
+
+    Raises:
+        SampleError: no sound track, or not decodable.
+        MissingDependencyError: PyAV is not installed.
+    """
+    with _opened(file, name, reader) as container:
+        if not container.streams.audio:
+            raise SampleError(f"{name}: holds no sound track.")
+        stream = container.streams.audio[0]
+        rate = int(getattr(stream, "rate", 0) or 0)  # PyAV leaves the attribute out where it has no decoder
+        if rate < 1:
+            raise SampleError(f"{name}: cannot be decoded (its header names no known codec or no sample rate).")
+        seconds = None if reader == "aac" else _length_seconds(container, stream)
+        total = None if seconds is None else round(seconds * rate)
+        yield SoundTrack(
+            rate, total, _SOUND_SLACK_SECONDS * rate, lambda start, count: _mono_blocks(container, name, start, count)
+        )
+
+
+@contextlib.contextmanager
+def _opened(file: BinaryIO, name: str, reader: str) -> Iterator[InputContainer]:
+    try:
+        import av
+    except ImportError as error:
+        raise missing_dependency("av", extra="media", purpose=f"videos, m4a, mp4, mov and webm ({name})") from error
+    try:
+        with av.open(file, "r", format=reader, metadata_errors="ignore") as container:
+            yield container
+    except av.FFmpegError as error:
+        raise SampleError(f"{name}: cannot be decoded ({error.strerror}). Fetch it again.") from error
+
+
+def _mono_blocks(container: InputContainer, name: str, start: int, count: int | None) -> Iterator[Mono]:
+    """Decode a track from its beginning; give samples `start` to `start + count`."""
+    import av
+
+    stop = sys.maxsize if count is None else start + count
+    position = 0
+    planar = av.AudioResampler(format="fltp")  # changes the sample format alone: same rate, same channels
+    try:
+        for frame in container.decode(container.streams.audio[0]):
+            for part in planar.resample(frame):
+                with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused by the caller
+                    block = part.to_ndarray().mean(axis=0)
+                yield block[max(0, start - position) : max(0, stop - position)]
+                position += len(block)
+                if position >= stop:
+                    return
+    except ValueError as error:  # FFmpeg's own for damaged data, or where the layout of the channels changes on the way
+        raise SampleError(f"{name}: cannot be decoded beyond sample {position} ({error}). Fetch it again.") from error
+
+
+def _length_seconds(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:
+    """Find the length of a track: in its header, in Matroska's tag, or in the container's header.
+
+    The last is the length of the longest track, so that sounds are held to it only where they are alone.
+    """
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if tag := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    alone = len(container.streams) == 1 or stream.type == "video"
+    return container.duration / 1e6 if container.duration and alone else None
 
 
 def _shown_at(container: InputContainer, frame: VideoFrame) -> Any:
     stream = container.streams.video[0]
-    seconds = _wanted_seconds(container, stream, frame)
+    seconds = _wanted_seconds(_length_seconds(container, stream), frame)
     if stream.time_base is None:
         raise SampleError(f"{frame.path}: does not say when its pictures are shown.")
     moment = int((stream.start_time or 0) + math.floor(seconds / float(stream.time_base) + 1e-6))
@@ -96,7 +211,7 @@ def _shown_at(container: InputContainer, frame: VideoFrame) -> Any:
     if found is None:
         raise SampleError(f"{frame}: no picture could be decoded. Fetch it again.")
     late = float((moment - found.pts) * stream.time_base)
-    if at_end and late > _SLACK_SECONDS:
+    if at_end and late > _FRAME_SLACK_SECONDS:
         raise SampleError(
             f"{frame}: its last picture that can be decoded is shown {late:.2f} s earlier: cut short. Fetch it again."
         )
@@ -104,7 +219,7 @@ def _shown_at(container: InputContainer, frame: VideoFrame) -> Any:
 
 
 def _last_until(container: InputContainer, stream: VideoStream, moment: int) -> tuple[Any, bool]:
-    """Decode up to a moment (in the track's own time); also say whether the video ended before it."""
+    """Decode up to a moment (in the track's own time); also report whether the video ended before it."""
     found = None
     for decoded in container.decode(stream):
         if decoded.pts is None:
@@ -117,35 +232,17 @@ def _last_until(container: InputContainer, stream: VideoStream, moment: int) -> 
     return found, True
 
 
-def _wanted_seconds(container: InputContainer, stream: VideoStream, frame: VideoFrame) -> float:
-    length = _length_seconds(container, stream)
+def _wanted_seconds(length: float | None, frame: VideoFrame) -> float:
     if frame.unit == "share":
         if length is None:
             raise SampleError(f"{frame.path}: does not say its length; ask for a frame in seconds.")
         return frame.at * length
-    if length is not None and frame.at > length + _SLACK_SECONDS:
+    if length is not None and frame.at > length + _FRAME_SLACK_SECONDS:
         raise SampleError(f"{frame.path}: lasts {length:.2f} s; a frame at {frame.at:.2f} s is not there.")
     return frame.at
 
 
-def _length_seconds(container: InputContainer, stream: VideoStream) -> float | None:
-    """Find the length of the pictures: in the track's header, in Matroska's tag, or in the container's header."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    if tag := _DURATION_TAG.fullmatch(stream.metadata.get("DURATION", "")):
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    return container.duration / 1e6 if container.duration else None
-
-
 def _upright(decoded: Any) -> Image.Image:
     picture: Image.Image = decoded.to_image()
-    turn = _TURNS.get(round(getattr(decoded, "rotation", 0)) % 360)  # PyAV says it counterclockwise, since version 14
+    turn = _TURNS.get(round(getattr(decoded, "rotation", 0)) % 360)  # PyAV gives it counterclockwise, since version 14
     return picture.transpose(turn) if turn is not None else picture
-
-
-def _pyav(name: str) -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise missing_dependency("av", extra="media", purpose=f"frames of videos ({name})") from error
-    return av

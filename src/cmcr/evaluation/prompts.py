@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cmcr.data.items.reading import reading
+from cmcr.data.paths import reading
 from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, unknown_name
 from cmcr.evaluation.datasets.annotations import json_of
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cmcr.arrays import check_count
-from cmcr.data.items import ItemList, open_items
-from cmcr.data.items.item import Entry
-from cmcr.data.items.reading import as_id
+from cmcr.data.items import Entry, ItemList, as_id, open_items
 from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.files import MANIFEST

@@ -5,9 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cmcr.data.items import ItemList
-from cmcr.data.items.selection import selection_of_pattern
-from cmcr.data.items.shards import ShardItems
+from cmcr.data.items import ItemList, TarItems, selection_of_pattern
 from cmcr.errors import ConfigError
 from cmcr.files import MANIFEST
 from cmcr.memories.layout import embeddings_file, items_file, quarantine_file, shard_name
@@ -33,7 +31,7 @@ def refuse_own_files(inputs: str | Path | ItemList, items: ItemList, out: Path) 
         return
     given = Path(inputs)
     if given.is_dir():
-        root, takes = given, isinstance(items, ShardItems)
+        root, takes = given, isinstance(items, TarItems)
     else:
         pattern = None if given.exists() else selection_of_pattern(given)
         if pattern is None or pattern.pattern is None:

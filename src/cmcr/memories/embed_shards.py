@@ -13,8 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from cmcr.data.items import ItemList
-from cmcr.data.items.item import Entry
+from cmcr.data.items import Entry, ItemList
 from cmcr.errors import DimensionError, ResumeError, SampleError
 from cmcr.memories.embed_failures import FailureLimit
 from cmcr.memories.layout import Quarantined, Shard

@@ -19,8 +19,7 @@ from typing import Any
 import torch
 
 from cmcr import errors
-from cmcr.data.items import ItemList, open_items
-from cmcr.data.items.item import Entry
+from cmcr.data.items import Entry, ItemList, open_items
 from cmcr.errors import CmcrError, ConfigError, ResumeError, WorkerError, WriteError
 from cmcr.memories.embed import NewItems, known_ids
 from cmcr.memories.embed_failures import FailureLimit

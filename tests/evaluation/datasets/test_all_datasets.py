@@ -8,7 +8,7 @@ import pytest
 import tiny_sets
 
 import cmcr
-from cmcr.data.sound_clips import SoundClip
+from cmcr.data.audio import SoundClip
 from cmcr.data.videos import VideoFrame
 from cmcr.errors import ArtefactNotFoundError, ConfigError
 from cmcr.evaluation.datasets import (

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import tiny_sets
 
-from cmcr.data.audio import read_audio
+from cmcr.data.audio import SoundClip, read_audio
 from cmcr.data.images import read_image
-from cmcr.data.sound_clips import SoundClip
 from cmcr.data.videos import VideoFrame
 from cmcr.errors import ArtefactNotFoundError, FormatError
 from cmcr.evaluation.datasets import read_dataset

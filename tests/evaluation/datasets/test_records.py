@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cmcr.data.sound_clips import SoundClip
+from cmcr.data.audio import SoundClip
 from cmcr.data.videos import VideoFrame
 from cmcr.errors import ConfigError, DimensionError, ReadError, TooFewRowsError
 from cmcr.evaluation.datasets import ClassificationRecord, CounterfactualRecord, LocalizationRecord, RetrievalRecord

@@ -1,12 +1,22 @@
-"""Lists of items to embed, walked without ever being held: folders, patterns, lists in files, tar shards, single files.
+"""Lists of items to embed, walked and never held in memory: files, rows of tables and members of tar files.
 
-`open_items` (opening) says which of three lists it is: `FileItems` (files: one item each), `ListedItems` (listed: lines, CSV,
-JSONL and Parquet, one item a row) or `ShardItems` (shards: members of tar files). Each can be walked and surveyed as often as
-one likes.
+`open_items` finds out which of three lists an input is: `FileItems` (each file is an item), `TableItems` (each line of a text
+or row of a CSV, JSONL or Parquet file) or `TarItems` (each member of tar files). Any of them can be walked and surveyed
+again and again.
 """
 
-from cmcr.data.items.item import Item, ItemList
+from cmcr.data.items.files import Selection, selection_of_pattern
+from cmcr.data.items.item import Entry, ItemList, Survey, as_id
 from cmcr.data.items.opening import open_items
-from cmcr.data.items.survey import Survey
+from cmcr.data.items.tar_files import TarItems
 
-__all__ = ["Item", "ItemList", "Survey", "open_items"]
+__all__ = [
+    "Entry",
+    "ItemList",
+    "Selection",
+    "Survey",
+    "TarItems",
+    "as_id",
+    "open_items",
+    "selection_of_pattern",
+]

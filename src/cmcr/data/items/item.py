@@ -1,48 +1,51 @@
-"""What a list of items is: it can be walked again and again, and never lies in memory as a whole."""
+"""What a list of items is: it can be walked again and again, and is never held in memory as a whole."""
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cmcr.data.items.survey import Survey, survey_of
-from cmcr.errors import ConfigError
+import numpy as np
 
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One thing to embed.
-
-    Args:
-        id: the same on every machine and day, and no other item of the list has it.
-        source: where it came from: a relative path with `/`, then `:` and a row where it lies in a list. Never absolute.
-        content: what a space reads: a path, a string, bytes or `NamedBytes`; a `SampleError` (not raised) where the item
-            cannot be read.
-    """
-
-    id: str
-    source: str
-    content: Any
+from cmcr.data.texts import decode_utf8
+from cmcr.errors import ConfigError, SampleError
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An item before its content is read.
+    """One thing to embed, before its content is read.
 
     Args:
-        id: as in `Item`.
-        source: as in `Item`.
-        mark: what tells its content from another cheaply: all of it where it lies in the list itself, the size of a member of
-            an archive, nothing of a file that has a name.
-        read: gives the content. Valid until the walk goes on: a tar file is read in one direction.
+        id: the same on every machine and day, and unique in the list.
+        source: where it came from: a relative path with `/`, then `:` and a row number if it lies in a table. Never absolute.
+        mark: what tells its content from another cheaply: all of it where it stands in the list itself, the size of a member
+            of an archive, nothing for a file that has a name.
+        read: gives what a space reads: a path, a string, bytes or `NamedBytes`; a `SampleError` (not raised) where the item
+            cannot be read. Valid until the walk moves on: a tar file is read in one direction.
     """
 
     id: str
     source: str
     mark: bytes
     read: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over a list of items found.
+
+    Args:
+        count: how many items there are.
+        digest: sha256, in hexadecimal, over the ids and marks of the entries. The same on every machine; dates and absolute
+            paths are not in it.
+    """
+
+    count: int
+    digest: str
 
 
 class ItemList(ABC):
@@ -53,33 +56,18 @@ class ItemList(ABC):
 
     Attributes:
         description: what it is, for messages: "folder photos (image files)".
-        ignored: file endings that were passed over and how many files, as the latest walk found them.
+        ignored: endings of files that were passed over and how many files, as the latest walk found them.
     """
 
     description: str
     ignored: Mapping[str, int]
-
-    def __iter__(self) -> Iterator[Item]:
-        for entry in self.walk():
-            yield Item(entry.id, entry.source, entry.read())
-
-    def survey(self) -> Survey:
-        """Count the items, hash the list and refuse ids that occur twice, in one pass that reads no contents of files.
-
-        Eight bytes an item are held, to find ids that occur twice; where there is one, a second pass names it.
-
-        Raises:
-            ConfigError: no items, or an id that occurs twice.
-            ReadError: the system refuses to read the list, it is gone or damaged.
-        """
-        return survey_of(self.walk, self.description)
 
     def walk(self) -> Generator[Entry, None, None]:
         """Give the entries in order.
 
         Raises:
             ConfigError: there are none.
-            ReadError: as `survey`.
+            ReadError: the system refuses to read the list, it is gone or damaged.
         """
         empty = True
         for entry in self._entries():
@@ -88,10 +76,62 @@ class ItemList(ABC):
         if empty:
             raise self._nothing()
 
+    def survey(self) -> Survey:
+        """Count the items, hash the list and refuse ids that occur twice, in one pass that reads no contents of files.
+
+        Eight bytes an item are held, to find ids that occur twice; where there is one, a second pass names it.
+
+        Raises:
+            ConfigError: no items, or an id that occurs twice.
+            ReadError: as `walk`.
+        """
+        whole = hashlib.sha256()
+        hashes = array("Q")
+        for entry in self.walk():
+            for part in (entry.id.encode(), entry.mark):
+                whole.update(len(part).to_bytes(8, "big"))  # without lengths, ab + c and a + bc would be the same
+                whole.update(part)
+            hashes.append(_hash_of(entry.id))
+        ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
+        repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+        if repeated:
+            self._refuse_repeated_ids(repeated)
+        return Survey(len(hashes), whole.hexdigest())
+
+    def _refuse_repeated_ids(self, hashes: set[int]) -> None:
+        """Raise for the first id that occurs twice, among those of some hashes; two ids of one hash are no fault."""
+        sources: dict[str, str] = {}
+        for entry in self.walk():
+            if _hash_of(entry.id) not in hashes:
+                continue
+            if entry.id in sources:
+                raise ConfigError(
+                    f"{self.description}: the id {entry.id!r} occurs twice, at {sources[entry.id]} and at {entry.source}. "
+                    "Each item needs its own id: choose another id_column, or leave it out to number the rows."
+                )
+            sources[entry.id] = entry.source
+
     @abstractmethod
     def _entries(self) -> Iterator[Entry]:
-        """Give the entries in order, and set `ignored` anew."""
+        """Give the entries in order, and set `ignored` again."""
 
     @abstractmethod
     def _nothing(self) -> ConfigError:
-        """Say that there are no items, what is there instead, and what to do."""
+        """Build the error for a list without items: what was expected, what is there instead, what to do."""
+
+
+def as_id(name: str) -> str:
+    r"""Make a name writable as UTF-8: bytes of it that are not become escapes such as `\udce9`."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def text_of(content: bytes, name: str) -> str | SampleError:
+    """Decode a file that is one text. The one line end behind it, which editors add, is left out."""
+    try:
+        return decode_utf8(content, name).removesuffix("\n").removesuffix("\r")
+    except SampleError as error:
+        return error
+
+
+def _hash_of(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")

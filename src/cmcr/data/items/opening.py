@@ -8,15 +8,23 @@ import os
 from contextlib import closing
 from pathlib import Path
 
-from cmcr.data.items.endings import ENDINGS_OF, LINES, SINGLE, TABLE, TABLE_ENDINGS, TAR, fits, kind_of
-from cmcr.data.items.file_items import FileItems
+from cmcr.data.items.files import (
+    ENDINGS_OF,
+    TABLE_ENDINGS,
+    TAR_ENDINGS,
+    FileItems,
+    Selection,
+    ending_of,
+    selection_of_pattern,
+)
 from cmcr.data.items.item import ItemList
-from cmcr.data.items.listed import ListedItems
-from cmcr.data.items.reading import reading
-from cmcr.data.items.selection import Selection, everything_below, selection_of_pattern
-from cmcr.data.items.shards import ShardItems
-from cmcr.errors import CmcrError, ConfigError, unknown_name
+from cmcr.data.items.tables import TableItems
+from cmcr.data.items.tar_files import TarItems
+from cmcr.data.paths import reading
+from cmcr.errors import ConfigError, unknown_name
 
+_LIST, _TAR, _FILE = "list", "tar", "file"
+_LIST_ENDINGS = (".txt", *TABLE_ENDINGS)
 _NAMES_COMPARED = 10_000
 
 
@@ -67,6 +75,20 @@ def open_items(
 
 
 def _opened(path: Path, modality: str, column: str | None, id_column: str | None) -> ItemList:
+    selection, what, kind = _selected(path, modality)
+    name = path.name or str(path)
+    if kind == _LIST:
+        return TableItems(selection, modality, f"{what} {name} ({modality} items)", column, id_column)
+    if (column, id_column) != (None, None):
+        option = "column" if column is not None else "id_column"
+        raise ConfigError(f"{path}: {option} was given, but only tables ({', '.join(TABLE_ENDINGS)}) have columns.")
+    if kind == _TAR:
+        return TarItems(selection, modality, f"{what} {name} ({modality} files in tar files)")
+    return FileItems(selection, modality, f"{what} {name} ({modality} files)", whatever_ending=what == "pattern")
+
+
+def _selected(path: Path, modality: str) -> tuple[Selection, str, str]:
+    """Find the files that a path or pattern means, what to call it, and what kind of files they are."""
     with reading(path):
         try:
             is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
@@ -74,80 +96,61 @@ def _opened(path: Path, modality: str, column: str | None, id_column: str | None
             raise
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: not a path ({error}).") from error
-    pattern = None if exists else selection_of_pattern(path)
-    name = path.name or str(path)
     if is_folder:
-        tar_only = _holds_tar_files_only(path)
-        selection, what = everything_below(path), "folder"
-        kind = TAR if tar_only else SINGLE
-    elif pattern is not None:
-        selection, what = pattern, "pattern"
-        kind = _kind_of_all(pattern, path, modality)
-    elif is_file:
-        selection, what = Selection(path, None), "file"
-        kind = _kind_of_file(path, modality)
-    elif exists:
+        return Selection(path), "folder", _TAR if _holds_tar_files_only(path) else _FILE
+    if is_file:
+        return Selection(path, ()), "file", _kind_of_file(path, modality)
+    if exists:
         raise ConfigError(f"{path}: neither a file nor a folder. Write what it gives to a file first.")
-    else:
+    pattern = selection_of_pattern(path)
+    if pattern is None:
         raise _missing(path)
-    if kind in (LINES, TABLE):
-        return ListedItems(selection, modality, f"{what} {name} ({modality} items)", column, id_column)
-    if column is not None or id_column is not None:
-        option = "column" if column is not None else "id_column"
-        raise ConfigError(f"{path}: {option} was given, but only tables ({', '.join(TABLE_ENDINGS)}) have columns.")
-    if kind == TAR:
-        return ShardItems(selection, modality, f"{what} {name} ({modality} files in tar files)")
-    return FileItems(selection, modality, f"{what} {name} ({modality} files)", whatever_ending=what == "pattern")
+    return pattern, "pattern", _kind_of_pattern(pattern, path, modality)
 
 
 def _holds_tar_files_only(folder: Path) -> bool:
     with reading(folder), os.scandir(folder) as entries:
         seen = (entry for entry in entries if not entry.name.startswith("."))
-        first = next(seen, None)
-        if first is None:
-            return False
-        return all(kind_of(entry.name) == TAR and entry.is_file() for entry in itertools.chain([first], seen))
+        tar_files = (_kind_of(entry.name) == _TAR and entry.is_file() for entry in seen)
+        return next(tar_files, False) and all(tar_files)
+
+
+def _kind_of(name: str) -> str:
+    if name.lower().endswith(TAR_ENDINGS):
+        return _TAR
+    return _LIST if ending_of(name) in _LIST_ENDINGS else _FILE
 
 
 def _kind_of_file(path: Path, modality: str) -> str:
-    kind = kind_of(path.name)
-    if kind == SINGLE and not fits(path.name, modality):
+    kind = _kind_of(path.name)
+    if kind == _FILE and ending_of(path.name) not in ENDINGS_OF[modality]:
         raise ConfigError(
-            f"{path}: expected a list ({', '.join(('.txt', *TABLE_ENDINGS))}), a tar file, or {modality} files "
+            f"{path}: expected a list ({', '.join(_LIST_ENDINGS)}), a tar file, or {modality} files "
             f"({', '.join(ENDINGS_OF[modality])}), got {path.suffix or 'no ending'}."
         )
     return kind
 
 
-def _kind_of_all(selection: Selection, pattern: Path, modality: str) -> str:
+def _kind_of_pattern(selection: Selection, pattern: Path, modality: str) -> str:
     """What the files of a pattern are, all together; walked, not kept: there may be millions."""
     if not selection.root.is_dir():
         raise _missing(selection.root)
-    kinds = {kind_of(relative) for relative, _ in selection}
+    are_clouds = modality == "point_cloud"
+    kinds = {_FILE if are_clouds and ending_of(relative) == ".txt" else _kind_of(relative) for relative, _ in selection}
     if not kinds:
         raise ConfigError(
-            f"{pattern}: the pattern matches no files in {_named(selection.root)}. Capitals count; '**' goes into folders, as "
-            f"in '{selection.root.name or '.'}/**/*.jpg'."
+            f"{pattern}: the pattern matches no files in {selection.root.resolve()}. Capitals count; '**' goes into "
+            f"folders, as in '{selection.root.name or '.'}/**/*.jpg'."
         )
-    if kinds == {TAR}:
-        return TAR
-    listed = kinds <= ({TABLE} if modality == "point_cloud" else {TABLE, LINES})
-    return TABLE if listed else SINGLE
+    return kinds.pop() if len(kinds) == 1 else _FILE
 
 
-def _missing(path: Path) -> CmcrError:
-    """Say how far the path leads, and which name there is like the one that is not."""
-    there = next((parent for parent in path.parents if parent.is_dir()), Path())
-    try:
-        wanted = path.relative_to(there).parts[0]
-        with os.scandir(there) as entries:
-            names = [entry.name for entry in itertools.islice(entries, _NAMES_COMPARED)]
-    except (OSError, ValueError, IndexError):
-        return ConfigError(f"{path}: no such file or folder.")
-    near = difflib.get_close_matches(wanted, sorted(names), n=1, cutoff=0.6)
-    hint = f" Did you mean {there / near[0]}?" if near else " Check the path."
-    return ConfigError(f"{path}: no such file or folder; {_named(there)} holds no {wanted!r}.{hint}")
-
-
-def _named(folder: Path) -> str:
-    return "this folder" if folder == Path() else str(folder)
+def _missing(path: Path) -> ConfigError:
+    """Report how far the path leads, and which name there is like the one that is not."""
+    there = next(parent for parent in path.parents if parent.is_dir())
+    wanted = path.relative_to(there).parts[0]
+    with reading(there), os.scandir(there) as entries:
+        names = sorted(entry.name for entry in itertools.islice(entries, _NAMES_COMPARED))
+    near = difflib.get_close_matches(wanted, names, n=1)
+    hint = f"Did you mean {there / near[0]}?" if near else "Check the path."
+    return ConfigError(f"{path}: no such file or folder; {there.resolve()} holds no {wanted!r}. {hint}")

@@ -5,11 +5,16 @@ digits in many voices, texts of number words in several phrasings. Every functio
 `numpy.random.Generator`, so the same seed gives the same items.
 """
 
-from cmcr.data.numbers.pictures import draw_pictures
-from cmcr.data.numbers.point_clouds import sample_point_clouds
-from cmcr.data.numbers.sounds import SAMPLE_RATE_HZ, speak_sounds
-from cmcr.data.numbers.splits import ALL_NUMBERS, SEEN_NUMBERS, UNSEEN_NUMBERS, Split, digits_of
-from cmcr.data.numbers.texts import class_texts, write_texts
+from cmcr.data.numbers.handwriting import (
+    ALL_NUMBERS,
+    SEEN_NUMBERS,
+    UNSEEN_NUMBERS,
+    Split,
+    digits_of,
+    draw_pictures,
+    sample_point_clouds,
+)
+from cmcr.data.numbers.words import SAMPLE_RATE_HZ, class_texts, speak_sounds, write_texts
 
 __all__ = [
     "ALL_NUMBERS",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.items.reading import reading
+from cmcr.data.paths import reading
 from cmcr.data.texts import read_lines
 from cmcr.errors import FormatError
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cmcr.data.sound_clips import SoundClip
+from cmcr.data.audio import SoundClip
 from cmcr.data.videos import VideoFrame
 from cmcr.errors import ReadError
 

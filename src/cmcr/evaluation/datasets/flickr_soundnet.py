@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.items.reading import reading
+from cmcr.data.paths import reading
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import plain_rows, shares
 from cmcr.evaluation.datasets.clips import ChosenClips, clips_in

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmcr.data.items.reading import reading
+from cmcr.data.paths import reading
 from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, unknown_name
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")

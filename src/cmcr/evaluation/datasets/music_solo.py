@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.sound_clips import SoundClip
+from cmcr.data.audio import SoundClip
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import field, json_of, shares
 from cmcr.evaluation.datasets.layout import SOUNDS, VIDEOS, Layout, Request, files_by_stem

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmcr.data.items.reading import reading
+from cmcr.data.paths import reading
 from cmcr.data.point_clouds import read_point_cloud
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.annotations import field, json_of, lines_of

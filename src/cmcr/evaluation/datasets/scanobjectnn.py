@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.items.reading import reading
+from cmcr.data.paths import reading
 from cmcr.errors import FormatError, missing_dependency
 from cmcr.evaluation.datasets.layout import Layout, Request
 from cmcr.evaluation.datasets.records import ClassificationRecord

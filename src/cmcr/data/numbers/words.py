@@ -1,4 +1,4 @@
-"""Sounds of numbers: three spoken digits in one voice, over background noise.
+"""Texts and sounds of numbers: number words in several phrasings, and three spoken digits over background noise.
 
 The words were recorded once with espeak-ng in 80 voices (`recipes/mini/speak.py`) and lie beside this file as one Opus
 stream; espeak-ng is not needed here.
@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from cmcr.data.numbers.splits import Split, digits_of
+from cmcr.data.numbers.handwriting import Split, digits_of
 
 SAMPLE_RATE_HZ = 8_000
 _SAMPLES = 2 * SAMPLE_RATE_HZ
@@ -24,6 +24,54 @@ _LONGEST_GAP = 480  # samples of silence between two words, 60 ms
 _SNR_DB = (-10.0, 2.0)
 _MIXED_TOGETHER = 256  # sounds per piece of work, so that temporary arrays stay small
 _NOISE_STRIP = 1 << 18  # samples of noise drawn once a piece; each sound takes a window of it
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_PHRASES = ("{}", "the number {}", "number {}", "this is {}", "it says {}", "code {}")
+
+
+def _below_hundred(value: int) -> str:
+    if value < 20:
+        return _UNITS[value]
+    tens = _TENS[value // 10 - 2]
+    return tens if value % 10 == 0 else f"{tens} {_UNITS[value % 10]}"
+
+
+def _cardinal(value: int, joiner: str) -> str:
+    hundreds, rest = divmod(value, 100)
+    if hundreds == 0:
+        return _below_hundred(rest)
+    head = f"{_UNITS[hundreds]} hundred"
+    return head if rest == 0 else f"{head}{joiner}{_below_hundred(rest)}"
+
+
+def _wordings(value: int) -> tuple[str, ...]:
+    """All ways to write one number, the plainest first."""
+    spelled = [_UNITS[int(digit)] for digit in f"{value:03d}"]
+    return (
+        f"{value:03d}",
+        " ".join(spelled),
+        " ".join("oh" if word == "zero" else word for word in spelled),
+        _cardinal(value, " and "),
+        _cardinal(value, " "),
+    )
+
+
+def write_texts(numbers: NDArray[np.int64], rng: np.random.Generator) -> list[str]:
+    """Write each number once, in a random wording and phrase: `(n,)` integers in 0..999 -> n strings."""
+    wording = rng.integers(0, 5, size=len(numbers))
+    phrase = rng.integers(0, len(_PHRASES), size=len(numbers))
+    return [
+        _PHRASES[p].format(_wordings(value)[w])
+        for value, w, p in zip(numbers.tolist(), wording.tolist(), phrase.tolist(), strict=True)
+    ]
+
+
+def class_texts(number: int) -> list[str]:
+    """All phrasings of one number: the prompt ensemble of its class (30 strings, some equal)."""
+    return [phrase.format(wording) for wording in _wordings(number) for phrase in _PHRASES]
 
 
 @dataclass(frozen=True)

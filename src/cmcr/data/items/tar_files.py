@@ -1,4 +1,8 @@
-"""Members of tar files as items, read from the archive and never unpacked to the disk."""
+"""Members of tar files as items, read from the archive and never unpacked to the disk.
+
+Python's tarfile takes a damaged header, or none, for the end of the archive, and does not read to the end of a gzip stream,
+where its checksum stands. `_Header` and `_members` find archives that are cut short.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from cmcr.data.items.endings import ENDINGS_OF, counted, ending_of, fits
-from cmcr.data.items.item import Entry, ItemList
-from cmcr.data.items.reading import as_id, damaged, decoded, reading
-from cmcr.data.items.selection import Selection
-from cmcr.data.paths import NamedBytes
+from cmcr.data.items.files import ENDINGS_OF, Selection, counted, ending_of
+from cmcr.data.items.item import Entry, ItemList, as_id, text_of
+from cmcr.data.paths import NamedBytes, damaged, reading
 from cmcr.errors import ConfigError
 
 _GZIP_MARK = b"\x1f\x8b"
 
 
-class ShardItems(ItemList):
+class TarItems(ItemList):
     """Each member with an ending of the modality is one item, in the order of the archives.
 
     The id is the archive and the member's name; the second member of one name gets `#2` behind it. Hidden members, among
@@ -40,17 +42,17 @@ class ShardItems(ItemList):
         self._selection, self._modality = selection, modality
 
     def _entries(self) -> Iterator[Entry]:
-        ignored: Counter[str] = Counter()
-        self.ignored = ignored
+        self.ignored = ignored = Counter[str]()
         for relative, path in self._selection:
-            seen: Counter[str] = Counter()  # of one archive at a time
+            seen = Counter[str]()  # of one archive at a time
             with _opened(path) as archive:
                 for member in _members(archive):
                     name = "/".join(part for part in PurePosixPath(member.name).parts if part != "/")
                     if any(part.startswith(".") for part in name.split("/")):
                         continue
-                    if not member.isreg() or not fits(name, self._modality):
-                        ignored["link" if not member.isreg() else ending_of(name) or "no ending"] += 1
+                    ending = ending_of(name) if member.isreg() else "link"
+                    if ending not in ENDINGS_OF[self._modality]:
+                        ignored[ending or "no ending"] += 1
                         continue
                     seen[name] += 1
                     source = as_id(f"{relative}/{name}")
@@ -63,19 +65,18 @@ class ShardItems(ItemList):
         with _damage_named(path):
             content = cast(IO[bytes], archive.extractfile(member)).read()
         if self._modality == "text":
-            return decoded(content, name)
+            return text_of(content, name)
         return NamedBytes(name, content) if self._modality == "point_cloud" else content
 
     def _nothing(self) -> ConfigError:
-        found = counted(self.ignored) or "no members"
-        expected = ", ".join(ENDINGS_OF[self._modality])
         return ConfigError(
-            f"{self.description}: expected members ending in {expected}; got {found}. Choose other files or another modality."
+            f"{self.description}: expected members ending in {', '.join(ENDINGS_OF[self._modality])}; got "
+            f"{counted(self.ignored) or 'no members'}. Choose other files or another modality."
         )
 
 
 class _Header(tarfile.TarInfo):
-    """A header that must be whole: tarfile takes a damaged one, or none, for the end of the archive without a word."""
+    """A header that must be whole."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
@@ -94,7 +95,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
         file.seek(0)
         with (
             gzip.GzipFile(fileobj=file) if packed else contextlib.nullcontext(file) as content,
-            # The kind is said and not left to be guessed: guessing hides the reason of a failure.
+            # The kind is named, since tarfile's guess hides the reason of a failure.
             tarfile.open(
                 fileobj=cast(IO[bytes], content), mode="r:", tarinfo=_Header, encoding="utf-8", errors="surrogateescape"
             ) as archive,

@@ -1,0 +1,177 @@
+r"""Files as items: those of a folder, those a pattern selects, or one alone.
+
+Their order is that of the relative paths, written with `/` and compared by code points, whatever the file system, the
+locale or the day. Each folder is sorted on its own, a folder's name with its `/`: this gives the same order as sorting all
+paths, and never holds more than the names of one folder on each level.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cmcr.data.items.item import Entry, ItemList, as_id, text_of
+from cmcr.data.meshes import MESH_SUFFIXES
+from cmcr.data.paths import file_of, reading
+from cmcr.data.point_clouds import POINT_SUFFIXES
+from cmcr.errors import ConfigError, SampleError
+
+TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
+ENDINGS_OF = {
+    "image": tuple(
+        ".jpg .jpeg .jpe .jfif .png .apng .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .avif".split()
+    ),
+    "text": (".txt",),
+    "audio": tuple(
+        ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .caf .m4a .mp4 .mov .webm .mkv .mka .aac .wma .avi".split()
+    ),
+    "point_cloud": (*(ending for ending in POINT_SUFFIXES if ending not in TABLE_ENDINGS), *MESH_SUFFIXES),
+}
+"""The endings that are taken from folders and tar files for each modality, in small letters."""
+
+_MAGIC = re.compile(r"[*?\[]")
+_ANY_DEPTH = "**"
+
+Pattern = tuple[str, ...]
+"""The parts of a pattern, such as `("**", "*.jpg")`."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Files, looked for again on every walk.
+
+    Hidden files and folders (`.name`) are passed over unless the pattern names them. Links to folders are followed, but
+    not into a folder that is being walked already.
+
+    Args:
+        root: the folder to begin in, or one file.
+        pattern: what to take below it, by default everything; empty where `root` is the one file. `**` is any number of
+            folders; as the last part, every file below. Capitals count on every system.
+    """
+
+    root: Path
+    pattern: Pattern = (_ANY_DEPTH,)
+
+    def __iter__(self) -> Iterator[tuple[str, Path]]:
+        """Give the relative path with `/`, and the path.
+
+        Raises:
+            ReadError: a folder is gone or may not be read.
+        """
+        if not self.pattern:
+            yield self.root.name, self.root
+            return
+        for relative in _walk(self.root, "", _with_rests({self.pattern}), ()):
+            yield relative, self.root / relative
+
+
+def selection_of_pattern(given: Path) -> Selection | None:
+    """Split a path with `*`, `?`, `[` or `**` into its fixed folder and its pattern; `None` where it has none of these."""
+    parts = given.parts
+    first = next((place for place, part in enumerate(parts) if _MAGIC.search(part)), None)
+    return None if first is None else Selection(Path(*parts[:first]), parts[first:])
+
+
+class FileItems(ItemList):
+    """Each file is one item; its id is its relative path.
+
+    Args:
+        selection: the files.
+        modality: what they hold.
+        description: for messages.
+        whatever_ending: take every file, not only those with the endings of the modality.
+    """
+
+    def __init__(self, selection: Selection, modality: str, description: str, *, whatever_ending: bool = False) -> None:
+        self.description = description
+        self.ignored = {}
+        self._selection, self._modality, self._whatever_ending = selection, modality, whatever_ending
+
+    def _entries(self) -> Iterator[Entry]:
+        self.ignored = ignored = Counter[str]()
+        for relative, path in self._selection:
+            ending = ending_of(relative)
+            if not self._whatever_ending and ending not in ENDINGS_OF[self._modality]:
+                ignored[ending or "no ending"] += 1
+                continue
+            name = as_id(relative)
+            # No mark, not even the size: a broken file may be fixed while a run is stopped, and the run still resumes.
+            yield Entry(name, name, b"", partial(self._read, path, name))
+
+    def _read(self, path: Path, name: str) -> Any:
+        if self._modality != "text":
+            return path
+        try:
+            return text_of(file_of(path, "text file").read_bytes(), name)
+        except (OSError, SampleError):
+            return SampleError(f"{name}: the text file cannot be read: it is gone, not a file, or without permission.")
+
+    def _nothing(self) -> ConfigError:
+        expected = f"{self.description}: expected files ending in {', '.join(ENDINGS_OF[self._modality])}"
+        if not self.ignored:
+            return ConfigError(f"{expected}; got no files that are not hidden. Check the path.")
+        hint = "Choose another folder or modality."
+        listed = next((ending for ending in self.ignored if ending in (*TABLE_ENDINGS, *TAR_ENDINGS)), None)
+        if listed:
+            hint = f"For the items that those files list or hold, give the pattern '{self._selection.root.name}/*{listed}'."
+        return ConfigError(f"{expected}; got {counted(self.ignored)}. {hint}")
+
+
+def ending_of(name: str) -> str:
+    """The ending of a name, in small letters with its dot; empty where there is none."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of millions of names costs a minute
+
+
+def counted(endings: Mapping[str, int]) -> str:
+    """Write how many files of which endings there are: ".json (12), .md (1)"."""
+    return ", ".join(
+        f"{ending} ({count})" for ending, count in sorted(endings.items(), key=lambda pair: (-pair[1], pair))
+    )
+
+
+def _walk(folder: Path, prefix: str, patterns: set[Pattern], above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Give the relative paths below a folder that match any of some patterns."""
+    with reading(folder):
+        about = folder.stat()
+        here = (about.st_dev, about.st_ino)
+        if about.st_ino and here in above:  # some network drives number nothing
+            return
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
+    for name in names:
+        left = _left_behind(patterns, name.removesuffix("/"))
+        if not name.endswith("/"):
+            if () in left:
+                yield prefix + name
+        elif any(left):
+            yield from _walk(folder / name, prefix + name, left, (*above, here))
+
+
+def _left_behind(patterns: set[Pattern], name: str) -> set[Pattern]:
+    """What is left of each pattern behind a file or folder of a name; the empty pattern is a match."""
+    hidden = name.startswith(".")
+    left: set[Pattern] = set()
+    for pattern in filter(None, patterns):
+        part = pattern[0]
+        if part == _ANY_DEPTH:
+            left |= set() if hidden else {pattern}
+        elif fnmatchcase(name, part) and (not hidden or part.startswith(".")):
+            left.add(pattern[1:])
+    return _with_rests(left)
+
+
+def _with_rests(patterns: set[Pattern]) -> set[Pattern]:
+    """Add what follows each `**` at the beginning, which may stand for no folder at all."""
+    for pattern in list(patterns):
+        while pattern and pattern[0] == _ANY_DEPTH:
+            pattern = pattern[1:]
+            patterns.add(pattern)
+    return patterns

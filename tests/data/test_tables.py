@@ -1,0 +1,191 @@
+"""Lines, CSV, TSV, JSONL and Parquet files as lists of items."""
+
+import csv
+import json
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from cmcr.data.items import open_items
+from cmcr.data.paths import NamedBytes
+from cmcr.data.texts import read_lines
+from cmcr.errors import ConfigError, MissingDependencyError, ReadError, SampleError
+
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"))
+
+
+def written(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def ids(items):
+    return [entry.id for entry in items.walk()]
+
+
+def contents(items):
+    """The contents in order, those that cannot be read as their messages."""
+    read = [entry.read() for entry in items.walk()]
+    return [str(one) if isinstance(one, SampleError) else one for one in read]
+
+
+@given(st.lists(CELL, min_size=1), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_any_unicode_comes_back_from_lines(tmp_path_factory, lines, end, mark):
+    path = tmp_path_factory.mktemp("lists") / "a.txt"
+    path.write_bytes("".join(line + end for line in lines).encode("utf-8-sig" if mark else "utf-8"))
+    items = open_items(path, "text")
+    read = contents(items)
+    if not lines[0].startswith("\ufeff"):
+        assert read == lines
+    assert read == read_lines(path)
+    assert ids(items) == [f"a.txt:{number}" for number in range(1, len(lines) + 1)]
+    assert items.survey().count == len(lines)
+
+
+@given(st.lists(CELL, min_size=1), st.sampled_from([",", "\t"]))
+def test_any_unicode_comes_back_from_tables(tmp_path_factory, cells, separator):
+    path = tmp_path_factory.mktemp("tables") / ("a.csv" if separator == "," else "a.tsv")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows([["n", "text"], *enumerate(cells)])
+    items = open_items(path, "text", id_column="n")
+    assert contents(items) == cells
+    assert ids(items) == [str(number) for number in range(len(cells))]
+    assert [entry.source for entry in items.walk()] == [f"{path.name}:{row}" for row in range(1, len(cells) + 1)]
+    lines = written(path.with_suffix(".jsonl"), "".join(json.dumps({"text": cell}) + "\n" for cell in cells))
+    parquet.write_table(pa.table({"text": cells}), path.with_suffix(".parquet"))
+    for other in (lines, path.with_suffix(".parquet")):
+        assert contents(open_items(other, "text")) == cells
+
+
+def test_rows_that_cannot_be_read_spoil_themselves_only(tmp_path):
+    lines = open_items(written(tmp_path / "a.txt", b"one\ncaf\xe9\n\nfour"), "text")
+    one, two, three, four = contents(lines)
+    assert (one, three, four) == ("one", "", "four")
+    assert two.startswith("a.txt:2: not UTF-8: byte 0xE9 after 3 characters")
+
+    table = written(tmp_path / "a.csv", b'id,text\n1,good\n2,a,b\n\n3,caf\xe9\n,no id\n4,"two\nlines, quoted"\n')
+    items = open_items(table, "text", id_column="id")
+    assert ids(items) == ["1", "a.csv:2", "3", "a.csv:4", "4"]
+    good, long, latin, nameless, quoted = contents(items)
+    assert (good, quoted) == ("good", "two\nlines, quoted")
+    assert long.startswith("a.csv:2: expected 2 cells, got 3")
+    assert latin.startswith("a.csv:3: not UTF-8")
+    assert nameless.startswith("a.csv:4: expected an id in column 'id', got ''")
+
+    objects = b'{"text": "a"}\n\n{"text": \n[1]\n{"text": 3}\n{}\n{"text": "caf\xe9"}\n'
+    items = open_items(written(tmp_path / "a.jsonl", objects), "text")
+    assert ids(items) == [f"a.jsonl:{line}" for line in (1, 3, 4, 5, 6, 7)]
+    reasons = ("a", ":3: not JSON", "got list", "got int", "got nothing", ":7: not UTF-8")
+    for content, reason in zip(contents(items), reasons, strict=True):
+        assert reason in content
+
+
+def test_lines_of_other_modalities_are_paths_beside_the_list(tmp_path):
+    path = written(tmp_path / "list.txt", "sub/a.png\n\n/elsewhere/b.png\nhttp://host/c.png\n")
+    a, blank, b, c = contents(open_items(path, "image"))
+    assert (a, b, c) == (tmp_path / "sub/a.png", Path("/elsewhere/b.png"), "http://host/c.png")
+    assert blank.startswith("list.txt:2: blank")
+
+
+def test_a_long_list_is_read_line_by_line(tmp_path):
+    path = written(tmp_path / "a.txt", "".join(f"line {number}\n" for number in range(400_000)))
+    tracemalloc.start()
+    walk = open_items(path, "text").walk()
+    assert next(walk).read() == "line 0"
+    walk.close()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20 < path.stat().st_size
+
+
+def test_parquet_holds_paths_bytes_and_both(tmp_path):
+    path = tmp_path / "a.parquet"
+    both = [{"bytes": b"png", "path": "c.npy"}, {"bytes": None, "path": "d.npy"}, None]
+    parquet.write_table(pa.table({"path": ["a.png", None, "b.png"], "raw": [b"1", b"", None], "image": both}), path)
+    a, empty, b = contents(open_items(path, "image"))
+    assert (a, b) == (tmp_path / "a.png", tmp_path / "b.png")
+    assert empty.startswith("a.parquet:2: expected a path, got nothing")
+    assert contents(open_items(path, "audio", column="raw"))[:2] == [b"1", b""]
+    assert contents(open_items(path, "image", column="image"))[:2] == [b"png", tmp_path / "d.npy"]
+    assert contents(open_items(path, "point_cloud", column="image"))[0] == NamedBytes("c.npy", b"png")
+    assert "do not say their format" in contents(open_items(path, "point_cloud", column="raw"))[0]
+
+
+def test_damaged_tables(tmp_path):
+    open_quote = written(tmp_path / "a.csv", 'text\ngood\n"bad\nand\nmore\n')
+    no_parquet = written(tmp_path / "a.parquet", b"PAR1 no more")
+    pages = tmp_path / "b.parquet"
+    parquet.write_table(pa.table({"text": [f"caption {number}" for number in range(5000)]}), pages, compression="gzip")
+    content = bytearray(pages.read_bytes())
+    content[1000:9000] = bytes(8000)
+    pages.write_bytes(content)
+    for path in (open_quote, no_parquet, pages):
+        with pytest.raises(ReadError, match=r"damaged or cut short .*" + path.name):
+            open_items(path, "text").survey()
+    gone = written(tmp_path / "c.txt", "a\n")
+    items = open_items(gone, "text")
+    gone.unlink()
+    with pytest.raises(ReadError, match="could not read"):
+        contents(items)
+
+
+def test_parquet_needs_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingDependencyError, match=r"cmcr\[parquet\]"):
+        open_items(written(tmp_path / "a.parquet", b""), "text")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("a.txt", "", {}, "empty"),
+        ("a.txt", "a".encode("utf-16"), {}, "UTF-16"),
+        ("a.txt", "a\n", {"column": "a"}, "has no columns"),
+        ("a.txt", "a\n", {"id_column": "a"}, "has no columns"),
+        ("a.csv", "", {}, "first line that names the columns"),
+        ("a.csv", "text\n", {}, "empty"),
+        ("a.csv", "caption,x,x\nhello,1,2\n", {}, "expected a column 'text', got: caption, x, x"),
+        (
+            "a.csv",
+            "caption,x,x\nhello,1,2\n",
+            {"column": "captoin"},
+            r"unknown column 'captoin'\. Did you mean 'caption'",
+        ),
+        ("a.csv", "caption,x,x\nhello,1,2\n", {"column": "caption", "id_column": "key"}, "unknown column 'key'"),
+        ("a.csv", "caption,x,x\nhello,1,2\n", {"column": "x"}, "two columns are named 'x'"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path, name, content, options, message):
+    with pytest.raises(ConfigError, match=message):
+        open_items(written(tmp_path / name, content), "text", **options)
+
+
+def test_columns_are_those_named_or_the_usual_ones(tmp_path):
+    path = written(tmp_path / "a.csv", "caption,image\nhello,a.png\n")
+    assert contents(open_items(path, "text", column="caption")) == ["hello"]
+    assert contents(open_items(path, "image")) == [tmp_path / "a.png"]
+
+
+def test_the_digest_is_of_ids_and_cells_alone(tmp_path):
+    def survey(content):
+        return open_items(written(tmp_path / "a.csv", content), "text").survey()
+
+    assert survey("text,n\nx,1\n") == survey("n,text\r\n2,x\r\n") != survey("n,text\n2,y\n")
+    damaged = [open_items(written(tmp_path / "a.txt", content), "text").survey() for content in (b"\xe8", b"\xe9")]
+    assert damaged[0] != damaged[1]
+
+
+def test_a_pattern_of_lists_gives_one_after_another(tmp_path):
+    (tmp_path / "sub").mkdir()
+    written(tmp_path / "b.csv", "text\nthree\n")
+    written(tmp_path / "a.txt", "one\ntwo\n")
+    written(tmp_path / "sub" / "c.jsonl", '{"text": "four"}\n')
+    items = open_items(str(tmp_path / "**" / "*"), "text")
+    assert ids(items) == ["a.txt:1", "a.txt:2", "b.csv:1", "sub/c.jsonl:1"]
+    assert contents(items) == ["one", "two", "three", "four"]

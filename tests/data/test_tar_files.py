@@ -1,0 +1,125 @@
+"""Members of tar files as items."""
+
+import io
+import tarfile
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from cmcr.data.items import open_items
+from cmcr.data.paths import NamedBytes
+from cmcr.data.point_clouds import read_point_cloud
+from cmcr.errors import ConfigError, ReadError
+
+MEMBERS = [("./b.jpg", b"bb"), ("x/a.jpg", b"a"), ("x/a.json", b"{}"), ("x/a.txt", b"caption\n"), ("x/._a.jpg", b"mac")]
+
+
+def tar(path, members, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+    return path
+
+
+def pairs(items):
+    return [(entry.id, entry.read()) for entry in items.walk()]
+
+
+@pytest.mark.parametrize(("name", "mode"), [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tgz", "w:gz"), ("t.tar", "w:gz")])
+def test_members_come_in_their_order(tmp_path, name, mode):
+    items = open_items(tar(tmp_path / name, MEMBERS, mode), "image")
+    assert pairs(items) == pairs(items) == [(f"{name}/b.jpg", b"bb"), (f"{name}/x/a.jpg", b"a")]
+    assert dict(items.ignored) == {".json": 1, ".txt": 1}
+    assert items.survey().count == 2
+    assert pairs(open_items(tmp_path / name, "text")) == [(f"{name}/x/a.txt", "caption")]
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+    with pytest.raises(ConfigError, match=r"members ending in \.wav.*got \.jpg \(2\)"):
+        open_items(tmp_path / name, "audio")
+
+
+def test_a_folder_of_tar_files_is_what_they_hold(tmp_path):
+    for number in (1, 0):
+        tar(tmp_path / f"shard-{number}.tar", [("a.wav", b"%d" % number)])
+    for given in (tmp_path, tmp_path / "shard-*.tar"):
+        assert pairs(open_items(given, "audio")) == [("shard-0.tar/a.wav", b"0"), ("shard-1.tar/a.wav", b"1")]
+    (tmp_path / "sizes.json").write_text("{}")
+    with pytest.raises(ConfigError, match=rf"'{tmp_path.name}/\*\.tar'"):
+        open_items(tmp_path, "audio")
+
+
+def test_names_that_occur_twice_and_that_are_long_or_not_ascii(tmp_path):
+    long = "d" * 90 + "/" + "é中" * 60 + ".jpg"
+    members = [("a.jpg", b"1"), (long, b"2"), ("a.jpg", b"34"), ("a.jpg", b"")]
+    items = open_items(tar(tmp_path / "s.tar", members), "image")
+    assert pairs(items) == [
+        ("s.tar/a.jpg", b"1"),
+        (f"s.tar/{long}", b"2"),
+        ("s.tar/a.jpg#2", b"34"),
+        ("s.tar/a.jpg#3", b""),
+    ]
+    assert items.survey().count == 4
+
+
+def test_links_are_ignored_and_texts_must_be_utf8(tmp_path):
+    path = tar(tmp_path / "s.tar", [("a.txt", b"caf\xe9")])
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("b.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    items = open_items(path, "text")
+    ((_, content),) = pairs(items)
+    assert "s.tar/a.txt: not UTF-8" in str(content)
+    assert dict(items.ignored) == {"link": 1}
+
+
+def test_point_clouds_keep_their_ending(tmp_path):
+    cloud = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    buffer = io.BytesIO()
+    np.save(buffer, cloud)
+    ((_, content),) = pairs(open_items(tar(tmp_path / "s.tar", [("a.npy", buffer.getvalue())]), "point_cloud"))
+    assert content == NamedBytes("s.tar/a.npy", buffer.getvalue())
+    np.testing.assert_array_equal(read_point_cloud(content), cloud)
+
+
+def test_headers_are_not_kept(tmp_path):
+    """A header takes some 1.5 KB once read, so all of these would take 1.5 MB."""
+    items = open_items(tar(tmp_path / "s.tar", [(f"{number}.jpg", b"") for number in range(1000)]), "image")
+    tracemalloc.start()
+    assert sum(1 for _ in items.walk()) == 1000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5e5
+
+
+def flipped(content, at):
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("mode", "damage", "message"),
+    [
+        *((mode, lambda content, kept=kept: content[: int(len(content) * kept)], "damaged or cut short")
+          for mode in ("w", "w:gz") for kept in (0.0, 0.02, 0.3, 0.6, 0.8)),
+        ("w", lambda content: flipped(content, content.index(b"b.jpg") + 120), "no header where one should be"),
+        ("w", lambda content: b"no tar file at all, but some text" * 100, "damaged"),
+        ("w", lambda content: content * 2, "more follows the mark of its end"),
+        ("w:gz", lambda content: flipped(content, len(content) - 8), "CRC check failed"),
+    ],
+)  # fmt: skip
+def test_tar_files_that_are_damaged(tmp_path, mode, damage, message):
+    noise = np.random.default_rng(0).bytes(30_000)
+    path = tar(tmp_path / "s.tar", [("a.jpg", noise), ("b.jpg", noise)], mode)
+    path.write_bytes(damage(path.read_bytes()))
+    for use in (lambda: open_items(path, "image").survey(), lambda: pairs(open_items(path, "image"))):
+        with pytest.raises(ReadError, match=rf"({message}).*s\.tar"):
+            use()
+
+
+def test_a_tar_file_without_the_mark_of_its_end_is_cut_short(tmp_path):
+    path = tar(tmp_path / "s.tar", [("a.jpg", b"a"), ("b.jpg", b"b")])
+    path.write_bytes(path.read_bytes()[: 4 * 512])
+    with pytest.raises(ReadError, match="no header where one should be"):
+        open_items(path, "image").survey()
