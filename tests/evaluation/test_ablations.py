@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from cmcr.connection.consistency import SoftmaxMean
 
 import cmcr
 from cmcr.cli import main
 from cmcr.connection.ablations import ABLATIONS, FULL
-from cmcr.connection.consistency import SoftmaxMean
 from cmcr.connection.settings import settings_of
 from cmcr.data.numbers import SAMPLE_RATE_HZ, draw_pictures, speak_sounds, write_texts
 from cmcr.errors import ConfigError, FormatError, ResumeError

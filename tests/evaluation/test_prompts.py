@@ -53,17 +53,15 @@ def test_files_of_prompts(tmp_path):
     assert read_prompts(path) == read_prompts(str(path), "one") == ["a {}."]
     with pytest.raises(ConfigError, match=r"unknown list of prompts in .*templates\.json 'on'.*Did you mean 'one'"):
         read_prompts(path, "on")
-    path.write_text(json.dumps({"one": ["a {}."], "two": [3], "three": []}), encoding="utf-8")
-    with pytest.raises(ConfigError, match="holds 3 lists; say which: one, three, two"):
+    path.write_text(json.dumps({"one": ["a {}."], "two": ["b {}."]}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds 2 lists; say which: one, two"):
         read_prompts(path)
-    for key in ("two", "three"):
-        with pytest.raises(FormatError, match=f"expected a list of strings as '{key}'"):
-            read_prompts(path, key)
-    with pytest.raises(ArtefactNotFoundError, match=r"nothing\.json: no such file of prompts"):
+    for wrong in ({"one": [3]}, {"one": []}, {"one": [" "]}, ["a {}."], "a"):
+        path.write_text(json.dumps(wrong), encoding="utf-8")
+        with pytest.raises(FormatError, match=r"templates\.json"):
+            read_prompts(path)
+    with pytest.raises(ArtefactNotFoundError, match=r"nothing\.json: no such file"):
         read_prompts(tmp_path / "nothing.json")
-    path.write_text("a {}.", encoding="utf-8")
-    with pytest.raises(FormatError, match=r"templates\.json: not valid JSON"):
-        read_prompts(path)
 
 
 @pytest.mark.skipif(PUBLISHED is None, reason="ULIP's prompts (shared/data/ulip_prompts) are not here")

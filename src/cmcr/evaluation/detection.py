@@ -1,4 +1,7 @@
-"""Detection: a score for each item says how sure it is that something is there; how well does it tell yes from no."""
+"""Detection: a score for each item says how likely something is there; how well does it separate yes from no?
+
+Tie rule: items of one score are claimed together or not at all, so their order does not matter.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from cmcr.errors import DimensionError, DtypeError, NonFiniteError, TooFewRowsError
 
 
-class Curve(NamedTuple):
-    """Precision and recall where everything that scores at least the threshold is claimed, from strict to lenient.
-
-    Attributes:
-        precision: `(T,)` share of the claims that are right.
-        recall: `(T,)` share of the positives that are claimed, not falling, 1 at the end.
-        thresholds: `(T,)` the distinct scores, falling.
-    """
-
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    thresholds: NDArray[np.float64]
-
-
 class MaxF1(NamedTuple):
     """The best F1 that any threshold reaches, and that threshold: claimed is what scores at least as much."""
 
@@ -31,14 +20,17 @@ class MaxF1(NamedTuple):
     threshold: float
 
 
-def precision_recall(scores: ArrayLike, labels: ArrayLike) -> Curve:
-    """Precision and recall at every distinct score.
+def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Area under precision over recall by the step rule, ``sum_t (R_t - R_{t-1}) P_t``: AP, as scikit-learn has it.
 
-    Tie rule: items of one score are claimed together or not at all, so their order has no say.
+    Without interpolation, which would flatter. A constant score gets the share of positives.
 
     Args:
-        scores: `(n,)` higher means more sure; any scale.
+        scores: `(n,)` higher means more likely; any scale.
         labels: `(n,)` true or 1 where it is there, else false or 0.
+
+    Returns:
+        In (0, 1].
 
     Raises:
         TooFewRowsError: no item, or no positive one: recall is then undefined.
@@ -46,27 +38,8 @@ def precision_recall(scores: ArrayLike, labels: ArrayLike) -> Curve:
         DtypeError: labels other than false and true, 0 and 1.
         NonFiniteError: a score that is NaN or infinite.
     """
-    right, claimed, thresholds = _claims(scores, labels)
-    return Curve(right / claimed, right / right[-1], thresholds)
-
-
-def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Area under precision over recall by the step rule, ``sum_t (R_t - R_{t-1}) P_t``: AP, as scikit-learn has it.
-
-    Without interpolation, which would flatter. A score that knows nothing gets the share of positives.
-
-    Args:
-        scores: `(n,)` higher means more sure.
-        labels: `(n,)` binary.
-
-    Returns:
-        In (0, 1].
-
-    Raises:
-        EmbeddingsError: as `precision_recall`.
-    """
-    curve = precision_recall(scores, labels)
-    return float(np.sum(np.diff(curve.recall, prepend=0.0) * curve.precision))
+    right, claimed, _ = _claims(scores, labels)
+    return float(np.sum(np.diff(right, prepend=0) / right[-1] * (right / claimed)))
 
 
 def max_f1(scores: ArrayLike, labels: ArrayLike) -> MaxF1:
@@ -76,31 +49,23 @@ def max_f1(scores: ArrayLike, labels: ArrayLike) -> MaxF1:
     measured on, so that the figure is an upper bound, as published ones are.
 
     Args:
-        scores: `(n,)` higher means more sure.
+        scores: `(n,)` higher means more likely.
         labels: `(n,)` binary.
 
     Returns:
         F1 in (0, 1]: claiming everything already gives more than 0.
 
     Raises:
-        EmbeddingsError: as `precision_recall`.
+        EmbeddingsError: as `average_precision`.
     """
     right, claimed, thresholds = _claims(scores, labels)
-    f1 = 2 * right / (claimed + right[-1])  # of whole numbers, so that equal values are equal to the last bit
+    f1 = 2 * right / (claimed + right[-1])  # of integers, so that equal values are equal to the last bit
     best = int(np.argmax(f1))
     return MaxF1(float(f1[best]), float(thresholds[best]))
 
 
 def _claims(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Count right claims and all claims `(T,)` at each of the distinct scores `(T,)`, from the highest on."""
-    given, positive = _checked(scores, labels)
-    order = np.argsort(-given, kind="stable")
-    falling = given[order]
-    last = np.append(np.flatnonzero(np.diff(falling)), len(given) - 1)  # the last item of each score
-    return np.cumsum(positive[order])[last], last + 1, falling[last]
-
-
-def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     given, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if given.ndim != 1 or given.shape != truth.shape:
         raise DimensionError(f"expected scores (n,) and labels (n,), got {given.shape} and {truth.shape}.")
@@ -110,4 +75,7 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64],
         raise NonFiniteError(f"scores: NaN or infinity, the first at {int(np.argmax(~np.isfinite(given)))}.")
     if not truth.any():
         raise TooFewRowsError(f"expected at least one positive label, got none among {len(truth)}.")
-    return given, truth.astype(np.bool_)
+    order = np.argsort(-given, kind="stable")
+    falling = given[order]
+    last = np.append(np.flatnonzero(np.diff(falling)), len(given) - 1)  # the last item of each score
+    return np.cumsum(truth[order].astype(np.int64))[last], last + 1, falling[last]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from numpy.typing import NDArray
 
 from cmcr.arrays import Array, rows_of, unit_rows
-from cmcr.errors import ConfigError, DimensionError, TooFewRowsError
-from cmcr.evaluation.blocks import comparable, rounding_slack, similarity_blocks
+from cmcr.errors import ConfigError, DimensionError
+from cmcr.evaluation.metrics import comparable, rounding_slack, similarity_blocks
 
 
 def modality_gap(first: Array, second: Array) -> float:
-    """Distance between the means of two modalities, each of unit rows (Liang et al., NeurIPS 2022); in [0, 2].
+    """Distance between the means of two modalities (Liang et al., NeurIPS 2022); in [0, 2].
 
     Args:
         first: `(n, K)` unit rows.
@@ -25,7 +24,7 @@ def modality_gap(first: Array, second: Array) -> float:
     a, b = rows_of(first, "first"), rows_of(second, "second")
     if a.shape[1] != b.shape[1]:
         raise DimensionError(f"widths differ: {a.shape[1]} and {b.shape[1]}.")
-    return float(torch.linalg.vector_norm(_mean(a) - _mean(b)))
+    return float(torch.linalg.vector_norm(a.double().mean(dim=0) - b.double().mean(dim=0)))
 
 
 def alignment(first: Array, second: Array, *, power: float = 2.0) -> float:
@@ -82,7 +81,7 @@ def k_occurrences(queries: Array, corpus: Array, k: int = 10) -> NDArray[np.int6
     """Count for each corpus row the queries that have it among their first k: `N_k` (Radovanović et al., JMLR 2010).
 
     Tie rule: a row counts where fewer than k rows are more similar, so that rows as similar as the k-th all count and
-    the order of the corpus has no say. Without ties the counts sum to `Q k`, with a k beyond the corpus to `Q C`.
+    the order of the corpus does not matter. Without ties the counts sum to `Q k`, with a k beyond the corpus to `Q C`.
 
     Args:
         queries: `(Q, K)` rows.
@@ -109,7 +108,7 @@ def k_occurrences(queries: Array, corpus: Array, k: int = 10) -> NDArray[np.int6
 
 
 def hubness(queries: Array, corpus: Array, k: int = 10) -> float:
-    """Skewness of `k_occurrences`: a few corpus rows that answer everything make it large, no hubs leave it near 0.
+    """Skewness of `k_occurrences`: a few corpus rows that answer everything make it large, without hubs it is near 0.
 
     Args:
         queries: `(Q, K)` rows.
@@ -119,29 +118,7 @@ def hubness(queries: Array, corpus: Array, k: int = 10) -> float:
     Raises:
         ConfigError, EmbeddingsError: as `k_occurrences`.
     """
-    return skewness(k_occurrences(queries, corpus, k))
+    from scipy.stats import skew  # slow to import
 
-
-def skewness(values: ArrayLike) -> float:
-    """Third standardised moment, ``mean (x - mean)^3 / (mean (x - mean)^2)^{3/2}``, of the population, not corrected.
-
-    Args:
-        values: `(n,)`, at least one.
-
-    Returns:
-        Any number; 0 where all values are equal.
-
-    Raises:
-        TooFewRowsError: no values.
-    """
-    given = np.asarray(values, dtype=np.float64)
-    if given.size == 0:
-        raise TooFewRowsError("skewness: expected at least one value, got none.")
-    if (given == given[0]).all():
-        return 0.0
-    centred = given - given.mean()
-    return float((centred**3).mean() / (centred**2).mean() ** 1.5)
-
-
-def _mean(rows: Tensor) -> Tensor:
-    return rows.to(torch.float64).mean(dim=0)
+    counts = k_occurrences(queries, corpus, k)
+    return 0.0 if (counts == counts[0]).all() else float(skew(counts))  # the skewness of a constant is undefined

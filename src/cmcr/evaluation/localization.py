@@ -1,8 +1,8 @@
-"""Audio-visual source localisation: where in a picture does it sound, against the boxes that people drew.
+"""Audio-visual source localization: where in a picture is the source of a sound, against the boxes that people drew.
 
 Boxes are `(left, top, right, bottom)` in shares of the picture's width and height, 0 to 1, so that they fit maps of any
-size. A clip in which nothing visible sounds has no boxes and no cIoU: whether a method stays silent there is a question
-of detection (`average_precision`, `max_f1`).
+size. A clip without a visible source has no boxes and no cIoU: whether a method claims nothing there is a question of
+detection (`average_precision`, `max_f1`).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _AREA_WEIGHTS = np.array([0.5, *[1.0] * 19, 0.5]) / 20  # the trapezoid rule ove
 def consensus_map(
     annotations: Sequence[ArrayLike], shape: tuple[int, int], *, agreement: int = 1
 ) -> NDArray[np.float64]:
-    """How far annotators agree that a pixel sounds: ``g = min(sum_j b_j / agreement, 1)`` (Senocak et al., CVPR 2018).
+    """How far annotators agree that a pixel is of the source, ``g = min(sum_j b_j / agreement, 1)`` (Senocak et al. 2018).
 
-    `b_j` is 1 inside any box of annotator `j`: where the pixel's centre lies in ``[left, right) x [top, bottom)``.
-    Published code cuts the corners of boxes down to whole pixels of a 224 x 224 map instead, and lets every box vote for
+    `b_j` is 1 inside any box of annotator `j`: where the pixel's centre is in ``[left, right) x [top, bottom)``.
+    Published code rounds the corners of boxes down to whole pixels of a 224 x 224 map instead, and lets every box vote for
     itself: to come as near as possible to its figures, give each box as an annotation of its own.
 
     Args:
         annotations: the boxes `(n, 4)` of each annotator; `n` may be 0 for some of them.
         shape: height and width of the map; published evaluations use 224 x 224 (Flickr-SoundNet also 256 x 256).
         agreement: annotators that make a pixel count fully, at least 1: 2 of 3 for Flickr-SoundNet; 1 for VGG-SS, which
-            is the union of its boxes. Where fewer drew, the map does not reach 1.
+            is the union of its boxes. Where fewer people drew, the map does not reach 1.
 
     Returns:
         `(H, W)` in [0, 1], somewhere above 0.
@@ -46,7 +46,9 @@ def consensus_map(
     """
     if agreement < 1:
         raise ConfigError(f"agreement: expected at least 1, got {agreement}.")
-    votes = sum((_mask(_boxes(boxes), shape).astype(np.float64) for boxes in annotations), np.zeros(shape))
+    votes = np.zeros(shape)
+    for boxes in annotations:
+        votes += _mask(_checked_boxes(boxes), shape)
     consensus = np.minimum(votes / agreement, 1.0)
     if not consensus.any():
         raise TooFewRowsError(f"no annotator drew a box that covers a pixel of a {shape[0]} x {shape[1]} map.")
@@ -54,19 +56,19 @@ def consensus_map(
 
 
 def predicted_region(scores: ArrayLike, *, rule: str = "value", at: float = 0.5) -> NDArray[np.bool_]:
-    """Cut a map into sounding and silent pixels.
+    """Cut a map into pixels of the source and others.
 
-    Two rules are in use, and figures under one cannot be compared with figures under the other:
+    Two rules are in use; their figures cannot be compared:
 
     - `value`: pixels whose value, scaled so that the map runs from 0 to 1, is at least `at` (Senocak et al., CVPR 2018).
-    - `share`: the highest `at` of the pixels, which at 0.5 is the upper half by the median: the published code of most
-      tables on VGG-SS and Flickr-SoundNet since 2021. Pixels equal to the lowest of them belong too (some of that code
-      leaves them out). It presumes how large a source is.
+    - `share`: the highest `at` of the pixels, at 0.5 the upper half: the published code of most tables on VGG-SS and
+      Flickr-SoundNet since 2021. Pixels equal to the lowest of them belong too (some of that code leaves them out). It
+      presumes how large a source is.
 
     A constant map points nowhere: nothing is claimed, under either rule.
 
     Args:
-        scores: `(H, W)` higher is more sounding; any scale.
+        scores: `(H, W)` higher is more likely; any scale.
         rule: `value` or `share`.
         at: above 0 and up to 1 for `value`, below 1 for `share`.
 
@@ -120,38 +122,12 @@ def consensus_iou(region: NDArray[np.bool_], consensus: NDArray[np.floating]) ->
     return float(truth[claimed].sum() / (truth.sum() + (truth[claimed] == 0).sum()))
 
 
-def box_iou(boxes: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
-    """Intersection over union of every box with every other one.
-
-    For several annotated boxes, the largest value of a row says how well that box meets any of them.
-
-    Args:
-        boxes: `(n, 4)`, such as the one box predicted.
-        others: `(m, 4)`, such as the boxes annotated.
-
-    Returns:
-        `(n, m)` in [0, 1].
-
-    Raises:
-        DimensionError: boxes that are not `(n, 4)`, or of no width or height.
-        NonFiniteError: NaN or infinity.
-    """
-    a, b = _boxes(boxes)[:, None], _boxes(others)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.prod(np.maximum(sides, 0.0), axis=-1)
-    areas = [np.prod(given[..., 2:] - given[..., :2], axis=-1) for given in (a, b)]
-    return shared / (areas[0] + areas[1] - shared)
-
-
 def successes(ious: ArrayLike, threshold: float = 0.5) -> NDArray[np.bool_]:
-    """Tell which items are localised, ``IoU >= threshold``; the mean is the success ratio, cIoU@0.5 in tables.
+    """Whether each item, `(n,)`, is localized, ``IoU >= threshold``; the mean is the success ratio, cIoU@0.5 in tables.
 
     Args:
         ious: `(n,)` cIoU or IoU of each item.
         threshold: 0 to 1.
-
-    Returns:
-        `(n,)`.
 
     Raises:
         ConfigError: a threshold out of range.
@@ -182,14 +158,14 @@ def success_areas(ious: ArrayLike) -> NDArray[np.float64]:
 
 
 def _mask(boxes: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Mark the pixels whose centre lies in any of the boxes."""
+    """Mark the pixels whose centre is in any of the boxes."""
     y, x = ((np.arange(size) + 0.5) / size for size in shape)
     across = (boxes[:, :1] <= x) & (x < boxes[:, 2:3])
     down = (boxes[:, 1:2] <= y) & (y < boxes[:, 3:])
     return np.logical_or.reduce(down[:, :, None] & across[:, None, :], axis=0)
 
 
-def _boxes(boxes: ArrayLike) -> NDArray[np.float64]:
+def _checked_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
     given = np.asarray(boxes, dtype=np.float64)
     if given.size == 0:
         return given.reshape(0, 4)

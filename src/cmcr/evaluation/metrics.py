@@ -1,15 +1,15 @@
 """Retrieval and classification: one pass gives the ranks of all positives, every metric is a small function of them.
 
-Tie rule, for every metric here: of items as similar as each other, those that are no positives come first. So a model
-that cannot tell items apart gains nothing, no other way of breaking ties gives a lower figure, and the order of the
-corpus has no say. "As similar" means equal up to rounding, see `rounding_slack`.
+Tie rule, for every metric here: of equally similar items, those that are not positives come first. So a model that cannot
+tell items apart gains nothing, no other way of breaking ties gives a lower figure, and the order of the corpus does not
+matter. "Equally" means up to rounding, see `rounding_slack`.
 
 Metrics return one value per query, because intervals and paired tests need them; the figure to report is their mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,17 +17,20 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cmcr.arrays import Array
+from cmcr.arrays import Array, check_finite, rows_of, working_dtype
 from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
-from cmcr.evaluation.blocks import comparable, rounding_slack, similarity_blocks
+
+_ELEMENTS = 1 << 22  # similarities held at once: 16 MiB in float32; what is made of them takes about six times as much
+_QUERIES = 1024  # a larger block multiplies no faster
+_ROUNDING = 8  # units of rounding by which two computations of one inner product may differ
 
 
 @dataclass(frozen=True, eq=False)
 class PerQuery:
-    """Whole numbers that belong to queries, at least one to each: corpus rows of positives, or their ranks.
+    """Integers that belong to queries, at least one to each: corpus rows of positives, or their ranks.
 
     A query without positives has no recall, precision or rank. It is refused, because a mean over whichever queries are
-    left would be no longer comparable: leave such queries out before, and report how many.
+    left could not be compared with other figures: leave such queries out before, and report how many.
 
     Attributes:
         values: `(P,)` the first query's numbers, then the second's, and so on.
@@ -36,7 +39,7 @@ class PerQuery:
     Raises:
         TooFewRowsError: a query without any, or no query at all.
         DimensionError: starts that do not cut the values into queries.
-        DtypeError: values that are no whole numbers.
+        DtypeError: values that are not integers.
     """
 
     values: NDArray[np.integer]
@@ -56,7 +59,7 @@ class PerQuery:
                 f"{int(np.argmax(self.counts < 1))}. Leave them out, and report how many."
             )
         if self.values.dtype.kind not in "iu":
-            raise DtypeError(f"expected whole numbers, got {self.values.dtype}.")
+            raise DtypeError(f"expected integers, got {self.values.dtype}.")
 
     def __len__(self) -> int:
         """Return the number of queries."""
@@ -76,32 +79,59 @@ class PerQuery:
     def several(cls, lists: Sequence[ArrayLike]) -> PerQuery:
         """Give query `i` the numbers of `lists[i]`, such as the five captions of picture `i`."""
         arrays = [np.asarray(numbers) for numbers in lists]
-        counts = [array.size for array in arrays]
         filled = [array for array in arrays if array.size]  # an empty list would make the others floating point
         values = np.concatenate(filled) if filled else np.zeros(0, dtype=np.int64)
-        return cls(values, np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
-
-    @classmethod
-    def by_label(cls, queries: ArrayLike, corpus: ArrayLike) -> PerQuery:
-        """Give each query the corpus rows of its own label.
-
-        Args:
-            queries: `(Q,)` labels, numbers or strings.
-            corpus: `(C,)` labels.
-        """
-        asked, searched = np.asarray(queries), np.asarray(corpus)
-        order = np.argsort(searched, kind="stable")
-        first = np.searchsorted(searched, asked, sorter=order)
-        counts = np.searchsorted(searched, asked, side="right", sorter=order) - first
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        return cls(order[np.arange(starts[-1]) + np.repeat(first - starts[:-1], counts)], starts)
+        return cls(values, np.cumsum([0, *(array.size for array in arrays)]))
 
 
 Ranks = PerQuery | NDArray[np.integer]
 """Ranks of all positives as `positive_ranks` gives them, or `(Q,)` ranks of the only one as `answer_ranks` does.
 
-They count from 1 and rise within each query; a metric refuses others with a `DimensionError`.
+They count from 1 and rise within each query; a metric refuses others with a `DimensionError`, and no ranks at all with a
+`TooFewRowsError`.
 """
+
+
+def comparable(queries: Array, corpus: Array) -> tuple[Tensor, Tensor]:
+    """Check that queries can be compared with a corpus, and convert both to one precision and device.
+
+    Returns:
+        Queries `(Q, K)` and corpus `(C, K)` in float64 if either was, else in float32; half precision is copied.
+
+    Raises:
+        DtypeError, DimensionError, TooFewRowsError: as `rows_of`, or widths that differ.
+        NonFiniteError: NaN or infinity.
+    """
+    q, c = rows_of(queries, "queries").detach(), rows_of(corpus, "corpus").detach()
+    if q.shape[1] != c.shape[1]:
+        raise DimensionError(
+            f"expected queries (Q, K) and corpus (C, K) of one width, got {tuple(q.shape)} and {tuple(c.shape)}."
+        )
+    check_finite(q, "queries")  # NaN compares false with everything and would rank first
+    check_finite(c, "corpus")
+    dtype = working_dtype(q, c)
+    return q.to(dtype), c.to(device=q.device, dtype=dtype)
+
+
+def similarity_blocks(queries: Tensor, corpus: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield inner products of a few queries with the whole corpus: the queries' slice and `(B, C)`, the caller's to keep.
+
+    `B` is chosen so that a block stays small whatever `C` is. That bounds the scratch memory of every metric: under
+    128 MiB, or two rows of the corpus's length where the corpus is so long that a single row takes more.
+    """
+    size = max(1, min(_QUERIES, _ELEMENTS // len(corpus)))
+    for start in range(0, len(queries), size):
+        block = slice(start, min(start + size, len(queries)))
+        yield block, queries[block] @ corpus.T
+
+
+def rounding_slack(lengths: Tensor) -> Tensor:
+    """How far apart two computations of one inner product may be, given the product of the lengths of its two rows.
+
+    A matrix product may round equal columns differently, depending on their position. Similarities closer than this, about
+    1e-6 for unit rows in float32 and 2e-15 in float64, count as equal, so that a duplicate is always a tie.
+    """
+    return _ROUNDING * torch.finfo(lengths.dtype).eps * lengths
 
 
 def positive_ranks(queries: Array, corpus: Array, positives: PerQuery) -> PerQuery:
@@ -116,8 +146,7 @@ def positive_ranks(queries: Array, corpus: Array, positives: PerQuery) -> PerQue
         positives: corpus rows of each query's positives, in any order.
 
     Returns:
-        Ranks from 1, rising within each query. Beside them the scratch memory stays under 128 MiB, see
-        `similarity_blocks`; half precision is widened to float32 first.
+        Ranks from 1, rising within each query. Scratch memory is bounded, see `similarity_blocks`.
 
     Raises:
         DimensionError: widths or lengths that do not match, a positive outside the corpus or named twice.
@@ -145,29 +174,19 @@ def _ranks_of_block(similarity: Tensor, positives: Tensor, counts: Tensor, slack
     """Rank the positives `(P,)` of the queries of one block, whose similarities `(B, C)` are overwritten."""
     size, most = len(counts), int(counts.max())
     row = torch.arange(size, device=counts.device).repeat_interleave(counts)
-    bars = similarity[row, positives] - slack
-    if not torch.isfinite(bars).all():
+    lowest = similarity[row, positives] - slack
+    if not torch.isfinite(lowest).all():
         raise NonFiniteError("inner products overflow: scale queries and corpus to unit rows first.")
     similarity[row, positives] = -torch.inf  # from here on only the others are counted
     if int((similarity == -torch.inf).sum()) != len(positives):
         raise DimensionError("a query names the same corpus row as a positive more than once.")
-    place = torch.arange(len(positives), device=counts.device) - (counts.cumsum(0) - counts)[row]
+    column = torch.arange(len(positives), device=counts.device) - (counts.cumsum(0) - counts)[row]
     table = similarity.new_full((size, most), torch.inf)
-    table[row, place] = bars
-    passed = _passed(similarity, table.sort(dim=1).values)  # the bars rise: the best positive comes last
+    table[row, column] = lowest
+    bars = table.sort(dim=1).values  # they rise: the best positive comes last
+    passed = torch.stack([(similarity >= bar[:, None]).sum(dim=1) for bar in bars.T], dim=1)
     ranks = counts[:, None] - torch.arange(most, device=counts.device) + passed
-    return ranks.flip(1)[ranks.flip(1) > passed.flip(1)]  # rank - passed is the place among the positives, from 1
-
-
-def _passed(similarity: Tensor, bars: Tensor) -> Tensor:
-    """Count in each row of `(B, C)` the values that reach each of the row's rising bars `(B, M)`."""
-    size, most = bars.shape
-    if most == 1:
-        return (similarity >= bars).sum(dim=1, keepdim=True)
-    reached = torch.searchsorted(bars, similarity, right=True)  # how many bars each value reaches
-    reached += torch.arange(size, device=bars.device)[:, None] * (most + 1)
-    histogram = torch.bincount(reached.view(-1), minlength=size * (most + 1)).view(size, most + 1)
-    return histogram.flip(1).cumsum(1).flip(1)[:, 1:]
+    return ranks.flip(1)[ranks.flip(1) > passed.flip(1)]  # rank - passed is the position among the positives, from 1
 
 
 def answer_ranks(queries: Array, corpus: Array, answers: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -180,29 +199,18 @@ def answer_ranks(queries: Array, corpus: Array, answers: NDArray[np.integer]) ->
 
     Returns:
         `(Q,)` ranks, 1 is best.
-
-    Raises:
-        DimensionError, NonFiniteError: as `positive_ranks`.
     """
     return positive_ranks(queries, corpus, PerQuery.one(answers)).values.astype(np.int64, copy=False)
 
 
 def hits(ranks: Ranks, k: int) -> NDArray[np.bool_]:
-    """Tell which queries have at least one positive among the first k: ``[min_j r_j <= k]``.
+    """Whether each query, `(Q,)`, has at least one positive among the first k: ``[min_j r_j <= k]``.
 
     The mean is the hit rate, R@k as papers report it. Where the corpus is the classes and the positive is the item's
     class, it is top-k accuracy. A k beyond the corpus hits always.
 
-    Args:
-        ranks: from 1.
-        k: at least 1.
-
-    Returns:
-        `(Q,)`.
-
     Raises:
         ConfigError: k below 1.
-        TooFewRowsError: no queries.
     """
     given = _checked(ranks, k)
     return np.minimum.reduceat(given.values, given.starts[:-1]) <= k
@@ -214,55 +222,29 @@ def hit_rate(ranks: Ranks, k: int) -> float:
 
 
 def true_recalls(ranks: Ranks, k: int) -> NDArray[np.float64]:
-    """Share of each query's positives among the first k: ``|{j : r_j <= k}| / m``.
+    """Share of each query's positives among the first k, ``|{j : r_j <= k}| / m``: `(Q,)` in [0, 1].
 
     Not what papers call recall@k (see `hits`), unless every query has one positive. With more than k positives it
     cannot reach 1.
 
-    Args:
-        ranks: from 1.
-        k: at least 1.
-
-    Returns:
-        `(Q,)` in [0, 1].
-
     Raises:
-        ConfigError, TooFewRowsError: as `hits`.
+        ConfigError: k below 1.
     """
     given = _checked(ranks, k)
     return _sums(given, given.values <= k) / given.counts
 
 
 def average_precisions(ranks: Ranks) -> NDArray[np.float64]:
-    """Precision at each positive, averaged over all positives: ``1/m sum_j j / r_j``, `r_j` rising; the mean is mAP.
+    """Precision at each positive, averaged over all: ``1/m sum_j j / r_j``, `r_j` rising; `(Q,)` in (0, 1], the mean is mAP.
 
     The whole corpus is ranked: there is no cut-off. With one positive it equals the reciprocal rank.
-
-    Args:
-        ranks: from 1.
-
-    Returns:
-        `(Q,)` in (0, 1].
-
-    Raises:
-        TooFewRowsError: no queries.
     """
     given = _checked(ranks)
-    return _sums(given, _places(given) / given.values) / given.counts
+    return _sums(given, _positions(given) / given.values) / given.counts
 
 
 def reciprocal_ranks(ranks: Ranks) -> NDArray[np.float64]:
-    """One over the rank of the best positive: ``1 / min_j r_j``; the mean is MRR.
-
-    Args:
-        ranks: from 1.
-
-    Returns:
-        `(Q,)` in (0, 1].
-
-    Raises:
-        TooFewRowsError: no queries.
-    """
+    """One over the rank of the best positive, ``1 / min_j r_j``: `(Q,)` in (0, 1], the mean is MRR."""
     given = _checked(ranks)
     return 1.0 / np.minimum.reduceat(given.values, given.starts[:-1])
 
@@ -270,20 +252,14 @@ def reciprocal_ranks(ranks: Ranks) -> NDArray[np.float64]:
 def discounted_gains(ranks: Ranks, k: int = 10) -> NDArray[np.float64]:
     """Normalised discounted cumulative gain, relevance 0 or 1 (Järvelin and Kekäläinen 2002); the mean is nDCG@k.
 
-    ``sum_{j : r_j <= k} 1 / log2(r_j + 1)`` over what the best order would reach, ``sum_{i <= min(m, k)} 1 / log2(i + 1)``.
-
-    Args:
-        ranks: from 1.
-        k: at least 1.
-
-    Returns:
-        `(Q,)` in [0, 1].
+    ``sum_{j : r_j <= k} 1 / log2(r_j + 1)`` over what the best order would reach, ``sum_{i <= min(m, k)} 1 / log2(i + 1)``:
+    `(Q,)` in [0, 1].
 
     Raises:
-        ConfigError, TooFewRowsError: as `hits`.
+        ConfigError: k below 1.
     """
     given = _checked(ranks, k)
-    return _sums(given, _gain(given.values, k)) / _sums(given, _gain(_places(given), k))
+    return _sums(given, _gain(given.values, k)) / _sums(given, _gain(_positions(given), k))
 
 
 def retrieval_scores(
@@ -303,7 +279,7 @@ def retrieval_scores(
         intervals and `paired_difference` compares them with those of another connection.
 
     Raises:
-        ConfigError, TooFewRowsError: as `hits`.
+        ConfigError: a k below 1.
     """
     scores = {f"R@{k}": hits(ranks, k).astype(np.float64) for k in tops}
     scores |= {f"true_recall@{k}": true_recalls(ranks, k) for k in tops}
@@ -327,7 +303,7 @@ def _sums(given: PerQuery, values: NDArray[np.float64] | NDArray[np.bool_]) -> N
     return np.add.reduceat(values, given.starts[:-1], dtype=np.float64)
 
 
-def _places(given: PerQuery) -> NDArray[np.int64]:
+def _positions(given: PerQuery) -> NDArray[np.int64]:
     """1, 2, 3 and so on within each query."""
     return np.arange(1, len(given.values) + 1) - np.repeat(given.starts[:-1], given.counts)
 

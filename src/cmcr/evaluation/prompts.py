@@ -10,10 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from cmcr.data.paths import reading
-from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, unknown_name
-from cmcr.evaluation.datasets.annotations import json_of
+from pydantic import Field, StringConstraints
+
+from cmcr.errors import ArtefactNotFoundError, ConfigError, unknown_name
+from cmcr.evaluation.datasets.layout import read_json
+
+_Words = Annotated[str, StringConstraints(pattern=r"\S")]
 
 TEMPLATES: Mapping[str, Sequence[str]] = {
     "image": (
@@ -67,7 +71,7 @@ TEMPLATES: Mapping[str, Sequence[str]] = {
 
 
 def templates_for(modality: str) -> list[str]:
-    """Give our templates for what is classified.
+    """Return our templates for what is classified.
 
     Raises:
         ConfigError: a modality without templates.
@@ -92,7 +96,8 @@ def prompts_of(name: str, templates: Sequence[str]) -> list[str]:
     if not name.strip():
         raise ConfigError(f"name of a class: expected words, got {name!r}.")
     for template in templates:
-        _check(template, "templates")
+        if template.count("{}") != 1:
+            raise ConfigError(f"templates: expected {{}} once, where the name of the class goes, got {template!r}.")
     return [template.replace("{}", name) for template in templates]
 
 
@@ -101,35 +106,24 @@ def read_prompts(file: str | os.PathLike[str], key: str | None = None) -> list[s
 
     Args:
         file: an object of lists of strings, such as `{"modelnet40_64": ["a point cloud model of {}.", ...]}`.
-        key: which list, such as `modelnet40_64`; may be `None` where there is one only.
+        key: which list, such as `modelnet40_64`; may be `None` where there is only one.
 
     Returns:
-        The list, as it stands there. Templates of it are checked where they are used, by `prompts_of`.
+        The list as it is in the file. Templates in it are checked where they are used, by `prompts_of`.
 
     Raises:
         ArtefactNotFoundError: no such file.
         FormatError: another form, or an empty list.
         ConfigError: an unknown key, or none where there are several.
-        ReadError: the system refuses to read it.
+        ReadError: the file cannot be read.
     """
     path = Path(file)
-    with reading(path):
-        if not path.is_file():
-            raise ArtefactNotFoundError(
-                f"{path}: no such file of prompts; expected JSON such as ULIP's templates.json."
-            )
-    lists = json_of(path, dict)
+    if not path.is_file():
+        raise ArtefactNotFoundError(f"{path}: no such file of prompts; expected JSON such as ULIP's templates.json.")
+    lists = read_json(path, dict[str, Annotated[list[_Words], Field(min_length=1)]])
     if key is None and len(lists) != 1:
         raise ConfigError(f"{path}: holds {len(lists)} lists; say which: {', '.join(sorted(lists))}.")
     chosen = next(iter(lists)) if key is None else key
     if chosen not in lists:
         raise unknown_name(f"list of prompts in {path}", chosen, lists)
-    found = lists[chosen]
-    if not isinstance(found, list) or not found or not all(isinstance(one, str) and one.strip() for one in found):
-        raise FormatError(f"{path}: expected a list of strings as {chosen!r}, got {found!r:.100}.")
-    return list(found)
-
-
-def _check(template: str, where: str) -> None:
-    if template.count("{}") != 1:
-        raise ConfigError(f"{where}: expected {{}} once, where the name of the class goes, got {template!r}.")
+    return lists[chosen]

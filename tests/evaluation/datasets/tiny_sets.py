@@ -233,9 +233,7 @@ def imagenet(folder, per_class=50):
     text(folder / "LOC_synset_mapping.txt", "n01440764 tench, Tinca tinca", "n01443537 goldfish, Carassius auratus")
     for key in ("n01440764", "n01443537"):
         for number in range(per_class):
-            path = folder / "val" / key / f"ILSVRC2012_val_{number:08d}.JPEG"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(bytes([number]))
+            picture(folder / "val" / key / f"ILSVRC2012_val_{number:08d}.JPEG", number)
 
 
 def scanobjectnn(folder):

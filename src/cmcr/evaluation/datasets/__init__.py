@@ -1,11 +1,5 @@
-"""Readers of the evaluation data sets, in the layouts in which their authors publish them.
+"""Readers of the evaluation data sets, in the layouts in which their authors publish them."""
 
-`read_dataset` (registry) gives one of four records (records): `RetrievalRecord`, `ClassificationRecord`,
-`LocalizationRecord` or `CounterfactualRecord`. One file a data set or family
-holds its layout and its source.
-"""
-
-from cmcr.evaluation.datasets.layout import Layout
 from cmcr.evaluation.datasets.records import (
     ClassificationRecord,
     CounterfactualRecord,
@@ -19,7 +13,6 @@ __all__ = [
     "LAYOUTS",
     "ClassificationRecord",
     "CounterfactualRecord",
-    "Layout",
     "LocalizationRecord",
     "Record",
     "RetrievalRecord",

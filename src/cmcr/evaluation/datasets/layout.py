@@ -1,148 +1,218 @@
-"""How a data set lies on the disk as its authors publish it, and what is said where something of it is missing."""
+"""How a data set is published, a folder that holds one, and readers of annotation files; errors name the file and entry."""
 
 from __future__ import annotations
 
+import codecs
+import csv
 import errno
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from cmcr.data.paths import reading
-from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, unknown_name
+from cmcr.data.texts import read_lines
+from cmcr.errors import ArtefactNotFoundError, FormatError
+from cmcr.evaluation.datasets.records import Record
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")
 VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".avi")
 
+Box = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+
 _NAMED = 3  # missing files that a message names
 
-
-@dataclass(frozen=True)
-class Request:
-    """What of a data set is asked for.
-
-    Args:
-        split: one of the data set's splits; `None` takes its first.
-        allow_missing: leave out items whose files are not there, and count them.
-        limit: at most so many items, evenly spaced over the whole; `None` takes all.
-
-    Raises:
-        ConfigError: a limit below 1.
-    """
-
-    split: str | None = None
-    allow_missing: bool = False
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"limit: expected at least 1, got {self.limit}.")
+ItemT = TypeVar("ItemT")
+KindT = TypeVar("KindT")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a data set is called, of what it is, where it is published, and how its folder looks.
+    """A data set as its authors publish it.
 
     Args:
         name: in `read_dataset`.
-        modalities: that are compared; of labelled items, classes are in words.
-        source: the paper or page that publishes it, to complete "It is published by ...".
-        tree: the files that are read, a line each.
-        splits: what `split` may be; the first is taken where none is asked for.
+        modalities: that are compared; classes are text.
+        splits: the first is the default.
+        description: who publishes it, and the files that are read; shown where one is missing.
+        read: reads the data set from a folder of this layout.
     """
 
     name: str
     modalities: tuple[str, str]
-    source: str
-    tree: str
     splits: Sequence[str]
+    description: str
+    read: Callable[[DataFolder], Record]
 
-    def split(self, request: Request) -> str:
-        """Tell which split is asked for.
+
+def published_as(
+    name: str, modalities: tuple[str, str], splits: Sequence[str]
+) -> Callable[[Callable[[DataFolder], Record]], Layout]:
+    """Make a reader the `Layout` of a data set, described by the docstring of the reader."""
+    return lambda read: Layout(name, modalities, splits, inspect.getdoc(read) or "", read)
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A folder that holds a data set, and what to read of it.
+
+    Args:
+        layout: how the data set is published.
+        path: the folder.
+        split: one of the layout's.
+        allow_missing: leave out items whose files are missing, and count them.
+        limit: at most so many items, evenly spaced over all; `None` for all.
+    """
+
+    layout: Layout
+    path: Path
+    split: str
+    allow_missing: bool = False
+    limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the data set with its split."""
+        return f"{self.layout.name}/{self.split}"
+
+    def find(self, *candidates: str) -> Path:
+        """Find a file or folder of the layout: the first of the candidates that exists.
 
         Raises:
-            ConfigError: one that the data set does not have.
+            ArtefactNotFoundError: none exists; the message shows the layout.
         """
-        if request.split is not None and request.split not in self.splits:
-            raise unknown_name(f"split of {self.name}", request.split, self.splits)
-        return self.splits[0] if request.split is None else request.split
+        with reading(self.path):
+            for candidate in candidates:
+                if (self.path / candidate).exists():
+                    return self.path / candidate
+        raise self._missing(f"{' or '.join(candidates)} is missing")
 
-    def called(self, split: str) -> str:
-        """Name the data set with its split."""
-        return f"{self.name}/{split}"
-
-    def find(self, folder: Path, *places: str) -> Path:
-        """Find a file or folder of the layout: the first of the places where it may lie.
-
-        Raises:
-            ArtefactNotFoundError: it lies in none of them.
-        """
-        with reading(folder):
-            for place in places:
-                if (folder / place).exists():
-                    return folder / place
-        raise self.missing(folder, f"{' or '.join(places)} is not there")
-
-    def missing(self, folder: Path, what: str) -> ArtefactNotFoundError:
-        """Build the error for a layout of which something is not there."""
-        said = what if folder.exists() else "there is no such folder"
-        return _not_found(
-            folder,
-            f"{said}. The layout of {self.name} is\n{self.tree}\nIt is published by {self.source}; docs/datasets.md says "
-            "more. The data set is not whole",
-        )
-
-    def kept(self, folder: Path, request: Request, wanted: Sequence[str], there: Sequence[bool]) -> list[int]:
-        """Choose the items to use: those that are there, and of these at most `limit`, evenly spaced.
+    def keep(self, items: Sequence[tuple[str, ItemT | None]], left_out: int = 0) -> tuple[list[ItemT], int]:
+        """Choose the items to use: those whose files exist, at most `limit` of them, evenly spaced.
 
         Args:
-            folder: of the data set.
-            request: what is asked for.
-            wanted: for each item that the annotations name, its files as the layout names them.
-            there: whether they are.
+            items: for each item that the annotations name, its files as the layout names them, and the item; `None` where a
+                file is missing.
+            left_out: how many were left out before, for other reasons.
 
         Returns:
-            Rows of `wanted`, rising.
+            The items, and how many were left out in all, not counting those beyond the limit.
 
         Raises:
-            ArtefactNotFoundError: an item is not there, unless that is allowed; or none is.
+            FormatError: the annotations name no items.
+            ArtefactNotFoundError: files are missing and that is not allowed, or all are.
         """
-        if not wanted:
-            raise FormatError(f"{folder}: the annotations of {self.name} name no items.")
-        found = [row for row, one in enumerate(there) if one]
-        absent = [name for name, one in zip(wanted, there, strict=True) if not one]
-        if absent and not (request.allow_missing and found):
-            raise self._absent(folder, absent, len(wanted))
-        limit = len(found) if request.limit is None else min(request.limit, len(found))
-        return [found[step * len(found) // limit] for step in range(limit)]
+        if not items:
+            raise FormatError(f"{self.path}: the annotations of {self.layout.name} name no items.")
+        found = [item for _, item in items if item is not None]
+        missing = [files for files, item in items if item is None]
+        named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+        if not found:
+            raise self._missing(f"none of the {len(items)} items that the annotations name exists ({named})")
+        if missing and not self.allow_missing:
+            raise _not_found(
+                self.path,
+                f"files of {len(missing)} of the {len(items)} items of {self.layout.name} are missing: {named}. Sets from "
+                "YouTube are never complete: allow_missing leaves such items out and counts them",
+            )
+        limit = len(found) if self.limit is None else min(self.limit, len(found))
+        return [found[step * len(found) // limit] for step in range(limit)], left_out + len(missing)
 
-    def _absent(self, folder: Path, absent: Sequence[str], total: int) -> ArtefactNotFoundError:
-        named = ", ".join(absent[:_NAMED]) + (", ..." if len(absent) > _NAMED else "")
-        if len(absent) == total:
-            return self.missing(folder, f"none of the {total} items that the annotations name is there ({named})")
+    def _missing(self, what: str) -> ArtefactNotFoundError:
+        problem = what if self.path.exists() else "no such folder"
         return _not_found(
-            folder,
-            f"{len(absent)} of the {total} items that the annotations of {self.name} name are not there: {named}. Sets from "
-            "YouTube are never complete: allow_missing leaves such items out and counts them. The data set is not whole",
+            self.path,
+            f"{problem}. Layout of {self.layout.name}:\n{self.layout.description}\ndocs/datasets.md has details",
         )
-
-
-def files_by_stem(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
-    """List the files of a folder by their name without its ending; hidden ones, such as archives of macOS bring, are none.
-
-    Where two differ in the ending alone, the ending that comes first in `endings` wins.
-
-    Raises:
-        ReadError: the system refuses to list the folder.
-    """
-    found: dict[str, Path] = {}
-    with reading(folder), os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
-    for ending in reversed(endings):
-        found |= {Path(name).stem: folder / name for name in sorted(names) if Path(name).suffix.lower() == ending}
-    return found
 
 
 def _not_found(folder: Path, message: str) -> ArtefactNotFoundError:
-    return ArtefactNotFoundError(errno.ENOENT, message, str(folder))
+    return ArtefactNotFoundError(errno.ENOENT, f"{message}. Incomplete data set", str(folder))
+
+
+def existing(path: Path) -> Path | None:
+    """Return the path of a file that exists."""
+    return path if path.is_file() else None
+
+
+def files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """List the files of a folder by their name without its suffix, hidden ones (as macOS adds to archives) excluded.
+
+    Where two differ only in the suffix, the one that comes first in `suffixes` wins.
+
+    Raises:
+        ReadError: the folder cannot be listed.
+    """
+    found: dict[str, Path] = {}
+    with reading(folder), os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
+    for suffix in reversed(suffixes):
+        found |= {Path(name).stem: folder / name for name in names if Path(name).suffix.lower() == suffix}
+    return found
+
+
+def read_json(path: Path, kind: type[KindT]) -> KindT:
+    """Read a JSON file whose content must be of a type, such as `list[Entry]` with a pydantic model.
+
+    Raises:
+        FormatError: not JSON, or of another type, with the first entry that does not fit.
+        ReadError: the file cannot be read.
+    """
+    with reading(path):
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
+        return TypeAdapter(kind).validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        entry = f" at {'.'.join(map(str, first['loc']))}" if first["loc"] else ""
+        raise FormatError(f"{path}{entry}: {first['msg']}, got {first['input']!r:.100}.") from error
+
+
+def read_csv(path: Path, *columns: str, header: bool = True) -> list[list[str]]:
+    """Read columns of a CSV file; blank lines are no rows.
+
+    Args:
+        path: the file.
+        columns: to read, in this order.
+        header: the first row names the columns; without, `columns` are the first cells of each row, and others are ignored.
+
+    Raises:
+        FormatError: not a CSV file, a missing column, or a row of another length, with its number (the header not counted).
+        SampleError: not UTF-8.
+        ReadError: the file cannot be read.
+    """
+    try:
+        rows = list(csv.reader((f"{line}\n" for line in read_text_lines(path)), strict=True))
+    except csv.Error as error:
+        raise FormatError(f"{path}: not a CSV file ({error}); are its quotes closed? Fetch it again.") from error
+    names = (rows.pop(0) if rows else []) if header else list(columns)
+    if not set(columns) <= set(names):
+        raise FormatError(f"{path}: expected the columns {', '.join(columns)}, got {', '.join(names)}.")
+    for number, row in enumerate(rows, start=1):
+        if len(row) < len(names) or (header and len(row) > len(names)):
+            raise FormatError(f"{path} row {number}: expected {len(names)} cells, got {row}.")
+    return [[row[names.index(column)] for column in columns] for row in rows]
+
+
+def read_text_lines(path: Path) -> list[str]:
+    """Read the lines of a text file that hold more than white space.
+
+    Raises:
+        SampleError: not UTF-8.
+        ReadError: the file cannot be read.
+    """
+    with reading(path):
+        return [line for line in read_lines(path, "annotation file") if line.strip()]
+
+
+def clipped(boxes: ArrayLike) -> NDArray[np.float64]:
+    """Clip boxes `(b, 4)`, shares of the picture as left, top, right, bottom, to the picture; drop those left empty."""
+    given = np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), 0.0, 1.0)
+    return given[(given[:, 2:] > given[:, :2]).all(axis=1)]

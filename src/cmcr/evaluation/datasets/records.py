@@ -1,22 +1,40 @@
-"""What a data set is to a task: pairs, labelled items, items with boxes, or items with a verdict."""
+"""What a data set is to a task: items to retrieve, to classify, to localize, or to recognize."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from cmcr.data.audio import SoundClip
+from cmcr.data.paths import reading
+from cmcr.data.videos import VideoFrame
 from cmcr.errors import ConfigError, DimensionError
-from cmcr.evaluation.datasets.fingerprint import hash_of, identity_of
 from cmcr.evaluation.metrics import PerQuery
 
 
+class _Hashed:
+    @cached_property
+    def content_hash(self) -> str:
+        """Sha256 over all fields, with file sizes instead of files: independent of the system and of where the files are.
+
+        Raises:
+            ReadError: a file is no longer there.
+        """
+        content = json.dumps([type(self).__name__, _identity(self)], separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
-class RetrievalRecord:
+class RetrievalRecord(_Hashed):
     """Retrieval and retention: which first item belongs to which second items.
 
     Args:
@@ -24,14 +42,14 @@ class RetrievalRecord:
         modalities: of the first and of the second items.
         first: `n` items as `space.encode` reads them.
         second: `m` items.
-        first_ids: `n` names, each once, that do not depend on where the files lie.
-        second_ids: `m` names, each once.
+        first_ids: `n` unique names that do not depend on where the files are.
+        second_ids: `m` unique names.
         positives: rows of `second` for each of `first`, at least one.
-        left_out: items that the annotations name and that are not here.
+        left_out: items that the annotations name and that are missing.
 
     Raises:
-        DimensionError: lengths that differ, or a positive that is not there.
-        ConfigError: an id that is there twice.
+        DimensionError: lengths that differ, or a positive that is not a row of `second`.
+        ConfigError: a duplicate id.
     """
 
     name: str
@@ -44,64 +62,41 @@ class RetrievalRecord:
     left_out: int = 0
 
     def __post_init__(self) -> None:
-        _check_ids(self.name, self.first_ids, first=self.first)
-        _check_ids(self.name, self.second_ids, second=self.second)
-        _check_lengths(self.name, len(self.first), positives=self.positives)
-        values = self.positives.values
-        if not (int(values.min()) >= 0 and int(values.max()) < len(self.second)):
-            raise DimensionError(
-                f"{self.name}: positives must be rows 0..{len(self.second) - 1} of the second items, got "
-                f"{int(values.min())}..{int(values.max())}."
-            )
+        _check_columns(self.name, self.first_ids, first=self.first, positives=self.positives)
+        _check_columns(self.name, self.second_ids, second=self.second)
+        _check_range(f"{self.name}: positives", self.positives.values, len(self.second))
 
-    def turned(self) -> RetrievalRecord:
-        """Give the other direction: which second item belongs to which first items.
-
-        Raises:
-            TooFewRowsError: a second item that belongs to none.
-        """
-        owners = np.repeat(np.arange(len(self.positives)), self.positives.counts)
-        order = np.argsort(self.positives.values, kind="stable")
-        counts = np.bincount(self.positives.values, minlength=len(self.second))
-        positives = PerQuery(owners[order], np.concatenate([[0], np.cumsum(counts)]))
-        return replace(
-            self,
-            modalities=(self.modalities[1], self.modalities[0]),
-            first=self.second,
-            second=self.first,
-            first_ids=self.second_ids,
-            second_ids=self.first_ids,
-            positives=positives,
-        )
-
-    @cached_property
-    def content_hash(self) -> str:
-        """Sha256 over names, ids, positives, texts and sizes of files; the same wherever the files lie."""
-        return hash_of(
-            ["pairs", self.name, list(self.modalities), list(self.first_ids), list(self.second_ids), self.left_out],
-            identity_of(self.first),
-            identity_of(self.second),
-            self.positives.values.astype(np.int64),
-            self.positives.starts.astype(np.int64),
-        )
+    @classmethod
+    def of_pairs(
+        cls,
+        name: str,
+        modalities: tuple[str, str],
+        first: Sequence[Any],
+        second: Sequence[Any],
+        ids: Sequence[str],
+        left_out: int = 0,
+    ) -> RetrievalRecord:
+        """Pair item `i` of `first` with item `i` of `second`; both have the id `ids[i]`."""
+        positives = PerQuery.one(np.arange(len(ids)))
+        return cls(name, modalities, first, second, ids, ids, positives, left_out)
 
 
 @dataclass(frozen=True, eq=False)
-class ClassificationRecord:
+class ClassificationRecord(_Hashed):
     """Zero-shot classification.
 
     Args:
         name: of the data set and split.
         modality: of the items.
         items: `n` items as `space.encode` reads them.
-        ids: `n` names, each once.
-        labels: `(n,)` the row of each item's class.
+        ids: `n` unique names.
+        labels: `(n,)` index into `classes` of each item.
         classes: names of the classes, in words.
-        left_out: items that the annotations name and that are not here.
+        left_out: items that the annotations name and that are missing.
 
     Raises:
         DimensionError: lengths that differ, or a label without a class.
-        ConfigError: an id that is there twice.
+        ConfigError: a duplicate id.
     """
 
     name: str
@@ -113,40 +108,26 @@ class ClassificationRecord:
     left_out: int = 0
 
     def __post_init__(self) -> None:
-        _check_ids(self.name, self.ids, items=self.items)
-        _check_lengths(self.name, len(self.ids), labels=self.labels)
-        if len(self.labels) and not (int(self.labels.min()) >= 0 and int(self.labels.max()) < len(self.classes)):
-            raise DimensionError(
-                f"{self.name}: labels must be 0..{len(self.classes) - 1}, got {int(self.labels.min())}.."
-                f"{int(self.labels.max())}."
-            )
-
-    @cached_property
-    def content_hash(self) -> str:
-        """Sha256 over names, ids, labels, classes and sizes of files; the same wherever the files lie."""
-        return hash_of(
-            ["labelled", self.name, self.modality, list(self.ids), list(self.classes), self.left_out],
-            identity_of(self.items),
-            self.labels.astype(np.int64),
-        )
+        _check_columns(self.name, self.ids, items=self.items, labels=self.labels)
+        _check_range(f"{self.name}: labels", self.labels, len(self.classes))
 
 
 @dataclass(frozen=True, eq=False)
-class LocalizationRecord:
-    """Localisation: where in the picture is what sounds.
+class LocalizationRecord(_Hashed):
+    """Localization: where in the picture is the source of the sound?
 
     Args:
         name: of the data set and split.
         images: `n` pictures as `space.encode` reads them.
         sounds: `n` sounds.
-        ids: `n` names, each once.
-        boxes: of each item `(b, 4)`, of annotators or objects, at least one: left, top, right, bottom as shares of the
+        ids: `n` unique names.
+        boxes: for each item `(b, 4)`, at least one, by annotator or object: left, top, right, bottom as shares of the
             picture's width and height, 0 to 1.
-        left_out: items that the annotations name and that are not here, or whose boxes are empty.
+        left_out: items that the annotations name and that are missing, or whose boxes are empty.
 
     Raises:
         DimensionError: lengths that differ, or boxes of another shape.
-        ConfigError: an id that is there twice.
+        ConfigError: a duplicate id.
     """
 
     name: str
@@ -157,7 +138,7 @@ class LocalizationRecord:
     left_out: int = 0
 
     def __post_init__(self) -> None:
-        _check_ids(self.name, self.ids, images=self.images, sounds=self.sounds, boxes=self.boxes)
+        _check_columns(self.name, self.ids, images=self.images, sounds=self.sounds, boxes=self.boxes)
         for name, boxes in zip(self.ids, self.boxes, strict=True):
             fits = boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes) > 0
             if not (fits and (boxes >= 0).all() and (boxes <= 1).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
@@ -166,32 +147,22 @@ class LocalizationRecord:
                     f"and bottom > top, got {boxes.tolist()!r:.120}."
                 )
 
-    @cached_property
-    def content_hash(self) -> str:
-        """Sha256 over names, ids, boxes and sizes of files; the same wherever the files lie."""
-        return hash_of(
-            ["grounded", self.name, list(self.ids), [len(boxes) for boxes in self.boxes], self.left_out],
-            identity_of(self.images),
-            identity_of(self.sounds),
-            np.concatenate(self.boxes).astype(np.float64),
-        )
-
 
 @dataclass(frozen=True, eq=False)
-class CounterfactualRecord:
-    """Counterfactual recognition: is what sounds in the picture?
+class CounterfactualRecord(_Hashed):
+    """Counterfactual recognition: is the source of the sound in the picture?
 
     Args:
         name: of the data set and split.
         images: `n` pictures as `space.encode` reads them.
         sounds: `n` sounds.
-        ids: `n` names, each once.
+        ids: `n` unique names.
         present: `(n,)` whether it is.
-        left_out: items that the annotations name and that are not here.
+        left_out: items that the annotations name and that are missing.
 
     Raises:
         DimensionError: lengths that differ.
-        ConfigError: an id that is there twice.
+        ConfigError: a duplicate id.
     """
 
     name: str
@@ -202,32 +173,47 @@ class CounterfactualRecord:
     left_out: int = 0
 
     def __post_init__(self) -> None:
-        _check_ids(self.name, self.ids, images=self.images, sounds=self.sounds)
-        _check_lengths(self.name, len(self.ids), present=self.present)
-
-    @cached_property
-    def content_hash(self) -> str:
-        """Sha256 over names, ids, verdicts and sizes of files; the same wherever the files lie."""
-        return hash_of(
-            ["judged", self.name, list(self.ids), self.left_out],
-            identity_of(self.images),
-            identity_of(self.sounds),
-            self.present.astype(np.int64),
-        )
+        _check_columns(self.name, self.ids, images=self.images, sounds=self.sounds, present=self.present)
 
 
 Record = RetrievalRecord | ClassificationRecord | LocalizationRecord | CounterfactualRecord
 
 
-def _check_ids(name: str, ids: Sequence[str], **columns: Sequence[Any]) -> None:
-    _check_lengths(name, len(ids), **columns)
-    if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = next(one for one in ids if one in seen or seen.add(one))  # type: ignore[func-returns-value]
-        raise ConfigError(f"{name}: the id {twice!r} is there more than once.")
-
-
-def _check_lengths(name: str, expected: int, **columns: Any) -> None:
+def _check_columns(name: str, ids: Sequence[str], **columns: Any) -> None:
     for column, values in columns.items():
-        if len(values) != expected:
-            raise DimensionError(f"{name}: expected {expected} {column}, got {len(values)}.")
+        if len(values) != len(ids):
+            raise DimensionError(f"{name}: expected {len(ids)} {column}, got {len(values)}.")
+    seen: set[str] = set()
+    for one in ids:
+        if one in seen:
+            raise ConfigError(f"{name}: duplicate id {one!r}.")
+        seen.add(one)
+
+
+def _check_range(name: str, values: NDArray[np.integer], count: int) -> None:
+    if len(values) and not (int(values.min()) >= 0 and int(values.max()) < count):
+        raise DimensionError(f"{name}: expected 0..{count - 1}, got {int(values.min())}..{int(values.max())}.")
+
+
+def _identity(value: Any) -> Any:
+    """Reduce a record, or an item of one, to what JSON holds.
+
+    The size stands for the content of a file: hashing gigabytes would take longer than many a task.
+    """
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Path):
+        with reading(value):
+            return value.stat().st_size
+    if isinstance(value, VideoFrame | SoundClip):  # their path may be a string, which would be hashed as it stands
+        value = replace(value, path=Path(value.path))
+    if is_dataclass(value):
+        return [_identity(getattr(value, field.name)) for field in fields(value)]
+    if isinstance(value, np.ndarray | Image.Image):
+        array = np.asarray(value)
+        # The default integer has 32 bits on some systems, and some store the highest byte first.
+        plain = np.ascontiguousarray(array, dtype="<i8" if array.dtype.kind in "iub" else array.dtype.newbyteorder("<"))
+        return [list(plain.shape), plain.dtype.str, hashlib.sha256(plain.tobytes()).hexdigest()]
+    if isinstance(value, Mapping):
+        return {str(key): _identity(one) for key, one in sorted(value.items())}
+    return [_identity(one) for one in value]

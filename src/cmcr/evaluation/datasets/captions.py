@@ -1,0 +1,205 @@
+"""Items with captions, read as pairs: COCO, Flickr30k, AudioCaps and Clotho.
+
+Of each item the first five captions are taken, as published figures do (some pictures of COCO have six or seven), and left
+as they are, down to the last space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel
+
+from cmcr.errors import FormatError
+from cmcr.evaluation.datasets.layout import (
+    SOUNDS,
+    VIDEOS,
+    DataFolder,
+    existing,
+    files_by_stem,
+    published_as,
+    read_csv,
+    read_json,
+    read_text_lines,
+)
+from cmcr.evaluation.datasets.records import RetrievalRecord
+from cmcr.evaluation.metrics import PerQuery
+
+_CAPTIONS = 5
+
+
+@dataclass
+class _Captioned:
+    """One item: its id, and its file both as the layout names it and, where it exists, on disk."""
+
+    name: str
+    file_name: str
+    file: Path | None
+    captions: list[str] = field(default_factory=list)
+
+
+def _record(data: DataFolder, items: list[_Captioned]) -> RetrievalRecord:
+    """Pair items with captions. Captions of white space, which no space encodes, are left out and counted."""
+    kept, left_out = data.keep([(item.file_name, item if item.file else None) for item in items])
+    texts: dict[str, str] = {}  # by id
+    rows = []
+    for item in kept:
+        captions = item.captions[:_CAPTIONS]
+        used = {f"{item.name}#{number}": text for number, text in enumerate(captions) if text.strip()}
+        if not used:
+            raise FormatError(f"{data.path}: {item.name} of {data.layout.name} has no caption.")
+        left_out += len(captions) - len(used)
+        rows.append(np.arange(len(used)) + len(texts))
+        texts |= used
+    return RetrievalRecord(
+        name=data.name,
+        modalities=data.layout.modalities,
+        first=[item.file for item in kept],
+        second=list(texts.values()),
+        first_ids=[item.name for item in kept],
+        second_ids=list(texts),
+        positives=PerQuery.several(rows),
+        left_out=left_out,
+    )
+
+
+class _Sentence(BaseModel):
+    raw: str
+
+
+class _KarpathyImage(BaseModel):
+    filename: str
+    split: str
+    sentences: list[_Sentence]
+    filepath: str = ""  # the folder, for COCO only
+
+
+class _Karpathy(BaseModel):
+    """`dataset_coco.json` and `dataset_flickr30k.json` of Karpathy and Fei-Fei (CVPR 2015)."""
+
+    images: list[_KarpathyImage]
+
+
+def _karpathy_items(path: Path, split: str, pictures: Path) -> list[_Captioned]:
+    """Read the pictures of one split, in the order of the file; their `filepath` starts at `pictures`."""
+    found = []
+    for image in read_json(path, _Karpathy).images:
+        if image.split == split:
+            file_name = f"{image.filepath or pictures.name}/{image.filename}"
+            file = existing(pictures / image.filepath / image.filename)
+            captions = [sentence.raw for sentence in image.sentences]
+            found.append(_Captioned(image.filename, file_name, file, captions))
+    if not found:
+        raise FormatError(f"{path}: holds no picture of the split {split!r}.")
+    return found
+
+
+class _CocoImage(BaseModel):
+    id: int
+    file_name: str
+
+
+class _CocoCaption(BaseModel):
+    id: int
+    image_id: int
+    caption: str
+
+
+class _CocoCaptions(BaseModel):
+    images: list[_CocoImage]
+    annotations: list[_CocoCaption]
+
+
+@published_as("coco", ("image", "text"), splits=("karpathy-test", "karpathy-val", "val2017"))
+def coco(data: DataFolder) -> RetrievalRecord:
+    """Pictures with captions; `karpathy-test` is the 5k test set of published figures.
+
+    dataset_coco.json    for splits 'karpathy-test' and 'karpathy-val'
+    val2014/COCO_val2014_<id>.jpg
+    annotations/captions_val2017.json, val2017/<id>.jpg    for split 'val2017'
+
+    Published by cocodataset.org (Lin et al., ECCV 2014; Chen et al., 2015); the split by Karpathy and Fei-Fei, Deep
+    Visual-Semantic Alignments, CVPR 2015.
+    """
+    if data.split != "val2017":
+        split = data.split.removeprefix("karpathy-")
+        return _record(data, _karpathy_items(data.find("dataset_coco.json"), split, data.path))
+    content = read_json(data.find("annotations/captions_val2017.json", "captions_val2017.json"), _CocoCaptions)
+    pictures = data.find("val2017")
+    items = {
+        image.id: _Captioned(image.file_name, f"val2017/{image.file_name}", existing(pictures / image.file_name))
+        for image in sorted(content.images, key=lambda image: image.file_name)
+    }
+    for one in sorted(content.annotations, key=lambda one: one.id):  # the file has no other order
+        if one.image_id in items:
+            items[one.image_id].captions.append(one.caption)
+    return _record(data, list(items.values()))
+
+
+@published_as("flickr30k", ("image", "text"), splits=("test", "val", "all"))
+def flickr30k(data: DataFolder) -> RetrievalRecord:
+    """Pictures with five captions each; `test` is the 1k test set of published figures.
+
+    dataset_flickr30k.json    for splits 'test' and 'val'
+    results_20130124.token    <picture>#<number>, a tab, the caption; for split 'all'
+    flickr30k-images/<picture>    or flickr30k_images/, images/
+
+    Published by Young et al., From Image Descriptions to Visual Denotations, TACL 2014; the split by Karpathy and Fei-Fei,
+    Deep Visual-Semantic Alignments, CVPR 2015.
+    """
+    pictures = data.find("flickr30k-images", "flickr30k_images", "images")
+    if data.split != "all":
+        return _record(data, _karpathy_items(data.find("dataset_flickr30k.json"), data.split, pictures))
+    path = data.find("results_20130124.token")
+    items: dict[str, _Captioned] = {}
+    for line in read_text_lines(path):
+        key, tab, text = line.partition("\t")
+        name, mark, _ = key.rpartition("#")
+        if not (tab and mark):
+            raise FormatError(f"{path}: expected lines of <picture>#<number>, a tab and a caption, got {line[:80]!r}.")
+        if name not in items:
+            items[name] = _Captioned(name, f"{pictures.name}/{name}", existing(pictures / name))
+        items[name].captions.append(text)
+    return _record(data, list(items.values()))
+
+
+@published_as("audiocaps", ("audio", "text"), splits=("test", "val", "train"))
+def audiocaps(data: DataFolder) -> RetrievalRecord:
+    """Ten-second sounds with captions, five each in the test set.
+
+    test.csv, val.csv, train.csv or dataset/<split>.csv    audiocap_id, youtube_id, start_time, caption
+    audio/ or <split>/ or audio/<split>/    ten-second clips, named <youtube_id>_<start_time>, <youtube_id>,
+        Y<youtube_id> or <audiocap_id>, with .wav, .flac, .mp3, .mp4 or the like
+
+    Published by Kim et al., AudioCaps: Generating Captions for Audios in the Wild, NAACL 2019: the lists; the sounds are on
+    YouTube, and named by whoever fetched them.
+    """
+    table = data.find(f"{data.split}.csv", f"dataset/{data.split}.csv")
+    sounds = files_by_stem(data.find(f"audio/{data.split}", "audio", data.split), (*SOUNDS, *VIDEOS))
+    items: dict[str, _Captioned] = {}
+    for number, video, start, caption in read_csv(table, "audiocap_id", "youtube_id", "start_time", "caption"):
+        video = video.strip()
+        name = f"{video}_{start.strip()}"  # a clip is a video and the second at which it begins
+        item = items.setdefault(name, _Captioned(name, f"audio/{name}.wav", None))
+        names = (name, video, f"Y{video}", number.strip())
+        item.file = item.file or next((sounds[one] for one in names if one in sounds), None)
+        item.captions.append(caption)
+    return _record(data, list(items.values()))
+
+
+@published_as("clotho", ("audio", "text"), splits=("evaluation", "validation", "development"))
+def clotho(data: DataFolder) -> RetrievalRecord:
+    """Sounds of 15 to 30 seconds with five captions each; `evaluation` is the set of published figures.
+
+    clotho_captions_<split>.csv    file_name, caption_1, ..., caption_5
+    <split>/<file_name>    or clotho_audio_<split>/, clotho_audio_<split>/<split>/
+
+    Published by Drossos et al., Clotho: An Audio Captioning Dataset, ICASSP 2020 (on Zenodo; version 2.1).
+    """
+    columns = [f"caption_{number}" for number in range(1, 6)]
+    rows = read_csv(data.find(f"clotho_captions_{data.split}.csv"), "file_name", *columns)
+    sounds = data.find(f"clotho_audio_{data.split}/{data.split}", f"clotho_audio_{data.split}", data.split)
+    items = [_Captioned(name, f"{sounds.name}/{name}", existing(sounds / name), captions) for name, *captions in rows]
+    return _record(data, items)
