@@ -103,7 +103,7 @@ def test_all_measures_what_is_whole_and_names_what_is_not(data, tmp_path):
     assert found == ["classification/esc-50"]
     said = str(caught.value)
     assert said.startswith("4 of 5 runs were not made, for their data sets are incomplete:\n- retrieval/ave: ")
-    assert f"\n- retrieval/vgg-ss: {root / 'vgg-ss'}: vggss.json or metadata/vggss.json is not there." in said
+    assert f"\n- retrieval/vgg-ss: {root / 'vgg-ss'}: vggss.json or metadata/vggss.json is missing." in said
     assert "\n- localization/vgg-ss: " in said
     assert f"\n- retention/coco: {root / 'coco' / 'dataset_coco.json'}: " in said
     assert "modelnet40" not in said

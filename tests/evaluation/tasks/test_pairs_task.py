@@ -116,7 +116,7 @@ def test_as_many_queries_in_both_directions_are_not_always_pairs():
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 10_000))
-def test_turned_positives_are_those_of_the_turned_record(queries, corpus, seed):
+def test_turned_positives_are_the_columns(queries, corpus, seed):
     drawn = np.random.default_rng(seed).random((queries, corpus)) < 0.4
     drawn[np.arange(queries), np.arange(queries) % corpus] = True
     lists = [np.flatnonzero(row) for row in drawn]
@@ -125,10 +125,6 @@ def test_turned_positives_are_those_of_the_turned_record(queries, corpus, seed):
     assert turned.rows.tolist() == owned.tolist()
     of_row = np.split(turned.positives.values, turned.positives.starts[1:-1])
     assert [part.tolist() for part in of_row] == [np.flatnonzero(drawn[:, row]).tolist() for row in owned]
-    if len(owned) == corpus:
-        record = pairs(np.zeros((queries, 1)), np.zeros((corpus, 1)), lists).turned()
-        assert record.positives.values.tolist() == turned.positives.values.tolist()
-        assert record.positives.starts.tolist() == turned.positives.starts.tolist()
 
 
 def test_items_that_fail_are_left_out_and_the_others_keep_their_partners(rng):
