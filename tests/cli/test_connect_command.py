@@ -65,6 +65,16 @@ def test_several_memories_of_one_kind_are_taken_together(memories, tmp_path, cap
     assert cmcr.load(out).spaces[1].outer_rows == 120
 
 
+def test_a_finished_connection_is_replaced_only_on_demand(memories, tmp_path, capsys):
+    call = ["connect", *memories, "--out", str(tmp_path / "connection"), "--set"]
+    assert main([*call, "epochs=1"]) == 0
+    assert main([*call, "epochs=2"]) != 0
+    assert "--replace" in capsys.readouterr().err
+    assert cmcr.load(tmp_path / "connection").settings.epochs == 1
+    assert main([*call, "epochs=2", "--replace"]) == 0
+    assert cmcr.load(tmp_path / "connection").settings.epochs == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -95,3 +105,12 @@ def test_a_memory_that_is_not_there(memories, tmp_path, capsys):
 def test_an_overlap_whose_ids_occur_twice_is_refused(memories, tmp_path, capsys):
     assert main(["connect", *memories, memories[1], "--out", str(tmp_path / "connection")]) == 2
     assert "'captions.txt:1' occurs twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inner", ["pictures", "mini-clip-text/inner", "captions.txt/x", "n" * 230])
+def test_where_nothing_can_be_written_it_is_refused_before_the_training(memories, folder, capsys, monkeypatch, inner):
+    monkeypatch.setattr("cmcr.connection.connect.train", None)
+    assert main(["connect", *memories, "--out", str(folder / inner)]) == 1
+    said = capsys.readouterr().err
+    assert str(folder / inner) in said
+    assert "Errno" not in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from cmcr.cli.console import shown_stages
 from cmcr.cli.options import Json, Set, memories_of, settings_of
@@ -20,7 +21,9 @@ def connect(
     seed: int = 0,
     setting: Set = None,
     device: str = "auto",
+    engine: Literal["here", "ray"] = "here",
     restart: bool = False,
+    replace: bool = False,
     as_json: Json = False,
 ) -> None:
     """Connect two spaces from their memories on disk: the shared modality in both, and one more modality of each.
@@ -36,31 +39,31 @@ def connect(
         method: c-mcr, c-mcr-published or c-mcr-published-ulip.
         seed: The same seed gives the same connection.
         device: Where to train: auto, cpu, cuda, cuda:1, mps.
+        engine: Where semantic consistency is computed. here: in this process. ray: on the Ray cluster at RAY_ADDRESS, else on
+            workers of this machine.
         restart: Drop a stopped training and train again; semantically consistent rows that are kept are used again.
+        replace: Replace a finished connection at --out.
     """
-    from cmcr.connection.checkpoint import forget_training, remove_checkpoint, unfinished
-    from cmcr.connection.connect import connect as connect_spaces
+    from cmcr.connecting import connect_on_disk
     from cmcr.connection.settings import settings_of as check_settings
 
     settings = settings_of(setting)
     check_settings(method, **settings)  # first: as keywords below, words such as seed would be arguments
     kept = f"finished work is kept in {out}.unfinished. Run the same command again to resume."
-    work = unfinished(out)
     with stopped_gently(kept), shown_stages(quiet=as_json) as progress:
-        if restart:
-            forget_training(work)
-        connection = connect_spaces(
+        connection = connect_on_disk(
             *memories_of(memories),
+            out=out,
             overlap=overlap,
             method=method,
             seed=seed,
             device=device,
+            engine=engine,
+            restart=restart,
+            replace=replace,
             progress=progress,
-            checkpoint=work,
             **settings,
         )
-        connection.save(out)
-        remove_checkpoint(work)
     names, shared, rows = [space.name for space in connection.spaces], connection.overlap, connection.overlap_rows
     if not as_json:
         print(

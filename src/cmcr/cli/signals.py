@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
 @contextmanager
 def terminated_like_ctrl_c() -> Iterator[None]:
-    """Turn SIGTERM, by which schedulers stop a program, into what Ctrl-C does."""
+    """Turn SIGTERM, by which schedulers stop a program, into what Ctrl-C does; in the main thread, which alone can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    with _handled(stop, signal.SIGTERM):
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
         yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 @contextmanager
@@ -31,18 +37,3 @@ def stopped_gently(message: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; {message}") from None
-
-
-@contextmanager
-def _handled(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[None]:
-    """Handle signals in this block. Only the main thread can; ignored ones stay ignored (as under nohup)."""
-    earlier: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in numbers:
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                earlier[number] = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, previous in earlier.items():
-            signal.signal(number, previous)
