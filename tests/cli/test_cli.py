@@ -16,7 +16,8 @@ from PIL import Image
 import cmcr
 from cmcr.cli import main
 from cmcr.cli.console import print_table, shown_stages
-from cmcr.connection.projectors import ULIP_CLIP_SHAPE, Projector
+from cmcr.connection.projectors import Projector
+from cmcr.connection.settings import ULIP_CLIP_SHAPE
 from cmcr.data.numbers import draw_pictures
 
 VERBS = ("ablate", "connect", "demo", "embed", "encode", "evaluate", "import", "info", "verify")
