@@ -31,8 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcr.data.images import read_image, to_rgb
-from cmcr.spaces.clip import ClipSpace
-from cmcr.spaces.image_text import pooled
+from cmcr.spaces.dual_encoders import ClipSpace, pooled
 
 
 def write_pictures(folder: Path, count: int, edge: int) -> list[Path]:

@@ -29,8 +29,7 @@ import torch
 
 from cmcr import Memory, embed, space, write_memory
 from cmcr.data.numbers import write_texts
-from cmcr.spaces.clip import ClipSpace
-from cmcr.spaces.image_text import pooled
+from cmcr.spaces.dual_encoders import ClipSpace, pooled
 
 WIDTH = 512
 
@@ -97,7 +96,7 @@ def extraction(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any
     lines = folder / "texts.txt"
     lines.write_text("\n".join(texts), encoding="utf-8")
     mini: Any = space("mini-clip")
-    tokens = import_module("cmcr.spaces.mini.preprocessing").tokens_of
+    tokens = import_module("cmcr.spaces.mini.encoders").tokens_of
     network = mini._networks["text"]
     batches = [tokens(texts[start : start + 256]) for start in range(0, len(texts), 256)]
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmcr.spaces.ulip.grouping import PointGroups, group_points
-from cmcr.spaces.ulip.pointbert import PointBertShape, PointCloudTower
+from cmcr.spaces.ulip.preprocessing import PointGroups, group_points
+from cmcr.spaces.ulip.towers import PointBertShape, PointCloudTower
 
 NUM_GROUP = 512
 GROUP_SIZE = 32

@@ -28,12 +28,12 @@ from safetensors.torch import save_file
 
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
-from cmcr.published import import_published
 from cmcr.memories.memories import Memories
+from cmcr.published import import_published
 from cmcr.spaces.clap import ClapSpace
-from cmcr.spaces.clip import ClipSpace
-from cmcr.spaces.ulip.pointbert import PointBertShape, PointCloudTower
+from cmcr.spaces.dual_encoders import ClipSpace
 from cmcr.spaces.ulip.space import UlipSpace
+from cmcr.spaces.ulip.towers import PointBertShape, PointCloudTower
 
 ITEMS = ("toilet", "BBQ", "train")
 PUBLISHED_DIAGONALS = {

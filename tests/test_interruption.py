@@ -2,7 +2,6 @@ import signal
 import threading
 
 import pytest
-
 from cmcr.connection.interruption import held_back
 
 

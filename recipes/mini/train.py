@@ -30,7 +30,7 @@ from cmcr.data.numbers import (
     speak_sounds,
     write_texts,
 )
-from cmcr.spaces.mini.preprocessing import log_mel_of, pixels_of, tokens_of, unit_cloud, voxels_of
+from cmcr.spaces.mini.encoders import log_mel_of, pixels_of, tokens_of, unit_cloud, voxels_of
 from cmcr.spaces.mini.space import MINI_WIDTHS, mini_towers
 
 BATCH = 400

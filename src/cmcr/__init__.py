@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from cmcr.memories.memory import Memory
     from cmcr.memories.precomputed import write_memory
     from cmcr.published import import_published
-    from cmcr.spaces.brought import BroughtSpace, PrecomputedSpace, from_open_clip, from_sentence_transformers
+    from cmcr.spaces.custom import CustomSpace, PrecomputedSpace, from_open_clip, from_sentence_transformers
     from cmcr.spaces.registry import register_space, space
 
 __all__ = [
-    "BroughtSpace",
     "CmcrError",
     "Connection",
+    "CustomSpace",
     "Memories",
     "Memory",
     "PrecomputedSpace",
@@ -44,10 +44,10 @@ __all__ = [
 
 # Public names are imported at their first use (PEP 562), so that `import cmcr` and `cmcr --help` do not wait for torch.
 _HOME = {
-    "BroughtSpace": "cmcr.spaces.brought",
-    "PrecomputedSpace": "cmcr.spaces.brought",
-    "from_open_clip": "cmcr.spaces.brought",
-    "from_sentence_transformers": "cmcr.spaces.brought",
+    "CustomSpace": "cmcr.spaces.custom",
+    "PrecomputedSpace": "cmcr.spaces.custom",
+    "from_open_clip": "cmcr.spaces.custom",
+    "from_sentence_transformers": "cmcr.spaces.custom",
     "import_published": "cmcr.published",
     "register_space": "cmcr.spaces.registry",
     "CmcrError": "cmcr.errors",

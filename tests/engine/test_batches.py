@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-
-from cmcr.connection import batches
 from cmcr.connection.batches import NOISE_ROWS, Batches, Noise, complete_, item_order
 from cmcr.connection.peers import Peers
-from cmcr.connection.settings import Settings
 from cmcr.connection.sides import Side
+
+from cmcr.connection import batches
+from cmcr.connection.settings import Settings
 from reference.enhancement import normalize
 
 CPU = torch.device("cpu")

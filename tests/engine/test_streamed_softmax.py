@@ -6,16 +6,16 @@ from itertools import accumulate
 import numpy as np
 import pytest
 import torch
+from cmcr.connection.attention_mean import AttentionMean
+from cmcr.connection.softmax_mean import SoftmaxSums, Tiling, tiling_for
+from connection.together import together
 from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
 
 import reference.enhancement as twin
 from cmcr.connection import consistency, softmax_mean
-from cmcr.connection.attention_mean import AttentionMean
 from cmcr.connection.enhancement import semantic_consistency
-from cmcr.connection.softmax_mean import SoftmaxSums, Tiling, tiling_for
 from cmcr.errors import ConfigError
-from connection.together import together
 
 add = AttentionMean.add
 CPU = torch.device("cpu")

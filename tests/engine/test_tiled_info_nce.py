@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cmcr.connection.info_nce import info_nce
+from cmcr.connection.peers import peers_here
 from torch import Tensor, distributed
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference.losses as twin
 from cmcr.connection import info_nce as tiled
-from cmcr.connection.info_nce import info_nce
 from cmcr.connection.losses import connection_loss
-from cmcr.connection.peers import peers_here
 from cmcr.errors import ConfigError, DtypeError, TooFewRowsError
 
 

@@ -262,7 +262,7 @@ def brought(widths):
         width = widths.pop(0) if len(widths) > 1 else widths[0]
         return np.array([[len(text) + n for n in range(width)] for text in texts], dtype=np.float64)
 
-    return cmcr.BroughtSpace("mine", text=embed, fingerprint="of the user")
+    return cmcr.CustomSpace("mine", text=embed, fingerprint="of the user")
 
 
 class TestSpacesOfTheUser:

@@ -142,8 +142,8 @@ def test_rows_of_another_width_are_refused(tmp_path, lines):
             raise ValueError("empty")
         return np.ones((len(texts), 2))
 
-    embed(cmcr.BroughtSpace("b", text=fail, fingerprint="f"), "text", lines, tmp_path / "b")
-    wider = cmcr.BroughtSpace("b", text=lambda texts: np.ones((len(texts), 3)), fingerprint="f")
+    embed(cmcr.CustomSpace("b", text=fail, fingerprint="f"), "text", lines, tmp_path / "b")
+    wider = cmcr.CustomSpace("b", text=lambda texts: np.ones((len(texts), 3)), fingerprint="f")
     with pytest.raises(DimensionError, match="the rows are 3 wide now, the memory's 2"):
         retry_quarantined(wider, "text", lines, tmp_path / "b")
     assert cmcr.Memory(tmp_path / "b").shape == (4, 2)

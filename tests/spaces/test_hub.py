@@ -1,17 +1,17 @@
 """Published models that are not there, not whole, not what they should be, or only to be had elsewhere."""
 
-import json
 import shutil
 import sys
 
 import numpy as np
 import pytest
 import torch
-from published import pictures, write_clip
 from safetensors.torch import load_file, save_file
+from small_models import pictures
 
-from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, MissingDependencyError
-from cmcr.spaces.clip import CLIP_REVISION, ClipSpace
+from cmcr.errors import ArtefactNotFoundError, ConfigError, DeviceError, FormatError, MissingDependencyError
+from cmcr.spaces.clap import ClapSpace
+from cmcr.spaces.dual_encoders import ClipSpace, SiglipSpace
 from cmcr.spaces.hub import find_snapshot, fingerprint
 
 pytest.importorskip("transformers")
@@ -20,23 +20,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return write_clip(tmp_path_factory.mktemp("published") / "clip")
+def whole(spaces):
+    assert spaces["clip"]
+    return spaces.root / "clip"
 
 
 @pytest.fixture
 def folder(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "clip")
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """An empty cache of the hub, which is out of reach."""
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    return tmp_path / "cache"
 
 
 def put_into(cache, whole, repository="someone/small-clip"):
@@ -48,17 +39,14 @@ def put_into(cache, whole, repository="someone/small-clip"):
 
 
 @pytest.mark.parametrize("local_files_only", [True, False])
-def test_weights_that_are_not_at_hand_are_asked_for_in_one_message(cache, local_files_only):
-    with pytest.raises(ArtefactNotFoundError) as caught:
-        ClipSpace(local_files_only=local_files_only)
-    assert str(caught.value) == (
-        f"openai/clip-vit-base-patch32 (revision {CLIP_REVISION}) is not on this machine and could not be fetched.\n"
-        "On a machine with a network run\n"
-        f"    hf download openai/clip-vit-base-patch32 --revision {CLIP_REVISION} --include '*.json' --include '*.txt' "
-        "--include '*.model' --include 'model*.safetensors' --local-dir clip-vit-base-patch32\n"
-        "then copy the folder clip-vit-base-patch32 here and give its path instead of the name. Or leave out --local-dir "
-        f"and copy models--openai--clip-vit-base-patch32 from the cache there into the cache here, {cache}."
-    )
+@pytest.mark.parametrize("space", [ClipSpace, SiglipSpace, ClapSpace])
+def test_weights_that_are_not_at_hand_are_asked_for_in_one_message(cache, space, local_files_only):
+    for model, commit in space.pins.items():
+        with pytest.raises(ArtefactNotFoundError) as caught:
+            space(model, local_files_only=local_files_only)
+        assert f"hf download {model} --revision {commit} --include '*.json'" in str(caught.value)
+        assert str(cache) in str(caught.value)
+        assert len(commit) == 40
 
 
 def test_the_pin_is_of_the_default_model_only(cache):
@@ -80,27 +68,13 @@ def test_a_model_in_the_cache_is_found_and_its_commit_recorded(cache, whole):
     np.testing.assert_array_equal(space.encode(pictures(2), "image"), same.encode(pictures(2), "image"))
 
 
-def test_a_pinned_model_in_the_cache_is_opened_without_asking_the_hub(cache, whole, monkeypatch):
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_hub_is_asked_only_if_a_pinned_model_is_not_whole_in_the_cache(cache, whole, monkeypatch, complete):
     import huggingface_hub
 
     put_into(cache, whole)
-    asked = []
-    download = huggingface_hub.snapshot_download
-
-    def recording(*args, local_files_only, **kwargs):
-        asked.append(local_files_only)
-        return download(*args, local_files_only=local_files_only, **kwargs)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", recording)
-    assert find_snapshot("someone/small-clip", COMMIT).revision == COMMIT
-    assert asked == [True]
-
-
-def test_a_pinned_model_that_is_half_in_the_cache_is_asked_for(cache, whole, monkeypatch):
-    import huggingface_hub
-
-    put_into(cache, whole)
-    next(cache.rglob("model.safetensors")).unlink()
+    if not complete:
+        next(cache.rglob("model.safetensors")).unlink()
     asked = []
     download = huggingface_hub.snapshot_download
 
@@ -109,32 +83,14 @@ def test_a_pinned_model_that_is_half_in_the_cache_is_asked_for(cache, whole, mon
         return download(*args, local_files_only=True, **kwargs)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", recording)
-    find_snapshot("someone/small-clip", COMMIT)
-    assert asked == [True, False]
-
-
-def test_the_hub_client_keeps_its_retries_to_itself(caplog, monkeypatch):
-    import logging
-
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    def fail(*args, **kwargs):
-        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
-        raise errors.LocalEntryNotFoundError("not here")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    before = logging.getLogger("huggingface_hub").level
-    with pytest.raises(ArtefactNotFoundError, match="is not on this machine"):
-        find_snapshot("someone/small-clip")
-    assert caplog.text == ""
-    assert logging.getLogger("huggingface_hub").level == before
+    assert find_snapshot("someone/small-clip", COMMIT).revision == COMMIT
+    assert asked == ([True] if complete else [True, False])
 
 
 def test_a_folder_has_no_revision(folder):
     assert ClipSpace(folder, device="cpu").revision is None
     assert ClipSpace(str(folder), device="cpu").source == str(folder)
-    with pytest.raises(ConfigError, match=r"revision: the folder .* has none, got 'main'"):
+    with pytest.raises(ConfigError, match="revision: the folder"):
         ClipSpace(folder, revision="main")
 
 
@@ -153,57 +109,41 @@ def answer(monkeypatch, kind):
 
 def test_what_the_hub_does_not_have(monkeypatch):
     answer(monkeypatch, "RevisionNotFoundError")
-    with pytest.raises(ConfigError, match="revision: someone/clip has no commit, tag or branch 'v9'"):
+    with pytest.raises(ConfigError, match="'v9'"):
         ClipSpace("someone/clip", revision="v9")
     answer(monkeypatch, "RepositoryNotFoundError")
-    with pytest.raises(ArtefactNotFoundError, match="someone/clip: the hub has no such repository, or it is private"):
+    with pytest.raises(ArtefactNotFoundError, match="no such repository"):
         ClipSpace("someone/clip")
     answer(monkeypatch, "HfHubHTTPError")
-    with pytest.raises(ArtefactNotFoundError, match=r"could not be fetched \(it says no\)\.\nOn a machine"):
+    with pytest.raises(ArtefactNotFoundError, match=r"\(it says no\)\.\n"):
         ClipSpace("someone/clip")
 
 
-@pytest.mark.parametrize("name", ["/nowhere/at/all", "./clip", "a b", "a/b/c", ""])
+@pytest.mark.parametrize("name", ["/nowhere/at/all", "./clip", "a b", "a/b/c"])
 def test_names_that_can_be_neither_folder_nor_repository(name):
-    if name:
-        with pytest.raises(ArtefactNotFoundError, match=f"{name}: no such folder, and not the name of a repository"):
-            ClipSpace(name)
-    else:
-        with pytest.raises(FormatError, match="not a model"):
-            ClipSpace(name)  # the empty path is the working directory
+    with pytest.raises(ArtefactNotFoundError, match=f"{name}: no such folder"):
+        ClipSpace(name)
 
 
-def test_another_kind_of_model_is_named(folder):
-    from transformers import BertConfig
-
-    BertConfig().save_pretrained(folder)
-    with pytest.raises(FormatError, match="ClipSpace reads models of type 'clip', but this one is 'bert'"):
-        ClipSpace(folder)
-
-
-@pytest.mark.parametrize(
-    ("file", "message"),
-    [
-        ("config.json", "has no config.json"),
-        (
-            "model.safetensors",
-            r"lacks model\.safetensors or model\.safetensors\.index\.json\. Weights are read from safe",
-        ),
-        ("preprocessor_config.json", r"lacks preprocessor_config\.json or processor_config\.json\.$"),
-        ("tokenizer.json", r"lacks tokenizer\.json or vocab\.json and merges\.txt\.$"),
-    ],
-)
-def test_what_is_missing_is_named(folder, file, message):
-    (folder / file).unlink()
-    with pytest.raises(FormatError, match=message):
-        ClipSpace(folder)
+def test_another_kind_of_model_is_named(spaces, whole):
+    assert spaces["siglip"]
+    with pytest.raises(FormatError, match="ClipSpace reads models of type 'clip', but this one is 'siglip'"):
+        ClipSpace(spaces.root / "siglip")
+    with pytest.raises(FormatError, match="'clap', but this one is 'clip'"):
+        ClapSpace(whole)
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"])
-def test_damaged_files_are_refused(folder, file):
-    whole = (folder / file).read_bytes()
-    (folder / file).write_bytes(whole[: len(whole) // 2])
+FILES = ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_missing_is_named_and_what_is_damaged_refused(folder, file):
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[: len(content) // 2])
     with pytest.raises(FormatError, match=r"cannot be read|not a description of a model"):
+        ClipSpace(folder)
+    (folder / file).unlink()
+    with pytest.raises(FormatError, match=f"(has no|lacks) {file}"):
         ClipSpace(folder)
 
 
@@ -228,33 +168,41 @@ def test_weights_that_do_not_fit_are_refused(folder):
         ClipSpace(folder)
 
 
-def test_weights_of_old_versions_with_position_indices_are_taken(folder):
+@pytest.mark.parametrize("kind", ["clip", "clap-fused"])
+def test_counters_and_index_tables_may_be_there_or_not(spaces, kind, tmp_path):
+    space = spaces[kind]
+    folder = shutil.copytree(spaces.root / kind, tmp_path / kind)
     weights = load_file(folder / "model.safetensors")
-    old = {**weights, "text_model.embeddings.position_ids": torch.arange(24)[None]}
-    save_file(old, folder / "model.safetensors")
-    assert ClipSpace(folder, device="cpu").widths["text"] == 24
+    derived = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
+    kept = {name: tensor for name, tensor in weights.items() if not name.endswith(derived)}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    assert type(space)(folder, device="cpu").fingerprint == space.fingerprint
+    if kind == "clip":
+        kept["text_model.embeddings.position_ids"] = torch.arange(24)[None]  # as old versions wrote them
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+        assert type(space)(folder, device="cpu").fingerprint == space.fingerprint
 
 
-def test_code_of_a_model_repository_is_not_run(folder):
-    ran = folder / "ran"
-    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n")
-    config = json.loads((folder / "config.json").read_text())
-    config["auto_map"] = {"AutoModel": "evil.Evil", "AutoConfig": "evil.Evil"}
-    (folder / "config.json").write_text(json.dumps(config))
-    ClipSpace(folder, device="cpu")
-    assert not ran.exists()
-
-
-def test_an_unknown_dtype(folder):
-    with pytest.raises(ConfigError, match=r"unknown dtype 'float31'\. Did you mean 'float32'\?"):
+def test_wrong_settings(folder):
+    with pytest.raises(DeviceError, match="'gpu'"):
+        ClipSpace(folder, device="gpu")
+    with pytest.raises(ConfigError, match=r"unknown dtype 'float31'\. Did you mean 'float32'"):
         ClipSpace(folder, dtype="float31")
+
+
+def test_without_a_device_the_best_of_the_machine_is_taken(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "cmcr.spaces.dual_encoders.choose_device", lambda device: asked.append(device) or torch.device("cpu")
+    )
+    ClipSpace(folder)
+    ClipSpace(folder, device="cuda:1")
+    assert asked == ["auto", "cuda:1"]
 
 
 def test_transformers_is_asked_for(monkeypatch, folder):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(
-        MissingDependencyError, match=r"transformers is not installed; .*pip install 'cmcr\[encoders\]'"
-    ):
+    with pytest.raises(MissingDependencyError, match=r"transformers is not installed; .*'cmcr\[encoders\]'"):
         ClipSpace(folder)
 
 

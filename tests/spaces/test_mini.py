@@ -7,9 +7,9 @@ from PIL import Image
 
 import cmcr
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, draw_pictures, sample_point_clouds, speak_sounds, write_texts
-from cmcr.errors import ConfigError, SampleError
+from cmcr.errors import SampleError
 from cmcr.evaluation.metrics import answer_ranks, hit_rate
-from cmcr.spaces.mini.preprocessing import log_mel_of, tokens_of, unit_cloud, voxels_of
+from cmcr.spaces.mini.encoders import log_mel_of, tokens_of, unit_cloud, voxels_of
 
 
 def items(modality, numbers, seed=0):
@@ -38,15 +38,6 @@ def test_each_space_finds_its_own_partner_seen_or_not(name, first, second, least
     ranks = np.concatenate([answer_ranks(a, b, ALL_NUMBERS), answer_ranks(b, a, ALL_NUMBERS)])
     assert least < hit_rate(ranks, 1) < most
     assert hit_rate(ranks.reshape(2, -1)[:, UNSEEN_NUMBERS].ravel(), 1) > least - 0.1
-
-
-def test_single_items_give_one_row(tmp_path):
-    space = cmcr.space("mini-clip")
-    row = space.encode("the number 407", "text")
-    np.testing.assert_allclose(row, space.encode(["the number 407"], "text")[0], atol=1e-6)
-    picture = Image.fromarray(draw_pictures(np.array([407]), "test", np.random.default_rng(0))[0])
-    picture.save(tmp_path / "407.png")
-    np.testing.assert_allclose(space.encode(tmp_path / "407.png", "image"), space.encode(picture, "image"), atol=1e-6)
 
 
 def test_pictures_of_another_size_and_mode_are_brought_to_the_encoders():
@@ -90,19 +81,6 @@ def test_point_clouds_do_not_depend_on_order_place_or_size():
     assert float(a[0] @ b[0]) > 0.99
     mixed = space.encode([cloud, cloud[:300]], "point_cloud")
     np.testing.assert_allclose(mixed[0], a[0], atol=1e-5)
-
-
-def test_an_item_that_cannot_be_read_is_named_by_its_position():
-    good = draw_pictures(np.zeros(33, dtype=np.int64), "test", np.random.default_rng(0))
-    with pytest.raises(SampleError, match=r"item 33: .*no such picture"):
-        cmcr.space("mini-clip").encode([*good, "nowhere.png"], "image", batch_size=10)
-    with pytest.raises(SampleError, match="item 0: a text: expected a string, got int"):
-        cmcr.space("mini-clip").encode([7], "text")
-
-
-def test_an_unknown_space_names_the_nearest():
-    with pytest.raises(ConfigError, match=r"unknown space 'mini-clp'\. Did you mean 'mini-cl[ai]p'\?.*mini-ulip"):
-        cmcr.space("mini-clp")
 
 
 def test_a_space_is_opened_once():

@@ -17,7 +17,7 @@ def clean(monkeypatch):
 
 
 def make(scale: float = 1.0):
-    return cmcr.BroughtSpace("mine", text=lambda items: scale * np.ones((len(items), 2)), fingerprint=f"v{scale}")
+    return cmcr.CustomSpace("mine", text=lambda items: scale * np.ones((len(items), 2)), fingerprint=f"v{scale}")
 
 
 def test_a_registered_function_takes_options():
@@ -55,7 +55,7 @@ def test_an_installed_package_offers_a_space(tmp_path, monkeypatch):
     (tmp_path / "their_module.py").write_text(
         "import cmcr, numpy\n"
         "def open_space():\n"
-        "    return cmcr.BroughtSpace('theirs', fingerprint='1', text=lambda t: numpy.ones((len(t), 2)))\n"
+        "    return cmcr.CustomSpace('theirs', fingerprint='1', text=lambda t: numpy.ones((len(t), 2)))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert "theirs" in registry.space_names()
@@ -66,7 +66,7 @@ def test_an_installed_package_offers_a_space(tmp_path, monkeypatch):
 def test_a_saved_connection_finds_a_registered_space_by_its_fingerprint(tmp_path):
     rng = np.random.default_rng(0)
     table = rng.normal(size=(500, 4))
-    space = cmcr.BroughtSpace(
+    space = cmcr.CustomSpace(
         "mine",
         text=lambda items: table[[len(item) for item in items]],
         image=lambda items: table[: len(items)],
@@ -89,7 +89,7 @@ def test_encoders_are_attached_by_hand_if_they_are_the_right_ones(tmp_path):
     rng = np.random.default_rng(0)
 
     def mine(fingerprint="v1", width=4, name="mine"):
-        return cmcr.BroughtSpace(name, text=lambda items: np.ones((len(items), width)), fingerprint=fingerprint)
+        return cmcr.CustomSpace(name, text=lambda items: np.ones((len(items), width)), fingerprint=fingerprint)
 
     left = cmcr.Memories("mine", text=rng.normal(size=(64, 4)), image=rng.normal(size=(20, 4)))
     right = cmcr.Memories("clap", text=rng.normal(size=(64, 3)), audio=rng.normal(size=(20, 3)))

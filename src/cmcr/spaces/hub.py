@@ -2,39 +2,42 @@
 
 Everything is read from one folder: that of the caller, or the snapshot of one commit in the cache of the model hub. So
 all files of an encoder are of one revision, and nothing is looked up behind the caller's back. Weights are read from
-safetensors only, and no code of a model repository is ever run.
+safetensors, or as tensors only from the pickled files that the authors of CLAP and ULIP published; no code of a model
+repository is ever run.
 """
 
 from __future__ import annotations
 
+import argparse
+import errno
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cmcr.errors import (
     ArtefactNotFoundError,
     ConfigError,
     FormatError,
+    ReadError,
     missing_dependency,
     unknown_name,
 )
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-IMAGE_PROCESSOR = ("preprocessor_config.json", "processor_config.json")  # the latter is what transformers 5 writes
-
+PROCESSOR = ("preprocessor_config.json", "processor_config.json")  # the latter is what transformers 5 writes
+BPE_FILES = ("tokenizer.json", "vocab.json+merges.txt")
 TOKENIZER_ALONE = ("*.json", "*.txt", "*.model")  # to fetch where the weights of a repository are of no use
 MODEL_FILES = (*TOKENIZER_ALONE, "model*.safetensors")
 
@@ -80,7 +83,7 @@ def find_snapshot(
     Raises:
         ArtefactNotFoundError: no such folder or repository, or its files are neither here nor within reach: the message
             says what to fetch and where to put it.
-        ConfigError: an unknown revision, a revision of a folder, or what can be neither folder nor repository.
+        ConfigError: an unknown revision, or a revision of a folder.
         MissingDependencyError: huggingface_hub (part of the extra `encoders`) is not installed.
     """
     folder = Path(model).expanduser()
@@ -89,7 +92,7 @@ def find_snapshot(
             raise ConfigError(f"revision: the folder {folder} has none, got {revision!r}. Leave it out.")
         in_cache = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
         return Snapshot(str(model), folder, folder.name if in_cache else None)
-    if isinstance(model, Path) or not _could_be_repository(model):
+    if isinstance(model, Path) or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model):
         raise ArtefactNotFoundError(
             f"{model}: no such folder, and not the name of a repository, which looks like 'owner/model'."
         )
@@ -97,16 +100,8 @@ def find_snapshot(
     return Snapshot(model, folder, folder.name)
 
 
-def _could_be_repository(name: str) -> bool:
-    return re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name) is not None
-
-
 def _fetch(repository: str, revision: str | None, local_files_only: bool, files: Sequence[str]) -> Path:
-    """Return the folder of the snapshot in the hub's cache.
-
-    A commit never changes, so one that is whole in the cache is taken without asking the hub, which offline would be
-    asked again and again for half a minute.
-    """
+    """Return the folder of the snapshot in the hub's cache."""
     hub, errors = import_library("huggingface_hub"), import_library("huggingface_hub.errors")
 
     def found(local: bool) -> Path:
@@ -114,41 +109,38 @@ def _fetch(repository: str, revision: str | None, local_files_only: bool, files:
             hub.snapshot_download(repository, revision=revision, local_files_only=local, allow_patterns=list(files))
         )
 
+    # A commit never changes, so one that is whole in the cache is taken without asking the hub, which offline would be
+    # asked again and again for half a minute.
     if not local_files_only and _COMMIT.fullmatch(revision or ""):
         with suppress(errors.LocalEntryNotFoundError):
             cached = found(True)
             if any((cached / name).is_file() for name in WEIGHTS):
                 return cached
     try:
-        with _quiet_hub():
-            return found(local_files_only)
+        return found(local_files_only)
     except errors.RevisionNotFoundError as error:
         raise ConfigError(f"revision: {repository} has no commit, tag or branch {revision!r}.") from error
-    except errors.HFValidationError as error:
-        raise ConfigError(f"model: {repository!r} is neither a folder nor a name of the hub ({error}).") from error
-    except errors.LocalEntryNotFoundError as error:  # offline or unreachable, and not in the cache
-        raise _not_at_hand(repository, revision, files) from error
     except errors.RepositoryNotFoundError as error:
         raise ArtefactNotFoundError(
             f"{repository}: the hub has no such repository, or it is private or gated. Check the name; if it is not "
             "public, ask for access and run: hf auth login"
         ) from error
-    except OSError as error:  # everything else of the network, and a cache that cannot be written
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise _not_at_hand(repository, revision, files, reason) from error
+    except errors.LocalEntryNotFoundError as error:  # offline or unreachable, and not in the cache
+        raise _not_fetched(repository, revision, files) from error
+    except (OSError, ValueError) as error:  # the network, a cache that cannot be written, a name the hub refuses
+        raise _not_fetched(repository, revision, files, f" ({_first_line(error)})") from error
 
 
-def _not_at_hand(
-    repository: str, revision: str | None, files: Sequence[str], reason: str | None = None
+def _not_fetched(
+    repository: str, revision: str | None, files: Sequence[str], reason: str = ""
 ) -> ArtefactNotFoundError:
-    """Build the one message for encoders whose files are not here: what to fetch, and where to put it."""
+    """Build the error for encoders whose files are not here: what to fetch, and where to put it."""
     at = f" --revision {revision}" if revision else ""
     include = "".join(f" --include '{pattern}'" for pattern in files)
     folder = repository.split("/")[-1]
     cache = import_library("huggingface_hub.constants").HF_HUB_CACHE
     return ArtefactNotFoundError(
-        f"{repository} (revision {revision or 'main'}) is not on this machine and could not be fetched"
-        f"{f' ({reason})' if reason else ''}.\n"
+        f"{repository} (revision {revision or 'main'}) is not on this machine and could not be fetched{reason}.\n"
         f"On a machine with a network run\n"
         f"    hf download {repository}{at}{include} --local-dir {folder}\n"
         f"then copy the folder {folder} here and give its path instead of the name. Or leave out --local-dir and copy "
@@ -188,8 +180,7 @@ def require_model_type(snapshot: Snapshot, expected: str, space: str) -> None:
     """
     path = snapshot.folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        found = config.get("model_type")
+        found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     except FileNotFoundError as error:
         raise FormatError(f"{snapshot}: not a model, {snapshot.folder} has no config.json.") from error
     except (OSError, ValueError, AttributeError) as error:
@@ -203,7 +194,7 @@ def open_model(snapshot: Snapshot, class_name: str, dtype: str) -> Any:
 
     Args:
         snapshot: its files.
-        class_name: such as `"CLIPModel"`.
+        class_name: such as `"AutoModel"`.
         dtype: one of `DTYPES`.
 
     Raises:
@@ -216,20 +207,29 @@ def open_model(snapshot: Snapshot, class_name: str, dtype: str) -> Any:
     chosen = getattr(import_library("transformers"), class_name)
     with _refusing(snapshot), _quiet(), torch.random.fork_rng(devices=[]):
         model, report = chosen.from_pretrained(
-            snapshot.folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+            snapshot.folder,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     # transformers fills what is missing with random numbers and only logs it; what is derived it computes.
-    wrong = {kind: sorted(map(str, report[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")}
-    for kind in ("missing_keys", "unexpected_keys"):
-        wrong[kind] = [key for key in wrong[kind] if not key.endswith(_DERIVED)]
-    for kind, keys in wrong.items():
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(key for key in map(str, report[kind]) if not key.endswith(_DERIVED))
         if keys:
-            raise FormatError(f"{snapshot}: not a {class_name}, {len(keys)} {kind.replace('_', ' ')}, first {keys[0]}.")
+            raise FormatError(
+                f"{snapshot}: not a {type(model).__name__}, {len(keys)} {kind.replace('_', ' ')}, first {keys[0]}."
+            )
     return model.to(DTYPES[dtype]).eval().requires_grad_(False)
 
 
-def open_processor(snapshot: Snapshot, *class_names: str) -> Any:
+def open_processor(snapshot: Snapshot, *class_names: str, **options: Any) -> Any:
     """Open an image processor or tokenizer: the first of these classes that the installed transformers has.
+
+    Args:
+        snapshot: its files.
+        class_names: such as `"AutoTokenizer"`.
+        **options: for its `from_pretrained`.
 
     Raises:
         FormatError: its files cannot be read.
@@ -238,33 +238,81 @@ def open_processor(snapshot: Snapshot, *class_names: str) -> Any:
     library = import_library("transformers")
     chosen = next(getattr(library, name) for name in class_names if hasattr(library, name))
     with _refusing(snapshot), _quiet():
-        return chosen.from_pretrained(snapshot.folder, local_files_only=True)
+        return chosen.from_pretrained(snapshot.folder, local_files_only=True, trust_remote_code=False, **options)
 
 
-def require_library(module: str, library: str, purpose: str) -> None:
-    """Make sure that an optional library of the extra `encoders` is installed, without importing it.
+def import_library(module: str, library: str | None = None) -> Any:
+    """Import an optional library; late, because transformers alone takes seconds.
 
-    Raises:
-        MissingDependencyError: it is not.
-    """
-    try:
-        found = find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that should hold the module is not there
-        found = False
-    if not found:
-        raise missing_dependency(library, extra="encoders", purpose=purpose)
-
-
-def import_library(name: str) -> Any:
-    """Import a part of transformers or its hub client; late, because transformers alone takes seconds.
+    Args:
+        module: such as `"transformers.audio_utils"`.
+        library: its name on the package index; None is the first part of `module`.
 
     Raises:
         MissingDependencyError: it is not installed.
     """
     try:
-        return import_module(name)
+        return import_module(module)
     except ImportError as error:
-        raise missing_dependency(name.split(".")[0], extra="encoders", purpose="published encoders") from error
+        name = library or module.split(".")[0]
+        raise missing_dependency(name, extra="encoders", purpose="published encoders") from error
+
+
+class _Discarded:
+    """Stands in for numpy's numbers in a file (an accuracy, an optimiser's state): takes anything, does nothing."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+# Numpy's constructors are listed under the names of today and of before numpy 2; none of them is ever called.
+_NUMPY = ("core.multiarray.scalar", "core.multiarray._reconstruct", "dtype", "ndarray", "dtypes.Float64DType")
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    *((_Discarded, f"numpy.{name}") for name in _NUMPY),
+    *((_Discarded, f"numpy._{name}") for name in _NUMPY if name.startswith("core.")),
+]
+
+
+def read_published_tensors(path: Path, fetch: str) -> dict[str, Tensor]:
+    """Read the tensors of a published `.pt` file or of a safetensors file, by name, without the prefix `module.`.
+
+    A `.pt` file is read by torch's restricted reader, which builds tensors, plain containers and the `argparse.Namespace`
+    that published files hold; anything else in it is refused, so no file can run code.
+
+    Args:
+        path: the file: the weights, or a mapping that holds them as "state_dict".
+        fetch: what to do where the file is not of use, for messages.
+
+    Raises:
+        ArtefactNotFoundError: there is no such file.
+        FormatError: damaged, another kind of file, or one that holds what is never opened.
+        ReadError: the system refuses to read it.
+    """
+    if not path.is_file():
+        raise ArtefactNotFoundError(errno.ENOENT, f"there is no file of weights here. {fetch}", str(path))
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            tensors_alone = path.suffix == ".safetensors"
+            held: Any = load_file(path) if tensors_alone else torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except OSError as error:
+        raise ReadError(error.errno or errno.EIO, f"could not read ({error.strerror or error})", str(path)) from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        # Not torch's own words: they advise to open the file with the restriction lifted.
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it names {refused[1]}" if refused else type(error).__name__
+        raise FormatError(
+            f"{path}: not a whole file of tensors and plain settings ({reason}). Files that would run code are never "
+            f"opened. {fetch}"
+        ) from error
+    state = held.get("state_dict", held) if isinstance(held, Mapping) else {}
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise FormatError(f"{path}: expected tensors by name, or a 'state_dict' of them. {fetch}")
+    return {name.removeprefix("module."): value.detach() for name, value in tensors.items()}
 
 
 def fingerprint(weights: Mapping[str, Tensor], preprocessing: Mapping[str, Any]) -> str:
@@ -281,8 +329,8 @@ def fingerprint(weights: Mapping[str, Tensor], preprocessing: Mapping[str, Any])
         hashes = list(pool.map(lambda name: _hash_of(weights[name]), names))
     description = {
         "tensors": [
-            [name, str(weights[name].dtype), list(weights[name].shape), digest]
-            for name, digest in zip(names, hashes, strict=True)
+            [name, str(weights[name].dtype), list(weights[name].shape), hash_]
+            for name, hash_ in zip(names, hashes, strict=True)
         ],
         "preprocessing": preprocessing,
     }
@@ -296,26 +344,19 @@ def _hash_of(tensor: Tensor) -> str:
 
 @contextmanager
 def _refusing(snapshot: Snapshot) -> Iterator[None]:
-    """Turn whatever transformers says of unreadable files into a `FormatError`."""
+    """Turn whatever transformers raises about unreadable files into a `FormatError`."""
     try:
         yield
     except ImportError as error:
         raise missing_dependency(error.name or "transformers", extra="encoders", purpose=str(snapshot)) from error
     except Exception as error:  # there is no narrower class: its tokenizers raise bare `Exception`
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FormatError(f"{snapshot}: the files in {snapshot.folder} cannot be read ({first}).") from error
+        raise FormatError(
+            f"{snapshot}: the files in {snapshot.folder} cannot be read ({_first_line(error)})."
+        ) from error
 
 
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Keep the hub's client from logging every retry: what came of them is said once, by us."""
-    client = logging.getLogger("huggingface_hub")
-    level = client.level
-    client.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        client.setLevel(level)
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

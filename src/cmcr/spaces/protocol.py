@@ -45,7 +45,7 @@ class Space(Protocol):
                 item.
             modality: one of `widths`.
             batch_size: items per forward pass, at least 1.
-            show_progress_bar: None shows one in an interactive terminal if there is much to do.
+            show_progress_bar: None shows one in an interactive terminal for longer work.
             convert_to_numpy: return a numpy array.
             convert_to_tensor: return a torch tensor instead.
             device: where to compute; None leaves the encoder where it is.
@@ -63,7 +63,7 @@ class Space(Protocol):
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """What became of one batch.
+    """The rows of one batch, and the items that have none.
 
     Attributes:
         rows: `(B', D)` float32 unit rows on the CPU, of the items that did not fail, in their order.
@@ -76,7 +76,7 @@ class EncodedBatch:
 
 @runtime_checkable
 class BatchEncoder(Protocol):
-    """What a space may offer besides `encode`: a stream of batches, in which items that fail stop nothing.
+    """What a space may offer besides `encode`: a stream of batches that failing items do not stop.
 
     All spaces of cmcr do. For one that does not, `cmcr.embed` calls `encode` batch after batch.
     """

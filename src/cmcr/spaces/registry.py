@@ -17,8 +17,8 @@ ENTRY_POINTS = "cmcr.spaces"
 """The group under which an installed package offers spaces: its name is the space's, its value makes it."""
 
 _OWN = {
-    "clip": "cmcr.spaces.clip:ClipSpace",
-    "siglip": "cmcr.spaces.siglip:SiglipSpace",
+    "clip": "cmcr.spaces.dual_encoders:ClipSpace",
+    "siglip": "cmcr.spaces.dual_encoders:SiglipSpace",
     "clap": "cmcr.spaces.clap:ClapSpace",
     "ulip": "cmcr.spaces.ulip.space:UlipSpace",
 }

@@ -6,10 +6,9 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cmcr.arrays import normalized
+from cmcr.arrays import check_count, normalized
 from cmcr.data.paths import NamedBytes
 from cmcr.engine.device import choose_device
 from cmcr.errors import CmcrError, ConfigError, DimensionError, EmbeddingsError, SampleError, unknown_name
 from cmcr.progress import tracked
 from cmcr.spaces.protocol import BatchEncoder, EncodedBatch, Space
+from cmcr.spaces.texts import TruncatedTexts
 
 _DECODERS = 2  # threads that decode ahead; files decode outside Python's lock
 _BATCHES_AHEAD = 2
@@ -57,12 +57,12 @@ class TowerSpace(ABC):
     fingerprint: str
 
     @abstractmethod
-    def _place(self, device: torch.device) -> None:
+    def _move_to(self, device: torch.device) -> None:
         """Move the networks to a device."""
 
     @abstractmethod
-    def _opened_towers(self) -> AbstractContextManager[Mapping[str, Tower]]:
-        """Give the towers of one call; what shall follow the call, such as a warning, happens on leaving."""
+    def _tower(self, modality: str, truncated: TruncatedTexts) -> Tower:
+        """Give the tower of one call for a modality of `widths`; it counts the texts that it cuts in `truncated`."""
 
     def encode(
         self,
@@ -79,14 +79,10 @@ class TowerSpace(ABC):
 
         Arguments, result and errors: see `cmcr.spaces.protocol.Space.encode`.
         """
-        if modality not in self.widths:
-            raise unknown_name(f"modality of {self.name}", modality, self.widths)
         items, single = listed(inputs)
-        if device is not None:
-            self._place(choose_device(device))
-        with self._opened_towers() as towers:
-            label = f"{self.name} {modality}"
-            embeddings = embed_all(towers[modality], items, batch_size, label, show_progress_bar)
+        tower, truncated = self._prepared(modality, device)
+        embeddings = embed_all(tower, items, batch_size, f"{self.name} {modality}", show_progress_bar)
+        truncated.warn()
         if normalize_embeddings:
             embeddings = normalized(embeddings)
         if single:
@@ -96,16 +92,21 @@ class TowerSpace(ABC):
     def encode_batches(
         self, batches: Iterable[Sequence[Any]], modality: str, device: str | None = None
     ) -> Iterator[EncodedBatch]:
-        """Embed an endless stream of batches, decoding the next ones meanwhile; items that fail stop nothing.
+        """Embed a stream of batches, decoding the next ones meanwhile; failing items do not stop it.
 
         See `cmcr.spaces.protocol.BatchEncoder`.
         """
+        tower, truncated = self._prepared(modality, device)
+        yield from _encoded_ahead(tower, batches)
+        truncated.warn()
+
+    def _prepared(self, modality: str, device: str | None) -> tuple[Tower, TruncatedTexts]:
         if modality not in self.widths:
             raise unknown_name(f"modality of {self.name}", modality, self.widths)
         if device is not None:
-            self._place(choose_device(device))
-        with self._opened_towers() as towers:
-            yield from _encoded_ahead(towers[modality], batches)
+            self._move_to(choose_device(device))
+        truncated = TruncatedTexts(self.name)
+        return self._tower(modality, truncated), truncated
 
 
 def listed(inputs: Any) -> tuple[Sequence[Any], bool]:
@@ -133,7 +134,7 @@ def embed_all(
         tower: of their modality.
         items: `n` items.
         batch_size: items per call of `Tower.embed`.
-        label: what the progress bar calls it.
+        label: names the work on the progress bar.
         show_progress_bar: see `cmcr.progress.tracked`.
 
     Returns:
@@ -143,13 +144,12 @@ def embed_all(
         ConfigError: a wrong batch size.
         SampleError: an item that cannot be decoded, with its position.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}.")
+    check_count("batch_size", batch_size)
     starts = range(0, len(items), batch_size)
-    parts = []
     batches = (items[start : start + batch_size] for start in starts)
-    with torch.no_grad(), closing(decoded_ahead(tower.decode, batches)) as ahead:
-        for start, decoded in zip(tracked(starts, label, show_progress_bar), ahead, strict=True):
+    parts = []
+    with torch.no_grad(), closing(_decoded_ahead(tower.decode, batches)) as decoded_batches:
+        for start, decoded in zip(tracked(starts, label, show_progress_bar), decoded_batches, strict=True):
             for position, item in enumerate(decoded, start):
                 if isinstance(item, SampleError):
                     raise SampleError(f"item {position}: {item}") from item
@@ -175,107 +175,101 @@ def encode_batches_of(
             raise DimensionError(f"space {space.name!r} gave rows of shape {tuple(rows.shape)} for {len(items)} items.")
         return rows
 
-    return _encoded_ahead(Tower(space.widths.get(modality, 0), _as_it_is, embed), batches)
+    return _encoded_ahead(Tower(space.widths.get(modality, 0), undecoded, embed), batches)
 
 
-def _encoded_ahead(tower: Tower, batches: Iterable[Sequence[Any]]) -> Iterator[EncodedBatch]:
-    with closing(decoded_ahead(partial(_decode_anything, tower.decode), batches)) as decoded:
-        for batch in decoded:
-            with torch.no_grad():
-                encoded = _encoded(tower, batch)
-            yield encoded
-
-
-def _as_it_is(item: Any) -> Any:
+def undecoded(item: Any) -> Any:
+    """Leave an item as it is: the `decode` of a tower whose `embed` decodes."""
     return item
 
 
-def decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]]) -> Generator[list[Any]]:
+def _decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]]) -> Generator[list[Any]]:
     """Decode batch after batch in threads, a few batches ahead of the one that is asked for.
-
-    Args:
-        decode: one item -> what a tower embeds; called from other threads.
-        batches: lists of items, drawn in the caller's thread as they are needed.
 
     Yields:
         each batch decoded, in its order; where an item cannot be decoded, its `SampleError`.
     """
     pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="cmcr-decode")
-    waiting: deque[list[Future[list[Any]]]] = deque()
+    waiting: deque[list[Any]] = deque()
+
+    def next_decoded() -> list[Any]:
+        return [item for part in waiting.popleft() for item in part.result()]
+
     try:
         for batch in batches:
-            share = max(1, -(-len(batch) // _DECODERS))  # all threads decode one batch, so that the first comes soon
+            share = max(1, -(-len(batch) // _DECODERS))  # all threads share one batch, so that the first is ready soon
             parts = [batch[i : i + share] for i in range(0, len(batch), share)]
-            waiting.append([pool.submit(_decode, decode, part) for part in parts])
+            waiting.append([pool.submit(_decoded, decode, part) for part in parts])
             if len(waiting) > _BATCHES_AHEAD:
-                yield [item for part in waiting.popleft() for item in part.result()]
+                yield next_decoded()
         while waiting:
-            yield [item for part in waiting.popleft() for item in part.result()]
+            yield next_decoded()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(decode: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    decoded: list[Any] = []
-    for item in items:
-        try:
-            decoded.append(decode(item))
-        except SampleError as error:
-            decoded.append(error)
-    return decoded
+def _decoded(decode: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [item if isinstance(item, SampleError) else _decoded_or_failure(decode, item) for item in items]
 
 
-def _decode_anything(decode: Callable[[Any], Any], item: Any) -> Any:
-    """Decode an item whose reading may have failed already, or may fail in ways that no reader foresaw."""
-    if isinstance(item, SampleError):
-        return item
+def _decoded_or_failure(decode: Callable[[Any], Any], item: Any) -> Any:
+    """Decode an item; reading may fail in ways that no reader foresaw."""
     try:
         return decode(item)
-    except CmcrError:  # an item's own error, or one that all items share, such as a missing library
-        raise
-    except MemoryError:
+    except SampleError as error:
+        return error
+    except (CmcrError, MemoryError):  # one that all items share, such as a missing library
         raise
     except Exception as error:
-        return SampleError(f"cannot be decoded ({type(error).__name__}: {error}).")
+        failure = SampleError(f"cannot be decoded ({type(error).__name__}: {error}).")
+        failure.__cause__ = error
+        return failure
+
+
+def _encoded_ahead(tower: Tower, batches: Iterable[Sequence[Any]]) -> Iterator[EncodedBatch]:
+    with closing(_decoded_ahead(tower.decode, batches)) as decoded_batches:
+        for decoded in decoded_batches:
+            with torch.no_grad():  # not around the yield: the caller's own work runs there
+                encoded = _encoded(tower, decoded)
+            yield encoded
 
 
 def _encoded(tower: Tower, decoded: list[Any]) -> EncodedBatch:
     """Embed what could be decoded of a batch."""
-    failures = {place: item for place, item in enumerate(decoded) if isinstance(item, SampleError)}
-    places = [place for place in range(len(decoded)) if place not in failures]
-    rows, failed = _embedded(tower, [decoded[place] for place in places])
-    failures.update({places[position]: error for position, error in failed.items()})
+    failures = {position: item for position, item in enumerate(decoded) if isinstance(item, SampleError)}
+    positions = [position for position in range(len(decoded)) if position not in failures]
+    rows, unusable = _embedded(tower, [decoded[position] for position in positions])
+    failures.update({positions[row]: error for row, error in unusable.items()})
     return EncodedBatch(rows, failures)
 
 
 def _embedded(tower: Tower, items: list[Any]) -> tuple[Tensor, dict[int, SampleError]]:
-    """Embed items; where the network fails, half of them at a time, until those that it fails on are found.
+    """Embed items, one at a time where the network fails on all of them together.
 
     Returns:
-        unit rows of the others, and why the rest has none, by position.
+        unit rows of those that have one, and why the others have none, by position.
     """
     if not items:
         return torch.empty(0, tower.width), {}
     try:
         rows = tower.embed(items).float().cpu()
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            raise
         if isinstance(error, CmcrError) and not isinstance(error, SampleError | EmbeddingsError):
             raise  # all items share it, such as a missing library
         if len(items) == 1:
             return torch.empty(0, tower.width), {0: _reason(error)}
-        middle = len(items) // 2
-        first, failed = _embedded(tower, items[:middle])
-        second, also_failed = _embedded(tower, items[middle:])
-        failed.update({middle + position: reason for position, reason in also_failed.items()})
-        return (torch.cat([first, second]) if len(first) and len(second) else first if len(first) else second), failed
+        alone = [_embedded(tower, [item]) for item in items]
+        found = [row for row, _ in alone if len(row)]
+        failures = {position: failed[0] for position, (_, failed) in enumerate(alone) if failed}
+        return torch.cat(found) if found else torch.empty(0, tower.width), failures
     usable = torch.isfinite(rows).all(dim=1) & (rows != 0).any(dim=1)
     bad = (~usable).nonzero().flatten().tolist()
     return normalized(rows[usable]), {row: SampleError("its embedding is NaN, infinite or zero.") for row in bad}
 
 
 def _reason(error: Exception) -> SampleError:
-    if isinstance(error, SampleError):  # `encode` says at which of its items, here always the first
+    if isinstance(error, SampleError):  # `encode` names the position among its items, here always the first
         return SampleError(str(error).removeprefix("item 0: "))
     return SampleError(f"cannot be embedded ({type(error).__name__}: {error})")

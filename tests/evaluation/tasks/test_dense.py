@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cmcr.errors import ConfigError, SampleError
 from cmcr.evaluation.tasks.dense import DenseSettings, embed_cells, up_sampled, window_grid
-from spaces.published import write_clip
+from spaces.small_models import write_clip
 
 
 def bilinear(values, height, width):
@@ -81,7 +81,7 @@ def test_pictures_that_cannot_be_read_have_no_map(eyes):
 
 
 def test_a_published_model_gives_its_own_patches(tmp_path):
-    from cmcr.spaces.clip import ClipSpace
+    from cmcr.spaces.dual_encoders import ClipSpace
 
     clip = ClipSpace(write_clip(tmp_path), device="cpu")
     pictures = [picture({0: "red", 3: "blue"}), "missing.png", picture({1: "green"}, 90, 50)]

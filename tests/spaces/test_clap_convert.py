@@ -2,23 +2,20 @@
 
 import os
 import re
-import sys
 import zipfile
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: no test may ask the network
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_models import CAPTIONS, clap_config, clap_tokenizer, random_clap, sound
 
-pytest.importorskip("transformers")
-
-from small_clap import CAPTIONS, random_model, small_config, small_tokenizer, sound
-from transformers import RobertaConfig, RobertaModel
-
-from cmcr.errors import ArtefactNotFoundError, FormatError, MissingDependencyError, WriteError
+from cmcr.errors import ArtefactNotFoundError, FormatError, WriteError
 from cmcr.spaces.clap import ClapSpace
-from cmcr.spaces.clap_checkpoint import convert, read_checkpoint
+from cmcr.spaces.clap_convert import convert
+from cmcr.spaces.hub import read_published_tensors
+
+transformers = pytest.importorskip("transformers")
 
 
 def published_from(model):
@@ -86,13 +83,13 @@ def save(path, weights, **bookkeeping):
 
 @pytest.fixture(scope="module", params=["fused", "unfused"])
 def model(request):
-    return random_model(small_config(fused=request.param == "fused", seconds=10), seed=3)
+    return random_clap(clap_config(fused=request.param == "fused", seconds=10), seed=3)
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("roberta")
-    small_tokenizer().save_pretrained(folder)
+    clap_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -122,11 +119,11 @@ def test_both_towers_give_the_same_outputs(model, published, tokenizer, tmp_path
     out = convert(published, tmp_path / "clap", tokenizer=tokenizer)
     assert out == tmp_path / "clap"
     clap = ClapSpace(out, device="cpu")
-    network = clap._network
+    network = clap._model
     assert network.config.audio_config.enable_fusion == model.config.audio_config.enable_fusion
     mels = torch.randn(3, 4 if clap._fused else 1, 1001, 64, generator=torch.Generator().manual_seed(0)) * 20 - 40
     longer = torch.tensor([[True], [False], [True]])
-    tokens = small_tokenizer()(CAPTIONS, padding=True, return_tensors="pt")
+    tokens = clap_tokenizer()(CAPTIONS, padding=True, return_tensors="pt")
     with torch.no_grad():
         for ours, theirs in [
             (network.get_audio_features(mels, longer), model.get_audio_features(mels, longer)),
@@ -140,7 +137,7 @@ def test_both_towers_give_the_same_outputs(model, published, tokenizer, tmp_path
 
 
 def test_the_text_tower_is_roberta_as_the_published_class_builds_it(model, tokenizer, tmp_path):
-    config = RobertaConfig(
+    config = transformers.RobertaConfig(
         vocab_size=300,
         hidden_size=128,
         num_hidden_layers=2,
@@ -152,25 +149,25 @@ def test_the_text_tower_is_roberta_as_the_published_class_builds_it(model, token
     )
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        tower = RobertaModel(config).eval()
+        tower = transformers.RobertaModel(config).eval()
         head = torch.nn.Sequential(torch.nn.Linear(128, 24), torch.nn.ReLU(), torch.nn.Linear(24, 24))
     weights = {key: value for key, value in published_from(model).items() if not key.startswith("text_")}
     weights |= {f"text_branch.{key}": value for key, value in tower.state_dict().items()}
     weights |= {f"text_projection.{key}": value for key, value in head.state_dict().items()}
     clap = ClapSpace(convert(save(tmp_path / "p.pt", weights), tmp_path / "clap", tokenizer=tokenizer), device="cpu")
-    tokens = small_tokenizer()(CAPTIONS, padding="max_length", max_length=77, return_tensors="pt")
+    tokens = clap_tokenizer()(CAPTIONS, padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
         expected = torch.nn.functional.normalize(head(tower(**tokens).pooler_output), dim=-1)
     np.testing.assert_allclose(clap.encode(CAPTIONS, "text"), expected.numpy(), atol=1e-6)
 
 
 def test_depths_and_widths_are_read_from_the_weights(tokenizer, tmp_path):
-    config = small_config(fused=False, seconds=10)
+    config = clap_config(fused=False, seconds=10)
     config.audio_config.depths, config.audio_config.num_attention_heads = [1, 3], [8, 2]
     config.audio_config.window_size, config.audio_config.mlp_ratio = 4, 2.0
-    model = random_model(config)
+    model = random_clap(config)
     out = convert(save(tmp_path / "p.pt", published_from(model)), tmp_path / "clap", tokenizer=tokenizer)
-    read = ClapSpace(out, device="cpu")._network.config.audio_config
+    read = ClapSpace(out, device="cpu")._model.config.audio_config
     assert (read.depths, read.num_attention_heads, read.window_size, read.mlp_ratio) == ([1, 3], [8, 2], 4, 2.0)
 
 
@@ -179,30 +176,25 @@ def test_weights_alone_and_half_precision(model, tokenizer, tmp_path):
         {key: v.half() if v.is_floating_point() else v for key, v in published_from(model).items()}, tmp_path / "p"
     )
     clap = ClapSpace(convert(tmp_path / "p", tmp_path / "clap", tokenizer=tokenizer), device="cpu")
-    assert clap._network.dtype == torch.float32
+    assert clap._model.dtype == torch.float32
 
 
 def test_unknown_and_missing_keys_are_named(model, tokenizer, tmp_path):
     weights = published_from(model) | {"audio_branch.extra.weight": torch.zeros(1), "image_branch.w": torch.zeros(1)}
     del weights["audio_branch.norm.bias"]
-    path = save(tmp_path / "p.pt", weights)
     with pytest.raises(FormatError) as caught:
-        convert(path, tmp_path / "clap", tokenizer=tokenizer)
-    assert "unknown: audio_branch.extra.weight, image_branch.w; missing" in str(caught.value)
-    assert "audio_model.audio_encoder.norm.bias." in str(caught.value)
+        convert(save(tmp_path / "p.pt", weights), tmp_path / "clap", tokenizer=tokenizer)
+    for key in ("audio_encoder.extra.weight", "image_branch.w", "audio_model.audio_encoder.norm.bias"):
+        assert key in str(caught.value)
     assert not (tmp_path / "clap").exists()
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("audio_branch.bn0.weight", torch.zeros(32), "expected an audio tower of 64 mel bands"),
-        (
-            "audio_branch.layers.0.blocks.0.attn.qkv.weight",
-            torch.zeros(47, 16),
-            r"qkv\.weight: expected three equal parts",
-        ),
-        ("text_projection.0.weight", torch.zeros(5, 5), "do not fit together.*size mismatch"),
+        ("audio_branch.bn0.weight", torch.zeros(32), "64 mel bands"),
+        ("audio_branch.layers.0.blocks.0.attn.qkv.weight", torch.zeros(47, 16), "three equal parts"),
+        ("text_projection.0.weight", torch.zeros(5, 5), "size mismatch"),
         ("audio_branch.patch_embed.proj.weight", torch.zeros(5), "do not fit together"),
         ("audio_branch.layers.1.blocks.0.attn.relative_position_bias_table", torch.zeros(9, 5), "do not fit together"),
         ("audio_branch.norm.weight", None, r"missing .*audio_encoder\.norm\.weight"),
@@ -224,63 +216,58 @@ class Trap:
 def test_no_code_of_a_file_is_run(model, tokenizer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = save(tmp_path / "p.pt", published_from(model), trap=Trap())
-    with pytest.raises(FormatError, match="cannot be read as a checkpoint of tensors and numbers alone"):
+    with pytest.raises(FormatError, match=r"names \w+\.mkdir"):
         convert(path, tmp_path / "clap", tokenizer=tokenizer)
     assert not (tmp_path / "trapped").exists()
 
 
-def test_numbers_written_by_numpy_1_are_read(model, published, tmp_path):
+def test_numbers_written_by_numpy_1_are_read(published, tmp_path):
     old = tmp_path / "old.pt"
     with zipfile.ZipFile(published) as source, zipfile.ZipFile(old, "w") as target:
         for name in source.namelist():
             target.writestr(name, source.read(name).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
     assert b"numpy.core.multiarray" in zipfile.ZipFile(old).read("published/data.pkl")
-    assert set(read_checkpoint(old)) == set(read_checkpoint(published))
+    assert set(read_published_tensors(old, "")) == set(read_published_tensors(published, ""))
 
 
 def test_what_is_no_checkpoint(tokenizer, tmp_path):
-    with pytest.raises(ArtefactNotFoundError, match="no CLAP checkpoint here"):
-        convert(tmp_path / "nothing.pt", tmp_path / "clap", tokenizer=tokenizer)
-    (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(FormatError, match="cannot be read as a checkpoint"):
-        convert(tmp_path / "text.pt", tmp_path / "clap", tokenizer=tokenizer)
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(FormatError, match="expected tensors by name"):
-        convert(tmp_path / "list.pt", tmp_path / "clap", tokenizer=tokenizer)
-    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(FormatError, match="not a published CLAP checkpoint"):
-        convert(tmp_path / "other.pt", tmp_path / "clap", tokenizer=tokenizer)
+    def refused(error, message):
+        with pytest.raises(error, match=message):
+            convert(tmp_path / "p.pt", tmp_path / "clap", tokenizer=tokenizer)
+
+    refused(ArtefactNotFoundError, "630k-fusion-best")
+    (tmp_path / "p.pt").write_text("hello")
+    refused(FormatError, "not a whole file")
+    torch.save([1, 2], tmp_path / "p.pt")
+    refused(FormatError, "tensors by name")
+    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "p.pt")
+    refused(FormatError, "not a published CLAP checkpoint")
 
 
 def test_nothing_is_replaced_and_nothing_half_written(published, tokenizer, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine").touch()
-    with pytest.raises(WriteError, match="something is there already"):
+    with pytest.raises(WriteError, match="already"):
         convert(published, tmp_path / "taken", tokenizer=tokenizer)
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="could not write"):
         convert(published, tmp_path / "file" / "clap", tokenizer=tokenizer)
-    assert not list(tmp_path.glob(".*part"))
+    assert not list(Path(tmp_path).glob(".*"))
 
 
-def test_the_tokenizer_must_be_there_and_be_the_right_one(published, tmp_path, monkeypatch):
-    with pytest.raises(ArtefactNotFoundError, match="none: no such folder"):
-        convert(published, tmp_path / "clap", tokenizer=tmp_path / "none", local_files_only=True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(ArtefactNotFoundError) as caught:
-        convert(published, tmp_path / "clap", local_files_only=True)
-    assert (
-        "hf download FacebookAI/roberta-base --include '*.json' --include '*.txt' --include '*.model' --local-dir"
-        in str(caught.value)
-    )
+def test_the_tokenizer_must_be_there_and_be_the_right_one(published, cache, tmp_path):
+    def refused(error, message, **options):
+        with pytest.raises(error, match=message):
+            convert(published, tmp_path / "clap", **options)
+
+    refused(ArtefactNotFoundError, "none: no such folder", tokenizer=tmp_path / "none")
+    refused(ArtefactNotFoundError, "hf download FacebookAI/roberta-base", local_files_only=True)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FormatError, match=r"lacks tokenizer\.json or vocab\.json and merges\.txt"):
-        convert(published, tmp_path / "clap", tokenizer=tmp_path / "empty")
-    other = small_tokenizer()
+    refused(FormatError, r"lacks tokenizer\.json", tokenizer=tmp_path / "empty")
+    other = clap_tokenizer()
     other.add_tokens(["<another>"])
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(FormatError, match="the tokenizer knows 301 tokens, the checkpoint 300"):
-        convert(published, tmp_path / "clap", tokenizer=tmp_path / "other")
+    refused(FormatError, "301 tokens", tokenizer=tmp_path / "other")
 
 
 def test_random_states_stay_as_they_were(published, tokenizer, tmp_path):
@@ -288,9 +275,3 @@ def test_random_states_stay_as_they_were(published, tokenizer, tmp_path):
     convert(published, tmp_path / "clap", tokenizer=tokenizer)
     assert torch.equal(torch.get_rng_state(), torch_before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
-
-
-def test_transformers_is_asked_for(published, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingDependencyError, match=r"transformers is not installed; .*'cmcr\[encoders\]'"):
-        convert(published, tmp_path / "clap", tokenizer=tokenizer)

@@ -1,0 +1,187 @@
+"""Encoders of the user: callables, sentence-transformers-like and open_clip-like models, precomputed rows.
+
+Each becomes a `Space` without touching cmcr; `cmcr.register_space` gives it a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmcr.arrays import Array, rows_of, unit_rows
+from cmcr.data.images import read_image, to_rgb
+from cmcr.data.texts import read_text
+from cmcr.errors import ConfigError, DimensionError, SampleError
+from cmcr.spaces.texts import TruncatedTexts
+from cmcr.spaces.tower import Tower, TowerSpace, undecoded
+
+
+class CustomSpace(TowerSpace):
+    """A space made of one function per modality (a `Space`).
+
+        space = cmcr.CustomSpace("mine", text=embed_texts, image=embed_images, fingerprint="resnet50-2026-11")
+
+    Args:
+        name: the space's name.
+        fingerprint: what identifies model and preprocessing. cmcr cannot see into a function: change it whenever the
+            embeddings change.
+        decode: by modality, a function of one item, called ahead and from other threads; the result is what the
+            modality's function gets. It raises `cmcr.errors.SampleError` for an item that cannot be read.
+        **embed: by modality, a function of a list of items that returns `(B, D)` rows, numpy or torch. A row may depend
+            on its own item only.
+
+    The width of a modality is 0 in `widths` until it has been embedded for the first time. `encode(device=...)` is
+    refused: a function computes where its author put its model.
+
+    Raises:
+        ConfigError: no function, or an empty name or fingerprint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        fingerprint: str,
+        decode: Mapping[str, Callable[[Any], Any]] | None = None,
+        **embed: Callable[[list[Any]], Array],
+    ) -> None:
+        if not embed or not all(callable(function) for function in embed.values()):
+            raise ConfigError(f"space {name!r}: expected a function per modality, got {sorted(embed)}.")
+        if not name or not fingerprint:
+            raise ConfigError("a space needs a name and a fingerprint: what identifies its model and preprocessing.")
+        self.name = name
+        self.fingerprint = fingerprint
+        self._decode, self._embed = decode or {}, embed
+        self._widths = dict.fromkeys(embed, 0)
+        self.widths = self._widths
+
+    def _move_to(self, device: torch.device) -> None:
+        raise ConfigError(f"space {self.name!r} is your own: put its model on {str(device)!r} yourself.")
+
+    def _tower(self, modality: str, truncated: TruncatedTexts) -> Tower:
+        def embed(items: list[Any]) -> Tensor:
+            what = f"the {modality} function of space {self.name!r}"
+            rows = rows_of(self._embed[modality](items), f"what {what} returned")
+            if len(rows) != len(items):
+                raise DimensionError(f"{what} returned {len(rows)} rows for {len(items)} items.")
+            self._widths[modality] = rows.shape[1]
+            return rows.detach()
+
+        return Tower(self._widths[modality], self._decode.get(modality, undecoded), embed)
+
+
+def from_sentence_transformers(model: Any, name: str, *, fingerprint: str, modality: str = "text") -> CustomSpace:
+    """Make a space of a sentence-transformers-like model: anything with `encode(list) -> (n, D)`.
+
+    Args:
+        model: such as `SentenceTransformer("all-MiniLM-L6-v2")`.
+        name: the space's name.
+        fingerprint: see `CustomSpace`.
+        modality: what the model embeds.
+
+    Raises:
+        ConfigError: the model has no `encode`.
+    """
+    if not callable(getattr(model, "encode", None)):
+        raise ConfigError(f"expected a model with a method encode, got {type(model).__name__}.")
+    return CustomSpace(
+        name,
+        fingerprint=fingerprint,
+        decode=None,
+        **{modality: lambda items: model.encode(items, convert_to_numpy=True)},
+    )
+
+
+def from_open_clip(
+    model: Any,
+    name: str,
+    *,
+    fingerprint: str,
+    preprocess: Callable[[Any], Tensor] | None = None,
+    tokenizer: Callable[[list[str]], Tensor] | None = None,
+) -> CustomSpace:
+    """Make a space of an open_clip-like model: anything with `encode_image` and `encode_text`.
+
+    Args:
+        model: as `open_clip.create_model_and_transforms` returns it, in evaluation mode.
+        name: the space's name.
+        fingerprint: see `CustomSpace`.
+        preprocess: one upright RGB PIL image, what was transparent white -> `(3, H, W)`; called from other threads.
+            Without it there is no image modality.
+        tokenizer: texts -> `(n, L)` token ids; without it there is no text modality.
+
+    Raises:
+        ConfigError: neither of the two, or a model without the methods.
+    """
+    decode: dict[str, Callable[[Any], Any]] = {}
+    embed: dict[str, Callable[[list[Any]], Array]] = {}
+    if preprocess is not None and callable(getattr(model, "encode_image", None)):
+        prepare = preprocess
+        decode["image"] = lambda item: prepare(to_rgb(read_image(item)))
+        embed["image"] = lambda pixels: model.encode_image(torch.stack(pixels))
+    if tokenizer is not None and callable(getattr(model, "encode_text", None)):
+        tokenize = tokenizer
+        decode["text"] = read_text
+        embed["text"] = lambda texts: model.encode_text(tokenize(texts))
+    if not embed:
+        raise ConfigError(
+            "expected a model with encode_image and a preprocess, or with encode_text and a tokenizer, got "
+            f"{type(model).__name__}."
+        )
+    return CustomSpace(name, fingerprint=fingerprint, decode=decode, **embed)
+
+
+class PrecomputedSpace(CustomSpace):
+    """A space whose rows were computed elsewhere: items are looked up by their ids.
+
+    Args:
+        name: the space's name.
+        fingerprint: see `CustomSpace`.
+        **rows: by modality, a mapping of ids to rows `(D,)`, or a pair of ids and `(n, D)` rows.
+
+    Raises:
+        ConfigError: no rows, or ids that occur twice.
+        DimensionError: ids and rows of different number.
+        EmbeddingsError: unusable rows.
+    """
+
+    def __init__(
+        self, name: str, *, fingerprint: str, **rows: Mapping[str, Array] | tuple[Sequence[str], Array]
+    ) -> None:
+        tables = {modality: _table(f"{modality} of space {name!r}", given) for modality, given in rows.items()}
+
+        def finder(modality: str) -> Callable[[Any], int]:
+            row_of, _ = tables[modality]
+
+            def find(item: Any) -> int:
+                try:
+                    return row_of[item]
+                except (KeyError, TypeError) as error:
+                    raise SampleError(f"space {name!r} has no precomputed {modality} with the id {item!r}.") from error
+
+            return find
+
+        super().__init__(
+            name,
+            fingerprint=fingerprint,
+            decode={modality: finder(modality) for modality in tables},
+            **{modality: table.__getitem__ for modality, (_, table) in tables.items()},
+        )
+        self._widths.update({modality: table.shape[1] for modality, (_, table) in tables.items()})
+
+
+def _table(name: str, given: Mapping[str, Array] | tuple[Sequence[str], Array]) -> tuple[dict[str, int], Tensor]:
+    """Return the row number of each id, and the unit rows `(n, D)`."""
+    if isinstance(given, Mapping):
+        given = (list(given), np.stack([np.asarray(row) for row in given.values()]))
+    ids, rows = given[0], unit_rows(given[1], name)
+    if len(ids) != len(rows):
+        raise DimensionError(f"{name}: {len(ids)} ids for {len(rows)} rows.")
+    row_of = {id_: row for row, id_ in enumerate(ids)}
+    if len(row_of) != len(ids):
+        raise ConfigError(f"{name}: {len(ids) - len(row_of)} ids occur twice.")
+    return row_of, rows
