@@ -258,7 +258,7 @@ def test_published_rows_belong_to_runs_that_exist_and_keys_that_are_measured():
 
 
 def test_runs_are_named_after_tasks_and_their_readers_exist():
-    from cmcr.evaluation.datasets.registry import LAYOUTS
+    from cmcr.evaluation.datasets import LAYOUTS
 
     assert len(set(RUNS)) == len(RUNS)
     assert {run.split("/")[0] for run in RUNS} == set(DATASETS)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cmcr.errors import ConfigError, unknown_name
+from cmcr.evaluation.datasets import read_dataset
 from cmcr.evaluation.datasets.records import ClassificationRecord
-from cmcr.evaluation.datasets.registry import read_dataset
 from cmcr.evaluation.evaluate import READERS, RUNS
 from cmcr.evaluation.miniature import MINI_RECORDS, Record, mini_prompts, mini_record
 

@@ -11,8 +11,8 @@ from cmcr.arrays import all_rows
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.stored import StoredSpace, overlap_rows, spaces_of
 from cmcr.errors import ArtefactError, ConfigError, SampleError, words_of
+from cmcr.evaluation.datasets import LAYOUTS
 from cmcr.evaluation.datasets.records import ClassificationRecord
-from cmcr.evaluation.datasets.registry import LAYOUTS
 from cmcr.evaluation.evaluate import DATASETS, READERS, Evaluation, evaluate, evaluate_miniature
 from cmcr.evaluation.miniature import MINI_RECORDS, Record
 from cmcr.evaluation.prompts import prompts_of, read_prompts

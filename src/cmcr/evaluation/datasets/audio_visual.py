@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from cmcr.evaluation.datasets.layout import (
     read_text_lines,
 )
 from cmcr.evaluation.datasets.records import CounterfactualRecord, LocalizationRecord, RetrievalRecord
+from cmcr.evaluation.metrics import PerQuery
 
 Boxes = NDArray[np.float64]
 
@@ -51,8 +52,7 @@ _Listed = list[tuple[str, _Clip | None]]
 """Clips as `DataFolder.keep` takes them."""
 
 
-@dataclass(frozen=True)
-class _Files:
+class _Files(NamedTuple):
     """Pictures and sounds of a folder, by name without suffix."""
 
     images: Mapping[str, Path | VideoFrame]
@@ -74,9 +74,17 @@ def _frames_and_audio(data: DataFolder, *roots: str) -> _Files:
 
 def _retrieval(data: DataFolder, listed: _Listed, left_out: int = 0) -> RetrievalRecord:
     clips, left_out = data.keep(listed, left_out)
-    sounds, images = [clip.sound for clip in clips], [clip.image for clip in clips]
     ids = [clip.id for clip in clips]
-    return RetrievalRecord.of_pairs(data.name, data.layout.modalities, sounds, images, ids, left_out)
+    return RetrievalRecord(
+        name=data.name,
+        modalities=data.layout.modalities,
+        first=[clip.sound for clip in clips],
+        second=[clip.image for clip in clips],
+        first_ids=ids,
+        second_ids=ids,
+        positives=PerQuery.one(np.arange(len(ids))),
+        left_out=left_out,
+    )
 
 
 def _localization(data: DataFolder, listed: _Listed, left_out: int) -> LocalizationRecord:

@@ -1,4 +1,9 @@
-"""What a data set is to a task: items to retrieve, to classify, to localize, or to recognize."""
+"""What a data set is to a task: items to retrieve, to classify, to localize, or to recognize.
+
+In every record, `name` is the data set with its split; items are as `space.encode` reads them; `ids` are unique and do not
+depend on where the files are; `left_out` counts the items that the annotations name and that are missing. Columns of
+different lengths, or indices out of range, are a `DimensionError`, a duplicate id is a `ConfigError`.
+"""
 
 from __future__ import annotations
 
@@ -33,23 +38,29 @@ class _Hashed:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
+class _Hashed:
+    @cached_property
+    def content_hash(self) -> str:
+        """Sha256 over all fields, with file sizes instead of files: independent of the system and of where the files are.
+
+        Raises:
+            ReadError: a file is no longer there.
+        """
+        content = json.dumps([type(self).__name__, _identity(self)], separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
 class RetrievalRecord(_Hashed):
     """Retrieval and retention: which first item belongs to which second items.
 
     Args:
-        name: of the data set and split.
         modalities: of the first and of the second items.
-        first: `n` items as `space.encode` reads them.
+        first: `n` items.
         second: `m` items.
-        first_ids: `n` unique names that do not depend on where the files are.
-        second_ids: `m` unique names.
+        first_ids: `n`.
+        second_ids: `m`.
         positives: rows of `second` for each of `first`, at least one.
-        left_out: items that the annotations name and that are missing.
-
-    Raises:
-        DimensionError: lengths that differ, or a positive that is not a row of `second`.
-        ConfigError: a duplicate id.
     """
 
     name: str
@@ -66,37 +77,15 @@ class RetrievalRecord(_Hashed):
         _check_columns(self.name, self.second_ids, second=self.second)
         _check_range(f"{self.name}: positives", self.positives.values, len(self.second))
 
-    @classmethod
-    def of_pairs(
-        cls,
-        name: str,
-        modalities: tuple[str, str],
-        first: Sequence[Any],
-        second: Sequence[Any],
-        ids: Sequence[str],
-        left_out: int = 0,
-    ) -> RetrievalRecord:
-        """Pair item `i` of `first` with item `i` of `second`; both have the id `ids[i]`."""
-        positives = PerQuery.one(np.arange(len(ids)))
-        return cls(name, modalities, first, second, ids, ids, positives, left_out)
-
 
 @dataclass(frozen=True, eq=False)
 class ClassificationRecord(_Hashed):
     """Zero-shot classification.
 
     Args:
-        name: of the data set and split.
-        modality: of the items.
-        items: `n` items as `space.encode` reads them.
-        ids: `n` unique names.
+        items: `n`, of the modality.
         labels: `(n,)` index into `classes` of each item.
         classes: names of the classes, in words.
-        left_out: items that the annotations name and that are missing.
-
-    Raises:
-        DimensionError: lengths that differ, or a label without a class.
-        ConfigError: a duplicate id.
     """
 
     name: str
@@ -117,17 +106,10 @@ class LocalizationRecord(_Hashed):
     """Localization: where in the picture is the source of the sound?
 
     Args:
-        name: of the data set and split.
-        images: `n` pictures as `space.encode` reads them.
+        images: `n` pictures.
         sounds: `n` sounds.
-        ids: `n` unique names.
         boxes: for each item `(b, 4)`, at least one, by annotator or object: left, top, right, bottom as shares of the
-            picture's width and height, 0 to 1.
-        left_out: items that the annotations name and that are missing, or whose boxes are empty.
-
-    Raises:
-        DimensionError: lengths that differ, or boxes of another shape.
-        ConfigError: a duplicate id.
+            picture's width and height, 0 to 1. Items without one are left out, and counted.
     """
 
     name: str
@@ -153,16 +135,9 @@ class CounterfactualRecord(_Hashed):
     """Counterfactual recognition: is the source of the sound in the picture?
 
     Args:
-        name: of the data set and split.
-        images: `n` pictures as `space.encode` reads them.
+        images: `n` pictures.
         sounds: `n` sounds.
-        ids: `n` unique names.
         present: `(n,)` whether it is.
-        left_out: items that the annotations name and that are missing.
-
-    Raises:
-        DimensionError: lengths that differ.
-        ConfigError: a duplicate id.
     """
 
     name: str
