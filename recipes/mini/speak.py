@@ -33,7 +33,7 @@ HEAD_SAMPLES = 40  # 5 ms of silence kept around each word
 def main() -> None:
     """Write `spoken_digits.opus` and `spoken_digits.json` into the package."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("src/cmcr/data/numbers"))
+    parser.add_argument("--out", type=Path, default=Path("src/cmcr/data"))
     out: Path = parser.parse_args().out
     if shutil.which("espeak-ng") is None:
         sys.exit("espeak-ng is not on the PATH: install it (Debian: apt-get install espeak-ng) and run this again")

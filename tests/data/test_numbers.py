@@ -10,12 +10,12 @@ from cmcr.data.numbers import (
     class_texts,
     digits_of,
     draw_pictures,
+    handwriting,
     sample_point_clouds,
     speak_sounds,
+    voices,
     write_texts,
 )
-from cmcr.data.numbers.handwriting import handwriting
-from cmcr.data.numbers.words import voices
 
 
 def test_two_hundred_numbers_are_unseen_and_every_digit_is_as_frequent_in_every_place():

@@ -148,7 +148,7 @@ def test_parquet_needs_the_extra(tmp_path, monkeypatch):
         ("a.txt", "a".encode("utf-16"), {}, "UTF-16"),
         ("a.txt", "a\n", {"column": "a"}, "has no columns"),
         ("a.txt", "a\n", {"id_column": "a"}, "has no columns"),
-        ("a.csv", "", {}, "first line that names the columns"),
+        ("a.csv", "", {}, "first line with the names"),
         ("a.csv", "text\n", {}, "empty"),
         ("a.csv", "caption,x,x\nhello,1,2\n", {}, "expected a column 'text', got: caption, x, x"),
         (

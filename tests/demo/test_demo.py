@@ -13,8 +13,7 @@ import pytest
 import cmcr
 from cmcr.cli import main
 from cmcr.connection.ablations import ABLATIONS
-from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
-from cmcr.data.numbers.handwriting import handwriting
+from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, handwriting
 from cmcr.demo import run
 from cmcr.demo.cases import CASES
 from cmcr.demo.methods import _paired

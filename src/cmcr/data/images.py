@@ -75,7 +75,7 @@ def _from_file(file: Path | io.BytesIO, name: str) -> Image.Image:
     except UnidentifiedImageError as error:
         raise SampleError(f"{name}: not a picture that Pillow can read.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, str(error)) from error
+        raise SampleError(f"{name}: too large to decode safely ({error}).") from error
     except SampleError:  # a ValueError too, and clear already
         raise
     except Exception as error:  # its plugins raise whatever a damaged file leads them into
@@ -86,7 +86,10 @@ def _upright(picture: Image.Image, name: str) -> Image.Image:
     """Decode the pixels, turn them by the EXIF orientation, and bring deep greys to 8 bits (Pillow would clip them)."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and picture.width * picture.height > limit:
-        raise _too_large(name, f"{picture.width} x {picture.height} pixels, the limit is {limit}")
+        raise SampleError(
+            f"{name}: too large to decode safely: {picture.width} x {picture.height} pixels, the limit is {limit}. Raise "
+            "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        )
     try:
         picture.load()
         upright = ImageOps.exif_transpose(picture)
@@ -95,12 +98,6 @@ def _upright(picture: Image.Image, name: str) -> Image.Image:
     if 0 in upright.size:
         raise SampleError(f"{name}: holds no pixels ({upright.width} x {upright.height}).")
     return _eight_bit(upright, name)
-
-
-def _too_large(name: str, reason: str) -> SampleError:
-    return SampleError(
-        f"{name}: too large to decode safely ({reason}). Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
-    )
 
 
 def _eight_bit(picture: Image.Image, name: str) -> Image.Image:

@@ -20,7 +20,7 @@ from cmcr.connection.ablations import ABLATIONS
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
 from cmcr.connection.settings import check_seed, settings_of
-from cmcr.data.numbers.handwriting import handwriting
+from cmcr.data.numbers import handwriting
 from cmcr.demo import methods
 from cmcr.demo.cases import CaseData, embed_cases
 from cmcr.demo.measure import chance_figures, figures_of, retention_of, tasks_of

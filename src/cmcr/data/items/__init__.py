@@ -5,18 +5,159 @@ or row of a CSV, JSONL or Parquet file) or `TarItems` (each member of tar files)
 again and again.
 """
 
-from cmcr.data.items.files import Selection, selection_of_pattern
-from cmcr.data.items.item import Entry, ItemList, Survey, as_id
-from cmcr.data.items.opening import open_items
-from cmcr.data.items.tar_files import TarItems
+from __future__ import annotations
 
-__all__ = [
-    "Entry",
-    "ItemList",
-    "Selection",
-    "Survey",
-    "TarItems",
-    "as_id",
-    "open_items",
-    "selection_of_pattern",
-]
+import difflib
+import itertools
+import os
+from contextlib import closing
+from pathlib import Path
+
+from cmcr.data.items.files import (
+    ENDINGS_OF,
+    TABLE_ENDINGS,
+    TAR_ENDINGS,
+    FileItems,
+    Selection,
+    ending_of,
+    selection_of_pattern,
+)
+from cmcr.data.items.item import Entry, ItemList, Survey, as_id
+from cmcr.data.items.tables import TableItems
+from cmcr.data.items.tar_files import TarItems
+from cmcr.data.paths import reading
+from cmcr.errors import ConfigError, unknown_name
+
+__all__ = ["Entry", "ItemList", "Selection", "Survey", "TarItems", "as_id", "open_items", "selection_of_pattern"]
+
+_LIST, _TAR, _FILE = "list", "tar", "file"
+_LIST_ENDINGS = (".txt", *TABLE_ENDINGS)
+_NAMES_COMPARED = 10_000
+
+
+def open_items(
+    given: str | Path, modality: str, *, column: str | None = None, id_column: str | None = None
+) -> ItemList:
+    """Open a list of items to embed.
+
+    What can be given:
+
+    - a folder: the files in it and below with an ending of the modality; or, where tar files are all it holds, those;
+    - a pattern with `*`, `?`, `[` or `**`: the files that match, whatever their ending; or, where all of them are tar files,
+      or all are lists (below), what they hold. `.txt` files of point clouds are clouds, not lists;
+    - a list: `.txt` with an item a line, `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet` with an item a row. Texts stand in
+      the list itself; other modalities are paths from the folder of the list (in Parquet also bytes);
+    - a tar file: the members with an ending of the modality;
+    - one file of the modality.
+
+    Args:
+        given: a path or a pattern.
+        modality: `image`, `text`, `audio` or `point_cloud`.
+        column: of a table: which column holds the texts or paths; by default "text" for texts, else "path" or the name of
+            the modality.
+        id_column: of a table: which column holds the ids; by default the rows are numbered.
+
+    Returns:
+        A list that can be walked any number of times. Its first entry was looked at, so that wrong calls fail here.
+
+    Raises:
+        ConfigError: nothing there, nothing that fits, another kind of file, or a column that does not exist.
+        ReadError: the system refuses to read it, or it is damaged.
+        MissingDependencyError: a Parquet file without the extra `parquet`.
+    """
+    if modality not in ENDINGS_OF:
+        raise unknown_name("modality", modality, ENDINGS_OF)
+    if not isinstance(given, str | os.PathLike):
+        raise ConfigError(
+            f"inputs: expected a path or a pattern, got {type(given).__name__}. What lies in RAM is embedded by a space's "
+            "encode, and kept by cmcr.write_memory."
+        )
+    if not os.fspath(given):
+        raise ConfigError("the input is an empty path. Give a folder, a pattern, a list, a tar file or a single file.")
+    items = _opened(Path(given), modality, column, id_column)
+    with closing(items.walk()) as walk:
+        next(walk)
+    items.ignored = {}
+    return items
+
+
+def _opened(path: Path, modality: str, column: str | None, id_column: str | None) -> ItemList:
+    selection, what, kind = _selected(path, modality)
+    name = path.name or str(path)
+    if kind == _LIST:
+        return TableItems(selection, modality, f"{what} {name} ({modality} items)", column, id_column)
+    if (column, id_column) != (None, None):
+        option = "column" if column is not None else "id_column"
+        raise ConfigError(f"{path}: {option} was given, but only tables ({', '.join(TABLE_ENDINGS)}) have columns.")
+    if kind == _TAR:
+        return TarItems(selection, modality, f"{what} {name} ({modality} files in tar files)")
+    return FileItems(selection, modality, f"{what} {name} ({modality} files)", whatever_ending=what == "pattern")
+
+
+def _selected(path: Path, modality: str) -> tuple[Selection, str, str]:
+    """Find the files that a path or pattern means, what to call it, and what kind of files they are."""
+    with reading(path):
+        try:
+            is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
+        except PermissionError:  # of a folder above it
+            raise
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: not a path ({error}).") from error
+    if is_folder:
+        return Selection(path), "folder", _TAR if _holds_tar_files_only(path) else _FILE
+    if is_file:
+        return Selection(path, ()), "file", _kind_of_file(path, modality)
+    if exists:
+        raise ConfigError(f"{path}: neither a file nor a folder. Write what it gives to a file first.")
+    pattern = selection_of_pattern(path)
+    if pattern is None:
+        raise _missing(path)
+    return pattern, "pattern", _kind_of_pattern(pattern, path, modality)
+
+
+def _holds_tar_files_only(folder: Path) -> bool:
+    with reading(folder), os.scandir(folder) as entries:
+        seen = (entry for entry in entries if not entry.name.startswith("."))
+        tar_files = (_kind_of(entry.name) == _TAR and entry.is_file() for entry in seen)
+        return next(tar_files, False) and all(tar_files)
+
+
+def _kind_of(name: str) -> str:
+    if name.lower().endswith(TAR_ENDINGS):
+        return _TAR
+    return _LIST if ending_of(name) in _LIST_ENDINGS else _FILE
+
+
+def _kind_of_file(path: Path, modality: str) -> str:
+    kind = _kind_of(path.name)
+    if kind == _FILE and ending_of(path.name) not in ENDINGS_OF[modality]:
+        raise ConfigError(
+            f"{path}: expected a list ({', '.join(_LIST_ENDINGS)}), a tar file, or {modality} files "
+            f"({', '.join(ENDINGS_OF[modality])}), got {path.suffix or 'no ending'}."
+        )
+    return kind
+
+
+def _kind_of_pattern(selection: Selection, pattern: Path, modality: str) -> str:
+    """What the files of a pattern are, all together; walked, not kept: there may be millions."""
+    if not selection.root.is_dir():
+        raise _missing(selection.root)
+    are_clouds = modality == "point_cloud"
+    kinds = {_FILE if are_clouds and ending_of(relative) == ".txt" else _kind_of(relative) for relative, _ in selection}
+    if not kinds:
+        raise ConfigError(
+            f"{pattern}: the pattern matches no files in {selection.root.resolve()}. Capitals count; '**' goes into "
+            f"folders, as in '{selection.root.name or '.'}/**/*.jpg'."
+        )
+    return kinds.pop() if len(kinds) == 1 else _FILE
+
+
+def _missing(path: Path) -> ConfigError:
+    """Report how far the path leads, and which name there is like the one that is not."""
+    there = next(parent for parent in path.parents if parent.is_dir())
+    wanted = path.relative_to(there).parts[0]
+    with reading(there), os.scandir(there) as entries:
+        names = sorted(entry.name for entry in itertools.islice(entries, _NAMES_COMPARED))
+    near = difflib.get_close_matches(wanted, names, n=1)
+    hint = f"Did you mean {there / near[0]}?" if near else "Check the path."
+    return ConfigError(f"{path}: no such file or folder; {there.resolve()} holds no {wanted!r}. {hint}")

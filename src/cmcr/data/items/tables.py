@@ -11,8 +11,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from cmcr.data.texts import UTF16_MARKS
 from cmcr.errors import ConfigError, SampleError, missing_dependency, unknown_name
 
 _LINE = "line"  # the one column of a file of lines
-_OBJECTS_LOOKED_AT = 100  # JSONL has no header: its columns are the names in its first objects
+_OBJECTS_LOOKED_AT = 100  # for the columns of JSONL
 _PARQUET_ROWS = 64  # read at a time; cells may hold whole pictures
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
@@ -50,11 +49,11 @@ class TableItems(ItemList):
 
     def _entries(self) -> Iterator[Entry]:
         for relative, path in self._selection:
-            table = _FORMATS[path.suffix.lower()]
-            column = self._content_column(path, table.names(path))
-            columns = [column] if self._id_column in (None, column) else [column, str(self._id_column)]
-            for number, row in table.rows(path, columns):
-                yield self._entry(f"{as_id(relative)}:{number}", row, column, path.parent)
+            with _OPENED[path.suffix.lower()](path) as (names, rows):
+                column = self._content_column(path, names)
+                columns = [column] if self._id_column in (None, column) else [column, str(self._id_column)]
+                for number, row in rows(columns):
+                    yield self._entry(f"{as_id(relative)}:{number}", row, column, path.parent)
 
     def _entry(self, source: str, row: _Row, column: str, folder: Path) -> Entry:
         if isinstance(row, SampleError):
@@ -70,7 +69,7 @@ class TableItems(ItemList):
         return Entry(source, source, _mark_of(cell), partial(SampleError, reason))
 
     def _content_column(self, path: Path, names: list[str]) -> str:
-        if names == [_LINE]:
+        if path.suffix.lower() == ".txt":
             if (self._column, self._id_column) != (None, None):
                 raise ConfigError(f"{path}: a file of lines has no columns. Leave column and id_column out.")
             return _LINE
@@ -95,70 +94,46 @@ class TableItems(ItemList):
 
 
 _Row = Mapping[str, Any] | SampleError
-
-
-@dataclass(frozen=True)
-class _Format:
-    """How a kind of table is read.
-
-    Args:
-        names: gives the columns of a file.
-        rows: gives the number of each row and its cells, at least those of the columns asked for that it has; or the error
-            of a row that cannot be read.
-    """
-
-    names: Callable[[Path], list[str]]
-    rows: Callable[[Path, Sequence[str]], Iterator[tuple[int, _Row]]]
-
-
-def _line_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, _Row]]:
-    with _opened_utf8(path) as file:
-        for number, line in enumerate(file, start=1):
-            yield number, {_LINE: line.removesuffix("\n")}
-
-
-def _csv_names(path: Path) -> list[str]:
-    with _opened_csv(path) as (header, _):
-        return header
-
-
-def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, _Row]]:
-    """Number the rows below the header from 1; blank lines are no rows."""
-    with _opened_csv(path) as (header, records):
-        for number, record in enumerate(filter(None, records), start=1):
-            if len(record) == len(header):
-                yield number, dict(zip(header, record, strict=True))
-            else:
-                reason = f"expected {len(header)} cells, got {len(record)}. Quote cells that hold the separator."
-                yield number, SampleError(reason)
+_Table = tuple[list[str], Callable[[Sequence[str]], Iterable[tuple[int, _Row]]]]
+"""An open table: the names of its columns; and, for some of them, the number of each row with its cells or its error."""
 
 
 @contextlib.contextmanager
-def _opened_csv(path: Path) -> Iterator[tuple[list[str], Iterator[list[str]]]]:
+def _opened_lines(path: Path) -> Iterator[_Table]:
+    with _opened_utf8(path) as file:
+        yield [_LINE], lambda _: enumerate(({_LINE: line.removesuffix("\n")} for line in file), start=1)
+
+
+@contextlib.contextmanager
+def _opened_csv(path: Path) -> Iterator[_Table]:
+    """Rows are numbered below the header, from 1; blank lines are no rows."""
     with _opened_utf8(path, newline="") as file:
         records = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         try:
             header = next(filter(None, records), None)
             if header is None:
                 raise ConfigError(
-                    f"{path}: empty; expected a first line that names the columns, then a row for each item."
+                    f"{path}: empty; expected a first line with the names of columns, then a row an item."
                 )
-            yield header, records
+            yield header, lambda _: enumerate((_csv_row(header, cells) for cells in filter(None, records)), start=1)
         except csv.Error as error:
             raise damaged(path, "table", f"line {records.line_num}: {error}; are its quotes closed?") from error
 
 
-def _json_names(path: Path) -> list[str]:
-    objects = (row for _, row in _json_rows(path, ()) if isinstance(row, Mapping))
-    return list(dict.fromkeys(name for row in itertools.islice(objects, _OBJECTS_LOOKED_AT) for name in row))
+def _csv_row(header: list[str], cells: list[str]) -> _Row:
+    if len(cells) == len(header):
+        return dict(zip(header, cells, strict=True))
+    return SampleError(f"expected {len(header)} cells, got {len(cells)}. Quote cells that hold the separator.")
 
 
-def _json_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, _Row]]:
-    """Number the objects by their lines; blank lines are no rows."""
+@contextlib.contextmanager
+def _opened_jsonl(path: Path) -> Iterator[_Table]:
+    """Rows are numbered by their lines; blank lines are no rows. There is no header: the first objects name the columns."""
     with _opened_utf8(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, _json_row(line)
+        rows = ((number, _json_row(line)) for number, line in enumerate(file, start=1) if line.strip())
+        first = list(itertools.islice(rows, _OBJECTS_LOOKED_AT))
+        names = dict.fromkeys(name for _, row in first if isinstance(row, Mapping) for name in row)
+        yield list(names), lambda _: itertools.chain(first, rows)
 
 
 def _json_row(line: str) -> _Row:
@@ -171,25 +146,8 @@ def _json_row(line: str) -> _Row:
     return SampleError(f"expected a JSON object, got {type(row).__name__}. Write one object a line.")
 
 
-def _parquet_names(path: Path) -> list[str]:
-    with _opened_parquet(path) as file:
-        return list(file.schema_arrow.names)
-
-
-def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, _Row]]:
-    number = 0
-    with _opened_parquet(path) as file:
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=list(columns), use_threads=False):
-            for place in range(batch.num_rows):
-                number += 1
-                try:
-                    yield number, {column: batch.column(column)[place].as_py() for column in columns}
-                except UnicodeDecodeError as error:
-                    yield number, SampleError(f"not UTF-8: byte {error.start} of a cell. Save it as UTF-8.")
-
-
 @contextlib.contextmanager
-def _opened_parquet(path: Path) -> Iterator[Any]:
+def _opened_parquet(path: Path) -> Iterator[_Table]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -198,9 +156,20 @@ def _opened_parquet(path: Path) -> Iterator[Any]:
     with reading(path), path.open("rb") as file:
         try:
             with parquet.ParquetFile(file) as opened:
-                yield opened
+                yield opened.schema_arrow.names, partial(_parquet_rows, opened)
         except (pyarrow.ArrowException, OSError) as error:  # the latter for pages that cannot be decompressed
             raise damaged(path, "Parquet file", error) from error
+
+
+def _parquet_rows(opened: Any, columns: Sequence[str]) -> Iterator[tuple[int, _Row]]:
+    number = 0
+    for batch in opened.iter_batches(batch_size=_PARQUET_ROWS, columns=list(columns), use_threads=False):
+        for place in range(batch.num_rows):
+            number += 1
+            try:
+                yield number, {column: batch.column(column)[place].as_py() for column in columns}
+            except UnicodeDecodeError as error:
+                yield number, SampleError(f"not UTF-8: byte {error.start} of a cell. Save it as UTF-8.")
 
 
 @contextlib.contextmanager
@@ -213,16 +182,13 @@ def _opened_utf8(path: Path, newline: str | None = None) -> Iterator[io.TextIOWr
             yield text
 
 
-_LINES = _Format(lambda path: [_LINE], _line_rows)
-_CSV = _Format(_csv_names, _csv_rows)
-_JSON = _Format(_json_names, _json_rows)
-_FORMATS = {
-    ".txt": _LINES,
-    ".csv": _CSV,
-    ".tsv": _CSV,
-    ".jsonl": _JSON,
-    ".ndjson": _JSON,
-    ".parquet": _Format(_parquet_names, _parquet_rows),
+_OPENED = {
+    ".txt": _opened_lines,
+    ".csv": _opened_csv,
+    ".tsv": _opened_csv,
+    ".jsonl": _opened_jsonl,
+    ".ndjson": _opened_jsonl,
+    ".parquet": _opened_parquet,
 }
 
 
