@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, permutation_test
 
 from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
-from cmcr.evaluation import intervals
 from cmcr.evaluation.detection import average_precision
 from cmcr.evaluation.intervals import bootstrap_interval, bootstrap_statistic, paired_difference
 
@@ -41,11 +40,10 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(rng):
     assert 0.84 < covered / 300 < 0.95
 
 
-def test_the_portions_of_the_draws_change_nothing(monkeypatch, rng):
-    values, others = rng.random(40), rng.random(40)
-    whole = bootstrap_interval(values), paired_difference(values, others)
-    monkeypatch.setattr(intervals, "_DRAWN", 41 * 7)
-    assert (bootstrap_interval(values), paired_difference(values, others)) == whole
+def test_draws_are_those_of_one_generator_however_they_are_portioned(rng):
+    values = rng.random(3000)  # 6 million draws, three portions
+    means = values[np.random.default_rng(3).integers(0, 3000, (2000, 3000))].mean(axis=1)
+    assert bootstrap_interval(values, seed=3) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=1e-12)
 
 
 def test_strata_keep_their_sizes(rng):
