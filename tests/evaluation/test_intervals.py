@@ -17,7 +17,9 @@ def test_bootstrap_interval_of_a_share_is_near_the_normal_one():
     half = 1.96 * np.sqrt(0.3 * 0.7 / 1000)
     assert low == pytest.approx(0.3 - half, abs=0.004)
     assert high == pytest.approx(0.3 + half, abs=0.004)
-    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval(values.astype(float)) == (low, high)
+    by_item = bootstrap_statistic(lambda drawn: float(values[drawn].mean()), len(values))
+    assert by_item == pytest.approx((low, high), abs=0.004)
     assert bootstrap_interval(np.ones(5)) == (1.0, 1.0)
 
 
