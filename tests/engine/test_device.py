@@ -1,98 +1,124 @@
-"""How much RAM there is: the machine's, or a container's limit where that is lower."""
+"""Which device, how many cores and how much RAM: the machine's, or a container's limits where those are lower."""
 
-import os
-import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
-from cmcr.engine import device as machine
+from cmcr.engine import device as devices
+from cmcr.engine.device import available_ram_bytes, choose_device, cores, memory_errors, ram_bytes
+from cmcr.errors import ConfigError, DeviceError
+
+RAM, FREE, OWN = 2**33, 2**32, 1000
+
+
+# -------------------------------------------------------------------------------------------------------------- device
+
+
+@pytest.mark.parametrize(("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_the_best_device(monkeypatch, cuda, mps, best):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device("auto") == torch.device(best)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:0", "cuda:1", "mps"])
+def test_the_devices_that_there_are_may_be_named(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device(name) == choose_device(torch.device(name)) == torch.device(name)
+
+
+@pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1), ("cuda:99", 2)])
+@pytest.mark.parametrize("kind", [str, torch.device])
+def test_a_missing_cuda_device_is_refused(monkeypatch, name, count, kind):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(DeviceError, match=rf"this machine has {count} CUDA device"):
+        choose_device(kind(name))
+
+
+def test_a_missing_apple_device_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="'mps' is not available"):
+        choose_device("mps")
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "", "cuda:x", "cuda:-1", "meta", torch.device("xpu"), None, []])
+def test_an_unknown_device_is_refused(device):
+    with pytest.raises(DeviceError, match="expected 'auto', 'cpu'"):
+        choose_device(device)
+
+
+# ------------------------------------------------------------------------------------------------------- RAM and cores
 
 
 @pytest.fixture
-def sysconf(monkeypatch):
-    """A machine of 8 GiB, whatever this one is."""
-    names = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**21}
-    monkeypatch.setattr(os, "sysconf", names.__getitem__, raising=False)
-    monkeypatch.setattr(sys, "platform", "linux")
-
-
-def test_this_machine_has_some():
-    assert machine.ram_bytes() > 100_000_000
-
-
-@pytest.fixture
-def group(sysconf, monkeypatch, tmp_path):
-    """Write the files of a control group, and which groups this process is in."""
-    monkeypatch.setattr(machine, "_VERSION_1", machine._VERSION_1._replace(home=tmp_path / "memory"))
-    monkeypatch.setattr(machine, "_VERSION_2", machine._VERSION_2._replace(home=tmp_path))
-    monkeypatch.setattr(machine, "_OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(machine, "_linux_available", lambda: 2**33)
+def group(monkeypatch, tmp_path):
+    """A machine of 8 GiB and 64 cores; writes the files of its control groups, and which of them this process is in."""
+    monkeypatch.setattr(devices, "_GROUPS", tmp_path)
+    monkeypatch.setattr(devices, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=RAM, available=FREE))
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=OWN)))
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+    cores.cache_clear()
 
     def write(path, own=None, **files):
         (tmp_path / path).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (tmp_path / path / name.replace("memory_", "memory.")).write_text(content + "\n")
+            (tmp_path / path / name.replace("__", ".")).write_text(content + "\n")
         if own is not None:
             (tmp_path / "own").write_text(own + "\n")
+        cores.cache_clear()
 
-    return write
-
-
-@pytest.mark.parametrize(
-    "own", [None, "0::/", "0::/../..", "0::/docker/4f2a"]
-)  # as containers are shown their own group
-def test_the_limit_of_a_container_counts_where_it_is_lower(group, own):
-    for said, expected in (("1000000", 1_000_000), ("max", 2**33), (str(2**60), 2**33)):
-        group("", own, memory_max=said)
-        assert machine.ram_bytes() == expected
-        assert machine.available_ram_bytes() == expected
+    yield write
+    cores.cache_clear()
 
 
-def test_what_a_scheduler_leaves_counts_the_cache_it_would_give_back(group):
-    group("", memory_max="1000", memory_current="600", memory_stat="anon 5\ninactive_file 150")
-    assert machine.available_ram_bytes() == 550
-    group("", memory_current="1200")
-    assert machine.available_ram_bytes() == 0
+def test_without_a_container_the_machine_counts(group):
+    assert (ram_bytes(), available_ram_bytes(), cores()) == (RAM, FREE, 64)
+
+
+@pytest.mark.parametrize("own", [None, "0::/", "0::/../..", "0::/docker/4f2a"])  # as containers see their own group
+def test_the_limits_of_a_container_count_where_they_are_lower(group, own):
+    for limit, ram, free in (("1000000", 10**6, 10**6 - OWN), ("max", RAM, FREE), (str(2**60), RAM, FREE), ("7", 7, 0)):
+        group("", own, memory__max=limit)
+        assert (ram_bytes(), available_ram_bytes()) == (ram, free)
+    for quota, count in (("150000 100000", 2), ("10000 100000", 1), ("max 100000", 64), ("9900000 100000", 64)):
+        group("", own, cpu__max=quota)
+        assert cores() == count
 
 
 def test_the_lowest_limit_from_the_own_group_upwards_counts(group):
-    group("slurm/job/step", "1:name=systemd:/else\n0::/slurm/job/step", memory_max="max", memory_current="7")
-    group("slurm/job", memory_max="5000", memory_current="1000")
-    group("slurm", memory_max="6000", memory_current="5500")
-    group("else", memory_max="1", memory_current="0")
-    assert machine.ram_bytes() == 5000
-    assert machine.available_ram_bytes() == 500
+    group("slurm/job/step", "1:name=systemd:/else\n0::/slurm/job/step", memory__max="max", cpu__max="max 100000")
+    group("slurm/job", memory__max="5000", cpu__max="800000 100000")
+    group("slurm", memory__max="6000", cpu__max="300000 100000")
+    group("else", memory__max="1", cpu__max="100000 100000")
+    assert (ram_bytes(), available_ram_bytes(), cores()) == (5000, 5000 - OWN, 3)
 
 
 def test_version_1_of_control_groups(group):
     unlimited = str(2**63 - 4096)
-    group("memory", "5:cpu,cpuacct:/a\n4:memory:/a/b", memory_limit_in_bytes=unlimited, memory_usage_in_bytes="9")
-    group("memory/a", memory_limit_in_bytes="4000", memory_usage_in_bytes="1500")
-    group("memory/a/b", memory_limit_in_bytes=unlimited, memory_usage_in_bytes="9")
-    assert (machine.ram_bytes(), machine.available_ram_bytes()) == (4000, 2500)
-    group("memory/a", memory_stat="cache 900\ninactive_file 1\ntotal_inactive_file 600")
-    assert machine.available_ram_bytes() == 3100
+    group("memory/a/b", "5:cpu,cpuacct:/c\n4:memory:/a/b", memory__limit_in_bytes=unlimited)
+    group("memory/a", memory__limit_in_bytes="4000")
+    group("cpu,cpuacct/c", cpu__cfs_quota_us="250000", cpu__cfs_period_us="100000")
+    assert (ram_bytes(), available_ram_bytes(), cores()) == (4000, 3000, 3)
+    group("cpu,cpuacct/c", cpu__cfs_quota_us="-1")
+    assert cores() == 64
 
 
-def test_windows_is_asked_its_own_way(monkeypatch):
-    def fill(reference):
-        status = reference._obj
-        assert status.length == 64  # of MEMORYSTATUSEX
-        status.total = 16 * 2**30
-        status.free = 5 * 2**30
-
-    kernel = SimpleNamespace(GlobalMemoryStatusEx=fill)
-    monkeypatch.setattr(machine.ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(machine, "_groups", lambda: iter(()))
-    assert machine.ram_bytes() == 16 * 2**30
-    assert machine.available_ram_bytes() == 5 * 2**30
+def test_this_machine_has_some():
+    assert 100_000_000 < available_ram_bytes() <= ram_bytes()
+    assert cores() >= 1
 
 
-def test_only_gpus_with_memory_of_their_own_have_any(monkeypatch):
-    assert machine.gpu_bytes(torch.device("cpu")) is None
-    assert machine.gpu_bytes(torch.device("mps")) is None
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=5))
-    assert machine.gpu_bytes(torch.device("cuda")) == 5
+# ------------------------------------------------------------------------------------------------------- memory errors
+
+
+def test_memory_that_does_not_suffice_is_a_matter_of_settings():
+    with pytest.raises(ConfigError, match="Lower batch_size"), memory_errors():
+        torch.empty(10**15, dtype=torch.float32)
+    with pytest.raises(ConfigError, match="Lower batch_size"), memory_errors():
+        raise torch.OutOfMemoryError("of a GPU")
+    with pytest.raises(RuntimeError, match="another error"), memory_errors():
+        raise RuntimeError("another error")

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from cmcr.arrays import StoredRows, all_rows
+from cmcr.arrays import Array, IndexedRows, StoredRows, all_rows, rows_of
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
 from cmcr.connection.enhancement import semantic_consistency
 from cmcr.connection.settings import Settings, check_seed, settings_of
@@ -46,7 +46,7 @@ def connect(
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
-    consistent: Mapping[str, Rows] | None = None,
+    consistent: Mapping[str, Array | IndexedRows] | None = None,
     resume_from: Mapping[str, Tensor] | None = None,
     after_step: Callable[[TrainState], None] | None = None,
     **settings: Any,
@@ -72,7 +72,7 @@ def connect(
         The connection. Encoders of the memories, if any, stay attached to it.
 
     Raises:
-        ConfigError: an unknown method, modality or setting; no or several shared modalities; equal names.
+        ConfigError: an unknown method, modality, setting or space; no or several shared modalities; equal names.
         DimensionError: different numbers of overlap rows, or widths of one space.
         NonFiniteError: NaN or infinity in a memory on disk.
         TooFewRowsError: fewer than two overlap rows.
@@ -86,7 +86,7 @@ def connect(
     outer = outer_of(left, shared), outer_of(right, shared)
     count = _overlap_count(left, right, shared)
 
-    given = consistent or {}
+    given = _given_rows(consistent or {}, (left.space, right.space))
     enhanced = [
         EnhancedSpace(
             space.rows[shared],
@@ -205,6 +205,17 @@ def _overlap_count(left: SpaceMemories, right: SpaceMemories, overlap: str) -> i
             f"the overlap {overlap!r} has {counts[0]} row: at least 2 are needed to contrast, thousands to learn from."
         )
     return counts[0]
+
+
+def _given_rows(consistent: Mapping[str, Array | IndexedRows], spaces: tuple[str, str]) -> dict[str, Rows]:
+    """Check semantically consistent rows that were computed before."""
+    for name in consistent:
+        if name not in spaces:
+            raise unknown_name("space of the consistent rows", name, spaces)
+    return {
+        name: rows if isinstance(rows, IndexedRows) else rows_of(rows, f"consistent rows of space {name!r}")
+        for name, rows in consistent.items()
+    }
 
 
 def _share(progress: Progress | None, number: int) -> Callable[[float], None] | None:

@@ -40,7 +40,7 @@ def semantic_consistency(
     """Give each query its counterpart in the other modality of its own space: a softmax mean over a whole memory.
 
     ``v_i = sum_k softmax_k(q_i . v_k / temperature) v_k`` (the paper's inter-modality semantic consistency), exact: every
-    memory row takes part, there is no top-k. The memory is streamed in blocks, so the scratch space on a CPU is about 64 MB
+    memory row takes part, there is no top-k. The memory is streamed in blocks, so the scratch space on a CPU is about 100 MB
     whatever the number of rows (on a GPU about half a gigabyte), and any temperature is stable.
 
     The paper's similarity is the cosine, so rows are meant to be unit rows; they are used as they come, without scaling.
@@ -89,9 +89,10 @@ def semantic_consistency(
     if where.type == "mps" and sums == torch.float64:
         raise DtypeError("queries and memory: expected at most float32 on an Apple GPU, got float64. Convert them.")
     products = torch.bfloat16 if precision == "bfloat16" else sums
-    scale = min(math.log2(math.e) / temperature, torch.finfo(sums).max ** 0.5)  # a tiny temperature must not overflow
-    result = asked.new_empty(asked.shape, dtype=sums)
+    # Beyond this scale the rounding of the cosines, not the temperature, decides which row is nearest.
+    scale = min(math.log2(math.e) / float(temperature), 1 / torch.finfo(sums).eps)
     with guarded_torch_state(where), torch.no_grad(), fast_float32():
+        result = asked.new_empty(asked.shape, dtype=sums)
         for part in slices(len(asked), queries_at_once(asked.shape[1], where)):
             softmax = StreamedSoftmax(_moved(asked[part], where, sums), scale, products, sums)
             seen = 0

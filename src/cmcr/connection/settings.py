@@ -15,7 +15,7 @@ from cmcr.errors import ConfigError, unknown_name, validation_problems
 
 PUBLISHED_BATCH = 10_240
 
-Width = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=10**9)]  # torch cannot even count the bytes of much larger ones
 Widths = Annotated[tuple[Width, ...], Field(strict=False)]  # JSON has lists
 Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -87,7 +87,7 @@ class Settings:
     intra_weight: AtLeast0 = 0.1
     intra_distance: Literal["euclidean", "squared"] = "euclidean"
     batch_norm: Literal["together", "apart"] = "together"
-    width: Width | None = None
+    width: Annotated[Width, Field(le=10**8)] | None = None  # a hidden layer is twice as wide
     hidden: Widths | None = None
     final_relu: bool = False
     epochs: Width = 36

@@ -86,7 +86,7 @@ def train(
         The projectors and the history of the loss.
 
     Raises:
-        DimensionError: row counts that do not match.
+        DimensionError: row counts or widths that do not match.
         TooFewRowsError: fewer than two overlap items.
         ConfigError: settings for which the memory does not suffice.
         TrainingError: the loss became NaN or infinite.
@@ -138,6 +138,9 @@ def _checked_count(sets: tuple[Rows, ...]) -> int:
     counts = {len(rows) for rows in sets}
     if len(counts) > 1:
         raise DimensionError(f"all four sets of embeddings must have one row per overlap item, got {sorted(counts)}.")
+    widths = [rows.shape[1] for rows in sets]
+    if widths[0] != widths[1] or widths[2] != widths[3]:
+        raise DimensionError(f"consistent rows must be as wide as the overlap of their space, got widths {widths}.")
     count = counts.pop()
     if count < 2:
         raise TooFewRowsError(f"expected at least 2 overlap items to contrast with each other, got {count}.")

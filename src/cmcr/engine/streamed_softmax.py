@@ -30,7 +30,7 @@ def tile_side(device: torch.device) -> int:
 
 
 def queries_at_once(width: int, device: torch.device) -> int:
-    """How many queries keep their sums while the memory passes by: about 64 MB of scratch on a CPU, 0.5 GB on a GPU."""
+    """How many queries keep their sums while the memory passes by: about 100 MB of scratch on a CPU, 0.5 GB on a GPU."""
     side = tile_side(device)
     numbers = 2**22 if device.type == "cpu" else 2**26
     return max(1, numbers // (width * side)) * side

@@ -57,14 +57,15 @@ class TiledInfoNCE(torch.autograd.Function):
         kept, ctx.kept = ctx.kept, None  # the tile is overwritten: a second backward pass computes it again
         factors = torch.bfloat16 if ctx.coarse else left.dtype
         left_factor, right_factor = left.to(factors), right.to(factors)
-        of_left, of_right = torch.zeros_like(left), torch.zeros_like(right)
+        pull = (pull * -(2.0**_RAISED))[:, None]
+        of_left, of_right = pull * right, pull * left  # of the pairs alone: bfloat16 would lose what is left of them
         with fast_float32():
             for rows, columns, logits, spare in _tiles(left, right, math.log2(math.e) / ctx.temperature, kept):
-                # 2^(s_ij - row sum) + 2^(s_ij - column sum), and the slope of the pairs in full precision.
+                # 2^(s_ij - row sum) + 2^(s_ij - column sum), without the pairs.
                 torch.sub(logits, (row_sums[rows] - _RAISED)[:, None], out=spare).exp2_()
                 cells = spare.add_(logits.sub_(column_sums[columns] - _RAISED).exp2_())
                 if rows == columns:
-                    cells.diagonal().copy_(pull[rows] * -(2.0**_RAISED))
+                    cells.diagonal().zero_()
                 cells = cells.to(factors)
                 _add_product(of_left[rows], cells, right_factor[columns])
                 _add_product(of_right[columns], cells.T, left_factor[rows])

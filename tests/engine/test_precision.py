@@ -1,0 +1,76 @@
+"""What the caller has set in torch changes nothing, and is as it was afterwards."""
+
+import threading
+
+import pytest
+import torch
+
+from cmcr.engine import precision
+from cmcr.engine.precision import check_precision, fast_float32, guarded_torch_state
+from cmcr.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_a_guarded_computation_sees_none_of_the_callers_modes(mode):
+    with mode():
+        before = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+        with guarded_torch_state(CPU):
+            assert not torch.is_inference_mode_enabled()
+            assert torch.is_grad_enabled()
+            assert not torch.is_autocast_enabled("cpu")
+        after = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+    assert after == before
+
+
+@pytest.mark.parametrize(("cores", "inside"), [(1, 1), (64, 2)])
+def test_no_more_threads_than_cores(monkeypatch, cores, inside):
+    monkeypatch.setattr(precision, "cores", lambda: cores)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with guarded_torch_state(CPU):
+            assert torch.get_num_threads() == inside
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_float32_products_stay_in_float32_and_the_setting_is_restored():
+    rows = torch.nn.functional.normalize(torch.randn(300, 512, generator=torch.Generator().manual_seed(0)), dim=1)
+    exact = rows.double() @ rows.double().T
+    before = torch.get_float32_matmul_precision()
+    with fast_float32(), fast_float32():
+        assert (rows @ rows.T - exact).abs().max() < 2e-5
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_threads_that_overlap_restore_the_setting_once():
+    before = torch.get_float32_matmul_precision()
+    inside, leave = threading.Event(), threading.Event()
+
+    def work():
+        with fast_float32():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=work)
+    with fast_float32():
+        thread.start()
+        assert inside.wait(10)
+    leave.set()
+    thread.join()
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_products_that_are_not_exact_leave_the_setting_alone(monkeypatch):
+    monkeypatch.setattr(precision, "_exact_through_onednn", lambda: False)
+    with fast_float32():
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize("given", ["float16", "", None, torch.bfloat16])
+def test_an_unknown_precision_is_refused(given):
+    with pytest.raises(ConfigError, match="expected one of float32, bfloat16"):
+        check_precision(given)
