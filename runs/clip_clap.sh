@@ -9,7 +9,7 @@
 set -euo pipefail
 
 DATA=${DATA:-data}          # raw data and the evaluation data sets, in the published layouts
-OUT=${OUT:-runs-out}        # memories, the connection, results: 25 GB, of which 10 GB only until it is connected
+OUT=${OUT:-runs-out}        # memories, the connection, results: 18 GB, of which 10 GB only until it is connected
 CLIP=${CLIP:-clip}          # spaces, and the models that open them: the paper's encoders, both 512 wide
 CLIP_MODEL=${CLIP_MODEL-openai/clip-vit-base-patch32}
 CLAP=${CLAP:-clap}

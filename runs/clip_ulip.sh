@@ -9,7 +9,7 @@
 set -euo pipefail
 
 DATA=${DATA:-data}          # raw data and the evaluation data sets, in the published layouts
-OUT=${OUT:-runs-out}        # memories, the connection, results: 12 GB, of which 6 GB only until it is connected
+OUT=${OUT:-runs-out}        # memories, the connection, results: 12 GB, of which 5 GB only until it is connected
 CLIP=${CLIP:-clip}          # spaces, and the models that open them
 CLIP_MODEL=${CLIP_MODEL-openai/clip-vit-base-patch32}
 ULIP=${ULIP:-ulip}
