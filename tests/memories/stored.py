@@ -9,13 +9,20 @@ import pytest
 import torch
 
 from cmcr.memories.layout import Origin, Quarantined
+from cmcr.memories.survey import survey
 from cmcr.memories.writer import open_writer
 
-ORIGIN = Origin("mine", "text", "0123456789abcdef", "a/model", "c0ffee", "float32")
+ORIGIN = Origin(
+    space="mine", modality="text", fingerprint="0123456789abcdef", model="a/model", revision="c0ffee", dtype="float32"
+)
 
 
 def origin(**changes):
-    return Origin(**{**ORIGIN.__dict__, **changes})
+    return Origin(**{**ORIGIN.model_dump(), **changes})
+
+
+def surveyed(ids, shard_items=4, mark=b""):
+    return survey(lambda: ((id_, mark) for id_ in ids), shard_items, "a list")
 
 
 def unit(count, width=5, seed=0):
@@ -23,13 +30,13 @@ def unit(count, width=5, seed=0):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def store(folder, rows, *, shard_items=4, bad=(), append=False, ids=None, digest="d", **changes):
+def store(folder, rows, *, shard_items=4, bad=(), append=False, ids=None, **changes):
     """Write rows as a memory; the items at the positions `bad` have no row. Returns the contents."""
     total = len(rows) + len(bad)
     names = ids or [f"item-{position}" for position in range(total)]
     rows = iter(rows)
     made = origin(**changes)
-    with open_writer(folder, made, total, digest, shard_items=shard_items, append=append) as writer:
+    with open_writer(folder, made, surveyed(names, shard_items), shard_items=shard_items, append=append) as writer:
         for number in writer.missing:
             span = writer.items_of(number)
             good = [position for position in span if position not in bad]
@@ -38,9 +45,13 @@ def store(folder, rows, *, shard_items=4, bad=(), append=False, ids=None, digest
                 number,
                 torch.stack(block) if block else torch.empty(0, 0),
                 [(names[position], f"list:{position}") for position in good],
-                [Quarantined(names[p], f"list:{p}", p, f"bad {p}") for p in span if p in bad],
+                [bad_item(names[p], p) for p in span if p in bad],
             )
         return writer.finish()
+
+
+def bad_item(name, position):
+    return Quarantined(id=name, source=f"list:{position}", position=position, reason=f"bad {position}")
 
 
 def twin_rows(folder):

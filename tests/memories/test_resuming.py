@@ -1,7 +1,5 @@
 """A run is gone on with only as it was begun; else the message says what differs."""
 
-from dataclasses import replace
-
 import pytest
 from extractions import SHARD_ITEMS, text_of
 
@@ -68,20 +66,11 @@ def test_another_setting(space, begun, options, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda lines: [*lines, ("new", "one")], "The ids of the first 100 items are the same."),
-        (
-            lambda lines: lines[:3] + lines[4:],
-            "The first item that differs is number 4: it was 'item-3', now 'item-4'.",
-        ),
-        (
-            lambda lines: [*lines[:60], ("other", "one"), *lines[61:]],
-            "The first item that differs is number 61: it was 'item-60', now 'other'.",
-        ),
-        (
-            lambda lines: [*lines[:60], (lines[60][0], "nine"), *lines[61:]],
-            "The ids of the first 100 items are the same.",
-        ),
-        (lambda lines: lines[:70], "The first item that differs is number 71: it was 'item-70', now 'none'."),
+        (lambda lines: [*lines, ("new", "one")], "101 to 150"),
+        (lambda lines: lines[:3] + lines[4:], "1 to 50"),
+        (lambda lines: [*lines[:60], ("other", "one"), *lines[61:]], "51 to 100"),
+        (lambda lines: [*lines[:60], (lines[60][0], "nine"), *lines[61:]], "51 to 100"),
+        (lambda lines: lines[:70], "51 to 100"),
     ],
     ids=["added", "removed", "renamed", "edited", "cut short"],
 )
@@ -91,7 +80,7 @@ def test_another_list(space, begun, change, said):
     with pytest.raises(ResumeError) as caught:
         embed(space, source, folder)
     assert "list of items (their ids, texts and sizes) was " in str(caught.value)
-    assert str(caught.value).endswith(said)
+    assert f"the first item that differs is among {said}." in str(caught.value)
 
 
 def test_another_model_and_preprocessing(space, begun, monkeypatch):
@@ -111,19 +100,6 @@ def test_other_versions(space, begun, monkeypatch):
     assert f"versions: torch was {here['torch']}, now 9.9." in str(caught.value)
 
 
-def test_a_list_that_changes_while_it_is_embedded(space, begun):
-    source, folder = begun
-
-    def change(event, facts):
-        if event == "shard":
-            _write(source, [*_lines()[:-1], ("last", "one")])
-
-    with pytest.raises(ResumeError, match="the list of items has changed during the run"):
-        embed(space, source, folder, on_event=change)
-    _write(source, _lines())
-    assert embed(space, source, folder).shape == (130, 128)
-
-
 def test_a_finished_memory_of_something_else(space, begun):
     source, folder = begun
     embed(space, source, folder)
@@ -137,4 +113,3 @@ def test_a_finished_memory_of_something_else(space, begun):
     with pytest.raises(ResumeError, match="or add what is new with --append"):
         embed(space, source, folder)
     assert embed(space, source, folder, append=True).ids[-1] == "new"
-    assert replace(cmcr.Memory(folder).contents[0], shards=()).rows == 0

@@ -101,9 +101,7 @@ def test_an_append_under_way_is_not_thrown_away(tmp_path, lines):
     options = {"append": True, "shard_items": 1}
     with pytest.raises(Stop):
         embed("mini-clip", "text", more, tmp_path / "out", on_event=stop_at("shard", 2), **options)
-    with pytest.raises(
-        ResumeError, match=r"something is being appended to it, and that is not finished. Run that to its"
-    ):
+    with pytest.raises(ResumeError, match="something is being appended to it, and that is not finished"):
         retry(lines, tmp_path / "out")
     told = []
     embed("mini-clip", "text", more, tmp_path / "out", on_event=lambda *event: told.append(event), **options)
@@ -123,7 +121,7 @@ def test_what_is_refused(tmp_path, lines):
     for size in (0, -1, True):
         with pytest.raises(ConfigError, match="batch_size: expected a whole number of at least 1"):
             retry(lines, out, batch_size=size)
-    with pytest.raises(ResumeError, match="of another kind: space was mini-clip, now mini-clap; fingerprint was"):
+    with pytest.raises(ResumeError, match="of another kind: space was mini-clip, now mini-clap"):
         retry_quarantined("mini-clap", "text", lines, out)
     with pytest.raises(ConfigError, match="unknown modality of mini-clip 'audio'"):
         retry_quarantined("mini-clip", "audio", lines, out)

@@ -151,10 +151,7 @@ def test_a_retry_leaves_the_shards_of_an_append_alone_that_was_stopped(crashes, 
     crashes.do(tmp_path / "memory", {**append, "moment": 45}, keep=True)
     (retry, again), _ = crashes.do(tmp_path / "memory", {"input": str(source), "retry": True}, append)
     assert retry["end"]["error"] == "ResumeError"
-    assert (
-        "something is being appended to it, and that is not finished. Run that to its end first"
-        in retry["end"]["message"]
-    )
+    assert "something is being appended to it, and that is not finished. Finish that first" in retry["end"]["message"]
     assert (again["code"], embedded_twice(retry, again)) == (0, 0)
 
 

@@ -1,21 +1,19 @@
 """Whether damage of any kind is found, and told with its file and its rows."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from stored import bad_item, origin, surveyed
 
 import cmcr
 from cmcr.cli import main
 from cmcr.errors import ArtefactNotFoundError, FormatError, IntegrityError, LockedError, ReadError
-from cmcr.memories.layout import Origin
+from cmcr.files import parsed_manifest, write_manifest
 from cmcr.memories.verification import Verified, verify
-from cmcr.memories.writer import Quarantined, locked, open_writer
-
-ORIGIN = Origin("clip", "text", "f1", "some/model", "abc", "float16")
+from cmcr.memories.writer import locked, open_writer
 
 
 def write(folder, shards=(0, 1, 2), dtype="float16", bad_row=None, stop=False):
@@ -23,10 +21,10 @@ def write(folder, shards=(0, 1, 2), dtype="float16", bad_row=None, stop=False):
     rows = torch.from_numpy(np.random.default_rng(1).normal(size=(12, 6)).astype(np.float32))
     if bad_row is not None:
         rows[bad_row, 2] = float("nan")
-    with open_writer(folder, dataclasses.replace(ORIGIN, dtype=dtype), 12, "d" * 64, shard_items=4) as writer:
+    with open_writer(folder, origin(dtype=dtype), surveyed([f"i{n}" for n in range(12)]), shard_items=4) as writer:
         for number in shards:
             positions = [p for p in writer.items_of(number) if p != 5]
-            lost = [Quarantined("i5", "s:5", 5, "s:5: empty after 17 bytes.")] if number == 1 else []
+            lost = [bad_item("i5", 5)] if number == 1 else []
             writer.write(number, rows[positions], [(f"i{p}", f"s:{p}") for p in positions], lost)
         if not stop:
             writer.finish()
@@ -78,7 +76,7 @@ def test_a_flipped_bit_in_any_file_is_found_at_any_place(memory, file, rows):
 
 def test_a_flipped_bit_in_the_manifest(memory):
     path = memory / "config.json"
-    path.write_text(path.read_text().replace('"space": "clip"', '"space": "clap"'))
+    path.write_text(path.read_text().replace('"space": "mine"', '"space": "clap"'))
     with pytest.raises(IntegrityError, match=r"config\.json: its content is not what was written"):
         verify(memory)
     with pytest.raises(IntegrityError):
@@ -114,7 +112,7 @@ def test_an_unfinished_memory(tmp_path, capsys):
     assert main(["info", str(folder), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["finished"], facts["being_written"], facts["items"]) == (False, False, 12)
-    assert (facts["shards"], facts["shards_finished"], facts["space"]) == (3, 2, "clip")
+    assert (facts["shards"], facts["shards_finished"], facts["space"]) == (3, 2, "mine")
 
 
 def test_a_memory_that_is_being_written(memory, tmp_path):
@@ -127,8 +125,6 @@ def test_a_memory_that_is_being_written(memory, tmp_path):
 
 
 def test_a_manifest_that_names_other_files(memory):
-    from cmcr.files import parsed_manifest, write_manifest
-
     manifest = parsed_manifest(memory, "cmcr memory", 1)
     manifest["shards"][0]["bytes"] = {"../elsewhere": 1}
     write_manifest(memory, manifest)
@@ -160,21 +156,21 @@ def test_the_command_line(memory, capsys):
     assert facts == {
         "kind": "memory",
         "finished": True,
-        "space": "clip",
+        "space": "mine",
         "modality": "text",
-        "model": "some/model",
-        "revision": "abc",
-        "fingerprint": "f1",
+        "model": "a/model",
+        "revision": "c0ffee",
+        "fingerprint": "0123456789abcdef",
         "width": 6,
         "dtype": "float16",
         "rows": 11,
         "shards": 3,
         "runs": 1,
         "quarantined": 1,
-        "quarantined_because": {"empty after N bytes.": 1},
+        "quarantined_because": {"bad N": 1},
     }
     assert main(["info", str(memory)]) == 0
-    assert "quarantined because: empty after N bytes." in " ".join(capsys.readouterr().out.split())
+    assert "quarantined because: bad N" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])

@@ -1,9 +1,10 @@
-"""cmcr.write_memory: arrays, blocks and pairs become the same memory; bad rows are named; runs are gone on with."""
+"""cmcr.write_memory: arrays, blocks and pairs become the same memory; bad rows are named; runs are resumed."""
 
 import hashlib
 
 import numpy as np
 import pytest
+import stored
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +19,10 @@ from cmcr.errors import (
     TooFewRowsError,
     ZeroRowError,
 )
-from cmcr.memories import precomputed
-from cmcr.memories.precomputed import unit_rows_kept
-from cmcr.memories.row_writing import shard_items_for
-from cmcr.memories.shards import as_kept
+from cmcr.memories.precomputed import shard_items_for, unit_rows_kept
 from cmcr.memories.writer import MemoryWriter
+
+unflushed = stored.unflushed
 
 CLIP = {"space": "clip", "modality": "image"}
 
@@ -50,32 +50,33 @@ def test_rows_are_scaled_to_unit_length(tmp_path, rows, dtype, error):
     assert (memory.space, memory.modality, memory.dtype, memory.fingerprint) == ("clip", "image", dtype, None)
 
 
-def test_all_ways_of_giving_rows_give_the_same_files(tmp_path, rows):
+def test_all_kinds_of_rows_give_the_same_files(tmp_path, rows):
     ids = [f"ü{row}\n" for row in range(11)]
     np.save(tmp_path / "rows.npy", rows)
     pairs = [(rows[start : start + 3], ids[start : start + 3]) for start in range(0, 11, 3)]
-    ways = {
+    kinds = {
         "array": (rows, ids),
         "tensor": (torch.from_numpy(rows), ids),
         "map": (np.load(tmp_path / "rows.npy", mmap_mode="r"), ids),
         "fortran": (np.asfortranarray(rows), np.array(ids)),
+        "foreign": (rows.astype(">f4"), ids),
         "blocks": (cut(rows, 2), ids),
         "one walk": (iter(cut(rows, 5)), ids),
         "pairs": (pairs, None),
         "function": (lambda: iter(pairs), None),
         "generator": ((pair for pair in pairs), None),
     }
-    for name, (blocks, given_ids) in ways.items():
+    for name, (blocks, given_ids) in kinds.items():
         cmcr.write_memory(tmp_path / name, blocks, given_ids, **CLIP, shard_items=4)
-    digests = {name: digest_of(tmp_path / name) for name in ways}
+    digests = {name: digest_of(tmp_path / name) for name in kinds}
     assert all(digest == digests["array"] for digest in digests.values()), digests
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*ways, "rows.npy"])  # nothing temporary is left
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kinds, "rows.npy"])  # nothing temporary is left
     assert cmcr.Memory(tmp_path / "array").ids == ids
 
 
 def test_blocks_without_ids_are_numbered(tmp_path, rows):
-    assert cmcr.write_memory(tmp_path / "a", cut(rows, 4), **CLIP).ids == [str(row) for row in range(11)]
-    assert cmcr.write_memory(tmp_path / "b", iter(cut(rows, 4)), **CLIP).ids == [str(row) for row in range(11)]
+    for name, blocks in (("list", cut(rows, 4)), ("iterator", iter(cut(rows, 4)))):
+        assert cmcr.write_memory(tmp_path / name, blocks, **CLIP).ids == [str(row) for row in range(11)]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -84,49 +85,32 @@ def test_unit_rows_keep_their_bits(rows, dtype):
     assert usable.all()
     for given_rows in (once, once.float(), once.double()):
         assert torch.equal(unit_rows_kept(given_rows, dtype)[0], once)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-@pytest.mark.parametrize("width", [1, 5, 600])
-def test_looking_fast_at_unit_rows_changes_nothing(rng, monkeypatch, dtype, width):
-    monkeypatch.setattr(precomputed, "_LOOKED_AT", 400)
-    rows = torch.from_numpy(rng.normal(size=(900, width)))
-    unit = as_kept(rows / rows.norm(dim=1, keepdim=True), dtype)
-    changes = [1, 0, np.nan, np.inf, 1.0003, 1.0007, 1.002, 1.01, 3, 1 + 2**-21, 1 + 2**-19]
-    for change in changes:
-        for row in (0, 400, 899):  # in each of the parts that are looked at
-            rows = unit.clone()
-            rows[row] *= change
-            kept, usable = unit_rows_kept(rows, dtype)
-            with monkeypatch.context() as slow:
-                slow.setattr(precomputed, "_surely_unit", lambda rows, at_once: False)
-                expected, expected_usable = unit_rows_kept(rows, dtype)
-            assert torch.equal(usable, expected_usable)
-            assert torch.equal(kept[usable], expected[usable])
-    assert unit_rows_kept(unit, dtype)[0] is unit  # nothing is copied
+    longer = once.double() * 1.02
+    assert not torch.equal(longer.to(once.dtype), once)
+    torch.testing.assert_close(unit_rows_kept(longer, dtype)[0].float(), once.float(), atol=8e-3, rtol=0)
 
 
 def test_lengths_that_overflow_or_vanish_are_scaled_too():
-    rows = torch.tensor([[3e38, 3e38], [1e-40, 0], [3, 4], [0.6, 0.8]])
+    rows = torch.tensor([[3e38, 3e38], [1e-40, 0], [3, 4], [0.6, 0.8], [0, 0], [torch.nan, 1]])
     kept, usable = unit_rows_kept(rows, "float32")
-    assert usable.all()
+    assert usable.tolist() == [True] * 4 + [False] * 2
     expected = torch.tensor([[0.5**0.5, 0.5**0.5], [1, 0], [0.6, 0.8], [0.6, 0.8]])
-    torch.testing.assert_close(kept, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(kept[:4], expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("value", "kind", "message"),
     [
-        (np.nan, NonFiniteError, r"row 9 \(id 'i9'\): NaN or infinity in 5 value"),
-        (-np.inf, NonFiniteError, r"row 9 \(id 'i9'\): NaN or infinity"),
-        (0, ZeroRowError, r"row 9 \(id 'i9'\): all zeros"),
+        (np.nan, NonFiniteError, "NaN or infinity in 5 value"),
+        (-np.inf, NonFiniteError, "NaN or infinity"),
+        (0, ZeroRowError, "all zeros"),
     ],
 )
-def test_a_bad_row_is_named_and_what_was_finished_is_gone_on_with(tmp_path, rows, value, kind, message):
+def test_bad_row_is_named_and_what_was_finished_is_kept(tmp_path, rows, value, kind, message):
     ids = [f"i{row}" for row in range(11)]
     bad = rows.copy()
     bad[9] = value
-    with pytest.raises(kind, match=message):
+    with pytest.raises(kind, match=rf"row 9 \(id 'i9'\): {message}"):
         cmcr.write_memory(tmp_path / "m", bad, ids, **CLIP, shard_items=4)
     assert (tmp_path / "m" / "shard-00000.safetensors").is_file()
     memory = cmcr.write_memory(tmp_path / "m", rows, ids, **CLIP, shard_items=4)
@@ -140,23 +124,20 @@ def test_bad_rows_go_to_quarantine_if_asked(tmp_path, rows):
     rows[5, 1] = np.inf
     memory = cmcr.write_memory(tmp_path / "m", rows, **CLIP, quarantine=True, shard_items=4)
     assert memory.ids == ["0", "1", "3", "4", "6", "7", "8", "9", "10"]
-    assert [(item.id, item.position) for item in memory.quarantine()] == [("2", 2), ("5", 5)]
-    assert [item.reason for item in memory.quarantine()] == [
-        "all zeros: it has no direction",
-        "NaN or infinity in 1 value(s)",
+    assert [(item.id, item.position, item.reason.split()[0]) for item in memory.quarantine()] == [
+        ("2", 2, "all"),
+        ("5", 5, "NaN"),
     ]
-    with pytest.raises(ConfigError, match="none of the 3 rows can be used"):
+    with pytest.raises(ConfigError, match="none of the 3 items has a usable row"):
         cmcr.write_memory(tmp_path / "none", np.zeros((3, 2)), **CLIP, quarantine=True)
 
 
 @pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize("finished", [[0], [1], [0, 2]])
-def test_an_interrupted_run_is_gone_on_with(tmp_path, rows, finished, once, monkeypatch):
+def test_interrupted_run_is_resumed(tmp_path, rows, finished, once, monkeypatch):
     def blocks():
-        given_blocks = [
-            (rows[start : start + 3], [f"i{i}" for i in range(start, min(start + 3, 11))]) for start in range(0, 11, 3)
-        ]
-        return iter(given_blocks) if once else given_blocks
+        pairs = [(part, [f"i{3 * n + i}" for i in range(len(part))]) for n, part in enumerate(cut(rows, 3))]
+        return iter(pairs) if once else pairs
 
     write = MemoryWriter.write
 
@@ -175,8 +156,7 @@ def test_an_interrupted_run_is_gone_on_with(tmp_path, rows, finished, once, monk
 
 
 def test_only_some_blocks_lie_in_ram(tmp_path):
-    alive = 0
-    most = 0
+    alive, most = 0, 0
 
     class Counted(np.ndarray):
         def __del__(self):
@@ -187,36 +167,35 @@ def test_only_some_blocks_lie_in_ram(tmp_path):
     def blocks():
         nonlocal alive, most
         for _ in range(100):
-            block = np.ones((4, 3), dtype=np.float32).view(Counted)
-            block = block.copy()
+            block = np.ones((4, 3), dtype=np.float32).view(Counted).copy()
             alive += 1
             most = max(most, alive)
             yield block
 
     ids = [str(row) for row in range(400)]
-    assert len(cmcr.write_memory(tmp_path / "m", blocks(), ids, **CLIP, shard_items=8)) == 400
-    assert most <= 12  # of a hundred: two a shard, two shards written, one that is cut
+    assert len(cmcr.write_memory(tmp_path / "m", blocks, ids, **CLIP, shard_items=8)) == 400
+    assert most <= 6  # of a hundred, two a shard
 
 
 @pytest.mark.parametrize(
     ("blocks", "ids", "kind", "message"),
     [
-        (np.ones((3, 2)), ["a", "b"], DimensionError, "one of the ids for each of 3 rows, got 2"),
-        (np.ones((3, 2)), ["a", "b", "a"], ConfigError, "the id 'a' occurs twice, in rows 0 and 2"),
-        (np.ones((3, 2)), ["a", 2, "c"], ConfigError, r"expected strings as ids, got 2 \(int\) for row 1"),
-        (np.ones(3), None, DimensionError, r"expected shape \(n, D\), got \(3,\)"),
-        (np.ones((0, 3)), None, TooFewRowsError, "expected at least one row, got none"),
-        (np.ones((2, 3), dtype=int), None, DtypeError, "expected float16, float32 or float64, got int64"),
-        ([], None, TooFewRowsError, "expected at least one block of rows, got none"),
-        (iter([]), None, TooFewRowsError, "expected at least one block of rows, got none"),
+        (np.ones((3, 2)), ["a", "b"], DimensionError, "for each of 3 rows, got 2"),
+        (np.ones((3, 2)), ["a", "b", "a"], ConfigError, "'a' occurs twice"),
+        (np.ones((3, 2)), ["a", 2, "c"], ConfigError, "expected strings as ids, got 2"),
+        (np.ones(3), None, DimensionError, "shape"),
+        (np.array(3.0), None, DimensionError, "shape"),
+        (np.ones((0, 3)), None, TooFewRowsError, "got none"),
+        (np.ones((2, 3), dtype=int), None, DtypeError, "got int64"),
+        ([], None, TooFewRowsError, "got none"),
+        (iter([]), None, TooFewRowsError, "got none"),
         ([np.ones((2, 3)), np.ones((2, 4))], None, DimensionError, "the first rows are 3 wide"),
-        (iter([np.ones((2, 3)), np.ones((2, 4))]), None, DimensionError, "the first are 3 wide"),
-        ([np.ones((2, 3))], ["a"], DimensionError, "more than the 1 ids"),
-        ([np.ones((2, 3))], ["a", "b", "c"], DimensionError, "ids for more rows, but the rows end after 2"),
-        ([(np.ones((2, 3)), ["a"])], None, DimensionError, "a block has 2 rows and 1 ids"),
+        ([np.ones((2, 3))], ["a"], DimensionError, "more rows than the 1 ids"),
+        ([np.ones((2, 3))], ["a", "b", "c"], DimensionError, "3 ids, but 2 rows"),
+        ([(np.ones((2, 3)), ["a"])], None, DimensionError, "for each of 2 rows, got 1"),
         ([(np.ones((1, 3)), ["a"])], ["a"], ConfigError, "got both"),
         ([(np.ones((1, 3)), ["a"]), np.ones((1, 3))], None, ConfigError, "with all blocks or with none"),
-        ("rows.npy", None, DtypeError, "an iterable of such blocks or of .rows, ids., got str"),
+        ("rows.npy", None, DtypeError, "got str"),
     ],
 )
 def test_wrong_rows_and_ids(tmp_path, blocks, ids, kind, message):
@@ -225,14 +204,11 @@ def test_wrong_rows_and_ids(tmp_path, blocks, ids, kind, message):
 
 
 def test_wrong_settings(tmp_path, rows):
-    with pytest.raises(ConfigError, match="Did you mean 'image'"):
-        cmcr.write_memory(tmp_path / "m", rows, space="clip", modality="imag")
-    with pytest.raises(ConfigError, match="expected the space's name, got ' '"):
-        cmcr.write_memory(tmp_path / "m", rows, space=" ", modality="image")
-    with pytest.raises(ConfigError, match="unknown dtype 'int8'"):
-        cmcr.write_memory(tmp_path / "m", rows, **CLIP, dtype="int8")
+    for wrong in ({"modality": "imag"}, {"space": " "}, {"dtype": "int8"}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            cmcr.write_memory(tmp_path / "m", rows, **{**CLIP, **wrong})
     cmcr.write_memory(tmp_path / "m", rows, **CLIP)
-    with pytest.raises(ResumeError, match=r"list of items \(their ids, texts and sizes\) was"):
+    with pytest.raises(ResumeError, match="list of items"):
         cmcr.write_memory(tmp_path / "m", rows, [f"x{row}" for row in range(11)], **CLIP)
 
 

@@ -67,7 +67,6 @@ def embed(
         gpus_per_worker: GPUs for each worker, such as 1 or 0.5; none unless given.
     """
     from cmcr.memories.embed import embed as embed_items
-    from cmcr.memories.embed_failures import parsed_limit
     from cmcr.memories.embed_retry import retry_quarantined as retry
     from cmcr.spaces.registry import space as open_space
 
@@ -75,7 +74,10 @@ def embed(
     if retry_quarantined and (append or engine != "here"):
         raise ConfigError("--retry-quarantined runs alone and in this process: leave --append and --engine out.")
     common: dict[str, Any] = {"column": column, "id_column": id_column, "batch_size": batch_size, "device": device}
-    chosen = _engine(engine, workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker)
+    given = {"workers": workers, "cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    on_ray: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if on_ray and engine != "ray":
+        raise ConfigError(f"--{next(iter(on_ray)).replace('_', '-')} is for --engine ray.")
     kept = f"finished shards are kept in {out}. Run the same command again to resume."
     with stopped_gently(kept), _shown(as_json) as on_event:
         if retry_quarantined:
@@ -88,31 +90,18 @@ def embed(
                 out,
                 dtype=dtype,
                 shard_items=shard_items,
-                max_failures=parsed_limit(max_failures),
+                max_failures=max_failures,
                 append=append,
                 on_event=on_event,
                 space_options=options,
-                engine=chosen,
+                engine=engine,
+                **on_ray,
                 **common,
             )
     if not as_json:
         print_memory(memory, out)
         if memory.contents[0].quarantined:
             print("Fix them, then run the same command with --retry-quarantined.")
-
-
-def _engine(name: str, **given: float | None) -> Any:
-    """Choose where shards are embedded."""
-    options = {option: value for option, value in given.items() if value is not None}
-    if name == "ray":
-        from cmcr.memories.embed_ray import RayEngine
-
-        return RayEngine(**options)  # type: ignore[arg-type]
-    if options:
-        raise ConfigError(f"--{next(iter(options)).replace('_', '-')} is for --engine ray.")
-    from cmcr.memories.embed_engine import embed_here
-
-    return embed_here
 
 
 @contextmanager

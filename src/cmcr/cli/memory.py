@@ -49,7 +49,7 @@ def import_memory(
         id_column: Of parquet: the column of ids.
         quarantine: Put rows that are not finite or all zeros into quarantine instead of refusing them.
     """
-    from cmcr.memories.interchange.transfer import import_memory
+    from cmcr.memories.interchange import import_memory
 
     with shown_stages(quiet=as_json) as progress:
         memory = import_memory(
@@ -88,7 +88,7 @@ def export_memory(
         layout: npy, clip-retrieval or parquet.
         out: A new folder; of parquet a new file.
     """
-    from cmcr.memories.interchange.transfer import export_memory
+    from cmcr.memories.interchange import export_memory
     from cmcr.memories.memory import Memory
 
     memory = Memory(folder)

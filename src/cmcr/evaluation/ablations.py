@@ -24,8 +24,8 @@ from cmcr.evaluation.over_seeds import over_seeds
 from cmcr.evaluation.tasks.scores import MeanOfTwo, OfAll, PerItem, Scores
 from cmcr.evaluation.tasks.ways import ThroughConnection
 from cmcr.files import MANIFEST, write_text_whole
+from cmcr.memories.layout import versions_here
 from cmcr.memories.memory import Memory
-from cmcr.memories.plan import versions_here
 from cmcr.spaces.protocol import Space
 
 FORMAT = "cmcr ablations"

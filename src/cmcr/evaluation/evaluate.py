@@ -27,7 +27,7 @@ from cmcr.evaluation.tasks.pairs import PairsTask
 from cmcr.evaluation.tasks.proposals import GridProposals, Proposals
 from cmcr.evaluation.tasks.scores import Scores, compared, figures
 from cmcr.evaluation.tasks.ways import Chance, OwnSpace, ThroughConnection, Way
-from cmcr.memories.plan import versions_here
+from cmcr.memories.layout import versions_here
 
 FORMAT = "cmcr evaluation"
 VERSION = 1

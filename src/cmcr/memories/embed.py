@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cmcr.arrays import check_count
-from cmcr.data.items import Entry, ItemList, as_id, open_items
+from cmcr.data.items import Entry, ItemList, TarItems, as_id, open_items, selection_of_pattern
 from cmcr.engine.device import choose_device
+from cmcr.engine.shards_map import check_engine, map_shards
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.files import MANIFEST
-from cmcr.memories.embed_differences import first_difference
-from cmcr.memories.embed_engine import Engine, Job, embed_here
-from cmcr.memories.embed_failures import FailureLimit
-from cmcr.memories.embed_own_files import refuse_own_files
-from cmcr.memories.layout import SHARD_ITEMS, Origin, Shard
+from cmcr.memories.embed_shards import FailureLimit, ShardEmbedder
+from cmcr.memories.layout import (
+    DTYPES,
+    SHARD_ITEMS,
+    Origin,
+    Plan,
+    Shard,
+    embeddings_file,
+    items_file,
+    quarantine_file,
+    shard_name,
+)
 from cmcr.memories.memory import Memory
-from cmcr.memories.writer import MemoryWriter, clean, locked, open_writer
+from cmcr.memories.survey import survey
+from cmcr.memories.writer import MemoryWriter, clean, locked, open_writer, worker_writer
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.registry import space as open_space
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 """Called with an event's name and its facts: "started", "items", "shard", "finished"."""
+
+_OWN_FILES = (MANIFEST, *(name(shard_name(0)) for name in (embeddings_file, items_file, quarantine_file)))
 
 
 def embed(
@@ -37,14 +52,17 @@ def embed(
     batch_size: int = 32,
     dtype: str = "float16",
     shard_items: int = SHARD_ITEMS,
-    max_failures: float = 0.5,
+    max_failures: float | str = 0.5,
     append: bool = False,
     device: str | None = None,
     on_event: OnEvent | None = None,
     space_options: Mapping[str, Any] | None = None,
-    engine: Engine = embed_here,
+    engine: str = "here",
+    workers: int = 2,
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float = 0,
 ) -> Memory:
-    """Embed items into a memory on disk, or go on with a run that was stopped.
+    """Embed items into a memory on disk, or resume a run that was stopped.
 
     Killed at any moment and called again with the same arguments, the result is byte for byte that of a run that was
     never stopped; at most one shard is embedded again. Items that cannot be read or embedded go to a quarantine table and
@@ -61,12 +79,15 @@ def embed(
         batch_size: items per forward pass.
         dtype: in which rows are kept: "float16", "bfloat16" or "float32".
         shard_items: items a shard.
-        max_failures: a number of items, or a share below 1 of those tried; more stop the run.
+        max_failures: a number of items, or a share below 1 of those tried (also as "5%"); more stop the run.
         append: add the items whose ids are not in the memory yet to a finished memory.
         device: where to compute; None leaves the encoder where it is.
         on_event: see `OnEvent`.
         space_options: of a space given by name, such as `{"model": "openai/clip-vit-base-patch32"}`.
-        engine: where shards are embedded: in this process, or by many (`cmcr.memories.embed_ray.RayEngine`).
+        engine: "here", or "ray" for several processes on one machine or many (see docs/cluster.md).
+        workers: processes on Ray.
+        cpus_per_worker: cores for each, and threads with which torch computes in it.
+        gpus_per_worker: for each; a fraction shares one.
 
     Returns:
         the finished memory.
@@ -75,56 +96,112 @@ def embed(
         ConfigError: a setting out of range, an input that is not there or holds no items, or all items failed.
         LockedError: another run is writing there.
         DeviceError: a device that this machine does not have.
-        ResumeError: begun with another model, input or setting; the message says what differs.
+        ResumeError: begun with another model, input or setting; the message tells what differs.
         TooManyFailuresError: more items failed than `max_failures`; finished shards are kept.
-        WriteError: no permission, disk full; finished shards are kept.
+        WriteError: no permission, disk full or too small; finished shards are kept.
+        WorkerError: processes on Ray were lost again and again.
     """
-    options = dict(space_options or {})
-    encoder = opened(space, modality, options)
+    job = _Job(space, dict(space_options or {}), modality, inputs, column, id_column, batch_size, device, append)
+    on_ray: dict[str, Any] = {
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+    }
     check_count("batch_size", batch_size)
-    if device is not None and engine is embed_here:  # other engines' workers may have devices that are not here
+    check_count("shard_items", shard_items)
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    check_engine(engine, **on_ray)
+    limit, report = FailureLimit(max_failures), on_event or (lambda event, facts: None)
+    encoder = opened(space, modality, job.space_options)
+    if device is not None and engine == "here":  # workers may have devices that are not here
         choose_device(device)  # before anything is written
-    limit = FailureLimit(max_failures)
-    tell = on_event or (lambda event, facts: None)
-    items = inputs if isinstance(inputs, ItemList) else open_items(inputs, modality, column=column, id_column=id_column)
-    refuse_own_files(inputs, items, Path(out))
+    items = job.listed()
+    _refuse_own_files(inputs, items, Path(out))
     before = _memory_before(Path(out)) if append else None
     if before is not None:
         items = NewItems(items, known_ids(before))
-        if items.count() == 0:
+        if items.is_empty():
             with locked(Path(out)):
                 clean(Path(out))  # an append that was killed after its last shard
-            _tell_finished(tell, before, {"new": 0})
+            _report_finished(report, before, {"new": 0})
             return before
-    survey = items.survey()
-    origin = origin_of(encoder, modality, dtype)
-    seen = None if before is None else before.contents[0]
-    with ExitStack() as stack:
-        opening = open_writer(
-            out, origin, survey.count, survey.digest, shard_items=shard_items, append=append, seen=seen
-        )
-        try:
-            writer = stack.enter_context(opening)
-        except ResumeError as error:
-            raise ResumeError(f"{error} {first_difference(Path(out), items)}".rstrip()) from error
+    found = survey(lambda: ((entry.id, entry.mark) for entry in items.walk()), shard_items, items.description)
+    opening = open_writer(
+        out,
+        origin_of(encoder, modality, dtype),
+        found,
+        shard_items=shard_items,
+        width=encoder.widths[modality],
+        append=append,
+        seen=None if before is None else before.contents[0],
+    )
+    with opening as writer:
         if writer is not None:
-            job = Job(encoder, items, modality, batch_size, device, space, options, inputs, column, id_column, append)
-            _run(writer, job, engine, limit, tell)
-            finish(writer, items)
+            _report_started(report, writer, items)
+            limit.count(*_tried(writer), "see the quarantine table.")
+
+            def on_batch(tried: int, failed: int, reason: str) -> None:
+                limit.count(tried, failed, reason)
+                report("items", {"count": tried})
+
+            if engine == "here":
+                embedder = ShardEmbedder(encoder, modality, items, writer, batch_size, device, on_batch)
+                shards = map_shards(lambda: embedder, writer.missing)
+            else:
+                open_worker = partial(job.worker, Path(os.path.abspath(out)), writer.plan)  # noqa: PTH100 - keeps links
+                shards = map_shards(open_worker, writer.missing, engine=engine, **on_ray)
+            with closing(shards):
+                for number, (shard, reason) in shards:
+                    # From the result, not from the disk: a network file system may be slow to show what others have written.
+                    writer.shards[number] = shard
+                    if engine != "here":
+                        on_batch(shard.items, shard.quarantined, reason)
+                    report("shard", shard_facts(shard))
+            writer.finish()
     memory = Memory(out)
-    _tell_finished(tell, memory, {} if before is None else {"new": len(memory) - len(before)})
+    _report_finished(report, memory, {} if before is None else {"new": len(memory) - len(before)})
     return memory
 
 
-def _tell_finished(tell: OnEvent, memory: Memory, more: Mapping[str, Any]) -> None:
-    tell("finished", {"rows": len(memory), "quarantined": memory.contents[0].quarantined, **more})
+@dataclass(frozen=True)
+class _Job:
+    """What is embedded, as it was given: a worker on another machine opens it itself."""
 
+    space: str | Space
+    space_options: Mapping[str, Any]
+    modality: str
+    inputs: str | Path | ItemList
+    column: str | None
+    id_column: str | None
+    batch_size: int
+    device: str | None
+    append: bool
 
-def _memory_before(folder: Path) -> Memory:
-    """Open the memory to append to."""
-    if not (folder / MANIFEST).exists():
-        raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
-    return Memory(folder)
+    def listed(self) -> ItemList:
+        """Open the list of items."""
+        if isinstance(self.inputs, ItemList):
+            return self.inputs
+        return open_items(self.inputs, self.modality, column=self.column, id_column=self.id_column)
+
+    def worker(self, folder: Path, plan: Plan) -> ShardEmbedder:
+        """Open what a worker works with, and make sure that it is what the run began with.
+
+        Raises:
+            ConfigError: the folder of the memory is not shared with this machine.
+            ResumeError: other versions or weights than those of the run.
+        """
+        writer = worker_writer(folder, plan)
+        encoder = opened(self.space, self.modality, self.space_options)
+        if encoder.fingerprint != plan.origin.fingerprint:
+            raise ResumeError(
+                f"space {encoder.name}: its fingerprint is {encoder.fingerprint}, that of the run {plan.origin.fingerprint}. "
+                "The weights must be the same on all machines."
+            )
+        items = self.listed()
+        if self.append:
+            items = NewItems(items, known_ids(Memory(folder)))
+        return ShardEmbedder(encoder, self.modality, items, writer, self.batch_size, self.device)
 
 
 def opened(space: str | Space, modality: str, options: Mapping[str, Any] | None = None) -> Space:
@@ -144,11 +221,12 @@ def opened(space: str | Space, modality: str, options: Mapping[str, Any] | None 
 
 
 def origin_of(space: Space, modality: str, dtype: str) -> Origin:
-    """Say what makes rows: the space, and which model in which revision stands behind it."""
+    """Record what makes rows: the space, and which model in which revision stands behind it."""
     source = getattr(space, "source", None)
-    # A folder's place differs from machine to machine; the fingerprint knows its weights.
+    # Where a folder lies differs from machine to machine; the fingerprint knows its weights.
     model = None if source is None else as_id(Path(source).name if Path(source).exists() else str(source))
-    return Origin(space.name, modality, space.fingerprint, model, getattr(space, "revision", None), dtype)
+    facts = {"model": model, "revision": getattr(space, "revision", None), "dtype": dtype}
+    return Origin(space=space.name, modality=modality, fingerprint=space.fingerprint, **facts)  # type: ignore[arg-type]
 
 
 def known_ids(memory: Memory) -> frozenset[str]:
@@ -174,9 +252,9 @@ class NewItems(ItemList):
         """File endings that were passed over, and how many files."""
         return self._items.ignored
 
-    def count(self) -> int:
-        """Count the items that are new."""
-        return sum(1 for _ in self._entries())
+    def is_empty(self) -> bool:
+        """Find out whether nothing is new."""
+        return next(self._entries(), None) is None
 
     def _entries(self) -> Iterator[Entry]:
         return (entry for entry in self._items.walk() if entry.id not in self._known)
@@ -185,36 +263,51 @@ class NewItems(ItemList):
         return ConfigError(f"{self._items.description}: nothing is new.")
 
 
-def finish(writer: MemoryWriter, items: ItemList) -> None:
-    """Write the manifest, after making sure that the list of items is still the one the run began with.
-
-    Raises:
-        ResumeError: it has changed.
-        ConfigError: no item could be embedded.
-    """
-    if items.survey().digest != writer.plan.run.digest:
-        raise ResumeError(
-            f"{writer.folder}: the list of items has changed during the run, so rows and items may not belong together. "
-            "What was finished is kept; bring the list back and run it again, or begin anew in another folder."
-        )
-    if not any(shard.rows for shard in writer.shards.values()) and writer.before is None:
-        raise ConfigError(
-            f"{writer.folder}: none of the {writer.plan.run.items} items could be embedded, see "
-            f"{writer.folder}/*.quarantine.jsonl. Is it the right modality? Remove the folder before you run it anew."
-        )
-    writer.finish()
-
-
-def _run(writer: MemoryWriter, job: Job, engine: Engine, limit: FailureLimit, tell: OnEvent) -> None:
-    done = sum(shard.items for shard in writer.shards.values())
-    facts = {"items": writer.plan.run.items, "done": done, "shards": writer.count}
-    tell("started", {**facts, **({"passed_over": dict(job.items.ignored)} if job.items.ignored else {})})
-    limit.count(done, writer.quarantined, "see the quarantine table.")
-    with closing(engine(job, writer, limit, lambda count: tell("items", {"count": count}))) as shards:
-        for shard in shards:
-            tell("shard", shard_facts(shard))
-
-
 def shard_facts(shard: Shard) -> dict[str, Any]:
-    """Say what an event tells of a shard."""
+    """List what an event reports of a shard."""
     return {"shard": shard.name, "rows": shard.rows, "quarantined": shard.quarantined}
+
+
+def _report_started(report: OnEvent, writer: MemoryWriter, items: ItemList) -> None:
+    facts = {"items": writer.plan.run.items, "done": _tried(writer)[0], "shards": writer.count}
+    report("started", {**facts, **({"passed_over": dict(items.ignored)} if items.ignored else {})})
+
+
+def _report_finished(report: OnEvent, memory: Memory, more: Mapping[str, Any]) -> None:
+    report("finished", {"rows": len(memory), "quarantined": memory.contents[0].quarantined, **more})
+
+
+def _tried(writer: MemoryWriter) -> tuple[int, int]:
+    """Count the items of finished shards, and those of them that failed."""
+    shards = writer.shards.values()
+    return sum(shard.items for shard in shards), sum(shard.quarantined for shard in shards)
+
+
+def _memory_before(folder: Path) -> Memory:
+    """Open the memory to append to."""
+    if not (folder / MANIFEST).exists():
+        raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
+    return Memory(folder)
+
+
+def _refuse_own_files(inputs: str | Path | ItemList, items: ItemList, out: Path) -> None:
+    """Make sure that the list of items does not grow by the files of the memory.
+
+    A folder of pictures, sounds, clouds or texts may hold the memory: no file of a memory ends like one of those. A
+    pattern takes whatever matches, and a folder of tar files must hold nothing else.
+    """
+    if isinstance(inputs, ItemList):
+        return
+    given = Path(inputs)
+    if given.is_dir():
+        root, takes = given, isinstance(items, TarItems)
+    else:
+        pattern = None if given.exists() else selection_of_pattern(given)
+        if pattern is None:
+            return
+        last = pattern.pattern[-1]
+        root, takes = pattern.root, last == "**" or any(fnmatchcase(name, last) for name in _OWN_FILES)
+    if takes and out.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(
+            f"{out}: lies in the input {given}, which would take its files for items. Choose another folder."
+        )

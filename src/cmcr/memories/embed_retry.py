@@ -6,7 +6,6 @@ import errno
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,16 @@ from cmcr.data.items import ItemList, open_items
 from cmcr.errors import ArtefactNotFoundError, DimensionError, ResumeError
 from cmcr.memories.embed import OnEvent, opened, origin_of, shard_facts
 from cmcr.memories.embed_shards import encoded_with
-from cmcr.memories.layout import PLAN, RUN, Contents, Quarantined, embeddings_file, next_generation
-from cmcr.memories.memory import Memory, items_in, quarantine_in
-from cmcr.memories.plan import check_same_origin
-from cmcr.memories.shards import MappedRows, as_kept, kept_tensor
-from cmcr.memories.writer import Replacement, clean, finished_contents, locked, replace_shards
+from cmcr.memories.layout import DTYPES, RUN, Contents, Quarantined, items_in, next_generation, quarantine_in, read_plan
+from cmcr.memories.memory import Memory
+from cmcr.memories.shards import mapped_rows
+from cmcr.memories.writer import Replacement, check_same_origin, clean, finished_contents, locked, replace_shards
 from cmcr.spaces.protocol import Space
 
-_Waiting = Mapping[str, tuple[int, Quarantined]]
-"""By the id of an item in quarantine: the place of its shard, and what is known of it."""
+_Waiting = tuple[int, Quarantined]
+"""The number of the shard of an item in quarantine, and what is known of the item."""
 
-_Found = dict[int, tuple[Tensor, tuple[str, str]]]
+_Found = Mapping[int, tuple[Tensor, tuple[str, str]]]
 """By an item's position: its row, its id and source."""
 
 
@@ -47,13 +45,13 @@ def retry_quarantined(
 ) -> Memory:
     """Embed the items in quarantine, found again in the input by their ids, and put their rows where they belong.
 
-    Shards that gain rows are written anew under other names, then one manifest takes the place of the other: killed in
-    between, the memory is as it was.
+    Shards that gain rows are written again under other names, then one manifest replaces the other: killed in between, the
+    memory is as it was.
 
     Args:
         space: the space, or its name; the same model as before.
         modality: the memory's.
-        inputs: the input of the run, mended (see `cmcr.memories.embed.embed`).
+        inputs: the input of the run, fixed (see `cmcr.memories.embed.embed`).
         out: a finished memory.
         column: of a table, which column holds the texts or paths.
         id_column: of a table, which column holds the ids.
@@ -71,7 +69,7 @@ def retry_quarantined(
     """
     encoder = opened(space, modality)
     check_count("batch_size", batch_size)
-    tell = on_event or (lambda event, facts: None)
+    report = on_event or (lambda event, facts: None)
     folder = Path(out)
     if not folder.is_dir():
         raise ArtefactNotFoundError(errno.ENOENT, "there is no memory here to be completed", str(folder))
@@ -80,19 +78,28 @@ def retry_quarantined(
         contents = _finished(folder)
         check_same_origin(folder, contents.origin, origin_of(encoder, modality, contents.origin.dtype))
         waiting = {
-            item.id: (place, item)
-            for place, shard in enumerate(contents.shards)
-            for item in quarantine_in(folder, shard)
+            item.id: (n, item) for n, shard in enumerate(contents.shards) for item in quarantine_in(folder, shard)
         }
-        tell("started", {"items": len(waiting), "done": 0, "shards": 0})
-        found = _embedded(encoder, modality, _batches(items, waiting, batch_size), contents, device, tell)
+        report("started", {"items": len(waiting), "done": 0, "shards": 0})
+        found: defaultdict[int, dict[int, tuple[Tensor, tuple[str, str]]]] = defaultdict(dict)
+        batches = _batches(items, waiting, batch_size)
+        with closing(encoded_with(encoder, modality, batches, device)) as results:
+            for batch, encoded in results:
+                if len(encoded.rows) and encoded.rows.shape[1] != contents.width:
+                    raise DimensionError(
+                        f"the rows are {encoded.rows.shape[1]} wide now, the memory's {contents.width}."
+                    )
+                good = [known for place, known in enumerate(batch) if place not in encoded.failures]
+                for row, (number, item) in zip(encoded.rows.to(DTYPES[contents.origin.dtype]), good, strict=True):
+                    found[number][item.position] = (row, (item.id, item.source))
+                report("items", {"count": len(batch)})
         if found:
-            completed = ((place, _completed(folder, contents, place, found[place])) for place in sorted(found))
+            completed = ((number, _completed(folder, contents, number, found[number])) for number in sorted(found))
             for shard in replace_shards(folder, contents, completed):
-                tell("shard", shard_facts(shard))
+                report("shard", shard_facts(shard))
     memory = Memory(folder)
     facts = {"rows": len(memory), "quarantined": memory.contents[0].quarantined}
-    tell("finished", {**facts, "new": sum(map(len, found.values()))})
+    report("finished", {**facts, "new": sum(map(len, found.values()))})
     return memory
 
 
@@ -103,53 +110,31 @@ def _finished(folder: Path) -> Contents:
             errno.ENOENT, "the memory is not finished: run without --retry-quarantined first", str(folder)
         )
     clean(folder)  # what a retry that was killed left behind
-    if (folder / RUN / PLAN).exists():
+    if read_plan(folder) is not None:
         raise ResumeError(
-            f"{folder}: something is being appended to it, and that is not finished. Run that to its end first, or remove "
+            f"{folder}: something is being appended to it, and that is not finished. Finish that first, or remove "
             f"{folder / RUN}, which gives up only what was being appended."
         )
     return contents
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Items in quarantine that are tried together."""
-
-    waiting: list[tuple[int, Quarantined]]
-    contents: list[Any]
-
-
-def _batches(items: ItemList, waiting: _Waiting, batch_size: int) -> Iterator[_Batch]:
+def _batches(
+    items: ItemList, waiting: Mapping[str, _Waiting], batch_size: int
+) -> Iterator[tuple[list[_Waiting], list[Any]]]:
     """Find the items in quarantine in the list."""
     found = ((waiting[entry.id], entry.read()) for entry in items.walk() if entry.id in waiting)
     while some := list(islice(found, batch_size)):
-        yield _Batch([where for where, _ in some], [content for _, content in some])
+        yield [known for known, _ in some], [content for _, content in some]
 
 
-def _embedded(
-    space: Space, modality: str, batches: Iterator[_Batch], contents: Contents, device: str | None, tell: OnEvent
-) -> dict[int, _Found]:
-    """Embed what can be embedded now; the rows by the places of their shards."""
-    found: dict[int, _Found] = defaultdict(dict)
-    with closing(encoded_with(space, modality, batches, device)) as results:
-        for batch, encoded in results:
-            if len(encoded.rows) and encoded.rows.shape[1] != contents.width:
-                raise DimensionError(f"the rows are {encoded.rows.shape[1]} wide now, the memory's {contents.width}.")
-            good = [where for position, where in enumerate(batch.waiting) if position not in encoded.failures]
-            for row, (place, item) in zip(as_kept(encoded.rows, contents.origin.dtype), good, strict=True):
-                found[place][item.position] = (row, (item.id, item.source))
-            tell("items", {"count": len(batch.contents)})
-    return found
-
-
-def _completed(folder: Path, contents: Contents, place: int, found: _Found) -> Replacement:
+def _completed(folder: Path, contents: Contents, number: int, found: _Found) -> Replacement:
     """Put new rows between the old ones of a shard."""
-    shard, dtype = contents.shards[place], contents.origin.dtype
+    shard = contents.shards[number]
     quarantined = {item.position: item for item in quarantine_in(folder, shard)}
     positions = range(shard.first_item, shard.first_item + shard.items)
     kept = [position for position in positions if position not in quarantined]
-    rows = kept_tensor(MappedRows(folder / embeddings_file(shard.name), shard, dtype).rows, dtype)
-    known = dict(zip(kept, zip(rows, items_in(folder, shard), strict=True), strict=True)) | found
+    rows = mapped_rows(folder, shard, contents.origin.dtype)
+    known = {**dict(zip(kept, zip(rows, items_in(folder, shard), strict=True), strict=True)), **found}
     merged = [known[position] for position in positions if position in known]
     return (
         next_generation(shard.name),

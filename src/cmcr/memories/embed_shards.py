@@ -1,141 +1,216 @@
-"""Embed the shards of a run, one after another: what every engine does with the shards it is given."""
+"""Embed the shards of a run: what happens here and in every worker on Ray alike."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from cmcr.arrays import is_number
 from cmcr.data.items import Entry, ItemList
-from cmcr.errors import DimensionError, ResumeError, SampleError
-from cmcr.memories.embed_failures import FailureLimit
+from cmcr.errors import ConfigError, DimensionError, ResumeError, TooManyFailuresError
 from cmcr.memories.layout import Quarantined, Shard
-from cmcr.memories.shards import as_kept
+from cmcr.memories.survey import Identity, digest_of
 from cmcr.memories.writer import MemoryWriter
 from cmcr.spaces.protocol import EncodedBatch, Space
 from cmcr.spaces.tower import encode_batches_of
 
-OnItems = Callable[[int], None]
-"""Called with the number of items that were embedded or failed since the last call."""
+OnBatch = Callable[[int, int, str], None]
+"""Called with how many items were tried since the last call, how many of them failed, and why the last of those did."""
+
+JUDGED_AFTER = 1000
+"""Items of which a share is taken at least, so that a bad start does not stop a good run."""
+
+T = TypeVar("T")
+_Item = tuple[Entry, Any]
+"""An entry of the list, and its content."""
 
 
-class HasContents(Protocol):
-    """A batch of items, whatever else is known of them."""
+class FailureLimit:
+    """Counts failures, and stops a run that has too many.
 
-    @property
-    def contents(self) -> Sequence[Any]:
-        """What a space reads, item by item."""
+    Args:
+        allowed: a whole number of items; or a share, in [0, 1), of the items tried so far, taken of 1000 at least; or
+            either as people write it: "100", "0.05", "5%".
+
+    Raises:
+        ConfigError: none of these.
+    """
+
+    def __init__(self, allowed: float | str) -> None:
+        number = _parsed(allowed) if isinstance(allowed, str) else allowed
+        whole = isinstance(number, int) and not isinstance(number, bool) and number >= 0
+        if not whole and not (is_number(number) and 0 <= number < 1):
+            raise ConfigError(
+                f"max_failures: expected a number of items or a share below 1, such as 100 or 5%, got {allowed!r}."
+            )
+        self.allowed = number
+        self.tried = self.failed = 0
+
+    def count(self, tried: int, failed: int, last_reason: str = "") -> None:
+        """Add what became of some items.
+
+        Raises:
+            TooManyFailuresError: more have failed than are allowed.
+        """
+        self.tried += tried
+        self.failed += failed
+        most = self.allowed if isinstance(self.allowed, int) else self.allowed * max(self.tried, JUDGED_AFTER)
+        if failed and self.failed > most:
+            raise TooManyFailuresError(
+                f"{self.failed} of {self.tried} items failed, more than the {self.allowed} allowed (max_failures); the last "
+                f"one: {last_reason} What was finished is kept: allow more and run it again, then fix the items and complete "
+                "the memory (--retry-quarantined); or fix them and begin again in another folder."
+            )
 
 
-BatchT = TypeVar("BatchT", bound=HasContents)
+def _parsed(text: str) -> float:
+    try:
+        if text.endswith("%"):
+            return float(text[:-1]) / 100
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        return -1.0
 
 
 def encoded_with(
-    space: Space, modality: str, batches: Iterable[BatchT], device: str | None
-) -> Generator[tuple[BatchT, EncodedBatch], None, None]:
-    """Embed batches as they come, a few being read and decoded ahead, and give each with its result."""
-    drawn: deque[BatchT] = deque()
+    space: Space, modality: str, batches: Iterable[tuple[T, Sequence[Any]]], device: str | None
+) -> Generator[tuple[T, EncodedBatch], None, None]:
+    """Embed batches as they come, a few being read and decoded ahead.
+
+    Args:
+        space: embeds.
+        modality: of the items.
+        batches: what is known of each batch, and its contents.
+        device: where to compute; None leaves the encoder where it is.
+
+    Yields:
+        what is known of a batch, and its result.
+    """
+    drawn: deque[T] = deque()
 
     def contents() -> Iterator[Sequence[Any]]:
-        for batch in batches:
-            drawn.append(batch)
-            yield batch.contents
+        for known, content in batches:
+            drawn.append(known)
+            yield content
 
-    with closing(_generator(encode_batches_of(space, contents(), modality, device))) as encoded_batches:
-        for encoded in encoded_batches:
+    with closing(_closable(encode_batches_of(space, contents(), modality, device))) as results:
+        for encoded in results:
             yield drawn.popleft(), encoded
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Items that are embedded together; they belong to one shard."""
-
-    shard: int
-    first: int
-    entries: Sequence[tuple[str, str]]  # id and source
-    contents: Sequence[Any]
-    last: bool
+def _closable(results: Iterator[EncodedBatch]) -> Generator[EncodedBatch, None, None]:
+    yield from results  # a space of the user's may give any iterator
 
 
-@dataclass
-class _Filling:
-    """What is known of the shard that is being embedded."""
+class ShardEmbedder:
+    """Embeds and writes shards by number; ascending numbers cost one walk of the list together.
 
-    rows: list[Tensor] = field(default_factory=list)
-    items: list[tuple[str, str]] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
-
-
-def embed_shards(
-    space: Space,
-    modality: str,
-    items: ItemList,
-    writer: MemoryWriter,
-    numbers: Sequence[int],
-    *,
-    batch_size: int,
-    device: str | None,
-    limit: FailureLimit,
-    on_items: OnItems,
-) -> Generator[Shard, None, None]:
-    """Embed and write shards, reading and decoding ahead of the encoder, across the ends of shards.
-
-    Batches never cross the end of a shard, so a shard's rows do not depend on where a run was stopped.
+    Batches never cross the end of a shard, so a shard's rows do not depend on where a run was stopped. A shard is written
+    only if its items are those which the run began with.
 
     Args:
         space: embeds.
         modality: of the items.
         items: the list of the run.
         writer: of the memory.
-        numbers: of the shards within the run, ascending.
         batch_size: items per forward pass.
         device: where to compute; None leaves the encoder where it is.
-        limit: counts what fails.
-        on_items: see `OnItems`.
-
-    Yields:
-        each shard when it is written.
-
-    Raises:
-        TooManyFailuresError: the limit is exceeded.
-        DimensionError: rows of different widths.
-        ResumeError: the list has ended before it should.
-        WriteError: no permission, disk full.
+        on_batch: see `OnBatch`; what it raises stops the shard.
     """
-    filling = _Filling()
-    batches = _batches(items, writer, numbers, batch_size)
-    with closing(encoded_with(space, modality, batches, device)) as results:
-        for batch, encoded in results:
-            failed = _fill(filling, batch, encoded, writer.plan.origin.dtype)
-            limit.count(len(batch.entries), len(failed), failed[-1].reason if failed else "")
-            on_items(len(batch.entries))
-            if batch.last:
-                yield writer.write(batch.shard, _joined(filling.rows), filling.items, filling.quarantined)
-                filling = _Filling()
+
+    def __init__(
+        self,
+        space: Space,
+        modality: str,
+        items: ItemList,
+        writer: MemoryWriter,
+        batch_size: int,
+        device: str | None,
+        on_batch: OnBatch = lambda tried, failed, reason: None,
+    ) -> None:
+        self._space, self._modality, self._items, self._writer = space, modality, items, writer
+        self._batch_size, self._device, self._on_batch = batch_size, device, on_batch
+        self._walk: Generator[Entry, None, None] | None = None
+        self._passed = 0
+
+    def __call__(self, number: int) -> tuple[Shard, str]:
+        """Embed and write a shard.
+
+        Returns:
+            the shard, and why the last of its items that failed did.
+
+        Raises:
+            DimensionError: rows of different widths.
+            ResumeError: the list is not the one that the run began with.
+            WriteError: no permission, disk full.
+        """
+        span = self._writer.items_of(number)
+        walk = self._walk_from(span.start)
+        identities: list[Identity] = []
+        rows, kept, lost = list[Tensor](), list[tuple[str, str]](), list[Quarantined]()
+        batches = _batches(walk, span, self._batch_size, identities)
+        with closing(encoded_with(self._space, self._modality, batches, self._device)) as results:
+            for (first, batch), encoded in results:
+                failed = [
+                    _quarantined(*batch[place], first + place, str(error))
+                    for place, error in sorted(encoded.failures.items())
+                ]
+                lost += failed
+                kept += [(one.id, one.source) for place, (one, _) in enumerate(batch) if place not in encoded.failures]
+                if len(encoded.rows):
+                    rows.append(encoded.rows)
+                self._on_batch(len(batch), len(failed), failed[-1].reason if failed else "")
+        self._check_list(number, identities, walk)
+        self._walk, self._passed = walk, span.stop
+        return self._writer.write(number, _joined(rows), kept, lost), lost[-1].reason if lost else ""
+
+    def _walk_from(self, first: int) -> Generator[Entry, None, None]:
+        """Continue the walk of the last shard; begin again where that is beyond an item already, or stopped half-way."""
+        walk, passed = self._walk, self._passed
+        if walk is None or first < passed:
+            walk, passed = self._items.walk(), 0
+        self._walk = None
+        for _ in islice(walk, first - passed):
+            pass
+        return walk
+
+    def _check_list(self, number: int, identities: Sequence[Identity], walk: Iterator[Entry]) -> None:
+        plan = self._writer.plan
+        same = digest_of(identities) == plan.digests[number]
+        if not same or (number == self._writer.count - 1 and next(walk, None) is not None):
+            raise ResumeError(
+                f"{self._writer.folder}: the list of items has changed since the run began, in the {len(identities)} items "
+                f"after {number * plan.run.shard_items} or behind them. What was finished is kept; restore the list and run it "
+                "again, or begin again in another folder."
+            )
 
 
-def _fill(filling: _Filling, batch: _Batch, encoded: EncodedBatch, dtype: str) -> list[Quarantined]:
-    """Add a batch to its shard.
+def _batches(
+    walk: Iterator[Entry], span: range, size: int, identities: list[Identity]
+) -> Iterator[tuple[tuple[int, list[_Item]], list[Any]]]:
+    """Cut the items of a shard into batches, and note what identifies them."""
+    for first in range(span.start, span.stop, size):
+        batch = []
+        for entry in islice(walk, min(size, span.stop - first)):
+            identities.append((entry.id, entry.mark))
+            batch.append((entry, entry.read()))  # a tar file is read in one direction
+        if not batch:
+            return
+        yield (first, batch), [content for _, content in batch]
 
-    Returns:
-        the items of the batch that failed.
-    """
-    failed = [
-        Quarantined(*batch.entries[place], batch.first + place, _reason(error, batch, place))
-        for place, error in sorted(encoded.failures.items())
-    ]
-    filling.quarantined += failed
-    filling.items += [entry for place, entry in enumerate(batch.entries) if place not in encoded.failures]
-    if len(encoded.rows):
-        filling.rows.append(as_kept(encoded.rows, dtype))
-    return failed
+
+def _quarantined(entry: Entry, content: Any, position: int, reason: str) -> Quarantined:
+    """Note why an item failed, without the path of this machine: the same wherever the input lies."""
+    if isinstance(content, Path):
+        reason = reason.replace(str(content), entry.source)
+    return Quarantined(id=entry.id, source=entry.source, position=position, reason=reason)
 
 
 def _joined(rows: list[Tensor]) -> Tensor:
@@ -144,41 +219,3 @@ def _joined(rows: list[Tensor]) -> Tensor:
     if len(widths) > 1:
         raise DimensionError(f"the rows of one shard have widths of {' and '.join(map(str, sorted(widths)))}.")
     return torch.cat(rows) if rows else torch.empty(0, 0)
-
-
-def _reason(error: SampleError, batch: _Batch, place: int) -> str:
-    """Say why an item failed, without the path of this machine: the same wherever the input lies."""
-    content, (_, source) = batch.contents[place], batch.entries[place]
-    return str(error).replace(str(content), source) if isinstance(content, Path) else str(error)
-
-
-def _batches(items: ItemList, writer: MemoryWriter, numbers: Sequence[int], batch_size: int) -> Iterator[_Batch]:
-    """Cut the items of the given shards into batches; the contents of other shards' items are not read."""
-    walk, position = iter(items.walk()), 0
-    for number in numbers:
-        span = writer.items_of(number)
-        _skip(walk, span.start - position)
-        position = span.stop
-        for first in range(span.start, span.stop, batch_size):
-            stop = min(first + batch_size, span.stop)
-            entries = []
-            contents = []
-            for entry in islice(walk, stop - first):
-                entries.append((entry.id, entry.source))
-                contents.append(entry.read())
-            if len(entries) < stop - first:
-                raise ResumeError(
-                    f"the list of items ended after {first + len(entries)} of {writer.plan.run.items} items: it has changed "
-                    "since the run began. What was finished is kept; bring the list back and run it again."
-                )
-            yield _Batch(number, first, entries, contents, stop == span.stop)
-
-
-def _skip(walk: Iterator[Entry], count: int) -> None:
-    for _ in islice(walk, count):
-        pass
-
-
-def _generator(batches: Iterator[Any]) -> Any:
-    """Make sure that there is something to close: not every iterator can be."""
-    yield from batches

@@ -1,27 +1,31 @@
-"""What lies in the folder of a memory: the names of its files, and the records in its manifest.
+"""What lies in the folder of a memory: the names of its files, and the records in them.
 
 MEMORY/
   config.json                        the manifest, written last: a folder without one is not finished
   shard-00000.safetensors            one tensor "embeddings" (rows, D)
   shard-00000.items.jsonl            one line a row: its item's id, and its source if that is another
   shard-00000.quarantine.jsonl       only where items of the shard have no row: id, source, position, reason
-  .lock                              empty; whoever writes holds it
-  .run/                              only while a run is under way: its plan, and a receipt for every finished shard
+  .lock                              empty; the process that writes holds it
+  .run/                              only while a run is unfinished: its plan, and a receipt for every finished shard
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cmcr.errors import FormatError
-from cmcr.memories.item_pairs import ItemPairs
-from cmcr.memories.numbered_ids import NumberedIds
+from cmcr._version import __version__
+from cmcr.errors import ArtefactError, FormatError, IntegrityError, ReadError
+from cmcr.files import parsed_manifest
 
 FORMAT = "cmcr memory"
 VERSION = 1
@@ -32,23 +36,23 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 SHARD_ITEMS = 16_384
 """Items a shard by default: at most these are embedded again after a crash."""
 
-_ESCAPED = re.compile(r'["\\\x00-\x1f\x7f\ud800-\udfff]')
-"""What JSON strings escape, and what is no valid text."""
-
-Record = TypeVar("Record", bound="Origin | Run | Shard | Quarantined")
+_LIBRARIES = ("torch", "numpy", "pillow", "soundfile", "soxr", "transformers")
 
 
-@dataclass(frozen=True)
-class Origin:
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Origin(_Record):
     """What made the rows; the same for all rows of a memory.
 
     Attributes:
         space: its name.
         modality: what was embedded.
-        fingerprint: of weights and preprocessing, None where rows came from elsewhere and nobody said.
-        model: a repository's or a folder's name, None where the space has only one.
+        fingerprint: of weights and preprocessing, None where rows came from elsewhere and it is not known.
+        model: name of a repository or folder, None where the space has only one.
         revision: commit of the model, None where there is none.
-        dtype: "float16", "bfloat16" or "float32", in which rows are kept.
+        dtype: in which rows are kept.
     """
 
     space: str
@@ -56,28 +60,28 @@ class Origin:
     fingerprint: str | None
     model: str | None
     revision: str | None
-    dtype: str
+    dtype: Literal["float16", "bfloat16", "float32"]
 
 
-@dataclass(frozen=True)
-class Run:
-    """One list of items, and how it was embedded. A memory that was appended to has several.
+class Run(_Record):
+    """One list of items, and how its rows were made. A memory that was appended to has several.
 
     Attributes:
         items: how many, those in quarantine included.
-        digest: of their ids and contents, see `cmcr.data.items`.
+        digest: hash of their ids and contents, see `cmcr.memories.survey`.
         shard_items: items a shard.
-        versions: of what decides about numbers, by library.
+        versions: of the libraries that decide about the numbers.
+        settings: of what made the rows, where it has any.
     """
 
     items: int
     digest: str
     shard_items: int
     versions: Mapping[str, str]
+    settings: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(_Record):
     """A part of a memory.
 
     Attributes:
@@ -106,8 +110,7 @@ class Shard:
         return self.items - self.rows
 
 
-@dataclass(frozen=True)
-class Quarantined:
+class Quarantined(_Record):
     """An item that has no row.
 
     Attributes:
@@ -123,8 +126,25 @@ class Quarantined:
     reason: str
 
 
-@dataclass(frozen=True)
-class Contents:
+class Plan(_Record):
+    """What an unfinished run writes; it is resumed only under the same plan.
+
+    Attributes:
+        origin: what makes the rows.
+        run: the list of items.
+        number: which of the memory's runs it is, from 0.
+        first_shard: number of the run's first shard.
+        digests: hash of each shard's items.
+    """
+
+    origin: Origin
+    run: Run
+    number: int
+    first_shard: int
+    digests: tuple[str, ...]
+
+
+class Contents(_Record):
     """What the manifest says.
 
     Attributes:
@@ -136,8 +156,8 @@ class Contents:
 
     origin: Origin
     runs: tuple[Run, ...] = ()
-    shards: tuple[Shard, ...] = field(default=())
-    written_by: str = ""
+    shards: tuple[Shard, ...] = ()
+    written_by: str = f"cmcr {__version__}"
 
     @property
     def rows(self) -> int:
@@ -155,13 +175,22 @@ class Contents:
         return next((shard.width for shard in self.shards if shard.rows), 0)
 
 
+def versions_here() -> dict[str, str]:
+    """Find the installed versions of the libraries that decide about the numbers in a memory."""
+    found = {"cmcr": __version__}
+    for library in _LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
+
+
 def shard_name(number: int, generation: int = 0) -> str:
-    """Name a shard; one that was written anew, to complete it, has a generation above 0."""
+    """Name a shard; one that was written again, to complete it, has a generation above 0."""
     return f"shard-{number:05d}" + (f".{generation}" if generation else "")
 
 
 def next_generation(name: str) -> str:
-    """Name the shard that takes another one's place."""
+    """Name the shard that replaces another one."""
     number, _, generation = name.removeprefix("shard-").partition(".")
     return shard_name(int(number), int(generation or 0) + 1)
 
@@ -182,72 +211,100 @@ def quarantine_file(shard: str) -> str:
 
 
 def receipt_file(shard: str) -> str:
-    """Name the file, in the folder of the run, that says that a shard is finished."""
+    """Name the file, in the folder of the run, that tells that a shard is finished."""
     return f"{shard}.json"
 
 
 def item_lines(items: Iterable[tuple[str, str]]) -> bytes:
     """Write ids and sources, one JSON object a line; a source that is the id is left out."""
-    pairs = items if isinstance(items, Sequence) else list(items)
-    if isinstance(pairs, ItemPairs) and pairs.same:
-        ids: Sequence[str] | None = pairs.ids
-    else:
-        ids = None if [id_ for id_, source in pairs if id_ != source] else [id_ for id_, _ in pairs]
-    if isinstance(ids, NumberedIds) and not _ESCAPED.search(ids.prefix):
-        return ids.joined(b'{"id": "', b'"}\n')
-    if ids and not _ESCAPED.search("".join(ids)):
-        return ('{"id": "' + '"}\n{"id": "'.join(ids) + '"}\n').encode()  # a million at once in a tenth of the time
+    records = [{"id": id_, "source": source} if id_ != source else {"id": id_} for id_, source in items]
     try:
-        return _lines_of(pairs, json.encoder.encode_basestring).encode()
-    except UnicodeEncodeError:  # a file name that is no valid text
-        return _lines_of(pairs, json.encoder.encode_basestring_ascii).encode()
-
-
-def _lines_of(pairs: Iterable[tuple[str, str]], text: Callable[[str], str]) -> str:
-    """Write pairs with one of the encoders, in C, that json.dumps calls for a string."""
-    return "".join(
-        [
-            f'{{"id": {text(id_)}, "source": {text(source)}}}\n' if id_ != source else f'{{"id": {text(id_)}}}\n'
-            for id_, source in pairs
-        ]
-    )
-
-
-def items_of_lines(content: bytes) -> list[tuple[str, str]]:
-    """Read what `item_lines` has written.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is damaged.
-    """
-    return [(line["id"], line.get("source", line["id"])) for line in parsed_lines(content)]
+        return _lines(records, readable=True)
+    except UnicodeEncodeError:  # a file name that is not valid text
+        return _lines(records, readable=False)
 
 
 def quarantine_lines(quarantined: Iterable[Quarantined]) -> bytes:
     """Write items without a row, one JSON object a line."""
-    return "".join(json.dumps(asdict(item)) + "\n" for item in quarantined).encode()
+    return _lines([item.model_dump() for item in quarantined], readable=False)
+
+
+def _lines(records: Sequence[Mapping[str, Any]], *, readable: bool) -> bytes:
+    return "".join(json.dumps(record, ensure_ascii=not readable) + "\n" for record in records).encode()
 
 
 def parsed_lines(content: bytes) -> list[dict[str, Any]]:
     """Read what `item_lines` or `quarantine_lines` has written.
 
     Raises:
-        ValueError: a line is no text or no JSON.
+        ValueError: a line is not JSON.
     """
     return [json.loads(line) for line in content.split(b"\n") if line]
 
 
+def items_in(folder: Path, shard: Shard) -> list[tuple[str, str]]:
+    """Read the id and the source of each row of a shard.
+
+    Raises:
+        IntegrityError: there are not as many as rows, or they are damaged.
+        ReadError: the system refuses to read them.
+    """
+    path = folder / items_file(shard.name)
+    with reading(path):
+        items = [(line["id"], line.get("source", line["id"])) for line in parsed_lines(path.read_bytes())]
+    if len(items) != shard.rows:
+        raise IntegrityError(f"{path}: expected {shard.rows} lines, got {len(items)}. Restore it from a copy.")
+    return items
+
+
+def quarantine_in(folder: Path, shard: Shard) -> list[Quarantined]:
+    """Read which items of a shard have no row, and why.
+
+    Raises:
+        IntegrityError: they are damaged.
+        ReadError: the system refuses to read them.
+    """
+    if not shard.quarantined:
+        return []
+    path = folder / quarantine_file(shard.name)
+    with reading(path):
+        return [Quarantined(**line) for line in parsed_lines(path.read_bytes())]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file of a memory is read into an error of cmcr.
+
+    Raises:
+        IntegrityError: the file is missing or damaged.
+        ReadError: the system refuses to read it.
+    """
+    try:
+        yield
+    except ArtefactError:  # a ReadError is an OSError too
+        raise
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{path} is missing. Restore the memory from a copy.") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", str(path)) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"{path}: damaged ({_fault(error)}). Restore the memory from a copy.") from error
+
+
 def manifest_of(contents: Contents) -> dict[str, Any]:
     """Put contents into the manifest's JSON."""
+    runs = [run.model_dump(exclude_defaults=True) for run in contents.runs]
     return {
         "format": FORMAT,
         "version": VERSION,
         "written_by": contents.written_by,
-        **asdict(contents.origin),
+        **contents.origin.model_dump(),
         "width": contents.width,
         "rows": contents.rows,
         "quarantined": contents.quarantined,
-        "runs": [asdict(run) for run in contents.runs],
-        "shards": [asdict(shard) for shard in contents.shards],
+        "runs": runs,
+        "shards": [shard.model_dump() for shard in contents.shards],
     }
 
 
@@ -255,29 +312,55 @@ def contents_of(manifest: Mapping[str, Any], where: str) -> Contents:
     """Read contents out of the manifest's JSON.
 
     Raises:
-        FormatError: keys that are missing or of another kind.
+        FormatError: keys that are missing or of another kind, or sums that do not hold.
     """
     try:
-        contents = Contents(
-            record(Origin, manifest),
-            tuple(record(Run, run) for run in manifest["runs"]),
-            tuple(record(Shard, shard) for shard in manifest["shards"]),
-            str(manifest["written_by"]),
-        )
+        origin = Origin(**{name: manifest[name] for name in Origin.model_fields})
+        runs, shards = manifest["runs"], manifest["shards"]
+        contents = Contents(origin=origin, runs=runs, shards=shards, written_by=manifest["written_by"])
         widths = {shard.width for shard in contents.shards if shard.rows}
         if contents.rows != manifest["rows"] or widths != {manifest["width"]}:
             raise ValueError("its shards do not add up to its rows")
-        if contents.origin.dtype not in DTYPES:
-            raise ValueError(f"dtype {contents.origin.dtype!r}")
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise FormatError(f"{where}: not a usable {FORMAT} ({error}).") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{where}: not a usable {FORMAT} ({_fault(error)}).") from error
     return contents
 
 
-def record(kind: type[Record], given: Mapping[str, Any]) -> Record:
-    """Build a record from JSON.
+def contents_in(folder: Path) -> Contents:
+    """Read the manifest of a memory.
 
     Raises:
-        KeyError: one of its keys is missing.
+        ArtefactNotFoundError, FormatError, IntegrityError: as `cmcr.files.read_manifest`.
+        ReadError: the system refuses to read it.
     """
-    return kind(**{f.name: given[f.name] for f in fields(kind)})
+    try:
+        return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
+    except ArtefactError:  # some are OSErrors too
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", str(folder)) from error
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """Read the plan of the unfinished run in the folder of a memory; None where there is none.
+
+    Raises:
+        FormatError: it is damaged.
+        OSError: the system refuses to read it.
+    """
+    path = folder / RUN / PLAN
+    if not path.is_file():
+        return None
+    try:
+        return Plan.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise FormatError(f"{path}: damaged ({_fault(error)}). Remove {path.parent} and run it again.") from error
+
+
+def _fault(error: Exception) -> str:
+    """Describe the first fault that pydantic found in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")

@@ -1,14 +1,18 @@
-"""The embeddings of one space, one array or memory on disk per modality."""
+"""The embeddings of one space, one array or memory on disk per modality; memories on disk grouped by space and matched."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcr.arrays import Array, all_rows, unit_rows
-from cmcr.errors import ConfigError, DimensionError, unknown_name
+from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
 from cmcr.memories.memory import Memory
 
 MODALITIES = ("image", "text", "audio", "point_cloud")
@@ -23,6 +27,48 @@ class NamedEncoder(Protocol):
     def encode(self, inputs: Any, modality: str, *, batch_size: int, show_progress_bar: bool | None) -> Any:
         """Embed items."""
         ...
+
+
+class MatchedRows:
+    """Some rows of a memory on disk in an order of their own (a `cmcr.arrays.StoredRows`).
+
+    Args:
+        memory: on disk.
+        positions: `(n,)` of the rows in the memory.
+
+    Attributes:
+        shape: `(n, D)`.
+    """
+
+    def __init__(self, memory: Memory, positions: NDArray[np.int64]) -> None:
+        self.memory, self.positions = memory, positions
+        self.space, self.modality, self.fingerprint = memory.space, memory.modality, memory.fingerprint
+        self.model, self.revision, self.width = memory.model, memory.revision, memory.width
+        self.shape = (len(positions), memory.width)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all rows."""
+        ids = self.memory.ids
+        return [ids[position] for position in self.positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        return self.memory[self.positions[rows]]
+
+    def blocks(self, rows: int = 4096) -> Iterator[NDArray[np.float32]]:
+        """Read all rows in their order, in blocks of at most `rows`: `(n, D)` float32 each."""
+        for start in range(0, len(self), rows):
+            yield self[start : start + rows]
+
+    def digest(self) -> str:
+        """Hash which rows of which memory these are."""
+        return hashlib.sha256(self.memory.digest().encode() + self.positions.tobytes()).hexdigest()
+
+
+Stored = Memory | MatchedRows
 
 
 class Memories:
@@ -44,7 +90,7 @@ class Memories:
         DtypeError, NonFiniteError, ZeroRowError, TooFewRowsError: unusable embeddings.
     """
 
-    def __init__(self, space: str | NamedEncoder, /, **arrays: Array | Memory) -> None:
+    def __init__(self, space: str | NamedEncoder, /, **arrays: Array | Stored) -> None:
         self.space: str = space if isinstance(space, str) else getattr(space, "name", "")
         self.encoder: NamedEncoder | None = None if isinstance(space, str) else space
         self.fingerprint: str | None = getattr(space, "fingerprint", None)
@@ -54,11 +100,11 @@ class Memories:
             raise ConfigError(
                 f"space {self.space!r}: expected at least one array, by modality: {', '.join(MODALITIES)}."
             )
-        rows: dict[str, Tensor | Memory] = {}
+        rows: dict[str, Tensor | Stored] = {}
         for modality, array in arrays.items():
             if modality not in MODALITIES:
                 raise unknown_name("modality", modality, MODALITIES)
-            if isinstance(array, Memory):
+            if isinstance(array, Stored):
                 self._check_stored(modality, array)
                 rows[modality] = array
             else:
@@ -70,10 +116,10 @@ class Memories:
                 + ", ".join(f"{modality} {width}" for modality, width in widths.items())
                 + ". Do they come from the same model, after its projection?"
             )
-        self.rows: Mapping[str, Tensor | Memory] = rows
+        self.rows: Mapping[str, Tensor | Stored] = rows
         self._check_against_encoder(widths)
 
-    def _check_stored(self, modality: str, memory: Memory) -> None:
+    def _check_stored(self, modality: str, memory: Stored) -> None:
         """Refuse a memory on disk of another space or modality, or from other encoders than the rest."""
         if (memory.space, memory.modality) != (self.space, modality):
             raise ConfigError(
@@ -104,6 +150,17 @@ class Memories:
         rows = self.rows[modality]
         return rows if isinstance(rows, Tensor) else all_rows(rows)
 
+    def on_disk(self, modality: str) -> Stored:
+        """Give the rows of a modality that lie on disk.
+
+        Raises:
+            ConfigError: they were given as an array.
+        """
+        rows = self.rows[modality]
+        if isinstance(rows, Tensor):
+            raise ConfigError(f"{modality} of space {self.space!r}: expected a memory on disk, got an array.")
+        return rows
+
     @property
     def width(self) -> int:
         """Width D of the space."""
@@ -112,3 +169,94 @@ class Memories:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{modality}: {len(rows)} x {self.width}" for modality, rows in self.rows.items())
         return f"Memories({self.space!r}, {sizes})"
+
+
+def by_space(memories: Sequence[Memory], overlap: str | None = None) -> tuple[Memories, Memories]:
+    """Group memories on disk into two spaces, and match the items of their overlap by ids.
+
+    Either memory of the overlap may lack what its encoder could not embed: items that only one of them has are left out,
+    with a warning.
+
+    Args:
+        memories: of two spaces, in any order; the space of the first is the first.
+        overlap: the shared modality; None takes the only one that both spaces have.
+
+    Returns:
+        the spaces; row i of the overlap is the same item in both.
+
+    Raises:
+        ConfigError: not two spaces, a modality twice, memories of one space from different encoders, or an id that occurs
+            twice in the overlap, so that items cannot be matched.
+        DimensionError: memories of one space are not equally wide.
+        TooFewRowsError: fewer than two items are in both.
+    """
+    names = list(dict.fromkeys(memory.space for memory in memories))
+    if len(names) != 2:
+        raise ConfigError(
+            f"expected memories of two spaces, got {len(names)}: {', '.join(map(repr, names))}. Give four: the shared "
+            "modality and one more, of either space."
+        )
+    left, right = (_by_modality([memory for memory in memories if memory.space == name]) for name in names)
+    shared = [modality for modality in left if modality in right]
+    if overlap is None and len(shared) == 1:
+        (overlap,) = shared
+    if overlap not in shared:  # for the caller to refuse, who knows what is asked for
+        return Memories(names[0], **left), Memories(names[1], **right)
+    left_rows, right_rows = _matched(left.pop(overlap), right.pop(overlap))
+    return Memories(names[0], **{overlap: left_rows}, **left), Memories(names[1], **{overlap: right_rows}, **right)
+
+
+def _by_modality(memories: Sequence[Memory]) -> dict[str, Memory]:
+    """Make sure that memories of one space go together."""
+    first = memories[0]
+    for memory in memories:
+        if memory.fingerprint != first.fingerprint:
+            raise ConfigError(
+                f"space {first.space!r}: its {first.modality} memory is of the encoders {first.fingerprint}, its "
+                f"{memory.modality} memory of {memory.fingerprint}: embed both with the same model."
+            )
+        if memory.width != first.width:
+            raise DimensionError(
+                f"{memory!r} is {memory.width} wide, {first!r} {first.width}: both must be embeddings of one space. Embed both "
+                "with the same model."
+            )
+    by_modality = {memory.modality: memory for memory in memories}
+    if len(by_modality) < len(memories):
+        raise ConfigError(
+            f"space {first.space!r}: a modality was given twice. Make one of several memories: cmcr.Memory(a, b)."
+        )
+    return by_modality
+
+
+def _matched(left: Memory, right: Memory) -> tuple[Stored, Stored]:
+    """Choose the rows of two memories whose items are in both, in the order of the left one."""
+    position = _positions(right)
+    if left.ids == right.ids:
+        return left, right
+    pairs = [(row, position[id_]) for id_, row in _positions(left).items() if id_ in position]
+    names = f"{left.space!r} and {right.space!r}"
+    if len(pairs) < 2:
+        raise TooFewRowsError(
+            f"the overlap: {names} have {len(left)} and {len(right)} items, and {len(pairs)} ids are in both (such as "
+            f"{left.ids[0]!r} and {right.ids[0]!r}). Embed the same list of items with both encoders."
+        )
+    dropped = len(left) + len(right) - 2 * len(pairs)
+    if dropped:
+        warnings.warn(
+            f"the overlap: {len(pairs)} items are in both {names}; {dropped} that only one of them has are left out.",
+            stacklevel=5,  # to the caller of `cmcr.connect`
+        )
+    chosen = np.array(pairs, dtype=np.int64)
+    return MatchedRows(left, chosen[:, 0]), MatchedRows(right, chosen[:, 1])
+
+
+def _positions(memory: Memory) -> dict[str, int]:
+    positions: dict[str, int] = {}
+    for row, id_ in enumerate(memory.ids):
+        if id_ in positions:
+            raise ConfigError(
+                f"the overlap of {memory.space!r}: the id {id_!r} occurs twice, so items cannot be matched. Were several lists "
+                "of one name put together? Embed them with an id column."
+            )
+        positions[id_] = row
+    return positions

@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from cmcr.arrays import check_count
-from cmcr.errors import ArtefactError, ConfigError, DimensionError, IntegrityError, ReadError
-from cmcr.files import parsed_manifest
+from cmcr.errors import ConfigError, DimensionError, IntegrityError
 from cmcr.memories.layout import (
-    FORMAT,
-    VERSION,
     Contents,
     Quarantined,
     Shard,
-    contents_of,
+    contents_in,
     embeddings_file,
-    items_file,
-    items_of_lines,
-    parsed_lines,
-    quarantine_file,
-    record,
+    items_in,
+    quarantine_in,
+    reading,
 )
-from cmcr.memories.shards import MappedRows, as_float32, read_block, reading
+from cmcr.memories.shards import as_float32, mapped_rows
+
+if TYPE_CHECKING:
+    from cmcr.memories.memories import Memories
 
 _BLOCK_ROWS = 4096
-_FEW = 256  # rows
 _TABLES_KEPT = 4  # shards whose ids stay in RAM for looking rows up
-_MAPS_KEPT = 128  # each holds an open file, of which some systems allow a process 256
+_MAPS_KEPT = 128
 
 
 class Memory:
@@ -53,13 +50,13 @@ class Memory:
     checks manifest, sizes and shapes, not every byte: `cmcr verify` does.
 
     Args:
-        *folders: of memories of the same space, modality, model and width, in the order in which their rows shall come.
+        *folders: of memories of the same space, modality, model and width, in the order in which their rows come.
 
     Attributes:
         space: the space's name.
         modality: what was embedded.
         fingerprint: of the encoders' weights and preprocessing, None if unknown.
-        model: which model, None where the space has only one or nobody said.
+        model: which model, None where the space has only one or it is not known.
         revision: its commit, None where there is none.
         width: width D.
         dtype: in which rows are kept: "float16", "bfloat16" or "float32".
@@ -85,7 +82,7 @@ class Memory:
         origin = self.contents[0].origin
         self.space, self.modality = origin.space, origin.modality
         self.fingerprint, self.model, self.revision = origin.fingerprint, origin.model, origin.revision
-        self.dtype = origin.dtype
+        self.dtype: str = origin.dtype
         self._shards = [
             (folder, shard, contents.origin.dtype)
             for folder, contents in zip(self.folders, self.contents, strict=True)
@@ -96,9 +93,11 @@ class Memory:
         self.shape = (self._ends[-1], self.width)
         for folder, shard, _ in self._shards:
             _check_sizes(folder, shard)
-        self._one_dtype = len({dtype for _, _, dtype in self._shards}) == 1
         self._mapped = lru_cache(maxsize=_MAPS_KEPT)(self._map)
         self._table = lru_cache(maxsize=_TABLES_KEPT)(self._read_table)
+
+    def __reduce__(self) -> Any:
+        return Memory, self.folders
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -111,16 +110,15 @@ class Memory:
         """Read rows by position: one `(D,)`, or several `(n, D)` by a slice, a list of positions or a mask; float32.
 
         Raises:
-            IndexError: a position that is not there, or something that is none.
+            IndexError: a position that is not there, or something that is not a position.
         """
-        if isinstance(
-            rows, bool | np.bool_ | tuple
-        ):  # True is no 1; memory[3, 5] is an element of an array, not two rows
+        if isinstance(rows, bool | np.bool_ | tuple):  # True is not 1; memory[3, 5] is one element of an array
             raise IndexError(f"expected positions of rows, got a {type(rows).__name__.strip('_')}.")
         if isinstance(rows, slice):
             return self._gather(np.arange(len(self))[rows])
         if isinstance(rows, int | np.integer):
-            return self._row(int(rows))
+            number, row = self._located(int(rows))
+            return as_float32(self._mapped(number)[row])
         positions = np.asarray(rows)
         if positions.dtype == bool:
             if positions.shape != (len(self),):
@@ -128,7 +126,10 @@ class Memory:
             positions = positions.nonzero()[0]
         if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
             raise IndexError(f"expected positions of rows, got {positions.dtype} {positions.shape}.")
-        return self._gather(positions)
+        wrong = (positions < -len(self)) | (positions >= len(self))
+        if wrong.any():
+            raise IndexError(f"row {positions[wrong][0]} is not there: the memory has {len(self)} rows.")
+        return self._gather(positions.astype(np.int64))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -143,28 +144,25 @@ class Memory:
     def blocks(self, rows: int = _BLOCK_ROWS) -> Iterator[NDArray[np.float32]]:
         """Read all rows in their order, in blocks of at most `rows`: `(n, D)` float32 each.
 
-        Files are read, not mapped, so that RAM stays at one block whatever the size of the memory. Blocks end where shards
-        do.
+        One shard is mapped at a time, so that the process holds no more than that whatever the size of the memory. Blocks
+        end where shards do.
 
         Raises:
-            ConfigError: `rows` is no whole number of at least 1.
+            ConfigError: `rows` is not a whole number of at least 1.
         """
         check_count("rows", rows)
-        for number, (folder, shard, dtype) in enumerate(self._shards):
-            path = folder / embeddings_file(shard.name)
-            mapped = self._mapped(number)
-            for start in range(0, shard.rows, rows):
-                count = min(rows, shard.rows - start)
-                kept = read_block(path, mapped.offset, mapped.kind, self.width, start, count)
-                yield as_float32(kept, dtype)
+        for number in range(len(self._shards)):
+            for part in self._map(number).split(rows):
+                if len(part):
+                    yield as_float32(part)
 
     def digest(self) -> str:
         """Hash which rows these are and in which order, from the manifests alone: 64 hexadecimal digits.
 
         The same rows in shards of other sizes have another digest; where the folders are does not matter.
         """
-        # The manifest, sealed by a hash of its own, holds the hash of each shard's file as it was written: its rows, their
-        # shape and dtype. No other rows can have the same. That a file has changed since is for `cmcr verify` to find.
+        # The manifest holds the hash of each shard's file as it was written, and is itself hashed. A file that has changed
+        # since is for `cmcr verify` to find.
         hashes = [shard.sha256[embeddings_file(shard.name)] for _, shard, _ in self._shards if shard.rows]
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
@@ -175,111 +173,53 @@ class Memory:
 
     def item(self, row: int) -> tuple[str, str]:
         """Look up the id and the source of one row, reading the table of its shard only."""
-        row = _within(row, len(self))
-        number = bisect_right(self._ends, row)
-        return self._table(number)[row - self._start(number)]
+        number, place = self._located(row)
+        return self._table(number)[place]
 
     def quarantine(self) -> Iterator[Quarantined]:
         """Read which items have no row, and why."""
         for folder, shard, _ in self._shards:
             yield from quarantine_in(folder, shard)
 
-    def _start(self, number: int) -> int:
-        return self._ends[number - 1] if number else 0
+    @staticmethod
+    def by_space(memories: Sequence[Memory], overlap: str | None = None) -> tuple[Memories, Memories]:
+        """Group memories into two spaces, and match their overlap by ids; see `cmcr.memories.memories.by_space`."""
+        from cmcr.memories.memories import by_space
 
-    def _row(self, row: int) -> NDArray[np.float32]:
-        row = _within(row, len(self))
+        return by_space(memories, overlap)
+
+    def kept_rows(self) -> Iterator[tuple[Tensor, list[tuple[str, str]]]]:
+        """Read rows as they are kept, `(n, D)` in the memory's dtype, and their ids and sources, a shard at a time."""
+        for number, (_, shard, _) in enumerate(self._shards):
+            if shard.rows:
+                yield self._map(number), self._read_table(number)
+
+    def _located(self, row: int) -> tuple[int, int]:
+        """Find the shard of a row, and the row's position in it."""
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} is not there: the memory has {len(self)} rows.")
+        row %= len(self)
         number = bisect_right(self._ends, row)
-        return as_float32(self._mapped(number).rows[row - self._start(number)], self._shards[number][2])
+        return number, row - (self._ends[number] - self._shards[number][1].rows)
 
-    def _gather(self, given: NDArray[Any]) -> NDArray[np.float32]:
-        wrong = (given < -len(self)) | (given >= len(self))
-        if wrong.any():
-            raise IndexError(f"row {given[wrong][0]} is not there: the memory has {len(self)} rows.")
-        positions = given.astype(np.int64)
+    def _gather(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         positions = np.where(positions < 0, positions + len(self), positions)
-        if len(positions) <= _FEW and self._one_dtype:  # sorting them by shard would take longer than reading them
-            return self._one_by_one(positions.tolist())
         result = np.empty((len(positions), self.width), dtype=np.float32)
         numbers = np.searchsorted(self._ends, positions, side="right")
         order = np.argsort(numbers, kind="stable")
-        edges = np.flatnonzero(np.diff(numbers[order])) + 1
-        for part in np.split(order, edges) if len(order) else ():
-            number = int(numbers[part[0]])
-            kept = self._mapped(number).rows[positions[part] - self._start(number)]
-            result[part] = as_float32(kept, self._shards[number][2])
+        for part in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+            if len(part):
+                number = int(numbers[part[0]])
+                first = self._ends[number] - self._shards[number][1].rows
+                result[part] = as_float32(self._mapped(number)[torch.from_numpy(positions[part] - first)])
         return result
 
-    def _one_by_one(self, positions: list[int]) -> NDArray[np.float32]:
-        """Read rows one after another."""
-        starts, ends, mapped = [0, *self._ends], self._ends, self._mapped
-        kept = np.empty((len(positions), self.width), dtype=mapped(0).kind)
-        for place, row in enumerate(positions):
-            number = bisect_right(ends, row)
-            kept[place] = mapped(number).rows[row - starts[number]]
-        return as_float32(kept, self.dtype)
-
-    def _map(self, number: int) -> MappedRows:
-        folder, shard, dtype = self._shards[number]
-        return MappedRows(folder / embeddings_file(shard.name), shard, dtype)
+    def _map(self, number: int) -> Tensor:
+        return mapped_rows(*self._shards[number])
 
     def _read_table(self, number: int) -> list[tuple[str, str]]:
         folder, shard, _ = self._shards[number]
         return items_in(folder, shard)
-
-
-def items_in(folder: Path, shard: Shard) -> list[tuple[str, str]]:
-    """Read the id and the source of each row of a shard.
-
-    Raises:
-        IntegrityError: there are not as many as rows, or they cannot be made out.
-        ReadError: the system refuses to read them.
-    """
-    path = folder / items_file(shard.name)
-    with _whole(path):
-        items = items_of_lines(_content(path))
-    if len(items) != shard.rows:
-        raise IntegrityError(f"{path}: expected {shard.rows} lines, got {len(items)}. Restore it from a copy.")
-    return items
-
-
-def quarantine_in(folder: Path, shard: Shard) -> list[Quarantined]:
-    """Read which items of a shard have no row, and why.
-
-    Raises:
-        IntegrityError: they cannot be made out.
-        ReadError: the system refuses to read them.
-    """
-    if not shard.quarantined:
-        return []
-    path = folder / quarantine_file(shard.name)
-    with _whole(path):
-        return [record(Quarantined, line) for line in parsed_lines(_content(path))]
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """Say that lines are damaged where they are no text, no JSON, or lack what they should have."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"{path}: its lines are damaged ({error}). Restore the memory from a copy.") from error
-
-
-def contents_in(folder: Path) -> Contents:
-    """Read the manifest of a memory.
-
-    Raises:
-        ArtefactNotFoundError, FormatError, IntegrityError: as `cmcr.files.read_manifest`.
-        ReadError: the system refuses to read it.
-    """
-    try:
-        return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
-    except ArtefactError:  # some are OSErrors too: already said
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", str(folder)) from error
 
 
 def _check_alike(folders: Sequence[Path], contents: Sequence[Contents]) -> None:
@@ -299,14 +239,3 @@ def _check_sizes(folder: Path, shard: Shard) -> None:
             found = (folder / file).stat().st_size
         if found != size:
             raise IntegrityError(f"{folder / file}: {found} bytes, expected {size}. Restore the memory from a copy.")
-
-
-def _within(row: int, count: int) -> int:
-    if not -count <= row < count:
-        raise IndexError(f"row {row} is not there: the memory has {count} rows.")
-    return row + count if row < 0 else row
-
-
-def _content(path: Path) -> bytes:
-    with reading(path):
-        return path.read_bytes()

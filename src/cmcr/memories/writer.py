@@ -1,4 +1,4 @@
-"""Write a memory shard by shard, so that a run killed at any moment can be gone on with.
+"""Write a memory shard by shard, so that a run killed at any moment can be resumed.
 
 The order on disk: the run's plan; for each shard its files, then its receipt; the manifest last; then the folder of the
 run is removed. Every file is written under another name, flushed, and renamed. What has no receipt is written again.
@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from cmcr._version import __version__
+from cmcr import files
 from cmcr.arrays import check_count
-from cmcr.errors import CmcrError, ConfigError, DimensionError, FormatError, LockedError, ResumeError, WriteError
+from cmcr.errors import CmcrError, ConfigError, DimensionError, FormatError, ResumeError, WriteError
 from cmcr.files import MANIFEST, flush_folder, write_bytes_whole, write_manifest
 from cmcr.memories.layout import (
     DTYPES,
@@ -31,24 +29,34 @@ from cmcr.memories.layout import (
     RUN,
     Contents,
     Origin,
+    Plan,
     Quarantined,
     Run,
     Shard,
+    contents_in,
     manifest_of,
+    read_plan,
     shard_name,
+    versions_here,
 )
-from cmcr.memories.memory import contents_in
-from cmcr.memories.plan import Plan, check_same_origin, check_same_plan, read_plan, versions_here
-from cmcr.memories.shards import as_kept, finished_shard, write_shard
+from cmcr.memories.shards import finished_shard, write_shard
+from cmcr.memories.survey import Survey
 
 Replacement = tuple[str, Tensor, Sequence[tuple[str, str]], Sequence[Quarantined]]
-"""Of a shard that takes another one's place: its name, rows `(n, D)` as they are kept, items and quarantine."""
+"""What replaces a shard: its name, rows `(n, D)` in the memory's dtype, items and quarantine."""
 
 _OWN_FILES = re.compile(r"shard-\d{5,}(\.\d+)?\.(safetensors|items\.jsonl|quarantine\.jsonl)")
+_HASH = re.compile("[0-9a-f]{16,}")
+_CALLED = {
+    "items": "number of items",
+    "digest": "list of items (their ids, texts and sizes)",
+    "fingerprint": "fingerprint (of weights and preprocessing)",
+    "shard_items": "items a shard (shard_items)",
+}
 
 
 class MemoryWriter:
-    """The only writer of a memory: from `open_writer`.
+    """The only writer of a memory, from `open_writer`; or one of its worker processes, which hold no lock.
 
     Attributes:
         folder: of the memory.
@@ -57,15 +65,12 @@ class MemoryWriter:
         shards: what is finished of this run, by the shard's number within it.
     """
 
-    def __init__(self, folder: Path, plan: Plan, before: Contents | None, number_of_run: int) -> None:
+    def __init__(self, folder: Path, plan: Plan, before: Contents | None = None) -> None:
         self.folder = folder
         self.plan = plan
         self.before = before
-        self._run = number_of_run
-        self.shards: dict[int, Shard] = {}
-        for number in range(self.count):
-            if (shard := finished_shard(folder, self._name(number))) is not None:
-                self.shards[number] = shard
+        found = {number: finished_shard(folder, self._name(number)) for number in range(self.count)}
+        self.shards: dict[int, Shard] = {number: shard for number, shard in found.items() if shard is not None}
 
     @property
     def count(self) -> int:
@@ -76,11 +81,6 @@ class MemoryWriter:
     def missing(self) -> list[int]:
         """Numbers of the run's shards that are not finished."""
         return [number for number in range(self.count) if number not in self.shards]
-
-    @property
-    def quarantined(self) -> int:
-        """How many items of the finished shards have no row."""
-        return sum(shard.quarantined for shard in self.shards.values())
 
     def items_of(self, number: int) -> range:
         """Positions, in the run's list, of the items of a shard."""
@@ -103,58 +103,50 @@ class MemoryWriter:
             DimensionError: rows of another width than those of the other shards.
             WriteError: no permission, disk full; finished shards are safe.
         """
-        if len(rows) != len(items) or len(items) + len(quarantined) != len(self.items_of(number)):
+        span = self.items_of(number)
+        if len(rows) != len(items) or len(items) + len(quarantined) != len(span):
             raise ConfigError(
-                f"shard {number}: expected {len(self.items_of(number))} items, got {len(rows)} rows, {len(items)} items "
-                f"and {len(quarantined)} in quarantine."
+                f"shard {number}: expected {len(span)} items, got {len(rows)} rows, {len(items)} items and "
+                f"{len(quarantined)} in quarantine."
             )
-        width = self._width
+        others = (*(self.before.shards if self.before else ()), *self.shards.values())
+        width = next((shard.width for shard in others if shard.rows), 0)
         if len(rows) and width not in (0, rows.shape[1]):
             raise DimensionError(f"shard {number}: its rows are {rows.shape[1]} wide, those before {width}.")
-        with _said_on_failure(self.folder):
+        kept = rows.to(DTYPES[self.plan.origin.dtype])
+        with _refusals_reported(self.folder):
             self.shards[number] = write_shard(
                 self.folder,
                 self._name(number),
-                as_kept(rows, self.plan.origin.dtype),
+                kept,
                 items,
                 quarantined,
-                run=self._run,
-                first_item=self.items_of(number).start,
+                run=self.plan.number,
+                first_item=span.start,
             )
         return self.shards[number]
-
-    def reload(self) -> None:
-        """Look for shards that other processes have written under this writer's lock."""
-        for number in self.missing:
-            if (shard := finished_shard(self.folder, self._name(number))) is not None:
-                self.shards[number] = shard
 
     def finish(self) -> Contents:
         """Write the manifest, once all shards are there: from now on the memory is whole.
 
         Raises:
-            ConfigError: shards are missing.
+            ConfigError: shards are missing, or none has a row.
             WriteError: no permission, disk full; finished shards are safe.
         """
         if self.missing:
             raise ConfigError(f"{self.folder}: {len(self.missing)} of {self.count} shards are missing.")
-        old = self.before or Contents(self.plan.origin)
-        contents = Contents(
-            self.plan.origin,
-            (*old.runs, self.plan.run),
-            (*old.shards, *(self.shards[number] for number in range(self.count))),
-            f"cmcr {__version__}",
-        )
-        with _said_on_failure(self.folder):
+        old = self.before or Contents(origin=self.plan.origin)
+        shards = (*old.shards, *(self.shards[number] for number in range(self.count)))
+        contents = Contents(origin=self.plan.origin, runs=(*old.runs, self.plan.run), shards=shards)
+        if not contents.rows:
+            raise ConfigError(
+                f"{self.folder}: none of the {self.plan.run.items} items has a usable row, see "
+                f"{self.folder}/*.quarantine.jsonl. Remove the folder before you run it again."
+            )
+        with _refusals_reported(self.folder):
             write_manifest(self.folder, manifest_of(contents))
         tidy(self.folder, contents)
         return contents
-
-    @property
-    def _width(self) -> int:
-        """Width of the rows that are there, 0 where there are none."""
-        there = (*(self.before.shards if self.before else ()), *self.shards.values())
-        return next((shard.width for shard in there if shard.rows), 0)
 
     def _name(self, number: int) -> str:
         return shard_name(self.plan.first_shard + number)
@@ -164,23 +156,25 @@ class MemoryWriter:
 def open_writer(
     folder: str | Path,
     origin: Origin,
-    items: int,
-    digest: str,
+    survey: Survey,
     *,
     shard_items: int,
+    width: int = 0,
     append: bool = False,
     seen: Contents | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[MemoryWriter | None]:
-    """Begin a memory, go on with one that was stopped, or append to one that is whole.
+    """Begin a memory, resume one that was stopped, or append to one that is whole.
 
     Args:
         folder: of the memory; made if need be.
         origin: what makes the rows.
-        items: how many items there are, at least 1.
-        digest: what identifies the list of items.
-        shard_items: items a shard, at least 1.
+        survey: of the list of items.
+        shard_items: items a shard, at least 1, for which the list was surveyed.
+        width: width D, to check the free disk; 0 where it is not known yet.
         append: add to a finished memory; otherwise one of the same plan is left as it is.
         seen: contents of that memory from which the caller has found out what is new; None if it has not looked.
+        settings: of what makes the rows; a run is resumed only under the same.
 
     Yields:
         the writer; None where the memory is whole already and nothing is to be done.
@@ -188,31 +182,66 @@ def open_writer(
     Raises:
         ConfigError: settings out of range, or nothing to append to.
         LockedError: another run is writing there.
-        ResumeError: begun with another model, input or setting; the message says what differs. Or not as `seen`.
+        ResumeError: begun with another model, input or setting; the message tells what differs. Or not as `seen`.
         FormatError: something else is in the folder.
-        WriteError: no permission, disk full.
+        WriteError: no permission, disk full or too small.
     """
     folder = Path(folder)
-    _check_settings(origin, items, shard_items)
-    run = Run(items, digest, shard_items, versions_here())
+    check_count("shard_items", shard_items)
+    run = Run(
+        items=survey.count,
+        digest=survey.digest,
+        shard_items=shard_items,
+        versions=versions_here(),
+        settings=settings or {},
+    )
     with locked(folder):
-        with _said_on_failure(folder):
-            before = finished_contents(folder)
+        with _refusals_reported(folder):
             clean(folder)
+            before = finished_contents(folder)
+            number, first_shard = (len(before.runs), len(before.shards)) if before and append else (0, 0)
+            plan = Plan(origin=origin, run=run, number=number, first_shard=first_shard, digests=survey.digests)
+            earlier = read_plan(folder)
         if append and before is None:
             raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
         if before is not None and not append:
             if before.origin != origin or run not in before.runs:
-                check_same_plan(folder, Plan(before.origin, before.runs[0], 0), Plan(origin, run, 0), finished=True)
+                raise _made_otherwise(folder, before, plan)
             yield None
             return
         if before is not None:
             check_same_origin(folder, before.origin, origin)
             if seen not in (None, before):
                 raise ResumeError(f"{folder}: another run has changed the memory meanwhile. Run it again.")
-        plan = Plan(origin, run, len(before.shards) if before else 0)
-        _begin(folder, plan)
-        yield MemoryWriter(folder, plan, before, len(before.runs) if before else 0)
+        if earlier not in (None, plan):
+            raise _begun_otherwise(folder, earlier, plan)
+        writer = MemoryWriter(folder, plan, before)
+        with _refusals_reported(folder):
+            left = sum(len(writer.items_of(number)) for number in writer.missing)
+            _check_free_disk(folder, left * width * DTYPES[origin.dtype].itemsize)
+            if earlier is None:
+                _write_plan(folder, plan)
+        yield writer
+
+
+def worker_writer(folder: Path, plan: Plan) -> MemoryWriter:
+    """Open the writer of a worker process: the process that started it holds the lock, and writes the manifest.
+
+    Raises:
+        ConfigError: the folder is not shared with this machine.
+        ResumeError: other versions of libraries are installed here than where the run began.
+    """
+    if read_plan(folder) != plan:
+        raise ConfigError(
+            f"{folder}: the plan of this run is not there. The folder of the memory must be on a file system that all machines "
+            "share, at the same path."
+        )
+    if (here := versions_here()) != plan.run.versions:
+        found = _differences(plan.run.versions, here)
+        raise ResumeError(
+            f"versions differ where the run began and on this machine: {found}. Install the same on both."
+        )
+    return MemoryWriter(folder, plan)
 
 
 def finished_contents(folder: Path) -> Contents | None:
@@ -230,33 +259,28 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a memory's folder, which is made if need be. The system frees it when the process ends.
 
     Raises:
-        LockedError: somebody else holds it.
+        LockedError: another process holds it.
         FormatError: a file, or a folder of other things, is there.
         WriteError: the folder cannot be made or written to.
     """
-    _refuse_strangers(folder)
-    lock = FileLock(folder / LOCK, blocking=False)
-    with _said_on_failure(folder):
+    with _refusals_reported(folder), contextlib.ExitStack() as held:
+        if os.path.lexists(folder):
+            _refuse_strangers(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise LockedError(
-                f"{folder}: another run is writing this memory. Wait until it ends, or choose another folder."
-            ) from error
-    try:
+        message = f"{folder}: another run is writing this memory. Wait until it ends, or choose another folder."
+        held.enter_context(files.locked(folder / LOCK, message))
+        kept = held.pop_all()
+    with kept:
         yield
-    finally:
-        lock.release()
 
 
 def replace_shards(folder: Path, contents: Contents, replacements: Iterable[tuple[int, Replacement]]) -> list[Shard]:
-    """Write shards anew under other names, and a manifest that speaks of them; the caller holds the lock.
+    """Write shards again under other names, and a manifest that names them; the caller holds the lock.
 
     Args:
         folder: of the memory.
         contents: what its manifest says.
-        replacements: the places of shards, and what takes them; drawn one after another, so that one is in RAM at a time.
+        replacements: positions of shards, and what replaces them; drawn one after another, so that one is in RAM at a time.
 
     Returns:
         the new shards.
@@ -265,19 +289,20 @@ def replace_shards(folder: Path, contents: Contents, replacements: Iterable[tupl
         WriteError: no permission, disk full; the memory is as it was.
     """
     new: dict[int, Shard] = {}
-    with _said_on_failure(folder):
+    with _refusals_reported(folder):
         (folder / RUN).mkdir(exist_ok=True)
-        for place, (name, rows, items, quarantined) in replacements:
-            old = contents.shards[place]
-            new[place] = write_shard(folder, name, rows, items, quarantined, run=old.run, first_item=old.first_item)
-        changed = replace(contents, shards=tuple(new.get(place, old) for place, old in enumerate(contents.shards)))
+        for position, (name, rows, items, quarantined) in replacements:
+            old = contents.shards[position]
+            new[position] = write_shard(folder, name, rows, items, quarantined, run=old.run, first_item=old.first_item)
+        shards = tuple(new.get(position, old) for position, old in enumerate(contents.shards))
+        changed = contents.model_copy(update={"shards": shards})
         write_manifest(folder, manifest_of(changed))
     tidy(folder, changed)
     return list(new.values())
 
 
 def tidy(folder: Path, contents: Contents) -> None:
-    """Remove what the manifest does not speak of: the folder of the run, and shards that were written anew since."""
+    """Remove what the manifest does not name: the folder of the run, and shards that were replaced since."""
     known = {file for shard in contents.shards for file in shard.bytes}
     for path in folder.glob("shard-*"):
         if path.name not in known and _OWN_FILES.fullmatch(path.name):
@@ -285,86 +310,120 @@ def tidy(folder: Path, contents: Contents) -> None:
     shutil.rmtree(folder / RUN, ignore_errors=True)
 
 
-def _begin(folder: Path, plan: Plan) -> None:
-    """Write the plan, or make sure that the one that is there is the same."""
-    path = folder / RUN / PLAN
-    if path.is_file():
-        try:
-            earlier = read_plan(path)
-        except (ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"{path}: damaged ({error}). Remove {folder} and run it again.") from error
-        check_same_plan(folder, earlier, plan, finished=False)
-        return
-    with _said_on_failure(folder):
-        path.parent.mkdir(exist_ok=True)
-        write_bytes_whole(path, (json.dumps(asdict(plan)) + "\n").encode())
-        flush_folder(path.parent)
-        flush_folder(folder)
-        with contextlib.suppress(PermissionError):  # a folder that may be written to, but not be listed
-            flush_folder(folder.absolute().parent)  # else loss of power takes the whole folder
-
-
 def clean(folder: Path) -> None:
-    """Remove what a killed run left half-written, and the run's folder if the manifest came after it was done.
-
-    The caller holds the lock.
+    """Remove what a killed run left half-written, and the run's folder if its manifest is written. The caller holds the lock.
 
     Raises:
         FormatError, IntegrityError: there is a manifest of something else, or a damaged one.
         WriteError: the system refuses to remove something.
     """
-    with _said_on_failure(folder):
-        _clean(folder)
+    with _refusals_reported(folder):
+        for pattern in (".shard-*.part", f".{MANIFEST}.*.part", f"{RUN}/.*.part"):
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+        contents = finished_contents(folder)
+        if contents is not None:
+            plan = read_plan(folder)
+            if plan is None or plan.number < len(contents.runs):
+                tidy(folder, contents)
 
 
-def _clean(folder: Path) -> None:
-    for path in (*folder.glob(".shard-*.part"), *folder.glob(f".{MANIFEST}.*.part"), *(folder / RUN).glob(".*.part")):
-        path.unlink(missing_ok=True)
-    contents = finished_contents(folder)
-    if contents is None:
-        return
-    try:
-        done = read_plan(folder / RUN / PLAN).first_shard < len(contents.shards)
-    except FileNotFoundError:
-        done = True
-    except (ValueError, KeyError, TypeError):
-        done = False  # `_begin` says so
-    if done:
-        tidy(folder, contents)
+def check_same_origin(folder: Path, was: Origin, now: Origin) -> None:
+    """Refuse to add rows of another kind to a memory.
+
+    Raises:
+        ResumeError: with what differs.
+    """
+    if was != now:
+        found = _differences(was.model_dump(), now.model_dump())
+        raise ResumeError(f"{folder}: the memory is of another kind: {found}. Choose another folder.")
+
+
+def _made_otherwise(folder: Path, before: Contents, plan: Plan) -> ResumeError:
+    """Describe in what the plan differs from that of a finished memory."""
+    found = _differences(_facts(before.origin, before.runs[0]), _facts(plan.origin, plan.run))
+    same = before.origin == plan.origin  # of another kind, nothing can be added
+    other = "choose another folder, or add what is new with --append" if same else "or choose another folder"
+    return ResumeError(f"{folder}: made with something else: {found}. Run it as it was made, {other}.")
+
+
+def _begun_otherwise(folder: Path, earlier: Plan | None, plan: Plan) -> ResumeError:
+    """Describe in what the plan differs from that of an unfinished run."""
+    assert earlier is not None
+    found = _differences(_facts(earlier.origin, earlier.run), _facts(plan.origin, plan.run))
+    first = next(
+        (n for n, pair in enumerate(zip(earlier.digests, plan.digests, strict=False)) if len({*pair}) > 1), None
+    )
+    size = plan.run.shard_items
+    if first is not None and size == earlier.run.shard_items:
+        found += f"; the first item that differs is among {first * size + 1} to {(first + 1) * size}"
+    advice = "Run it as it was begun, choose another folder, or remove this one to begin again."
+    if plan.first_shard:  # the folder holds a finished memory, which nobody must be advised to remove
+        advice = f"Run it as it was begun, or remove {folder / RUN}, which gives up only what was being appended."
+    return ResumeError(f"{folder}: begun with something else: {found}. {advice}")
+
+
+def _facts(origin: Origin, run: Run) -> dict[str, Any]:
+    facts = {**origin.model_dump(), **run.model_dump()}
+    return {**facts, **facts.pop("settings")}
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    found = []
+    for name in {**was, **now}:
+        before, after = was.get(name), now.get(name)
+        if before == after:
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            found.append(f"{name}: {_differences(before, after)}")
+        else:
+            found.append(f"{_CALLED.get(name, name)} was {_short(before)}, now {_short(after)}")
+    return "; ".join(found)
+
+
+def _short(value: object) -> str:
+    """Show a value; of a hash, enough to tell it from another."""
+    text = "none" if value is None else str(value)
+    return f"{text[:12]}…" if _HASH.fullmatch(text) else text
+
+
+def _write_plan(folder: Path, plan: Plan) -> None:
+    path = folder / RUN / PLAN
+    path.parent.mkdir(exist_ok=True)
+    write_bytes_whole(path, (plan.model_dump_json() + "\n").encode())
+    flush_folder(path.parent)
+    flush_folder(folder)
+    with contextlib.suppress(PermissionError):  # a folder that may be written to, but not be listed
+        flush_folder(folder.absolute().parent)  # else loss of power takes the whole folder
+
+
+def _check_free_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise WriteError(
+            errno.ENOSPC,
+            f"the rows need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free space or choose another folder",
+            str(folder),
+        )
 
 
 def _refuse_strangers(folder: Path) -> None:
-    if not os.path.lexists(folder):
-        return
     if not folder.is_dir():
         raise FormatError(f"{folder}: expected a folder for a memory, there is a file. Choose another path.")
-    with _said_on_failure(folder):
-        names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()}
     if names and not names & {MANIFEST, RUN, LOCK}:
         raise FormatError(f"{folder}: holds other things ({sorted(names)[0]}, ...). Choose an empty or new folder.")
 
 
-def _check_settings(origin: Origin, items: int, shard_items: int) -> None:
-    if origin.dtype not in DTYPES:
-        raise ConfigError(f"dtype: expected {', '.join(DTYPES)}, got {origin.dtype!r}.")
-    check_count("shard_items", shard_items)
-    if items < 1:
-        raise ConfigError("there are no items to embed.")
-
-
 @contextmanager
-def _said_on_failure(folder: Path) -> Iterator[None]:
+def _refusals_reported(folder: Path) -> Iterator[None]:
     try:
         yield
-    except CmcrError:  # some are OSErrors too: already said
+    except CmcrError:  # some are OSErrors too
         raise
     except OSError as error:
-        raise _cannot_write(folder, error) from error
-
-
-def _cannot_write(folder: Path, error: OSError) -> WriteError:
-    reason = error.strerror or str(error)
-    advice = "free space and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run it again"
-    return WriteError(
-        error.errno or errno.EIO, f"could not write ({reason}); finished shards are safe: {advice}", str(folder)
-    )
+        reason = error.strerror or str(error)
+        advice = "free space and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run it again"
+        raise WriteError(
+            error.errno or errno.EIO, f"could not write ({reason}); finished shards are safe: {advice}", str(folder)
+        ) from error

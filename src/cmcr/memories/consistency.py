@@ -1,0 +1,152 @@
+"""Semantically consistent rows as a memory on disk: written shard by shard, resumed and verified like any other."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from cmcr.arrays import normalized
+from cmcr.connection.enhancement import semantic_consistency
+from cmcr.engine.device import choose_device
+from cmcr.engine.shards_map import check_engine, map_shards
+from cmcr.errors import DimensionError
+from cmcr.memories.layout import Origin, Plan, Shard
+from cmcr.memories.memories import Stored
+from cmcr.memories.memory import Memory
+from cmcr.memories.precomputed import OnProgress, shard_items_for
+from cmcr.memories.survey import survey
+from cmcr.memories.writer import MemoryWriter, open_writer, worker_writer
+
+_DTYPE: Literal["float32"] = "float32"
+
+
+def write_consistent(
+    queries: Stored,
+    memory: Stored,
+    out: str | Path,
+    *,
+    temperature: float = 0.01,
+    normalize: bool = False,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    device: str | None = None,
+    engine: str = "here",
+    workers: int = 2,
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float = 0,
+    on_progress: OnProgress | None = None,
+) -> Memory:
+    """Write the semantically consistent row of each query, see `cmcr.semantic_consistency`, or resume a run that was stopped.
+
+    Args:
+        queries: `(Q, D)` the overlap of a space: a memory on disk, or those of its rows that another space has too.
+        memory: `(N, D)` of the other modality of that space; read once for every shard of queries.
+        out: folder of the memory that is written: row i belongs to query i and has its id.
+        temperature: the softmax temperature tau_1, above 0.
+        normalize: scale the results to unit rows.
+        precision: of the products, "float32" or "bfloat16".
+        device: where to compute; None takes the CPU.
+        engine: "here", or "ray" for several processes on one machine or many (see docs/cluster.md).
+        workers: processes on Ray.
+        cpus_per_worker: cores for each.
+        gpus_per_worker: for each; a fraction shares one.
+        on_progress: called with the share of the work that is done, in (0, 1].
+
+    Returns:
+        `(Q, D)` float32 rows: of the space and modality of `memory`, with the ids of `queries`.
+
+    Raises:
+        DimensionError: queries and memory are not equally wide.
+        ConfigError: a setting out of range.
+        LockedError, ResumeError, FormatError, WriteError: as `cmcr.write_memory`.
+        Others as `cmcr.semantic_consistency`.
+    """
+    on_ray: dict[str, Any] = {
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+    }
+    check_engine(engine, **on_ray)
+    if queries.shape[1] != memory.width:
+        raise DimensionError(f"the queries are {queries.shape[1]} wide, the memory {memory.width}: expected one space.")
+    if engine == "here":
+        choose_device(device or "cpu")
+    report = on_progress or (lambda share: None)
+    size = shard_items_for(memory.width, _DTYPE)
+    found = survey(lambda: ((id_, b"") for id_ in queries.ids), size, "the queries")
+    settings = {
+        "queries": queries.digest(),
+        "memory": memory.digest(),
+        "temperature": temperature,
+        "normalize": normalize,
+        "precision": precision,
+    }
+    origin = Origin(
+        space=memory.space,
+        modality=memory.modality,
+        fingerprint=memory.fingerprint,
+        model=memory.model,
+        revision=memory.revision,
+        dtype=_DTYPE,
+    )
+    opening = open_writer(out, origin, found, shard_items=size, width=memory.width, settings=settings)
+    with opening as writer:
+        if writer is not None:
+            task = _Task(queries, memory, temperature, normalize, precision, device)
+            if engine == "here":
+                work = _Consistent(task, writer, report)
+                shards = map_shards(lambda: work, writer.missing)
+            else:
+                opened = partial(task.worker, Path(os.path.abspath(out)), writer.plan)  # noqa: PTH100 - keeps links
+                shards = map_shards(opened, writer.missing, engine=engine, **on_ray)
+            with closing(shards):
+                for number, shard in shards:
+                    writer.shards[number] = shard
+                    report(len(writer.shards) / writer.count)
+            writer.finish()
+    return Memory(out)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is computed, as it was given: a worker on another machine opens the same memories."""
+
+    queries: Stored
+    memory: Stored
+    temperature: float
+    normalize: bool
+    precision: Literal["float32", "bfloat16"]
+    device: str | None
+
+    def worker(self, folder: Path, plan: Plan) -> _Consistent:
+        """Open what a worker process writes to."""
+        return _Consistent(self, worker_writer(folder, plan), lambda share: None)
+
+
+class _Consistent:
+    """Computes and writes shards by number."""
+
+    def __init__(self, task: _Task, writer: MemoryWriter, report: OnProgress) -> None:
+        self._task, self._writer, self._report = task, writer, report
+
+    def __call__(self, number: int) -> Shard:
+        task, span = self._task, self._writer.items_of(number)
+        done, count = len(self._writer.shards), self._writer.count
+        queries = torch.from_numpy(task.queries[span.start : span.stop])
+        rows = semantic_consistency(
+            normalized(queries).to(
+                choose_device(task.device or "cpu")
+            ),  # rounding on disk has moved their length a little
+            task.memory,
+            task.temperature,
+            normalize=task.normalize,
+            precision=task.precision,
+            progress=lambda share: self._report((done + share) / count),
+        )
+        ids = task.queries.ids[span.start : span.stop]
+        return self._writer.write(number, rows.cpu(), [(id_, id_) for id_ in ids])
