@@ -5,7 +5,6 @@ import struct
 import sys
 import tempfile
 import tracemalloc
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -82,26 +81,11 @@ def test_sounds_of_any_rate_come_at_the_rate_asked_for(kind, subtype):
     np.testing.assert_allclose(sound[500:7500], 0.5 * tone(8000)[500:7500], atol=0.02)
 
 
-@pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 44_100, 96_000, 192_000])
-@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (11_025, 6), (22_050, 1), (44_100, 2), (192_000, 6)])
 def test_any_rate_and_channel_count(rate, channels):
     sound = read_audio(written(np.stack([tone(rate, 0.2)] * channels, axis=1), rate), 16_000)
     assert len(sound) == 3200
     np.testing.assert_allclose(sound[300:2900], tone(16_000, 0.2)[300:2900], atol=0.01)
-
-
-@pytest.mark.parametrize("width", [1, 2, 3, 4])
-def test_integer_wavs_against_the_standard_library(width):
-    full = 1 << (8 * width - 1)
-    levels = np.array([0, full // 2, -full // 2, full - 1, -full])
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(width)
-        file.setframerate(8000)
-        stored = levels + 128 if width == 1 else levels  # 8 bits are stored without a sign
-        file.writeframes(b"".join(int(v).to_bytes(width, "little", signed=width > 1) for v in stored))
-    np.testing.assert_allclose(read_audio(buffer.getvalue(), 8000), levels / full, rtol=1e-6)
 
 
 @given(hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-4, 4, width=32)))
@@ -112,8 +96,14 @@ def test_floating_point_wavs_come_back_exactly(samples):
 
 @given(hnp.arrays(np.int16, st.tuples(st.integers(1, 50), st.integers(1, 3))))
 def test_lossless_formats_come_back_as_the_mean_of_their_channels(samples):
-    for kind in ("WAV", "FLAC", "AIFF"):
-        sound = read_audio(written(samples, 8000, kind, "PCM_16"), 8000)
+    for kind, subtype in (
+        ("WAV", "PCM_16"),
+        ("WAV", "PCM_24"),
+        ("WAV", "PCM_32"),
+        ("FLAC", "PCM_16"),
+        ("AIFF", "PCM_16"),
+    ):
+        sound = read_audio(written(samples, 8000, kind, subtype), 8000)
         np.testing.assert_allclose(sound, samples.astype(np.float64).mean(axis=1) / 32768, atol=1e-6)
 
 
@@ -146,13 +136,6 @@ def test_containers_need_the_extra(tmp_path, monkeypatch):
         read_audio(tmp_path / "a.m4a", 8000)
 
 
-def test_silence_and_very_short_sounds():
-    assert not read_audio(written(np.zeros(100, dtype=np.float32), 8000), 8000).any()
-    assert len(read_audio({"array": np.ones(1), "sampling_rate": 8000}, 48_000)) == 6
-    with pytest.raises(SampleError, match="less than one at 8000 Hz"):
-        read_audio({"array": np.ones(1), "sampling_rate": 48_000}, 8000)
-
-
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 def test_parts_equal_the_part_of_the_whole(tmp_path, kind):
     content = written(noisy(3), 44_100, kind)
@@ -178,7 +161,7 @@ def test_parts_out_of_range():
             read_audio(ramp, 1, **wrong)
     with pytest.raises(ConfigError, match="length_seconds"):
         SoundClip("s.wav", 0, 0)
-    with pytest.raises(ConfigError, match="SoundClip says itself"):
+    with pytest.raises(ConfigError, match="a SoundClip already says"):
         read_audio(SoundClip("s.wav", 1, 1), 8000, start_seconds=0)
 
 
@@ -200,6 +183,9 @@ def test_sound_mappings():
     np.testing.assert_array_equal(read_audio({"array": stereo, "sampling_rate": 8000}, 8000), np.zeros(8000))
     half = np.full((8, 9), 60_000, dtype=np.float16)  # sums beyond float16
     assert read_audio({"array": half, "sampling_rate": 8000}, 8000)[0] == 60_000
+    assert read_audio({"array": np.zeros(1), "sampling_rate": 8000}, 8000).tolist() == [0]  # silence is a sound
+    with pytest.raises(SampleError, match="less than one at 8000 Hz"):
+        read_audio({"array": np.ones(1), "sampling_rate": 48_000}, 8000)
 
 
 @pytest.mark.parametrize(

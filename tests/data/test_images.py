@@ -190,13 +190,9 @@ def test_broken_pictures(tmp_path, content, message):
     for source, name in ((path, r"x\.jpg"), (content, "the picture")):
         with pytest.raises(SampleError, match=rf"{name}: .*({message})"):
             read_image(source)
-
-
-def test_damaged_and_empty_pil_images_are_refused():
-    with Image.open(io.BytesIO(saved(NOISE)[:1000])) as opened, pytest.raises(SampleError, match="cannot be decoded"):
-        read_image(opened)
-    with pytest.raises(SampleError, match=r"no pixels \(0 x 3\)"):
-        read_image(Image.new("L", (0, 3)))
+    if message == "cannot be decoded":
+        with Image.open(path) as opened, pytest.raises(SampleError, match=r"the picture: .*cannot be decoded"):
+            read_image(opened)
 
 
 def test_sources_that_are_no_pictures(tmp_path):
@@ -210,6 +206,7 @@ def test_sources_that_are_no_pictures(tmp_path):
         ("https://example.org/a.png", "downloads nothing"),
         ("file://elsewhere/a.png", "downloads nothing"),
         (3, "got int"),
+        (Image.new("L", (0, 3)), r"no pixels \(0 x 3\)"),
         (np.zeros((2, 3)), "must be uint8"),
         (np.zeros((2, 3, 5), dtype=np.uint8), "must be uint8"),
         (np.zeros((0, 3), dtype=np.uint8), "must be uint8"),

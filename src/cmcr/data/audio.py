@@ -1,4 +1,4 @@
-"""Sounds: files and arrays to mono float32 samples at the rate an encoder wants."""
+"""Sounds: files and arrays to mono float32 samples at the sample rate of an encoder."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_audio(
         source: a path, a `file://` address or the bytes of a file (wav, flac, ogg, opus, mp3; m4a, mp4, mov, webm with the
             extra `media`), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`, floating
             point in [-1, 1], or a `SoundClip` of a file.
-        sample_rate_hz: the rate to bring it to.
+        sample_rate_hz: the rate to resample to.
         start_seconds: where to begin, from 0; `None` with a length means the middle (the rule of `window_of`).
         length_seconds: how much to read at most, above 0; `None` means to the end. Only this part is held in memory, and
             for the formats without an extra only this part is decoded.
@@ -79,14 +79,14 @@ def read_audio(
         `(n,)` float32 samples, at least one.
 
     Raises:
-        SampleError: no such file, not a sound, cut short, empty, NaN, a mapping of another kind, or a part that is not
-            there.
+        SampleError: no such file, not a sound, cut short, empty, NaN, a mapping of another kind, or a part that begins
+            after the end.
         ConfigError: `start_seconds` or `length_seconds` out of range, or either for a `SoundClip`.
         MissingDependencyError: a file that needs the extra `media`.
     """
     if isinstance(source, SoundClip):
         if (start_seconds, length_seconds) != (None, None):
-            raise ConfigError(f"{source}: a SoundClip says itself which part to read.")
+            raise ConfigError(f"{source}: a SoundClip already says which part to read.")
         part = {"start_seconds": source.start_seconds, "length_seconds": source.length_seconds}
         return read_audio(source.path, sample_rate_hz, **part)
     _check_part(start_seconds, length_seconds)
@@ -138,13 +138,13 @@ def _span(
     if total is None:
         return start, count
     if start and start >= total:
-        raise SampleError(f"{name}: lasts {total / rate:.2f} s; a part from {start / rate:.2f} s on is not there.")
+        raise SampleError(f"{name}: lasts {total / rate:.2f} s; there is no part from {start / rate:.2f} s on.")
     return start, None if count is None else min(count, total - start)
 
 
 def _refuse_missing(sound: SoundTrack, found: int, start: int, count: int | None, name: str) -> None:
     if start and not found:
-        raise SampleError(f"{name}: ends before {start / sound.rate:.2f} s; a part from there on is not there.")
+        raise SampleError(f"{name}: ends before {start / sound.rate:.2f} s, where the part should begin.")
     if sound.total is None:
         return
     wanted = sound.total - start if count is None else count
@@ -202,7 +202,7 @@ def _mixed_down(samples: NDArray[np.floating]) -> Mono:
 def _opened_file(file: BinaryIO, name: str) -> Iterator[SoundTrack]:
     """Open a file that libsndfile reads (wav, flac, ogg vorbis, opus, mp3, aiff, ...)."""
     _refuse_cut_wav_or_ogg(file, name)
-    # By its path where it has one: soundfile's way through Python prints a traceback for each bad seek of a damaged file.
+    # By its path where it has one: through Python objects, soundfile prints a traceback for each bad seek in a damaged file.
     path_or_bytes = file if isinstance(file, io.BytesIO) else file.name
     try:
         with soundfile.SoundFile(path_or_bytes) as opened:
@@ -227,7 +227,7 @@ def _opened_file(file: BinaryIO, name: str) -> Iterator[SoundTrack]:
 
 
 def _refuse_cut_wav_or_ogg(file: BinaryIO, name: str) -> None:
-    """Find the files that were cut short of which libsndfile takes what is there; of other formats it tells by itself."""
+    """Refuse files that were cut short in the two formats of which libsndfile silently decodes what is left."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     head = file.read(12)

@@ -47,7 +47,7 @@ def read_image(source: Picture) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Bring a picture of any mode to RGB; what is transparent lies on white.
+    """Convert a picture of any mode to RGB; transparent parts show white.
 
     The rule for half-transparent pixels is `alpha * colour + (1 - alpha) * white`. White is what a page behind a picture
     mostly is; Pillow's own `convert("RGB")` would show the colours hidden under transparency instead.
@@ -83,7 +83,7 @@ def _from_file(file: Path | io.BytesIO, name: str) -> Image.Image:
 
 
 def _upright(picture: Image.Image, name: str) -> Image.Image:
-    """Decode the pixels, turn them by the EXIF orientation, and bring deep greys to 8 bits (Pillow would clip them)."""
+    """Decode the pixels, turn them by the EXIF orientation, and scale 16-bit greys to 8 bits (Pillow would clip them)."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and picture.width * picture.height > limit:
         raise SampleError(
@@ -101,7 +101,7 @@ def _upright(picture: Image.Image, name: str) -> Image.Image:
 
 
 def _eight_bit(picture: Image.Image, name: str) -> Image.Image:
-    """Bring 16-bit greys to 8 bits, their transparent level to an alpha channel."""
+    """Scale 16-bit greys to 8 bits and turn their transparent level into an alpha channel."""
     if picture.mode not in ("F", "I") and not picture.mode.startswith("I;16"):
         return picture
     levels = np.asarray(picture)

@@ -27,7 +27,7 @@ _OFF_COUNTS = re.compile(rb"OFF\s*(\d+)[ \t]+(\d+)[^\n]*")
 
 @dataclass(frozen=True)
 class Mesh:
-    """The surfaces of one file, placed as its scene says.
+    """The surfaces of one file, each moved to its place in the scene.
 
     Args:
         surfaces: `trimesh.Trimesh` objects, each with faces; colours stay with them as the file gives them.
@@ -42,8 +42,8 @@ def read_shape(file: Path | NamedBytes, name: str) -> Mesh | Points:
     ModelNet's `OFF123 456 0` on one line is understood. Colours in off files (COFF) are not read: trimesh leaves them out.
 
     Args:
-        file: a file that is there, or its bytes, with one of `MESH_SUFFIXES`. What lies beside a file (materials,
-            textures) is not found for bytes.
+        file: an existing file, or its bytes, with one of `MESH_SUFFIXES`. Materials and textures beside a file are not
+            found for bytes.
         name: how messages call it.
 
     Raises:
@@ -56,7 +56,7 @@ def read_shape(file: Path | NamedBytes, name: str) -> Mesh | Points:
     if not surfaces:
         return _vertices(pieces, name)
     if not all(_well_formed(surface) for surface in surfaces):
-        raise SampleError(f"{name}: damaged: its faces name vertices that are not there.")
+        raise SampleError(f"{name}: damaged: its faces refer to vertices that do not exist.")
     if not all(np.isfinite(surface.vertices).all() for surface in surfaces):
         raise SampleError(f"{name}: holds NaN or infinity.")
     area = _areas(_triangles(surfaces)).sum()
@@ -87,11 +87,11 @@ def sample_surface(mesh: Mesh, n: int, seed: int = 0) -> Points:
     """
     if n < 1:
         raise ConfigError(f"n must be at least 1, got {n}.")
-    # The rule is ours and not trimesh's own sampling, so that embeddings do not change with its version.
+    # Not trimesh's own sampling: the points, and so the embeddings, must not change with its version.
     random = np.random.default_rng(seed)
     triangles = _triangles(mesh.surfaces)
-    heaped = np.cumsum(_areas(triangles))
-    chosen = np.searchsorted(heaped, random.random(n) * heaped[-1], side="right")
+    cumulative = np.cumsum(_areas(triangles))
+    chosen = np.searchsorted(cumulative, random.random(n) * cumulative[-1], side="right")
     pairs = random.random((n, 2))
     root, v = np.sqrt(pairs[:, 0]), pairs[:, 1]
     weights = np.stack([1 - root, root * (1 - v), root * v], axis=1)

@@ -124,7 +124,7 @@ def normalised(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class _Table:
-    """What a source holds, before it is checked.
+    """What a source holds, unchecked.
 
     Args:
         numbers: `(p, 3)` coordinates, or wider with further columns.

@@ -34,7 +34,7 @@ _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: I
 def media_format(head: bytes) -> str | None:
     """Name the FFmpeg reader that a file needs by its first 16 bytes; `None`: it is no file for PyAV.
 
-    The reader is named and never left to FFmpeg's guess: some of those it may guess open further files and addresses.
+    FFmpeg must not guess the reader itself: some of its readers open further files and network addresses.
     """
     if head[4:8] in _QUICKTIME_ATOMS:
         return "mov"
@@ -99,15 +99,15 @@ class VideoFrame:
 def read_frame(frame: VideoFrame) -> Image.Image:
     """Decode one frame of the first picture track: the last that is shown at or before the moment.
 
-    The same frame comes out as by decoding the video from its beginning, but decoding begins at the key frame before it.
-    Turned upright where the video says how it was held. A moment behind the last frame, by up to a second, gives that one.
+    The frame is the one that decoding from the beginning would give, but decoding begins at the key frame before it. It is
+    rotated upright by the video's metadata. A moment up to a second after the last frame gives the last frame.
 
     Returns:
         RGB.
 
     Raises:
-        SampleError: no such file, not a video (mp4, mov, webm, mkv, avi, wmv), no pictures in it, a moment that is not
-            there, cut short, or a video without a length of which a share is asked.
+        SampleError: no such file, not a video (mp4, mov, webm, mkv, avi, wmv), no pictures in it, a moment after its end,
+            cut short, or a share of a video that does not say its length.
         MissingDependencyError: PyAV is not installed.
     """
     with file_of(frame.path, "video").open("rb") as file:
@@ -125,8 +125,8 @@ def read_frame(frame: VideoFrame) -> Image.Image:
 def opened_track(file: BinaryIO, name: str, reader: str) -> Iterator[SoundTrack]:
     """Open the first sound track of a file, to be decoded to the mean of its channels.
 
-    The mean is ours: PyAV's own mixing to mono is 1.41 times louder. What lies before the part that is read is decoded and
-    dropped, since these containers cannot be sought in to the sample; decoding stops where the part ends.
+    The channels are averaged here because PyAV's own mono is 1.41 times louder. Everything before the part that is read is
+    decoded and dropped, since these containers cannot be sought to the sample; decoding stops where the part ends.
 
     Args:
         file: the open file.
@@ -238,7 +238,7 @@ def _wanted_seconds(length: float | None, frame: VideoFrame) -> float:
             raise SampleError(f"{frame.path}: does not say its length; ask for a frame in seconds.")
         return frame.at * length
     if length is not None and frame.at > length + _FRAME_SLACK_SECONDS:
-        raise SampleError(f"{frame.path}: lasts {length:.2f} s; a frame at {frame.at:.2f} s is not there.")
+        raise SampleError(f"{frame.path}: lasts {length:.2f} s; there is no frame at {frame.at:.2f} s.")
     return frame.at
 
 

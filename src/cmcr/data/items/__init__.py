@@ -58,7 +58,7 @@ def open_items(
         id_column: of a table: which column holds the ids; by default the rows are numbered.
 
     Returns:
-        A list that can be walked any number of times. Its first entry was looked at, so that wrong calls fail here.
+        A list that can be walked any number of times. Its first entry has been read, so that wrong calls fail here.
 
     Raises:
         ConfigError: nothing there, nothing that fits, another kind of file, or a column that does not exist.
@@ -69,8 +69,8 @@ def open_items(
         raise unknown_name("modality", modality, ENDINGS_OF)
     if not isinstance(given, str | os.PathLike):
         raise ConfigError(
-            f"inputs: expected a path or a pattern, got {type(given).__name__}. What lies in RAM is embedded by a space's "
-            "encode, and kept by cmcr.write_memory."
+            f"inputs: expected a path or a pattern, got {type(given).__name__}. Items in RAM are embedded by a space's "
+            "encode; their rows are stored by cmcr.write_memory."
         )
     if not os.fspath(given):
         raise ConfigError("the input is an empty path. Give a folder, a pattern, a list, a tar file or a single file.")

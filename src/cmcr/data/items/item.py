@@ -22,8 +22,8 @@ class Entry:
     Args:
         id: the same on every machine and day, and unique in the list.
         source: where it came from: a relative path with `/`, then `:` and a row number if it lies in a table. Never absolute.
-        mark: what tells its content from another cheaply: all of it where it stands in the list itself, the size of a member
-            of an archive, nothing for a file that has a name.
+        mark: what the digest of the list holds of its content: all of it where it is part of the list itself, the size of a
+            member of an archive, nothing for a file that has a name.
         read: gives what a space reads: a path, a string, bytes or `NamedBytes`; a `SampleError` (not raised) where the item
             cannot be read. Valid until the walk moves on: a tar file is read in one direction.
     """
@@ -113,7 +113,7 @@ class ItemList(ABC):
 
     @abstractmethod
     def _entries(self) -> Iterator[Entry]:
-        """Give the entries in order, and set `ignored` again."""
+        """Give the entries in order, and start the count of `ignored` again."""
 
     @abstractmethod
     def _nothing(self) -> ConfigError:
