@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from cmcr.connection.ablations import ABLATIONS
 from cmcr.connection.connect import connect
-from cmcr.demo import methods
-from cmcr.demo.cases import CASES, CaseData, embed_cases
-from cmcr.demo.measure import figures_of, retention_of, tasks_of
-from cmcr.demo.run import DemoOptions
-from cmcr.demo.world import draw_world
+from cmcr.demo.run import DemoOptions, retention_of, tasks_of
+from cmcr.demo.run import measure as figures_of
+from cmcr.demo.world import CASES, EmbeddedCase, draw_world, embed_world
+from cmcr.evaluation.ablations import ABLATIONS
+from cmcr.evaluation.baselines import through
 
 OPEN: dict[str, tuple[Any, ...]] = {
     "normalize_consistency": (True, False),
@@ -56,11 +55,10 @@ def variants() -> dict[str, dict[str, Any]]:
     return {**combinations, **SINGLE}
 
 
-def measure(data: CaseData, settings: dict[str, Any], seed: int) -> dict[str, float]:
+def measure(data: EmbeddedCase, settings: dict[str, Any], seed: int) -> dict[str, float]:
     """Connect once; R@1 (mean of both directions, all and unseen numbers) and what the parents kept, in percent."""
-    left, right = (side.memories for side in data.sides)
-    connection = connect(left, right, overlap=data.case.overlap, seed=seed, device="cpu", **settings)
-    figures = figures_of(data, methods.connected(data, connection))
+    connection = connect(*data.memories, overlap=data.case.overlap, seed=seed, device="cpu", **settings)
+    figures = figures_of(data, through(connection))
     retention = retention_of(data, connection)
     return {
         "R@1": float(np.mean([figures[f"{task}/R@1"] for task in tasks_of(data)])),
@@ -94,7 +92,7 @@ def run_all(seeds: list[int], names: list[str], out: Path) -> list[dict[str, Any
     runs: list[dict[str, Any]] = []
     with out.open("w", encoding="utf-8") as file:
         for seed in seeds:
-            embedded = embed_cases(draw_world(seed, DemoOptions.per_number), lambda share: None)
+            embedded = embed_world(draw_world(seed, DemoOptions.per_number), lambda share: None)
             cases = [data for data in embedded if data.case.name in names]
             for (label, settings), data in itertools.product(variants().items(), cases):
                 runs.append({"variant": label, "seed": seed, "case": data.case.name, **measure(data, settings, seed)})

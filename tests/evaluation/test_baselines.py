@@ -1,65 +1,115 @@
-"""Baselines against closed forms, scipy-free: numpy and scikit-learn."""
+"""What a connection is compared with: chance, its own space, and closed forms against numpy and scikit-learn."""
 
 import numpy as np
 import pytest
-import torch
 from sklearn.linear_model import Ridge
 
-from cmcr.errors import DimensionError
-from cmcr.evaluation.baselines import RIDGE_STRENGTHS, centred_procrustes, centred_ridge, overlap_posterior
+import cmcr
+from cmcr.errors import ConfigError, DimensionError
+from cmcr.evaluation.baselines import (
+    RIDGE_STRENGTH,
+    RIDGE_STRENGTHS,
+    baselines,
+    centred_procrustes,
+    centred_ridge,
+    chance,
+    overlap_posterior,
+    own_space,
+    through,
+)
+from cmcr.evaluation.tasks.embedding import Embedded
 
 
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_procrustes_finds_a_rotation_and_an_offset_between_the_spaces():
-    rng = np.random.default_rng(0)
+def test_procrustes_finds_a_rotation_between_the_spaces(rng):
     rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     right = unit(rng.normal(size=(200, 6)))
-    left = right @ rotation
-    found = centred_procrustes(left, right)
-    np.testing.assert_allclose(found.weight.numpy(), rotation, atol=1e-5)
-    zero = torch.zeros(6)
-    np.testing.assert_allclose(found.right(right, zero).numpy(), found.left(left, zero).numpy(), atol=1e-5)
+    np.testing.assert_allclose(centred_procrustes(right @ rotation, right).numpy(), rotation, atol=1e-5)
 
 
-def test_procrustes_between_different_widths_keeps_the_narrower_space_whole():
-    rng = np.random.default_rng(1)
-    found = centred_procrustes(unit(rng.normal(size=(300, 8))), unit(rng.normal(size=(300, 5)))).weight.numpy()
+def test_procrustes_between_different_widths_keeps_the_narrower_space_whole(rng):
+    found = centred_procrustes(unit(rng.normal(size=(300, 8))), unit(rng.normal(size=(300, 5)))).numpy()
     np.testing.assert_allclose(found @ found.T, np.eye(5), atol=1e-5)
 
 
 @pytest.mark.parametrize("strength", RIDGE_STRENGTHS)
-def test_ridge_equals_scikit_learn(strength):
-    rng = np.random.default_rng(2)
+def test_ridge_equals_scikit_learn(rng, strength):
     right = unit(rng.normal(size=(120, 5)))
     left = unit(right @ rng.normal(size=(5, 7)) + 0.3 * rng.normal(size=(120, 7)))
     centred = right - right.mean(axis=0)
     expected = Ridge(alpha=strength * (centred**2).sum() / 5).fit(right, left).coef_.T
-    np.testing.assert_allclose(centred_ridge(left, right, strength).weight.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(centred_ridge(left, right, strength).numpy(), expected, atol=1e-5)
 
 
-def test_centring_uses_the_mean_that_is_given():
-    rng = np.random.default_rng(3)
-    left, right = unit(rng.normal(size=(50, 4))), unit(rng.normal(size=(50, 3)))
-    found = centred_ridge(left, right, 0.1)
-    mean = torch.tensor([0.1, -0.2, 0.3])
-    expected = unit((right - mean.numpy()) @ found.weight.numpy())
-    np.testing.assert_allclose(found.right(right, mean).numpy(), expected, atol=1e-6)
-
-
-def test_overlap_posterior_is_a_softmax_of_cosines():
-    rng = np.random.default_rng(4)
+def test_overlap_posterior_is_a_softmax_of_cosines(rng):
     rows, overlap = unit(rng.normal(size=(5, 4))), unit(rng.normal(size=(9, 4)))
-    logits = rows @ overlap.T / 0.02
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    weights = np.exp(rows @ overlap.T / 0.02)
     expected = weights / weights.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(overlap_posterior(3 * rows, overlap).numpy(), expected, atol=1e-9)
-    with pytest.raises(DimensionError, match="4 wide and the overlap 3"):
+    with pytest.raises(DimensionError, match="4 wide"):
         overlap_posterior(rows, np.ones((2, 3)))
 
 
-def test_baselines_need_the_same_items_on_both_sides():
-    with pytest.raises(DimensionError, match="5 rows on the left and 4 on the right"):
+def test_baselines_need_the_same_items_in_both_spaces():
+    with pytest.raises(DimensionError, match="5 rows"):
         centred_ridge(np.ones((5, 2)), np.ones((4, 2)), 0.1)
+
+
+@pytest.fixture
+def given(rng):
+    """Unpaired memories of two spaces, of which the second is a rotation of the first; every modality lies apart."""
+    rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    gaps = {name: 1.5 * rng.standard_normal(6) for name in ("text", "image", "audio")}
+
+    def rows(items, modality, turned):
+        return unit((items @ rotation if turned else items) + gaps[modality]).astype(np.float32)
+
+    texts, things, shown = (rng.standard_normal((count, 6)) for count in (200, 300, 25))
+    eyes = cmcr.Memories("eyes", text=rows(texts, "text", False), image=rows(things, "image", False))
+    ears = cmcr.Memories("ears", text=rows(texts, "text", True), audio=rows(things[::-1], "audio", True))
+    images = Embedded.whole("eyes", "image", rows(shown, "image", False))
+    return eyes, ears, images, Embedded.whole("ears", "audio", rows(shown, "audio", True))
+
+
+def test_baselines_recover_a_rotation_that_a_gap_between_modalities_hides(given):
+    eyes, ears, images, sounds = given
+    methods = baselines(eyes, ears, "text")
+    for name in ("centred ridge", "centred procrustes"):
+        nearest = (methods[name](images) @ methods[name](sounds).T).argmax(axis=1)
+        assert (nearest == np.arange(25)).mean() > 0.5, name  # chance is 0.04
+    assert ((images.rows @ sounds.rows.T).argmax(axis=1) == np.arange(25)).mean() < 0.2
+
+
+def test_baselines_centre_each_modality_by_its_own_mean(given):
+    eyes, ears, images, sounds = given
+    methods = baselines(eyes, ears, "text")
+    weight = centred_ridge(eyes.loaded("text"), ears.loaded("text"), RIDGE_STRENGTH).numpy()
+    means = eyes.loaded("image").numpy().mean(axis=0), ears.loaded("audio").numpy().mean(axis=0)
+    np.testing.assert_allclose(methods["centred ridge"](images), unit(images.rows - means[0]), atol=1e-5)
+    np.testing.assert_allclose(methods["centred ridge"](sounds), unit((sounds.rows - means[1]) @ weight), atol=1e-5)
+    expected = overlap_posterior(sounds.rows, ears.loaded("text")).numpy()
+    np.testing.assert_array_equal(methods["posterior"](sounds), expected)
+    with pytest.raises(ConfigError, match="depth in eyes"):
+        methods["centred ridge"](Embedded.whole("eyes", "depth", images.rows))
+
+
+def test_a_connection_projects_and_a_space_stays_as_it_is(given):
+    eyes, ears, images, sounds = given
+    connection = cmcr.connect(eyes, ears, epochs=1, batch_size=100)
+    for embedded in (images, sounds):
+        projected = connection.project(embedded.rows, space=embedded.space)
+        np.testing.assert_array_equal(through(connection)(embedded), projected)
+        assert own_space(embedded) is embedded.rows
+
+
+def test_chance_knows_nothing_but_its_seed():
+    many = Embedded.whole("eyes", "image", np.zeros((2000, 4), dtype=np.float32))
+    method = chance(5)
+    first, second = method(many), method(many)
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-6)
+    assert abs((first * second).sum(axis=1).mean()) < 4 / np.sqrt(64 * 2000)
+    np.testing.assert_array_equal(first, chance(5)(many))
+    assert (first != chance(6)(many)).any()

@@ -53,30 +53,35 @@ def ablate(
         device: auto, cpu, cuda, mps.
         out: JSON file for all figures, written after each training.
     """
-    from cmcr.evaluation.ablations import AblationPlan
     from cmcr.evaluation.ablations import ablate as measure
+    from cmcr.evaluation.ablations import variants
     from cmcr.evaluation.reading import record_of
 
-    plan = AblationPlan(
-        run=run,
-        seeds=tuple(seeds if seeds is not None else (0, 1, 2)),
-        only=tuple(_name(given) for given in only or ()),
-        method=method,
-        settings=settings_of(setting),
-        overlap=overlap,
-    )
-    plan.changes()  # wrong names are reported before any data is read
+    plan = {"only": [_name(given) for given in only or ()], "method": method, "settings": settings_of(setting)}
+    variants(**plan)  # wrong names are reported before any data is read
     opened = memories_of(memories)
     encoders = _encoders({memory.space for memory in opened}, models_of(model))
     record, prompts = record_of(run, data, split=split, limit=limit, allow_missing=allow_missing)
     with shown_stages(quiet=as_json) as progress:
-        found = measure(opened, plan, record, encoders, prompts=prompts, out=out, device=device, progress=progress)
+        found = measure(
+            opened,
+            encoders,
+            run,
+            record,
+            seeds=(0, 1, 2) if seeds is None else seeds,
+            overlap=overlap,
+            prompts=prompts,
+            out=out,
+            device=device,
+            progress=progress,
+            **plan,
+        )
     print(json.dumps(found)) if as_json else _show(found)
 
 
 def _name(given: str) -> str:
     """Complete the name of an ablation from a part of it."""
-    from cmcr.connection.ablations import ABLATIONS
+    from cmcr.evaluation.ablations import ABLATIONS
 
     fitting = [given] if given in ABLATIONS else [name for name in ABLATIONS if given.casefold() in name.casefold()]
     return fitting[0] if len(fitting) == 1 else given

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from cmcr.cli.console import percent, print_table, shown_stages
-from cmcr.cli.options import Json, Model, spaces_of
+from cmcr.cli.options import Json, Model, memories_of, spaces_of
 from cmcr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,27 +71,27 @@ def evaluate(
     _check_heatmaps(heatmaps, out, run)
     if prompts_key is not None and prompts is None:
         raise ConfigError("--prompts-key needs a file: --prompts FILE.")
-    from cmcr.evaluation.runs import Options, runs_of
+    from cmcr.evaluation.runs import evaluate_runs
     from cmcr.loading import load
 
     loaded = load(connection, encoders=spaces_of(model))
-    options = Options(
-        data=data,
-        prompts=prompts,
-        prompts_key=prompts_key,
-        split=split,
-        limit=limit,
-        allow_missing=allow_missing,
-        seed=seed,
-        proposals=_proposals(detector),
-        map_rule=map_rule,
-        memories=tuple(memories or ()),
-    )
-    others = {str(path): load(path) for path in against or []}
+    options: dict[str, Any] = {
+        "data": data,
+        "split": split,
+        "limit": limit,
+        "allow_missing": allow_missing,
+        "prompts": prompts,
+        "prompts_key": prompts_key,
+        "memories": memories_of(memories or ()),
+        "against": {str(path): load(path) for path in against or []},
+        "proposals": _proposals(detector),
+        "map_rule": map_rule,
+        "seed": seed,
+    }
     measured: list[Mapping[str, Any]] = []
     try:
         with shown_stages(quiet=as_json) as progress:
-            for evaluation in runs_of(loaded, run, options, others, progress):
+            for evaluation in evaluate_runs(loaded, run, progress=progress, **options):
                 measured.append(evaluation.result)
                 _keep(evaluation, loaded, out, heatmaps)
                 if as_json:
@@ -114,9 +114,9 @@ def _check_heatmaps(heatmaps: int, out: Path | None, run: str | None) -> None:
 def _proposals(detector: str | None) -> Any:
     if detector is None:
         return None
-    from cmcr.evaluation.tasks.proposals import DetectorProposals
+    from cmcr.evaluation.tasks.regions import detector as open_detector
 
-    return DetectorProposals(detector)
+    return open_detector(detector)
 
 
 def _keep(evaluation: Evaluation, connection: Connection, out: Path | None, heatmaps: int) -> None:
@@ -127,13 +127,13 @@ def _keep(evaluation: Evaluation, connection: Connection, out: Path | None, heat
 
     name = evaluation.result["run"].replace("/", "-")
     write_text_whole(out / f"{name}.json", json.dumps(evaluation.result, indent=2) + "\n")
-    from cmcr.evaluation.tasks.grounded import PreparedGrounded
+    from cmcr.evaluation.tasks.localization import PreparedLocalization
 
-    if heatmaps and isinstance(evaluation.prepared, PreparedGrounded):
+    if heatmaps and isinstance(evaluation.prepared, PreparedLocalization):
+        from cmcr.evaluation.baselines import through
         from cmcr.evaluation.tasks.heatmaps import write_heatmaps
-        from cmcr.evaluation.tasks.ways import ThroughConnection
 
-        write_heatmaps(evaluation.prepared, ThroughConnection(connection), out / f"{name}-heatmaps", heatmaps)
+        write_heatmaps(evaluation.prepared, through(connection), out / f"{name}-heatmaps", heatmaps)
 
 
 def _show(result: Mapping[str, Any]) -> None:

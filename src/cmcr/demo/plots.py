@@ -1,4 +1,4 @@
-"""The two pictures of the report: where the modalities lie, and how the loss fell."""
+"""The plots of the report: where the modalities lie, and how the loss fell."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
-from cmcr.demo.cases import CaseData
+from cmcr.demo.world import EmbeddedCase
 from cmcr.errors import missing_dependency
 
 if TYPE_CHECKING:
@@ -20,89 +19,56 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOURS = {"text": "#6b7280", "image": "#2563eb", "audio": "#d97706", "point_cloud": "#059669"}
-_MARKERS = ("o", "x")  # of the left and the right space's overlap in the common space
-_SHOWN = 250  # points per modality
+_TERMS = (
+    ("ttc", "$L_{ttc}$", "#6b7280"),
+    ("avc", "$L_{avc}$", "#2563eb"),
+    ("intra", "$L_{intra}$", "#d97706"),
+    ("total", "total", "#111827"),
+)
+_SHOWN = 250  # points a modality
+_SMOOTHED = 9  # steps
 
 
-def gap_picture(data: CaseData, connection: Connection) -> str:
+def gap_picture(data: EmbeddedCase, connection: Connection) -> str:
     """Draw each space before and the common space after, projected on two principal components: a PNG data URI."""
-    left, right = data.sides
-    before = [
-        {(data.case.overlap, 0): side.test_overlap, (outer, 0): side.test_outer_single}
-        for side, outer in zip(data.sides, data.case.outer, strict=True)
-    ]
-    after = {
-        (data.case.overlap, 0): connection.project(left.test_overlap, left.space.name),
-        (data.case.overlap, 1): connection.project(right.test_overlap, right.space.name),
-        (data.case.outer[0], 0): connection.project(left.test_outer_single, left.space.name),
-        (data.case.outer[1], 1): connection.project(right.test_outer_single, right.space.name),
-    }
     figure = _figure(width=11.0, height=3.7)
-    axes = figure.subplots(1, 3)
-    for axis, sets, title in zip(
-        axes,
-        (before[0], before[1], after),
-        (f"{left.space.name}, before", f"{right.space.name}, before", "common space, after"),
-        strict=True,
-    ):
-        _scatter(axis, sets)
-        axis.set_title(title, fontsize=11)
-    axes[2].legend(
-        *axes[2].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9
-    )
+    left, right, common = figure.subplots(1, 3)
+    after = {}
+    for axes, own, marker, side in ((left, data.own[0], "o", ""), (right, data.own[1], "x", " (right space)")):
+        _scatter(axes, {items.modality: (items.modality, "o", items.rows) for items in own})
+        axes.set_title(f"{own[0].space}, before", fontsize=11)
+        for items in own:
+            label = items.modality + (side if items.modality == data.case.overlap else "")
+            after[label] = items.modality, marker, connection.project(items.rows, items.space)
+    overlap = data.case.overlap
+    first = [overlap, f"{overlap} (right space)"]  # drawn first, so that what is being connected lies above
+    _scatter(common, {label: after[label] for label in [*first, *(label for label in after if label not in first)]})
+    common.set_title("common space, after", fontsize=11)
+    common.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
     return _png(figure)
 
 
 def loss_picture(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """Draw the loss terms of every step, one panel a connection: a PNG data URI."""
     figure = _figure(width=11.0, height=3.2)
-    axes = figure.subplots(1, len(histories), squeeze=False)[0]
-    for axis, (name, history) in zip(axes, histories.items(), strict=True):
-        for term, label, colour in (
-            ("ttc", "$L_{ttc}$", "#6b7280"),
-            ("avc", "$L_{avc}$", "#2563eb"),
-            ("intra", "$L_{intra}$", "#d97706"),
-            ("total", "total", "#111827"),
-        ):
-            axis.plot(_smooth(history[term]), label=label, color=colour, linewidth=1.4)
-        axis.set_title(name, fontsize=11)
-        axis.set_xlabel("training step")
-        axis.set_yscale("log")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("loss")
-    axes[-1].legend(frameon=False, fontsize=9)
+    panels = figure.subplots(1, len(histories), squeeze=False)[0]
+    for axes, (name, history) in zip(panels, histories.items(), strict=True):
+        for term, label, colour in _TERMS:
+            padded = np.pad(np.asarray(history[term], dtype=np.float64), _SMOOTHED // 2, mode="edge")
+            smooth = np.convolve(padded, np.full(_SMOOTHED, 1 / _SMOOTHED), mode="valid")
+            axes.plot(smooth, label=label, color=colour, linewidth=1.4)
+        axes.set_title(name, fontsize=11)
+        axes.set_xlabel("training step")
+        axes.set_yscale("log")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("loss")
+    panels[-1].legend(frameon=False, fontsize=9)
     return _png(figure)
 
 
-def _scatter(axis: Axes, sets: Mapping[tuple[str, int], NDArray[np.floating]]) -> None:
-    stacked = np.concatenate([rows[:: len(rows) // _SHOWN] for rows in sets.values()])
-    centred = torch.from_numpy(stacked - stacked.mean(axis=0)).double()
-    _, _, components = torch.linalg.svd(centred, full_matrices=False)
-    plane = (centred @ components[:2].T).numpy()
-    start = 0
-    for (modality, side), rows in sets.items():
-        count = len(rows[:: len(rows) // _SHOWN])
-        part = plane[start : start + count]
-        start += count
-        label = modality.replace("_", " ") + (" (right space)" if side and (modality, 0) in sets else "")
-        axis.scatter(
-            part[:, 0],
-            part[:, 1],
-            s=12,
-            alpha=0.6,
-            c=_COLOURS[modality],
-            marker=_MARKERS[side],
-            linewidths=0.8,
-            label=label,
-        )
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.set_aspect("equal", adjustable="datalim")
-
-
-def _smooth(values: Sequence[float], window: int = 9) -> NDArray[np.float64]:
-    padded = np.pad(np.asarray(values, dtype=np.float64), window // 2, mode="edge")
-    return np.convolve(padded, np.ones(window) / window, mode="valid")
+def data_uri(content: bytes, kind: str = "image/png") -> str:
+    """Put a file into an address, so that the page needs nothing beside it."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def figure_class() -> type[Figure]:
@@ -118,6 +84,21 @@ def figure_class() -> type[Figure]:
     return Figure
 
 
+def _scatter(axes: Axes, sets: Mapping[str, tuple[str, str, NDArray[np.floating]]]) -> None:
+    """Scatter (modality, marker, rows) by label on the first two principal components of all of them."""
+    shown = {label: rows[:: max(1, len(rows) // _SHOWN)] for label, (_, _, rows) in sets.items()}
+    stacked = np.concatenate(list(shown.values())).astype(np.float64)
+    mean = stacked.mean(axis=0)
+    components = np.linalg.svd(stacked - mean, full_matrices=False)[2][:2]
+    for label, (modality, marker, _) in sets.items():
+        x, y = components @ (shown[label] - mean).T
+        words = label.replace("_", " ")
+        axes.scatter(x, y, s=12, alpha=0.6, c=_COLOURS[modality], marker=marker, linewidths=0.8, label=words)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_aspect("equal", adjustable="datalim")
+
+
 def _figure(width: float, height: float) -> Figure:
     return figure_class()(figsize=(width, height), dpi=120, layout="constrained")
 
@@ -125,4 +106,4 @@ def _figure(width: float, height: float) -> Figure:
 def _png(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue())

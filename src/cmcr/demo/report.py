@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
-from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +14,10 @@ from PIL import Image
 
 from cmcr.connection.connection import Connection
 from cmcr.data.numbers import SEEN_NUMBERS, UNSEEN_NUMBERS
-from cmcr.demo.cases import CaseData
-from cmcr.demo.plots import gap_picture, loss_picture
-from cmcr.demo.tasks import KEYS
-from cmcr.demo.world import World
+from cmcr.demo.plots import data_uri, gap_picture, loss_picture
+from cmcr.demo.world import EmbeddedCase, World
 from cmcr.errors import missing_dependency
+from cmcr.evaluation.tasks.embedding import Embedded
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -39,17 +36,29 @@ LABELS = {
     "paired_oracle": "paired oracle: the line above, trained on true pairs",
 }
 MODALITY_WORDS = {"image": "picture", "audio": "sound", "text": "text", "point_cloud": "3D"}
+PAPER_FIGURES = {
+    "mean/R@1": "R@1, mean of both directions",
+    "point_cloud/top-1": "top-1",
+    "image/top-1": "top-1",
+    "audio/top-1": "top-1",
+    "proposals/cIoU@0.5": "cIoU@0.5, best box",
+    "dense/cIoU@0.5": "cIoU@0.5, map of patches",
+    "silence/AP": "AP, sound or silence?",
+    "other_sound/AP": "AP, its sound or another?",
+    "present/AP": "AP, is it in the picture?",
+}
+"""What the report shows of the paper's tasks, and what it calls it."""
 
 
 def task_words(task: str) -> str:
-    """Say a task in words: `"audio_to_image"` -> "sound → picture"."""
+    """Put a task into words: `"audio_to_image"` -> "sound → picture"."""
     return " → ".join(MODALITY_WORDS[modality] for modality in task.split("_to_"))
 
 
 def render_report(
     results: dict[str, Any],
     world: World,
-    cases: list[CaseData],
+    cases: list[EmbeddedCase],
     connections: list[Connection],
     heatmaps: list[bytes],
     seed: int,
@@ -71,6 +80,7 @@ def render_report(
         MissingDependencyError: Jinja or matplotlib is not installed.
     """
     page = page_template()
+    connected = list(zip(cases, connections, strict=True))
     rng = np.random.default_rng([seed, 7])
     queries = np.concatenate([rng.choice(SEEN_NUMBERS, 4, replace=False), rng.choice(UNSEEN_NUMBERS, 2, replace=False)])
     return page.render(
@@ -79,32 +89,27 @@ def render_report(
         words=MODALITY_WORDS,
         task_words=task_words,
         paper_tasks=_paper_tasks(results),
-        heatmaps=[f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in heatmaps],
-        examples={
-            data.case.name: _examples(data, connection, world, queries)
-            for data, connection in zip(cases, connections, strict=True)
-        },
-        gaps={
-            data.case.name: gap_picture(data, connection) for data, connection in zip(cases, connections, strict=True)
-        },
-        losses=loss_picture({data.case.name: c.history for data, c in zip(cases, connections, strict=True)}),
+        heatmaps=[data_uri(png) for png in heatmaps],
+        examples={data.case.name: _examples(data, connection, world, queries) for data, connection in connected},
+        gaps={data.case.name: gap_picture(data, connection) for data, connection in connected},
+        losses=loss_picture({data.case.name: connection.history for data, connection in connected}),
         settings=json.dumps(results["settings"], indent=2),
     )
 
 
 def _paper_tasks(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Make the rows of the table of the paper's tasks: a run's figure of the connection, of chance, and of its own space."""
+    """Make the rows of the table of the paper's tasks: figures of the connection, of the space itself and of chance."""
     return [
         {
             "run": run,
             "spaces": case["spaces"],
             "items": measured["items"],
             "figure": label,
-            "cells": [measured["figures"].get(way, {}).get(key) for way in ("connection", "own space", "chance")],
+            "cells": [measured["figures"].get(name, {}).get(key) for name in ("connection", "own space", "chance")],
         }
         for case in results["connections"].values()
         for run, measured in case["paper_tasks"].items()
-        for key, label in KEYS
+        for key, label in PAPER_FIGURES.items()
         if key in measured["figures"]["connection"]
     ]
 
@@ -124,74 +129,62 @@ def page_template() -> Template:
     return environment.from_string(source)
 
 
-def _examples(data: CaseData, connection: Connection, world: World, queries: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Show some queries of each direction with the five nearest answers."""
-    left, right = data.sides
-    in_left = connection.project(left.test_outer, left.space.name)
-    in_right = connection.project(right.test_outer, right.space.name)
-    similarity = connection.similarity(in_left, in_right)
-    directions = (
-        (data.case.outer[1], data.case.outer[0], similarity.T),
-        (data.case.outer[0], data.case.outer[1], similarity),
-    )
+def _examples(
+    data: EmbeddedCase, connection: Connection, world: World, queries: NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    """Show some queries of each direction with the nearest answers."""
+    left, right = data.outer
     return [
         {
-            "task": f"{asked}_to_{answered}",
-            "rows": [_example(number, asked, answered, scores[number], world) for number in queries.tolist()],
+            "task": f"{asked.modality}_to_{answered.modality}",
+            "rows": [_example(number, asked, answered, connection, world) for number in queries.tolist()],
         }
-        for asked, answered, scores in directions
+        for asked, answered in ((right, left), (left, right))
     ]
 
 
-def _example(number: int, asked: str, answered: str, scores: NDArray[np.floating], world: World) -> dict[str, Any]:
-    shown = 3 if answered == "audio" else 5
-    best = np.argsort(-scores, kind="stable")[:shown].tolist()
+def _example(number: int, asked: Embedded, answered: Embedded, connection: Connection, world: World) -> dict[str, Any]:
+    query = connection.project(asked.rows[[number]], asked.space)
+    scores = connection.similarity(query, connection.project(answered.rows, answered.space))[0]
+    best = np.argsort(-scores, kind="stable")[: 3 if answered.modality == "audio" else 5]
     return {
         "number": f"{number:03d}",
         "unseen": number in UNSEEN_NUMBERS,
-        "query": _shown(asked, number, world),
+        "query": _shown(asked.modality, number, world),
         "answers": [
             {
-                "item": _shown(answered, found, world),
+                "item": _shown(answered.modality, found, world),
                 "right": found == number,
                 "number": f"{found:03d}",
                 "score": f"{scores[found]:.2f}",
             }
-            for found in best
+            for found in best.tolist()
         ],
     }
 
 
 def _shown(modality: str, number: int, world: World) -> dict[str, str]:
+    """Make what the page shows of a test item."""
     item = world.test[modality].inputs[number]
-    return {"kind": modality, "content": _CONTENT[modality](item, number)}
+    if modality == "image":
+        content = _picture(item)
+    elif modality == "audio":
+        content = _sound(item)
+    elif modality == "point_cloud":
+        content = json.dumps(np.round(item - item.mean(axis=0), 1).flatten().tolist(), separators=(",", ":"))
+    else:
+        content = f"“{number:03d}”"  # the answer is a class: the mean of all phrasings of a number
+    return {"kind": modality, "content": content}
 
 
-def _picture_uri(item: NDArray[np.uint8], number: int) -> str:
-    picture = Image.fromarray(item)
-    picture = picture.resize((picture.width * _ENLARGED, picture.height * _ENLARGED), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _picture(item: NDArray[np.uint8]) -> str:
+    picture, buffer = Image.fromarray(item), io.BytesIO()
+    size = picture.width * _ENLARGED, picture.height * _ENLARGED
+    picture.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG")
+    return data_uri(buffer.getvalue())
 
 
-def _sound_uri(item: dict[str, Any], number: int) -> str:
+def _sound(item: dict[str, Any]) -> str:
     buffer = io.BytesIO()
     soundfile.write(buffer, item["array"], item["sampling_rate"], format="WAV", subtype="PCM_16")
-    return "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _cloud_json(item: NDArray[np.float32], number: int) -> str:
-    return json.dumps(np.round(item - item.mean(axis=0), 1).flatten().tolist(), separators=(",", ":"))
-
-
-def _text(item: str, number: int) -> str:
-    return f"“{number:03d}”"  # the answer is a class: the mean of all phrasings of a number
-
-
-_CONTENT: dict[str, Callable[[Any, int], str]] = {
-    "image": _picture_uri,
-    "audio": _sound_uri,
-    "point_cloud": _cloud_json,
-    "text": _text,
-}
+    return data_uri(buffer.getvalue(), "audio/wav")

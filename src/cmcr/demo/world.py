@@ -1,4 +1,4 @@
-"""The items of the demonstration, drawn from the miniature world: unpaired memories, and a test set."""
+"""The items of the demonstration, drawn from the miniature world and embedded: unpaired memories, and a test set."""
 
 from __future__ import annotations
 
@@ -9,19 +9,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.numbers import (
-    ALL_NUMBERS,
-    SAMPLE_RATE_HZ,
-    SEEN_NUMBERS,
-    Split,
-    class_texts,
-    draw_pictures,
-    sample_point_clouds,
-    speak_sounds,
-    write_texts,
-)
+from cmcr.data.numbers import ALL_NUMBERS, SEEN_NUMBERS, class_texts
+from cmcr.evaluation.miniature import draw_items
+from cmcr.evaluation.tasks.classification import unit_means
+from cmcr.evaluation.tasks.embedding import Embedded
+from cmcr.memories.memories import Memories
+from cmcr.spaces.registry import space
+
+Rows = NDArray[np.float32]
 
 MODALITIES = ("text", "image", "audio", "point_cloud")
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two spaces to connect: what they share, and which modalities meet for the first time.
+
+    Attributes:
+        name: for folders and messages.
+        spaces: names of the left and the right space.
+        overlap: the shared modality.
+        outer: the modality of the left and of the right space that were never seen together.
+    """
+
+    name: str
+    spaces: tuple[str, str]
+    overlap: str
+    outer: tuple[str, str]
+
+
+CASES = (
+    Case("audio-image", ("mini-clip", "mini-clap"), "text", ("image", "audio")),
+    Case("3d-text", ("mini-clip", "mini-ulip"), "image", ("text", "point_cloud")),
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +65,10 @@ class World:
     Attributes:
         memory: by modality; training handwriting and voices, seen numbers only, each modality in an order of its own.
         test: by modality; test handwriting and voices, each of the 1000 numbers once, in order.
-        prompts: the phrasings of each number in order, `1000` lists, for classification by text.
     """
 
     memory: dict[str, Items]
     test: dict[str, Items]
-    prompts: list[list[str]]
 
 
 def draw_world(seed: int, per_number: int) -> World:
@@ -58,22 +77,66 @@ def draw_world(seed: int, per_number: int) -> World:
     test: dict[str, Items] = {}
     for position, modality in enumerate(MODALITIES):
         rng = np.random.default_rng([seed, position, 0])
-        memory[modality] = _items(modality, rng.permutation(np.repeat(SEEN_NUMBERS, per_number)), "train", rng)
-        test[modality] = _items(modality, ALL_NUMBERS, "test", np.random.default_rng([seed, position, 1]))
-    return World(memory, test, [class_texts(number) for number in ALL_NUMBERS.tolist()])
+        numbers = rng.permutation(np.repeat(SEEN_NUMBERS, per_number))
+        memory[modality] = Items(numbers, draw_items(modality, numbers, "train", rng))
+        rng = np.random.default_rng([seed, position, 1])
+        test[modality] = Items(ALL_NUMBERS, draw_items(modality, ALL_NUMBERS, "test", rng))
+    return World(memory, test)
 
 
-def _items(modality: str, numbers: NDArray[np.int64], split: Split, rng: np.random.Generator) -> Items:
-    return Items(numbers, _DRAW[modality](numbers, split, rng))
+@dataclass(frozen=True)
+class EmbeddedCase:
+    """A case with its embeddings; of pairs the left space comes first.
+
+    Attributes:
+        case: what is connected.
+        memories: overlap and outer memory of each space, as `cmcr.connect` takes them.
+        numbers: of each memory's outer items, and then of the overlap's (for the paired oracle only).
+        outer: of each space the 1000 test items of its outer modality; texts are the means of all phrasings of a number.
+        own: of each space the test items of the overlap and of its outer modality, one item each.
+    """
+
+    case: Case
+    memories: tuple[Memories, Memories]
+    numbers: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+    outer: tuple[Embedded, Embedded]
+    own: tuple[tuple[Embedded, Embedded], tuple[Embedded, Embedded]]
 
 
-def _sounds(numbers: NDArray[np.int64], split: Split, rng: np.random.Generator) -> list[dict[str, Any]]:
-    return [{"array": sound, "sampling_rate": SAMPLE_RATE_HZ} for sound in speak_sounds(numbers, split, rng)]
+def embed_world(world: World, progress: Callable[[float], None]) -> list[EmbeddedCase]:
+    """Embed the world with every encoder that the cases need, each item once."""
+    wanted = list(dict.fromkeys((name, m) for case in CASES for name in case.spaces for m in space(name).widths))
+    memory: dict[tuple[str, str], Rows] = {}
+    test: dict[tuple[str, str], Embedded] = {}
+    for done, (name, modality) in enumerate(wanted, start=1):
+        memory[name, modality] = _encode(name, modality, world.memory[modality].inputs)
+        test[name, modality] = Embedded.whole(name, modality, _encode(name, modality, world.test[modality].inputs))
+        progress(done / (len(wanted) + 1))
+    phrasings = [class_texts(number) for number in ALL_NUMBERS.tolist()]
+    rows = _encode("mini-clip", "text", [text for texts in phrasings for text in texts])
+    classes = Embedded.whole("mini-clip", "text", unit_means(rows, np.array([len(texts) for texts in phrasings])))
+    progress(1.0)
+    return [_embedded_case(case, world, memory, test, classes) for case in CASES]
 
 
-_DRAW: dict[str, Callable[[NDArray[np.int64], Split, np.random.Generator], Sequence[Any]]] = {
-    "text": lambda numbers, split, rng: write_texts(numbers, rng),
-    "image": lambda numbers, split, rng: list(draw_pictures(numbers, split, rng)),
-    "audio": _sounds,
-    "point_cloud": lambda numbers, split, rng: list(sample_point_clouds(numbers, split, rng)),
-}
+def _embedded_case(
+    case: Case,
+    world: World,
+    memory: dict[tuple[str, str], Rows],
+    test: dict[tuple[str, str], Embedded],
+    classes: Embedded,
+) -> EmbeddedCase:
+    sides = list(zip(case.spaces, case.outer, strict=True))
+    left, right = (
+        Memories(space(name), **{modality: memory[name, modality] for modality in (case.overlap, outer)})
+        for name, outer in sides
+    )
+    first, second = (classes if outer == "text" else test[name, outer] for name, outer in sides)
+    one, other = ((test[name, case.overlap], test[name, outer]) for name, outer in sides)
+    numbers = [world.memory[modality].numbers for modality in (*case.outer, case.overlap)]
+    return EmbeddedCase(case, (left, right), (numbers[0], numbers[1], numbers[2]), (first, second), (one, other))
+
+
+def _encode(name: str, modality: str, inputs: Sequence[Any]) -> Rows:
+    rows: Rows = space(name).encode(inputs, modality, batch_size=_BATCH, show_progress_bar=False)
+    return rows

@@ -6,82 +6,103 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import sem, t
+from torch import Tensor
 
-from cmcr.connection.ablations import ABLATIONS, FULL
-from cmcr.connection.connect import Counterparts, connect
+from cmcr.connection.connect import connect, enhance, outer_of, overlap_of
 from cmcr.connection.connection import Connection
-from cmcr.connection.settings import check_seed, settings_of
+from cmcr.connection.settings import Settings, check_seed, settings_of
+from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, FormatError, ResumeError, unknown_name
-from cmcr.evaluation.evaluate import Prepared, evaluate
-from cmcr.evaluation.miniature import Record
-from cmcr.evaluation.over_seeds import over_seeds
-from cmcr.evaluation.tasks.scores import MeanOfTwo, OfAll, PerItem, Scores
-from cmcr.evaluation.tasks.ways import ThroughConnection
+from cmcr.evaluation.baselines import through
+from cmcr.evaluation.datasets.records import Record
+from cmcr.evaluation.evaluate import Prepared, prepare
+from cmcr.evaluation.tasks.embedding import Progress
 from cmcr.files import MANIFEST, write_text_whole
 from cmcr.memories.layout import versions_here
+from cmcr.memories.memories import Memories, by_space
 from cmcr.memories.memory import Memory
 from cmcr.spaces.protocol import Space
 
 FORMAT = "cmcr ablations"
 VERSION = 1
 
-Progress = Callable[[str, float], None]
+FULL = "full method"
+"""What every ablation is compared with."""
+
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "no semantic consistency": {"semantic_consistency": False},
+    "no noise (semantic completion off)": {"noise_variance": 0.0},
+    "only L_ttc": {"avc_weight": 0.0},
+    "only L_avc": {"ttc_weight": 0.0},
+    "no L_intra": {"intra_weight": 0.0},
+    "consistent rows not made unit rows": {"normalize_consistency": False},
+    "L_ttc alone, nothing else": {
+        "semantic_consistency": False,
+        "noise_variance": 0.0,
+        "avc_weight": 0.0,
+        "intra_weight": 0.0,
+    },
+}
+"""What each ablation changes in the settings: one ingredient off at a time, and at last all of them."""
 
 
-@dataclass(frozen=True)
-class AblationPlan:
-    """What shall be measured.
+def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
+    """Give the mean of one value a seed with Student's t interval at 95 %, ``mean ± t * s / sqrt(n)``, s with n - 1.
 
-    Attributes:
-        run: as TASK/DATASET.
-        seeds: of the trainings.
-        only: names of ablations; empty for all. The full method is always measured.
+    Unlike a bootstrap of three or five values it keeps its level where values are roughly normal, and so it is wide for two
+    seeds (t = 12.7) and three (4.3). A single seed has no interval: `low` and `high` are None.
+    """
+    mean, seeds = float(np.mean(values)), len(values)
+    half = float(t.ppf(0.975, seeds - 1) * sem(values)) if seeds > 1 else None
+    return {
+        "mean": mean,
+        "low": None if half is None else mean - half,
+        "high": None if half is None else mean + half,
+        "seeds": seeds,
+    }
+
+
+def variants(
+    only: Sequence[str] = (), method: str = "c-mcr", settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Give the settings of the full method and of each ablation, by name.
+
+    Args:
+        only: names of ablations; empty for all.
         method: the full method.
         settings: changes to its settings.
-        overlap: the shared modality; None where there is only one.
-        data_seed: of chance and intervals, which are not reported, and of miniature data.
+
+    Raises:
+        ConfigError: unknown names or settings.
     """
-
-    run: str
-    seeds: Sequence[int] = (0, 1, 2)
-    only: Sequence[str] = ()
-    method: str = "c-mcr"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    overlap: str | None = None
-    data_seed: int = 0
-
-    def changes(self) -> dict[str, dict[str, Any]]:
-        """Give the settings of the full method and of each ablation, by name.
-
-        Raises:
-            ConfigError: unknown names or settings, no or repeated seeds.
-        """
-        for name in self.only:
-            if name not in ABLATIONS:
-                raise unknown_name("ablation", name, ABLATIONS)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"seeds: expected different whole numbers, at least one, got {list(self.seeds)}.")
-        for seed in self.seeds:
-            check_seed(seed)
-        chosen = {FULL: {}, **{name: dict(ABLATIONS[name]) for name in ABLATIONS if not self.only or name in self.only}}
-        found = {name: {**self.settings, **change} for name, change in chosen.items()}
-        for changes in found.values():
-            settings_of(self.method, **changes)
-        return found
+    for name in only:
+        if name not in ABLATIONS:
+            raise unknown_name("ablation", name, ABLATIONS)
+    chosen = {FULL: {}, **{name: change for name, change in ABLATIONS.items() if not only or name in only}}
+    found = {name: {**(settings or {}), **change} for name, change in chosen.items()}
+    for changes in found.values():
+        settings_of(method, **changes)
+    return found
 
 
 def ablate(
     memories: Sequence[Memory],
-    plan: AblationPlan,
-    record: Record,
     encoders: Sequence[Space],
+    run: str,
+    record: Record,
     *,
+    seeds: Sequence[int] = (0, 1, 2),
+    only: Sequence[str] = (),
+    method: str = "c-mcr",
+    settings: Mapping[str, Any] | None = None,
+    overlap: str | None = None,
     prompts: Sequence[Sequence[str]] | None = None,
     out: Path | None = None,
     device: str = "auto",
@@ -93,121 +114,127 @@ def ablate(
 
     Args:
         memories: four, as `cmcr.connect` takes them.
-        plan: what to measure.
-        record: the data set (see `cmcr.evaluation.reading.record_of`).
         encoders: of both spaces.
+        run: as TASK/DATASET.
+        record: the data set (see `cmcr.evaluation.reading.record_of`).
+        seeds: of the trainings.
+        only: names of ablations; empty for all. The full method is always measured.
+        method: the full method.
+        settings: changes to its settings.
+        overlap: the shared modality; None where there is only one.
         prompts: for classification; None takes cmcr's own.
         out: JSON file, written whole after each training: what it holds already is not measured again.
         device: where to train.
-        progress: called with what is being done and the share of all trainings that is done.
+        progress: called with what is trained and the share of all trainings that is finished.
 
     Returns:
-        what the file holds: "cells", a training each, and "summary": by ablation and figure the mean over seeds with its t
-        interval, and the difference to the full method, paired by seed, with its own.
+        what the file holds: "cells", a training each, and "summary", see `summary`.
 
     Raises:
-        ConfigError: unknown names, encoders that did not make the memories.
-        ResumeError: the file holds measurements of something else; the message says what differs.
+        ConfigError: unknown names, no or repeated seeds, encoders that did not make the memories.
+        ResumeError: the file holds measurements of something else; the message names what differs.
     """
-    changes = plan.changes()
-    tell = progress or (lambda what, share: None)
-    made_from = _made_from(memories, plan, record)
+    changes = variants(only, method, settings)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds: expected different whole numbers, at least one, got {list(seeds)}.")
+    seeds = [check_seed(seed) for seed in seeds]
+    made_from = {
+        "run": run,
+        "data": {"name": record.name, "sha256": record.content_hash},
+        "method": method,
+        "settings": json.loads(json.dumps(asdict(settings_of(method, **(settings or {}))))),
+        "overlap": overlap,
+        "memories": _hashes(memories),
+        "versions": versions_here(),
+    }
     cells = _finished(out, made_from)
-    todo = [(name, seed) for seed in plan.seeds for name in changes if _cell(cells, name, seed) is None]
-    counterparts: Counterparts = {}
+    finished = {(cell["ablation"], cell["seed"]) for cell in cells}
+    todo = [(name, seed) for seed in seeds for name in changes if (name, seed) not in finished]
+    spaces = by_space(memories, overlap)
+    enhanced: dict[tuple[Any, ...], dict[str, Tensor]] = {}
     prepared: Prepared | None = None
-    for done, (name, seed) in enumerate(todo):
-        tell(f"{name}, seed {seed}", done / len(todo))
+    for number, (name, seed) in enumerate(todo):
+        if progress is not None:
+            progress(f"{name}, seed {seed}", number / len(todo))
         start = time.perf_counter()
+        consistent = _consistent(spaces, overlap, settings_of(method, **changes[name]), device, enhanced)
         connection = connect(
-            *memories,
-            overlap=plan.overlap,
-            method=plan.method,
-            seed=seed,
-            device=device,
-            counterparts=counterparts,
-            **changes[name],
+            *spaces, overlap=overlap, method=method, seed=seed, device=device, consistent=consistent, **changes[name]
         )
-        connection = _with_encoders(connection, encoders)
-        if prepared is None:
-            prepared = evaluate(connection, plan.run, record, prompts=prompts, seed=plan.data_seed).prepared
-        figures = _figures(prepared.score(ThroughConnection(connection)))
+        prepared = prepared or prepare(_with_encoders(connection, encoders), run, record, prompts=prompts)
+        figures = {key: score.value for key, score in prepared.score(through(connection)).items()}
         seconds = round(time.perf_counter() - start, 2)
-        cells.append({"ablation": name, "seed": int(seed), "figures": figures, "seconds": seconds})
+        cells.append({"ablation": name, "seed": seed, "figures": figures, "seconds": seconds})
         if out is not None:
-            write_text_whole(out, json.dumps(_content(made_from, plan, cells), indent=2) + "\n")
-    tell("ablations", 1.0)
-    return _content(made_from, plan, cells)
+            write_text_whole(out, json.dumps(_content(made_from, seeds, cells), indent=2) + "\n")
+    return _content(made_from, seeds, cells)
+
+
+def _consistent(
+    spaces: tuple[Memories, Memories],
+    overlap: str | None,
+    settings: Settings,
+    device: str,
+    known: dict[tuple[Any, ...], dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """Compute the semantically consistent rows of both spaces, once for all settings that share them."""
+    key = (
+        settings.semantic_consistency,
+        settings.consistency_temperature,
+        settings.normalize_consistency,
+        settings.precision,
+    )
+    if key not in known:
+        shared = overlap_of(*spaces, overlap)
+        known[key] = {
+            space.space: enhance(
+                space.rows[shared], space.rows[outer_of(space, shared)], settings, choose_device(device)
+            )
+            for space in spaces
+        }
+    return known[key]
+
+
+def _content(made_from: Mapping[str, Any], seeds: Sequence[int], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    known = {"format": FORMAT, "version": VERSION, "made_from": made_from, "seeds": list(seeds)}
+    return {**known, "summary": summary(cells, seeds), "cells": list(cells)}
 
 
 def summary(cells: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
     """Give every figure of every ablation over the seeds, and its difference to the full method, paired by seed."""
+    figures = {name: {c["seed"]: c["figures"] for c in cells if c["ablation"] == name} for name in (FULL, *ABLATIONS)}
+    full = figures[FULL]
     found: dict[str, dict[str, Any]] = {}
-    for name in (FULL, *ABLATIONS):
-        measured = {cell["seed"]: cell["figures"] for cell in cells if cell["ablation"] == name}
-        full = {cell["seed"]: cell["figures"] for cell in cells if cell["ablation"] == FULL}
+    for name, measured in figures.items():
         given = [seed for seed in seeds if seed in measured]
-        both = [seed for seed in given if seed in full]
-        if given:
-            found[name] = {
-                key: {
-                    **over_seeds([measured[seed][key] for seed in given]),
-                    "minus_full": over_seeds([measured[seed][key] - full[seed][key] for seed in both])
-                    if both and name != FULL
-                    else None,
-                }
-                for key in measured[given[0]]
+        both = [seed for seed in given if seed in full and name != FULL]
+        for key in measured[given[0]] if given else ():
+            gaps = [measured[seed][key] - full[seed][key] for seed in both]
+            found.setdefault(name, {})[key] = {
+                **over_seeds([measured[seed][key] for seed in given]),
+                "minus_full": over_seeds(gaps) if gaps else None,
             }
     return found
-
-
-def _figures(scores: Scores) -> dict[str, float]:
-    return {key: _value(score) for key, score in scores.items()}
-
-
-def _value(score: PerItem | OfAll | MeanOfTwo) -> float:
-    """Take a figure without its interval over items, which takes most of the time."""
-    if isinstance(score, PerItem):
-        return float(score.values.mean())
-    if isinstance(score, OfAll):
-        return float(score.of(np.arange(len(score.labels))))
-    return float(score.first.mean() + score.second.mean()) / 2
 
 
 def _with_encoders(connection: Connection, encoders: Sequence[Space]) -> Connection:
     """Attach the encoders, after making sure that they made the memories."""
     by_name = {encoder.name: encoder for encoder in encoders}
     for known in connection.spaces:
-        encoder = by_name.get(known.name)
-        if encoder is None:
+        given = by_name[known.name].fingerprint if known.name in by_name else "none"
+        if known.name not in by_name or known.fingerprint not in (None, given):
             raise ConfigError(
-                f"the encoders of space {known.name!r} are needed to embed the data set, and were not given."
-            )
-        if known.fingerprint is not None and known.fingerprint != encoder.fingerprint:
-            raise ConfigError(
-                f"space {known.name!r}: its memories are of the encoders {known.fingerprint}, those given are "
-                f"{encoder.fingerprint}: another model, revision or preprocessing."
+                f"space {known.name!r}: expected the encoders {known.fingerprint}, which made its memories, got {given}."
             )
     return dataclasses.replace(connection, encoders={known.name: by_name[known.name] for known in connection.spaces})
 
 
-def _made_from(memories: Sequence[Memory], plan: AblationPlan, record: Record) -> dict[str, Any]:
-    """Say what all cells share; cells of anything else are never mixed with them."""
-    folders = sorted(
-        (memory.space, memory.modality, str(i), f) for memory in memories for i, f in enumerate(memory.folders)
+def _hashes(memories: Sequence[Memory]) -> list[list[str]]:
+    return sorted(
+        [memory.space, memory.modality, hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()]
+        for memory in memories
+        for folder in memory.folders
     )
-    return {
-        "run": plan.run,
-        "data": {"name": record.name, "sha256": record.content_hash},
-        "method": plan.method,
-        "settings": json.loads(json.dumps(asdict(settings_of(plan.method, **plan.settings)))),
-        "overlap": plan.overlap,
-        "memories": [
-            [space, modality, hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()]
-            for space, modality, _, folder in folders
-        ],
-        "versions": versions_here(),
-    }
 
 
 def _finished(out: Path | None, made_from: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -216,11 +243,10 @@ def _finished(out: Path | None, made_from: Mapping[str, Any]) -> list[dict[str, 
         return []
     try:
         content = json.loads(out.read_text(encoding="utf-8"))
-        known = content["format"], content["version"]
+        if (content["format"], content["version"]) != (FORMAT, VERSION):
+            raise ValueError(f"{content['format']} of version {content['version']}")
     except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{out}: not {FORMAT} ({error}). Choose another file.") from error
-    if known != (FORMAT, VERSION):
-        raise FormatError(f"{out}: expected {FORMAT} of version {VERSION}, got {known}. Choose another file.")
+        raise FormatError(f"{out}: not {FORMAT} of version {VERSION} ({error}). Choose another file.") from error
     differing = [key for key in made_from if content["made_from"].get(key) != made_from[key]]
     if differing:
         raise ResumeError(
@@ -228,18 +254,3 @@ def _finished(out: Path | None, made_from: Mapping[str, Any]) -> list[dict[str, 
         )
     cells: list[dict[str, Any]] = content["cells"]
     return cells
-
-
-def _cell(cells: Sequence[Mapping[str, Any]], name: str, seed: int) -> Mapping[str, Any] | None:
-    return next((cell for cell in cells if cell["ablation"] == name and cell["seed"] == seed), None)
-
-
-def _content(made_from: Mapping[str, Any], plan: AblationPlan, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "made_from": made_from,
-        "seeds": [int(seed) for seed in plan.seeds],
-        "summary": summary(cells, plan.seeds),
-        "cells": list(cells),
-    }

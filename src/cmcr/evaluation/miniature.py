@@ -15,6 +15,7 @@ from PIL import Image
 from cmcr.data.numbers import (
     ALL_NUMBERS,
     SAMPLE_RATE_HZ,
+    Split,
     class_texts,
     draw_pictures,
     sample_point_clouds,
@@ -26,14 +27,26 @@ from cmcr.evaluation.datasets.records import (
     ClassificationRecord,
     CounterfactualRecord,
     LocalizationRecord,
+    Record,
     RetrievalRecord,
 )
 from cmcr.evaluation.metrics import PerQuery
 
-Record = RetrievalRecord | ClassificationRecord | LocalizationRecord | CounterfactualRecord
+Numbers = NDArray[np.int64]
 
-_Draw = Callable[[np.random.Generator, int], Record]
-"""Draws so many items."""
+MINI_RUNS: Mapping[str, tuple[str, str]] = {
+    "retrieval/mini-audio-image": ("audio", "image"),
+    "retrieval/mini-point_cloud-text": ("point_cloud", "text"),
+    "localization/mini": ("image", "audio"),
+    "counterfactual/mini": ("image", "audio"),
+    "classification/mini-point_cloud": ("point_cloud", "text"),
+    "classification/mini-image": ("image", "text"),
+    "classification/mini-audio": ("audio", "text"),
+    "retention/mini-image-text": ("image", "text"),
+    "retention/mini-audio-text": ("audio", "text"),
+    "retention/mini-point_cloud-image": ("point_cloud", "image"),
+}
+"""Every run on the miniature world, as TASK/NAME, with the modalities it compares."""
 
 _TILES = (2, 2)  # rows and columns of numbers in a picture with several
 _SILENT_SAMPLES = 2 * SAMPLE_RATE_HZ
@@ -44,38 +57,38 @@ def mini_prompts(classes: Sequence[str]) -> list[list[str]]:
     return [list(dict.fromkeys(class_texts(int(name)))) for name in classes]
 
 
-def mini_record(name: str, seed: int = 0, items: int | None = None) -> Record:
+def mini_record(run: str, seed: int = 0, items: int | None = None) -> Record:
     """Draw a data set of the miniature world.
 
     Args:
-        name: one of `MINI_RECORDS`.
+        run: one of `MINI_RUNS`.
         seed: of handwriting, voices, places and noise.
-        items: how many; None takes all thousand numbers, or 400 pictures for localization and recognition.
+        items: how many, at least 8; None takes all.
 
     Raises:
         ConfigError: there is none of that name, or a number of items out of range.
     """
-    if name not in MINI_RECORDS:
-        raise unknown_name("run", name, MINI_RECORDS)
-    draw, most = MINI_RECORDS[name]
-    count = most if items is None else items
-    if not 8 <= count <= most:
-        raise ConfigError(f"{name}: expected 8 to {most} items, got {count}.")
-    return draw(np.random.default_rng([seed, *name.encode()]), count)
+    if run not in MINI_RUNS:
+        raise unknown_name("run", run, MINI_RUNS)
+    count = mini_items(run) if items is None else items
+    if not 8 <= count <= mini_items(run):
+        raise ConfigError(f"{run}: expected 8 to {mini_items(run)} items, got {count}.")
+    return _DRAW[run.split("/")[0]](MINI_RUNS[run], count, np.random.default_rng([seed, *run.encode()]))
 
 
-def _numbers(count: int) -> NDArray[np.int64]:
-    """Choose so many of the thousand numbers, evenly spaced."""
-    return ALL_NUMBERS[np.arange(count) * len(ALL_NUMBERS) // count]
+def mini_items(run: str) -> int:
+    """Give the full size of a run: all thousand numbers, or 400 pictures for localization and recognition."""
+    return 400 if run.startswith(("localization", "counterfactual")) else len(ALL_NUMBERS)
 
 
-def _items(modality: str, numbers: NDArray[np.int64], rng: np.random.Generator) -> list[Any]:
+def draw_items(modality: str, numbers: Numbers, split: Split, rng: np.random.Generator) -> list[Any]:
+    """Draw an item of each number, as the miniature spaces read them."""
     if modality == "image":
-        return list(draw_pictures(numbers, "test", rng))
+        return list(draw_pictures(numbers, split, rng))
     if modality == "audio":
-        return [_sound(samples) for samples in speak_sounds(numbers, "test", rng)]
+        return [_sound(samples) for samples in speak_sounds(numbers, split, rng)]
     if modality == "point_cloud":
-        return list(sample_point_clouds(numbers, "test", rng))
+        return list(sample_point_clouds(numbers, split, rng))
     return write_texts(numbers, rng)
 
 
@@ -83,74 +96,58 @@ def _sound(samples: NDArray[np.float32]) -> dict[str, Any]:
     return {"array": samples, "sampling_rate": SAMPLE_RATE_HZ}
 
 
-def _pairs(first: str, second: str) -> _Draw:
-    """Make each number once in either modality; a number's two items belong together."""
-
-    def draw(rng: np.random.Generator, count: int) -> RetrievalRecord:
-        numbers = _numbers(count)
-        ids = [f"{number:03d}" for number in numbers]
-        return RetrievalRecord(
-            name=f"miniature {first} and {second}",
-            modalities=(first, second),
-            first=_items(first, numbers, rng),
-            second=_items(second, numbers, rng),
-            first_ids=ids,
-            second_ids=ids,
-            positives=PerQuery.one(np.arange(count)),
-        )
-
-    return draw
+def _evenly_spaced(count: int) -> Numbers:
+    return ALL_NUMBERS[np.arange(count) * len(ALL_NUMBERS) // count]
 
 
-def _labelled(modality: str) -> _Draw:
-    def draw(rng: np.random.Generator, count: int) -> ClassificationRecord:
-        numbers = _numbers(count)
-        ids = [f"{number:03d}" for number in numbers]
-        return ClassificationRecord(
-            f"miniature {modality}", modality, _items(modality, numbers, rng), ids, np.arange(count), ids
-        )
+def _pairs(modalities: tuple[str, str], count: int, rng: np.random.Generator) -> RetrievalRecord:
+    """Draw each number once in either modality; a number's two items belong together."""
+    numbers = _evenly_spaced(count)
+    ids = [f"{number:03d}" for number in numbers]
+    return RetrievalRecord(
+        name=f"miniature {modalities[0]} and {modalities[1]}",
+        modalities=modalities,
+        first=draw_items(modalities[0], numbers, "test", rng),
+        second=draw_items(modalities[1], numbers, "test", rng),
+        first_ids=ids,
+        second_ids=ids,
+        positives=PerQuery.one(np.arange(count)),
+    )
 
-    return draw
+
+def _classes(modalities: tuple[str, str], count: int, rng: np.random.Generator) -> ClassificationRecord:
+    modality, _ = modalities
+    numbers = _evenly_spaced(count)
+    ids = [f"{number:03d}" for number in numbers]
+    items = draw_items(modality, numbers, "test", rng)
+    return ClassificationRecord(f"miniature {modality}", modality, items, ids, np.arange(count), ids)
 
 
-def _crowded(rng: np.random.Generator, count: int) -> tuple[list[Image.Image], NDArray[np.int64]]:
-    """Draw pictures of four different numbers each, and say which number stands in which tile."""
+def _four_numbers(modalities: tuple[str, str], count: int, rng: np.random.Generator) -> LocalizationRecord:
+    """Show four different numbers in a picture and speak one of them: where is it?"""
     rows, columns = _TILES
     numbers = np.stack([rng.choice(ALL_NUMBERS, rows * columns, replace=False) for _ in range(count)])
     tiles = draw_pictures(numbers.ravel(), "test", rng)
     height, width = tiles.shape[1:]
-    grid = tiles.reshape(count, rows, columns, height, width).swapaxes(2, 3)
-    return [Image.fromarray(picture) for picture in grid.reshape(count, rows * height, columns * width)], numbers
-
-
-def _grounded(rng: np.random.Generator, count: int) -> LocalizationRecord:
-    """Speak one of the four numbers of a picture: where is it?"""
-    pictures, numbers = _crowded(rng, count)
-    tiles = rng.integers(0, numbers.shape[1], len(pictures))
-    spoken = numbers[np.arange(len(pictures)), tiles]
-    sounds = [_sound(samples) for samples in speak_sounds(spoken, "test", rng)]
+    pictures = tiles.reshape(count, rows, columns, height, width).swapaxes(2, 3)
+    spoken = rng.integers(0, rows * columns, count)
+    tops, lefts = np.divmod(spoken, columns)
+    boxes = np.stack([lefts / columns, tops / rows, (lefts + 1) / columns, (tops + 1) / rows], axis=1)
     return LocalizationRecord(
         name="miniature localization",
-        images=pictures,
-        sounds=sounds,
-        ids=[f"{position:03d}" for position in range(len(pictures))],
-        boxes=[_tile(int(tile))[None] for tile in tiles],
+        images=[Image.fromarray(picture) for picture in pictures.reshape(count, rows * height, columns * width)],
+        sounds=draw_items("audio", numbers[np.arange(count), spoken], "test", rng),
+        ids=[f"{position:03d}" for position in range(count)],
+        boxes=list(boxes[:, None]),
     )
 
 
-def _tile(tile: int) -> NDArray[np.float64]:
-    rows, columns = _TILES
-    top, left = divmod(tile, columns)
-    return np.array([left / columns, top / rows, (left + 1) / columns, (top + 1) / rows])
-
-
-def _judged(rng: np.random.Generator, count: int) -> CounterfactualRecord:
-    """Show one number; speak it, speak another that is not in the picture, be silent, or play noise."""
+def _present_or_not(modalities: tuple[str, str], count: int, rng: np.random.Generator) -> CounterfactualRecord:
+    """Show a number; speak it, speak another that is not in the picture, be silent, or play noise."""
     numbers = rng.choice(ALL_NUMBERS, count, replace=False)
-    pictures = list(draw_pictures(numbers, "test", rng))
+    pictures = draw_items("image", numbers, "test", rng)
     kinds = np.arange(count) % 8  # half of them present; of the others two in four off-screen, one silent, one noise
-    spoken = np.where(kinds < 4, numbers, np.roll(numbers, 1))
-    sounds = [_sound(samples) for samples in speak_sounds(spoken, "test", rng)]
+    sounds = draw_items("audio", np.where(kinds < 4, numbers, np.roll(numbers, 1)), "test", rng)
     for position in np.flatnonzero(kinds == 6):
         sounds[position] = _sound(np.zeros(_SILENT_SAMPLES, dtype=np.float32))
     for position in np.flatnonzero(kinds == 7):
@@ -159,16 +156,10 @@ def _judged(rng: np.random.Generator, count: int) -> CounterfactualRecord:
     return CounterfactualRecord("miniature counterfactual", pictures, sounds, ids, kinds < 4)
 
 
-MINI_RECORDS: Mapping[str, tuple[_Draw, int]] = {
-    "retrieval/mini-audio-image": (_pairs("audio", "image"), 1000),
-    "retrieval/mini-point_cloud-text": (_pairs("point_cloud", "text"), 1000),
-    "localization/mini": (_grounded, 400),
-    "counterfactual/mini": (_judged, 400),
-    "classification/mini-point_cloud": (_labelled("point_cloud"), 1000),
-    "classification/mini-image": (_labelled("image"), 1000),
-    "classification/mini-audio": (_labelled("audio"), 1000),
-    "retention/mini-image-text": (_pairs("image", "text"), 1000),
-    "retention/mini-audio-text": (_pairs("audio", "text"), 1000),
-    "retention/mini-point_cloud-image": (_pairs("point_cloud", "image"), 1000),
+_DRAW: Mapping[str, Callable[[tuple[str, str], int, np.random.Generator], Record]] = {
+    "retrieval": _pairs,
+    "retention": _pairs,
+    "classification": _classes,
+    "localization": _four_numbers,
+    "counterfactual": _present_or_not,
 }
-"""By the name of the run: what draws it, and its full size."""

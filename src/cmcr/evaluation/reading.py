@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cmcr.errors import ConfigError, unknown_name
 from cmcr.evaluation.datasets import read_dataset
-from cmcr.evaluation.datasets.records import ClassificationRecord
+from cmcr.evaluation.datasets.records import ClassificationRecord, Record
 from cmcr.evaluation.evaluate import READERS, RUNS
-from cmcr.evaluation.miniature import MINI_RECORDS, Record, mini_prompts, mini_record
+from cmcr.evaluation.miniature import MINI_RUNS, mini_prompts, mini_record
 
 
 def record_of(
@@ -40,7 +40,7 @@ def record_of(
     """
     if run not in RUNS:
         raise unknown_name("run", run, RUNS)
-    if run in MINI_RECORDS:
+    if run in MINI_RUNS:
         record = mini_record(run, seed, limit)
         return record, mini_prompts(record.classes) if isinstance(record, ClassificationRecord) else None
     name = run.split("/", 1)[1]

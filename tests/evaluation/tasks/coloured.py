@@ -42,7 +42,7 @@ class PatchColour(MeanColour):
         edge = size // 8
         small = [np.asarray(picture.resize((edge, edge), Image.Resampling.BOX), dtype=np.float32) for picture in images]
         rows = np.stack(small)
-        return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+        return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
 
 
 class NamedColour(TowerSpace):

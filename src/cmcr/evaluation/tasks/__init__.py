@@ -1,4 +1,5 @@
-"""The paper's zero-shot tasks. Each embeds its items once, in their own spaces, and scores any way to compare them.
+"""The paper's zero-shot tasks, one file each, by the names of the command line.
 
-records (evaluation/datasets) -> a task's `prepare` (encoders, once) -> `score` (once for every way) -> figures
+A task's `prepare` embeds the items of a record once, in their own spaces; `score` then measures any method of comparing
+them: the connection, a baseline, another connection.
 """

@@ -1,8 +1,8 @@
-"""Items of a data set, embedded in their own space; those that cannot be are left out and told."""
+"""Items of a data set, embedded in their own space; those that cannot be embedded are left out and counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
-from cmcr.errors import ConfigError, SampleError
+from cmcr.errors import ConfigError
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.tower import encode_batches_of
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done and the share of it that is done, in (0, 1]."""
+"""Called with the stage and the share of it that is finished, in (0, 1]."""
+
+_BATCH = 64
 
 
 class NotConnectedError(ConfigError):
-    """A connection that does not have the modalities of a task."""
+    """A connection without the modalities of a task."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +33,8 @@ class Embedded:
         space: the space's name.
         modality: what was embedded.
         rows: `(n, D)` float32 unit rows.
-        kept: `(n,)` which items they are.
-        failed: by position, why an item has no row.
+        kept: `(n,)` position in the record of each row's item.
+        failed: by position in the record, why an item has no row.
     """
 
     space: str
@@ -41,111 +43,80 @@ class Embedded:
     kept: NDArray[np.int64]
     failed: Mapping[int, str]
 
+    @classmethod
+    def whole(cls, space: str, modality: str, rows: NDArray[np.floating]) -> Embedded:
+        """Take embeddings of which none is missing."""
+        return cls(space, modality, rows.astype(np.float32, copy=False), np.arange(len(rows)), {})
 
-def embed_items(
-    space: Space,
-    modality: str,
-    items: Sequence[Any],
-    *,
-    batch_size: int = 64,
-    progress: Callable[[float], None] | None = None,
-) -> Embedded:
-    """Embed items, leaving out those that cannot be read.
-
-    Raises:
-        ConfigError: none of them can be.
-    """
-    parts, failed, start = [], dict[int, str](), 0
-    for encoded in encode_batches_of(space, _batches(items, batch_size), modality):
-        failed.update({start + place: str(error) for place, error in encoded.failures.items()})
-        start += len(encoded.rows) + len(encoded.failures)
-        if len(encoded.rows):
-            parts.append(encoded.rows)
-        if progress is not None:
-            progress(start / len(items))
-    if not parts:
-        reason = next(iter(failed.values()), "there are none")
-        raise ConfigError(f"none of the {len(items)} {modality} items could be embedded with {space.name!r}: {reason}")
-    kept = np.array([position for position in range(len(items)) if position not in failed], dtype=np.int64)
-    return Embedded(space.name, modality, torch.cat(parts).numpy(), kept, failed)
+    def only(self, rows: NDArray[np.int64] | Sequence[int]) -> Embedded:
+        """Select some of the rows."""
+        return Embedded(self.space, self.modality, self.rows[rows], self.kept[rows], self.failed)
 
 
-def encoder_for(connection: Connection, modality: str, space: str | None = None) -> Space:
-    """Find the encoders that embed a modality in a connection.
+def spaces_for(connection: Connection, first: str, second: str, *, within: bool = False) -> tuple[str, str]:
+    """Choose the spaces in which two modalities are embedded.
 
     Args:
-        connection: with its encoders attached.
-        modality: one of the connection's.
-        space: whose, needed for the overlap.
+        connection: whose spaces.
+        first: a modality.
+        second: another one.
+        within: both in one space, which is then compared with itself; else in two, so that the comparison goes through the
+            connection.
 
     Raises:
-        NotConnectedError: no space of the connection embeds it.
-        ConfigError: its encoders are not attached.
+        NotConnectedError: the connection has no such spaces.
     """
-    owners = [known.name for known in connection.spaces if modality in known.modalities]
-    if not owners or (space is not None and space not in owners):
-        raise NotConnectedError(
-            f"the connection of {' and '.join(s.name for s in connection.spaces)} has no {modality}"
-            + (f" in space {space!r}." if space else ".")
-        )
-    chosen = space or owners[0]
-    if chosen not in connection.encoders:
+    for one in connection.spaces:
+        for other in connection.spaces:
+            if (one is other) == within and first in one.modalities and second in other.modalities:
+                return one.name, other.name
+    has = "; ".join(f"{known.name}: {', '.join(known.modalities)}" for known in connection.spaces)
+    how = "embeds both" if within else "does not connect"
+    who = "no space of the connection" if within else "the connection"
+    raise NotConnectedError(f"{who} {how} {first} and {second}: it has {has}.")
+
+
+def encoder_of(connection: Connection, space: str) -> Space:
+    """Find the encoders of a space.
+
+    Raises:
+        ConfigError: they are not attached.
+    """
+    encoder = connection.encoders.get(space)
+    if not isinstance(encoder, Space):
         raise ConfigError(
-            f"the encoders of space {chosen!r} are not attached: name their model, such as --model {chosen}=PATH, or "
+            f"the encoders of space {space!r} are not attached: name their model, such as --model {space}=PATH, or "
             "cmcr.load(folder, encoders=[...])."
         )
-    encoder = connection.encoders[chosen]
-    if not isinstance(encoder, Space):
-        raise ConfigError(f"the encoders of space {chosen!r} are no space: they have no widths by modality.")
     return encoder
 
 
-def crossing_spaces(connection: Connection, first: str, second: str) -> tuple[str, str]:
-    """Choose the spaces that embed two modalities so that the comparison goes through the connection.
+def embed_items(
+    connection: Connection, space: str, modality: str, items: Sequence[Any], progress: Progress, what: str | None = None
+) -> Embedded:
+    """Embed items with the encoders of a space, leaving out those that cannot be read.
 
-    Returns:
-        names of two different spaces.
-
-    Raises:
-        NotConnectedError: the connection does not have both modalities, or both only in one space.
-    """
-    owners = {
-        modality: [known.name for known in connection.spaces if modality in known.modalities]
-        for modality in (first, second)
-    }
-    for one in owners[first]:
-        for other in owners[second]:
-            if one != other:
-                return one, other
-    raise NotConnectedError(
-        f"the connection of {' and '.join(s.name for s in connection.spaces)} does not connect {first} and {second}: it has "
-        + "; ".join(f"{s.name}: {', '.join(s.modalities)}" for s in connection.spaces)
-        + "."
-    )
-
-
-def shared_space(connection: Connection, first: str, second: str) -> str:
-    """Find the space that embeds both modalities itself.
+    Args:
+        connection: with its encoders attached.
+        space: whose encoders.
+        modality: of the items.
+        items: as `space.encode` reads them.
+        progress: called with a stage named after `what` and the space.
+        what: the modality, if None.
 
     Raises:
-        NotConnectedError: there is none.
+        ConfigError: the encoders are not attached, or no item can be embedded.
     """
-    for known in connection.spaces:
-        if first in known.modalities and second in known.modalities:
-            return known.name
-    raise NotConnectedError(f"no space of the connection embeds both {first} and {second}.")
-
-
-def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield [_readable(item) for item in items[start : start + size]]
-
-
-def _readable(item: Any) -> Any:
-    """Call what is to be made only when it is needed, such as a crop of a picture."""
-    if not callable(item):
-        return item
-    try:
-        return item()
-    except SampleError as error:
-        return error
+    parts, failed, start = [], dict[int, str](), 0
+    batches = (items[at : at + _BATCH] for at in range(0, len(items), _BATCH))
+    for encoded in encode_batches_of(encoder_of(connection, space), batches, modality):
+        failed.update({start + position: str(error) for position, error in encoded.failures.items()})
+        start += len(encoded.rows) + len(encoded.failures)
+        if len(encoded.rows):  # the width of an empty batch may not be known
+            parts.append(encoded.rows)
+        progress(f"{what or modality} in {space}", start / len(items))
+    if not parts:
+        reason = next(iter(failed.values()), "there are none")
+        raise ConfigError(f"none of the {len(items)} {modality} items could be embedded with {space!r}: {reason}")
+    kept = np.setdiff1d(np.arange(len(items)), list(failed))
+    return Embedded(space, modality, torch.cat(parts).numpy(), kept, failed)

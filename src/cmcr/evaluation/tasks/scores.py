@@ -1,4 +1,4 @@
-"""What a task measures, kept item by item as far as it can be, so that intervals and paired tests are the same for all."""
+"""What a task measures, kept item by item where it can be, so that intervals and paired tests are the same for all tasks."""
 
 from __future__ import annotations
 
@@ -31,14 +31,19 @@ class Figure(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class PerItem:
-    """A figure that is the mean of one value per item, such as a hit or a reciprocal rank: `(n,)`."""
+    """The mean of one value per item `(n,)`, such as a hit or a reciprocal rank."""
 
     values: NDArray[np.float64]
 
+    @property
+    def value(self) -> float:
+        """The figure."""
+        return float(self.values.mean())
+
     def figure(self, seed: int) -> Figure:
-        """Give the mean with its interval."""
+        """Give the figure with its interval."""
         low, high = bootstrap_interval(self.values, seed=seed)
-        return Figure(value=float(self.values.mean()), low=low, high=high, n=len(self.values))
+        return Figure(value=self.value, low=low, high=high, n=len(self.values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,21 +52,26 @@ class OfAll:
 
     Attributes:
         of: indices of items, with repeats -> the figure.
-        labels: `(n,)` binary labels, of which every resample has as many.
+        labels: `(n,)` binary labels; every resample has as many of each.
     """
 
     of: Callable[[NDArray[np.int64]], float]
     labels: NDArray[np.bool_]
 
+    @property
+    def value(self) -> float:
+        """The figure."""
+        return self.of(np.arange(len(self.labels)))
+
     def figure(self, seed: int) -> Figure:
         """Give the figure with its interval."""
         low, high = bootstrap_statistic(self.of, len(self.labels), strata=self.labels, seed=seed)
-        return Figure(value=self.of(np.arange(len(self.labels))), low=low, high=high, n=len(self.labels))
+        return Figure(value=self.value, low=low, high=high, n=len(self.labels))
 
 
 @dataclass(frozen=True, eq=False)
 class MeanOfTwo:
-    """The mean of two figures of different items, such as of both directions of retrieval where captions outnumber pictures.
+    """The mean of the means of two sets of items, such as both directions where captions outnumber pictures.
 
     Attributes:
         first: `(n,)` values of the one.
@@ -71,13 +81,17 @@ class MeanOfTwo:
     first: NDArray[np.float64]
     second: NDArray[np.float64]
 
+    @property
+    def value(self) -> float:
+        """The figure."""
+        return float(self.first.mean() + self.second.mean()) / 2
+
     def figure(self, seed: int) -> Figure:
-        """Give the mean of both means; its interval takes the two for independent, though items are shared."""
+        """Give the figure; its interval takes the two sets as independent, though they share items."""
         halves = [PerItem(values).figure(seed) for values in (self.first, self.second)]
-        value = sum(half["value"] for half in halves) / 2
         below = math.hypot(*(half["value"] - half["low"] for half in halves)) / 2
         above = math.hypot(*(half["high"] - half["value"] for half in halves)) / 2
-        return Figure(value=value, low=value - below, high=value + above, n=len(self.first))
+        return Figure(value=self.value, low=self.value - below, high=self.value + above, n=len(self.first))
 
 
 Scores = Mapping[str, PerItem | OfAll | MeanOfTwo]

@@ -1,0 +1,242 @@
+"""Audio-visual source localisation: where in the picture is what sounds? Answered by a box, and by a map.
+
+`proposals`: the box whose crop lies nearest to the sound is the answer. `dense`: the map of cosines of the sound with
+every part of the picture, cut into a region. Tables of the field test neither silence nor a sound that is not there, which
+a method that always points at the most salient thing would pass: so silence, white noise and another item's sound are
+played to every picture too, and AP says how well the largest cosine over the boxes tells the true sound from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import interpolate
+
+from cmcr.connection.connection import Connection
+from cmcr.errors import ConfigError, TooFewRowsError, unknown_name
+from cmcr.evaluation.baselines import Method
+from cmcr.evaluation.datasets.records import LocalizationRecord
+from cmcr.evaluation.detection import average_precision
+from cmcr.evaluation.localization import consensus_iou, consensus_map, predicted_region, success_areas, successes
+from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, encoder_of, spaces_for
+from cmcr.evaluation.tasks.regions import Boxes, Proposals, Regions, embed_regions, grid_boxes
+from cmcr.evaluation.tasks.scores import OfAll, PerItem, Scores
+
+NOISES = 8
+"""Different stretches of white noise, played to the pictures in turn."""
+
+MAP_SHAPE = (224, 224)
+"""Pixels of the map in which regions are compared, as in published evaluations."""
+
+_DISTRACTORS = ("silence", "noise", "other_sound")
+_SECONDS, _SAMPLE_RATE_HZ = 10, 48_000
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How an answer is measured.
+
+    Attributes:
+        agreement: annotators that make a pixel count fully, each box being one's own: 1 for VGG-SS, 2 for
+            Flickr-SoundNet, see `consensus_map`.
+        map_rule: how the map is cut, see `predicted_region`. `value` at 0.5 is the definition and presumes no size of a
+            source. Most published code since 2021 takes `share` at 0.5, the upper half by the median, under which no
+            source smaller than a quarter of the picture can reach a cIoU of 0.5.
+        cut: where it is cut by that rule.
+
+    Raises:
+        ConfigError: an unknown rule.
+    """
+
+    agreement: int = 1
+    map_rule: str = "value"
+    cut: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.map_rule not in ("value", "share"):
+            raise unknown_name("rule of the map", self.map_rule, ("value", "share"))
+
+    def truth(self, boxes: Boxes) -> NDArray[np.float64]:
+        """Draw the annotators' map of boxes `(k, 4)`.
+
+        Raises:
+            TooFewRowsError: none of them covers a pixel.
+        """
+        return consensus_map([box[None] for box in boxes], MAP_SHAPE, agreement=self.agreement)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a method answers for one item.
+
+    Attributes:
+        item: its position in the record.
+        cosines: `(4,)` the largest cosine over the boxes, of the item's own sound, silence, noise and another sound; NaN
+            where one of these could not be embedded.
+        box: `(4,)` the box nearest to the item's own sound.
+        map: `(H, W)` cosines of its own sound, up-sampled.
+        box_iou: cIoU of the box.
+        map_iou: cIoU of the region cut from the map.
+    """
+
+    item: int
+    cosines: NDArray[np.float64]
+    box: NDArray[np.float64]
+    map: NDArray[np.float64]
+    box_iou: float
+    map_iou: float
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedLocalization:
+    """Sounds and regions, embedded; pictures stay where they are.
+
+    Attributes:
+        record: the data set.
+        sounds: embeddings of all sounds; silence and noise follow the items' own.
+        image_space: name of the space of the regions.
+        regions: by position in the record, of the items that can be measured.
+        played: in the same order `(n, 4)` rows of the item's own sound, silence, noise and another item's sound among the
+            embedded ones; -1 for one that could not be embedded.
+        left_out: by position in the record, why an item cannot be measured.
+        rules: how answers are measured.
+    """
+
+    record: LocalizationRecord
+    sounds: Embedded
+    image_space: str
+    regions: Mapping[int, Regions]
+    played: NDArray[np.int64]
+    left_out: Mapping[int, str]
+    rules: Rules
+
+    @property
+    def failed(self) -> int:
+        """Items whose picture or sound could not be embedded, or for which no box was drawn."""
+        return len(self.left_out)
+
+    def score(self, method: Method) -> Scores:
+        """Give success at cIoU 0.5 and the area under the success curve, by box and by map, and AP against what is not there.
+
+        AP is of the true sounds among as many pairs of the same pictures with silence, noise or another item's sound: 0.5
+        is what a score that knows nothing gets. The intervals draw both kinds of pairs apart from each other.
+        """
+        # Without the answers' maps, which for thousands of items would fill the memory.
+        measured = [(answer.box_iou, answer.map_iou, answer.cosines) for answer in self.answers(method)]
+        box_ious, map_ious, cosines = (np.array(column) for column in zip(*measured, strict=True))
+        scores: dict[str, PerItem | OfAll] = {}
+        for kind, ious in (("proposals", box_ious), ("dense", map_ious)):
+            scores[f"{kind}/cIoU@0.5"] = PerItem(successes(ious).astype(np.float64))
+            scores[f"{kind}/AUC"] = PerItem(success_areas(ious))
+        for name, distractor in zip(_DISTRACTORS, cosines.T[1:], strict=True):
+            if not np.isnan(distractor).any():
+                scores[f"{name}/AP"] = _precision(cosines[:, 0], distractor)
+        return scores
+
+    def answers(self, method: Method, limit: int | None = None) -> Iterator[Answer]:
+        """Answer items one by one, all of them or at most `limit`, spread evenly over all."""
+        items, sounds = list(self.regions), method(self.sounds)
+        chosen = np.linspace(0, len(items) - 1, min(limit or len(items), len(items))).round().astype(int)
+        for row in chosen.tolist():
+            regions, played = self.regions[items[row]], self.played[row]
+            cosines = self._rows(method, regions.crops) @ sounds[played].T
+            height, width, _ = regions.cells.shape
+            on_map = self._rows(method, regions.cells.reshape(height * width, -1)) @ sounds[played[0]]
+            values = up_sampled(on_map.reshape(height, width), MAP_SHAPE)
+            box = regions.boxes[int(np.argmax(cosines[:, 0]))]
+            truth = self.rules.truth(self.record.boxes[items[row]])
+            yield Answer(
+                items[row],
+                cosines=np.where(played < 0, np.nan, cosines.max(axis=0).astype(np.float64)),
+                box=box,
+                map=values,
+                box_iou=consensus_iou(consensus_map([box[None]], MAP_SHAPE) > 0, truth),
+                map_iou=consensus_iou(predicted_region(values, rule=self.rules.map_rule, at=self.rules.cut), truth),
+            )
+
+    def _rows(self, method: Method, rows: NDArray[np.float16]) -> NDArray[np.floating]:
+        return method(Embedded.whole(self.image_space, "image", rows))
+
+
+def prepare(
+    connection: Connection,
+    record: LocalizationRecord,
+    progress: Progress,
+    proposals: Proposals | None = None,
+    rules: Rules | None = None,
+) -> PreparedLocalization:
+    """Embed the sounds, then the regions of the pictures whose sound can be embedded.
+
+    Args:
+        connection: with its encoders attached.
+        record: the data set.
+        progress: see `Progress`.
+        proposals: gives the boxes of a picture, such as `detector()`; None takes a grid.
+        rules: how answers are measured; None takes those of VGG-SS.
+
+    Raises:
+        NotConnectedError: the connection does not have both modalities.
+        ConfigError: encoders that are not attached, or no item can be measured.
+    """
+    grid, rules = grid_boxes(), rules or Rules()
+    image_space, audio_space = spaces_for(connection, "image", "audio")
+    count = len(record.ids)
+    sounds = embed_items(connection, audio_space, "audio", [*record.sounds, *silence_and_noise()], progress)
+    left_out = {position: why for position, why in sounds.failed.items() if position < count}
+    for position, boxes in enumerate(record.boxes):
+        try:
+            rules.truth(boxes)
+        except TooFewRowsError as error:
+            left_out[position] = str(error)
+    regions, failed = embed_regions(
+        encoder_of(connection, image_space),
+        {position: image for position, image in enumerate(record.images) if position not in left_out},
+        proposals or (lambda picture: grid),
+        lambda share: progress(f"regions in {image_space}", share),
+    )
+    left_out |= failed
+    if not regions:
+        reason = next(iter(left_out.values()), "there are none")
+        raise ConfigError(f"none of the {count} items of {record.name} can be measured: {reason}")
+    rows = _played(np.array(list(regions)), count, sounds.kept)
+    return PreparedLocalization(record, sounds, image_space, regions, rows, left_out, rules)
+
+
+def silence_and_noise() -> list[dict[str, Any]]:
+    """Make one silence and `NOISES` stretches of white noise of a tenth of full scale, always the same."""
+    length, rng = _SECONDS * _SAMPLE_RATE_HZ, np.random.default_rng(0)
+    noises = [0.1 * rng.standard_normal(length, dtype=np.float32) for _ in range(NOISES)]
+    return [
+        {"array": samples, "sampling_rate": _SAMPLE_RATE_HZ}
+        for samples in (np.zeros(length, dtype=np.float32), *noises)
+    ]
+
+
+def up_sampled(values: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Up-sample a map `(rows, columns)` bilinearly; a cell's value stands at its centre and holds beyond the outermost."""
+    given = torch.from_numpy(values.astype(np.float64))[None, None]
+    return interpolate(given, size=shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def _played(items: NDArray[np.int64], silence: int, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Choose the rows of the embedded sounds that are played to each item, see `PreparedLocalization.played`.
+
+    The other item stands half the list away, because neighbours in a list are often of one class.
+    """
+    count = len(items)
+    others = np.roll(items, -(count // 2)) if count > 1 else np.full(count, -1)
+    noise = silence + 1 + np.arange(count) % NOISES
+    sounds = np.stack([items, np.full(count, silence), noise, others], axis=1)
+    rows = np.searchsorted(kept, sounds).clip(max=len(kept) - 1)
+    return np.where(kept[rows] == sounds, rows, -1)
+
+
+def _precision(true: NDArray[np.float64], false: NDArray[np.float64]) -> OfAll:
+    confidence = np.concatenate([true, false])
+    labels = np.repeat([True, False], [len(true), len(false)])
+    return OfAll(lambda rows: average_precision(confidence[rows], labels[rows]), labels)
