@@ -189,12 +189,12 @@ class Held(TorchDispatchMode):
 @pytest.mark.parametrize("each", [1, 3])
 def test_a_large_corpus_is_ranked_in_bounded_memory_and_time(each):
     generator = torch.Generator().manual_seed(0)
-    queries, corpus = torch.randn(600, 32, generator=generator), torch.randn(100_000, 32, generator=generator)
+    queries, corpus = torch.randn(600, 32, generator=generator), torch.randn(60_000, 32, generator=generator)
     positives = PerQuery.several(np.arange(600 * each).reshape(600, each))
     started = time.process_time()
     with Held() as held:
         positive_ranks(queries, corpus, positives)
-    assert 2**23 < held.peak < 2**27  # all similarities together would be 2**27.8 bytes
+    assert 2**23 < held.peak < 2**26  # all similarities together would be 2**27.1 bytes
     assert time.process_time() - started < 20
 
 

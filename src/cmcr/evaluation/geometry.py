@@ -1,4 +1,4 @@
-"""The shape of a common space: are pairs near, are items spread, do modalities lie apart, are there hubs."""
+"""The shape of a common space: are pairs near, are items spread, are modalities apart, are there hubs."""
 
 from __future__ import annotations
 

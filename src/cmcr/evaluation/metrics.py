@@ -20,7 +20,7 @@ from torch import Tensor
 from cmcr.arrays import Array, check_finite, rows_of, working_dtype
 from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
 
-_ELEMENTS = 1 << 22  # similarities held at once: 16 MiB in float32; what is made of them takes about six times as much
+_ELEMENTS = 1 << 22  # similarities held at once: 16 MiB in float32; what is made of them takes as much again
 _QUERIES = 1024  # a larger block multiplies no faster
 _ROUNDING = 8  # units of rounding by which two computations of one inner product may differ
 
@@ -117,7 +117,7 @@ def similarity_blocks(queries: Tensor, corpus: Tensor) -> Iterator[tuple[slice, 
     """Yield inner products of a few queries with the whole corpus: the queries' slice and `(B, C)`, the caller's to keep.
 
     `B` is chosen so that a block stays small whatever `C` is. That bounds the scratch memory of every metric: under
-    128 MiB, or two rows of the corpus's length where the corpus is so long that a single row takes more.
+    64 MiB, or two rows of the corpus's length where the corpus is so long that a single row takes more.
     """
     size = max(1, min(_QUERIES, _ELEMENTS // len(corpus)))
     for start in range(0, len(queries), size):
