@@ -31,7 +31,7 @@ from cmcr._version import __version__
 from cmcr.connection.artefact import FORMAT as CONNECTION
 from cmcr.connection.connect import Progress, connect, outer_of, overlap_of
 from cmcr.connection.connection import Connection
-from cmcr.connection.settings import Settings, settings_of
+from cmcr.connection.settings import Settings, check_seed, settings_of
 from cmcr.engine.device import choose_device
 from cmcr.engine.train_state import TrainState
 from cmcr.errors import ArtefactError, FormatError, ResumeError, TrainingError, WriteError
@@ -91,6 +91,7 @@ def connect_on_disk(
         FormatError, IntegrityError: what was kept is damaged.
     """
     chosen = settings_of(method, **settings)
+    seed = check_seed(seed)
     where = choose_device(device)
     spaces = by_space(memories, overlap)
     shared = overlap_of(*spaces, overlap)

@@ -1,6 +1,6 @@
 """Map a worker over the numbers of shards: in this process, or by several processes on Ray.
 
-Workers write what they make; the process that maps them holds the locks and hears what they return. See docs/cluster.md.
+Workers write what they make; the process that maps them holds the locks and hears what they return. See docs/memories.md.
 """
 
 from __future__ import annotations

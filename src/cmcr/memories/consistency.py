@@ -51,7 +51,7 @@ def write_consistent(
         normalize: scale the results to unit rows.
         precision: of the products, "float32" or "bfloat16".
         device: where to compute; None takes the CPU.
-        engine: "here", or "ray" for several processes on one machine or many (see docs/cluster.md).
+        engine: "here", or "ray" for several processes on one machine or many (see docs/memories.md).
         workers: processes on Ray.
         cpus_per_worker: cores for each.
         gpus_per_worker: for each; a fraction shares one.

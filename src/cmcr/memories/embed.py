@@ -84,7 +84,7 @@ def embed(
         device: where to compute; None leaves the encoder where it is.
         on_event: see `OnEvent`.
         space_options: of a space given by name, such as `{"model": "openai/clip-vit-base-patch32"}`.
-        engine: "here", or "ray" for several processes on one machine or many (see docs/cluster.md).
+        engine: "here", or "ray" for several processes on one machine or many (see docs/memories.md).
         workers: processes on Ray.
         cpus_per_worker: cores for each, and threads with which torch computes in it.
         gpus_per_worker: for each; a fraction shares one.

@@ -1,6 +1,6 @@
 """Memories from and to the files of other programs: numpy arrays, the folders of clip-retrieval, Parquet.
 
-`cmcr memory import` and `cmcr memory export`; see docs/interchange.md. Nothing is ever unpickled.
+`cmcr memory import` and `cmcr memory export`; see docs/memories.md. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def import_memory(
     quarantine: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Memory:
-    """Turn the files of another program into a memory, or resume a run that was stopped; see docs/interchange.md.
+    """Turn the files of another program into a memory, or resume a run that was stopped; see docs/memories.md.
 
     Rows are read some at a time, and scaled to unit length as `cmcr.write_memory` does.
 
