@@ -5,14 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import CAPTIONS, clap_extractor, clap_tokenizer, reference_demo, sound, write_clap
 
-from cmcr.errors import FormatError, SampleError
-from cmcr.spaces.clap import MOST_WINDOWS, ClapSpace, hear_fused, hear_unfused, log_mel, repeat_padded
+from cmcr.errors import FormatError
+from cmcr.spaces.clap import MOST_WINDOWS, ClapSpace, fused_windows, log_mel, repeat_padded, unfused_windows
 
 pytest.importorskip("transformers")
 
@@ -69,7 +68,7 @@ class TestSpectrograms:
     def test_up_to_a_window_they_are_those_of_transformers(self, fused, samples):
         extractor = clap_extractor(fused=fused, seconds=10)
         item = sound(samples / 48_000, 3)["array"]
-        ours = (hear_fused if fused else hear_unfused)(item, extractor)
+        ours = (fused_windows if fused else unfused_windows)(item, extractor)
         if not fused and samples > 480_000:
             assert ours.windows.shape == (2, 1, 1001, 64)
             return
@@ -84,7 +83,7 @@ class TestSpectrograms:
         monkeypatch.setattr(np.random, "choice", lambda places: places[len(places) // 2])
         monkeypatch.setattr(np.random, "randint", lambda *_: 0)
         theirs = extractor(item, sampling_rate=48_000)
-        ours = hear_fused(item, extractor)
+        ours = fused_windows(item, extractor)
         np.testing.assert_allclose(ours.windows[0], theirs["input_features"][0], atol=1e-4)  # dB; shrunk in float32
         assert ours.longer
         assert theirs["is_longer"] == [[True]]
@@ -92,36 +91,22 @@ class TestSpectrograms:
     def test_unfused_windows_spread_from_the_start_to_the_end(self):
         extractor = clap_extractor(fused=False, seconds=1)
         item = sound(2.5, 1)["array"]
-        windows = hear_unfused(item, extractor).windows
+        windows = unfused_windows(item, extractor).windows
         filters = extractor.mel_filters_slaney
         expected = [log_mel(item[start : start + 48_000], extractor, filters) for start in (0, 36_000, 72_000)]
         np.testing.assert_array_equal(windows[:, 0], expected)
-        assert len(hear_unfused(sound(10, 1)["array"], extractor).windows) == MOST_WINDOWS
+        assert len(unfused_windows(sound(10, 1)["array"], extractor).windows) == MOST_WINDOWS
 
     def test_repeat_padding(self):
         padded = repeat_padded(np.array([1, 2, 3], dtype=np.float32), 8)
         assert padded.tolist() == [1, 2, 3, 1, 2, 3, 0, 0]
 
 
-class TestSounds:
-    def test_stereo_is_the_mean_of_its_channels_from_a_file(self, clap, tmp_path):
-        left, right = (sound(1.4, seed)["array"] for seed in (1, 2))
-        soundfile.write(tmp_path / "two.wav", np.stack([left, right], axis=1), 48_000, subtype="FLOAT")
-        mean = {"array": (left + right) / 2, "sampling_rate": 48_000}
-        np.testing.assert_allclose(clap.encode(tmp_path / "two.wav", "audio"), clap.encode(mean, "audio"), atol=1e-5)
-
-    def test_other_rates_stay_near(self, clap):
-        import soxr
-
-        slow = soxr.resample(SOUNDS[4]["array"], 48_000, 44_100)
-        rows = clap.encode([SOUNDS[4], {"array": slow, "sampling_rate": 44_100}], "audio")
-        assert float(rows[0] @ rows[1]) > 0.99
-
-    def test_silence_and_a_single_sample_are_sounds(self, clap):
-        for samples in (np.zeros(99_000), np.full(1, 0.5)):
-            assert np.isfinite(clap.encode({"array": samples, "sampling_rate": 48_000}, "audio")).all()
-        rows = clap.encode([{"array": np.zeros(n), "sampling_rate": 48_000} for n in (1, 48_000)], "audio")
-        np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+def test_silence_and_a_single_sample_are_sounds(clap):
+    for samples in (np.zeros(99_000), np.full(1, 0.5)):
+        assert np.isfinite(clap.encode({"array": samples, "sampling_rate": 48_000}, "audio")).all()
+    rows = clap.encode([{"array": np.zeros(n), "sampling_rate": 48_000} for n in (1, 48_000)], "audio")
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
 
 
 def test_texts_are_cut_at_77_tokens_as_the_tokenizer_would(clap):
@@ -142,12 +127,6 @@ def test_texts_are_cut_at_77_tokens_as_the_tokenizer_would(clap):
 @given(st.text(min_size=1, max_size=20).filter(lambda text: text.strip() and "\0" not in text))
 def test_any_unicode_is_a_text(clap, text):
     assert np.isfinite(clap.encode(["a", text], "text")).all()
-
-
-@pytest.mark.parametrize("item", [b"a", "", " \n\t", "a\0b", "ab\ud800"])
-def test_what_is_no_text_is_refused_with_its_position(clap, item):
-    with pytest.raises(SampleError, match="item 1: a text: "):
-        clap.encode(["a", item], "text")
 
 
 def test_other_padding_is_refused(folder):

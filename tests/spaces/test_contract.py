@@ -5,6 +5,7 @@ import pickle
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,6 +95,13 @@ class TestSpaces:
             monkeypatch.setattr(mini, "_weights", lambda name: save(state))
             assert mini.MiniSpace(kind).fingerprint != first
 
+    def test_two_threads_may_call_it_at_once(self, spaces, alone, kind):
+        for modality in KINDS[kind].widths:
+            expected = alone(kind, modality)
+            with ThreadPoolExecutor(2) as threads:
+                for rows in threads.map(lambda m: spaces[kind].encode(items(m), m, batch_size=2), [modality] * 2):
+                    np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-5)
+
     def test_an_unknown_modality_names_the_nearest(self, spaces, kind):
         for modality in KINDS[kind].widths:
             for call in (spaces[kind].encode, lambda *given: list(spaces[kind].encode_batches(*given))):
@@ -151,7 +159,7 @@ class TestEncode:
 
     def test_an_item_that_cannot_be_decoded_is_named_by_its_position(self, spaces, kind, modality):
         if KINDS[kind].decodes:
-            for unreadable, batch_size in [(UNREADABLE[modality], 2), (None, 32)]:
+            for unreadable, batch_size in [(UNREADABLE[modality], 2), (" " if modality == "text" else None, 32)]:
                 with pytest.raises(SampleError, match=r"^item 4: \S"):
                     spaces[kind].encode([*items(modality)[:4], unreadable], modality, batch_size=batch_size)
 
@@ -184,6 +192,13 @@ class TestEncode:
         for item, fresh in zip(inputs, items(modality), strict=True):
             item, fresh = (x["array"] if isinstance(x, dict) else x for x in (item, fresh))
             np.testing.assert_array_equal(np.asarray(item), np.asarray(fresh))
+
+
+@pytest.mark.parametrize("kind", [kind for kind, modality in CASES if modality == "image"])
+def test_what_is_transparent_shows_white(spaces, kind):
+    clear, white = np.zeros((40, 40, 4), dtype=np.uint8), np.full((40, 40, 3), 255, dtype=np.uint8)
+    rows = spaces[kind].encode([clear, white], "image")
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
 
 
 class TestEncodeBatches:

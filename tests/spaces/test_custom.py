@@ -45,8 +45,6 @@ def test_an_open_clip_like_model():
     picture = Image.new("L", (5, 5), 200)
     expected = model.encode_image(small_pixels(picture.convert("RGB"))[None]).detach().numpy()
     np.testing.assert_allclose(space.encode([picture], "image"), expected / np.linalg.norm(expected), atol=1e-6)
-    clear = space.encode([np.zeros((5, 5, 4), dtype=np.uint8), np.full((5, 5), 255, dtype=np.uint8)], "image")
-    np.testing.assert_allclose(clear[0], clear[1], atol=1e-6)
     assert list(cmcr.from_open_clip(model, "oc", tokenizer=tokens_of, fingerprint="v1").widths) == ["text"]
     with pytest.raises(ConfigError, match="encode_image and a preprocess"):
         cmcr.from_open_clip(model, "oc", fingerprint="v1")

@@ -131,19 +131,6 @@ class TestPatches:
                 spaces["clip"].patch_features(pictures(1), size)
 
 
-def test_what_is_transparent_shows_white(space):
-    clear = Image.fromarray(np.zeros((40, 40, 4), dtype=np.uint8))
-    rows = space.encode([clear, Image.new("RGB", (40, 40), "white")], "image")
-    np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
-
-
-def test_blank_texts_are_refused_and_any_unicode_is_read(space):
-    for text, reason in [("", "empty"), (" \n\t", "white space"), ("a \ud800", "surrogate")]:
-        with pytest.raises(SampleError, match=f"item 1: .*{reason}"):
-            space.encode(["a cat", text], "text")
-    assert np.isfinite(space.encode(["naïve — 東京 🙂"], "text")).all()
-
-
 def test_the_fingerprint_knows_preprocessing_and_precision(space, name, folder):
     half = OPEN[name](folder, device="cpu", dtype="bfloat16")
     rows = half.encode(pictures(4), "image")

@@ -1,7 +1,12 @@
 """Published models that are not there, not whole, not what they should be, or only to be had elsewhere."""
 
+import argparse
+import json
+import os
+import pickle
 import shutil
 import sys
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -12,7 +17,7 @@ from small_models import pictures
 from cmcr.errors import ArtefactNotFoundError, ConfigError, DeviceError, FormatError, MissingDependencyError
 from cmcr.spaces.clap import ClapSpace
 from cmcr.spaces.dual_encoders import ClipSpace, SiglipSpace
-from cmcr.spaces.hub import find_snapshot, fingerprint
+from cmcr.spaces.hub import find_snapshot, fingerprint, read_published_tensors
 
 pytest.importorskip("transformers")
 
@@ -125,12 +130,16 @@ def test_names_that_can_be_neither_folder_nor_repository(name):
         ClipSpace(name)
 
 
-def test_another_kind_of_model_is_named(spaces, whole):
+def test_another_kind_of_model_is_named(spaces, whole, tmp_path):
     assert spaces["siglip"]
     with pytest.raises(FormatError, match="ClipSpace reads models of type 'clip', but this one is 'siglip'"):
         ClipSpace(spaces.root / "siglip")
     with pytest.raises(FormatError, match="'clap', but this one is 'clip'"):
         ClapSpace(whole)
+    siglip2 = shutil.copytree(spaces.root / "siglip", tmp_path / "siglip2")
+    (siglip2 / "spiece.model").unlink()
+    with pytest.raises(FormatError, match=r"lacks spiece\.model"):
+        SiglipSpace(siglip2)
 
 
 FILES = ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"]
@@ -183,6 +192,20 @@ def test_counters_and_index_tables_may_be_there_or_not(spaces, kind, tmp_path):
         assert type(space)(folder, device="cpu").fingerprint == space.fingerprint
 
 
+@pytest.mark.parametrize("kind", ["clip", "clap-unfused"])
+def test_code_of_a_model_repository_is_not_run(spaces, kind, tmp_path):
+    assert spaces[kind]
+    folder, ran = shutil.copytree(spaces.root / kind, tmp_path / kind), tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n")
+    autos = ("AutoModel", "AutoConfig", "AutoImageProcessor", "AutoFeatureExtractor")
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / name).read_text())
+        settings["auto_map"] = {**dict.fromkeys(autos, "evil.Evil"), "AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+        (folder / name).write_text(json.dumps(settings))
+    type(spaces[kind])(folder, device="cpu")
+    assert not ran.exists()
+
+
 def test_wrong_settings(folder):
     with pytest.raises(DeviceError, match="'gpu'"):
         ClipSpace(folder, device="gpu")
@@ -224,3 +247,56 @@ def test_the_fingerprint_knows_names_shapes_types_and_values():
 def test_the_home_folder_is_written_as_a_tilde(monkeypatch, folder):
     monkeypatch.setenv("HOME", str(folder.parent))
     assert find_snapshot("~/clip").folder == folder
+
+
+class Trap:
+    def __reduce__(self):
+        return (os.mkdir, ("trapped",))
+
+
+class TestPublishedTensors:
+    """Files as the authors of CLAP and ULIP published them: tensors beside settings and numpy's numbers."""
+
+    @pytest.fixture
+    def published(self, tmp_path):
+        weights = {"module.a": torch.ones(2, 3), "module.steps": torch.tensor(7)}
+        moments = {"state": {0: {"step": np.int64(1), "moments": np.ones(3)}}}
+        settings = argparse.Namespace(model="ULIP_PointBERT", npoints=8192)
+        bookkeeping = {"optimizer": moments, "best_acc1": np.float64(74.8), "epoch": "last"}
+        torch.save({"state_dict": weights, "args": settings, **bookkeeping}, tmp_path / "published.pt")
+        return tmp_path / "published.pt"
+
+    def test_tensors_are_read_whichever_numpy_wrote_the_numbers_beside_them(self, published, tmp_path):
+        with ZipFile(published) as new, ZipFile(tmp_path / "old.pt", "w") as old:
+            for name in new.namelist():
+                content = new.read(name)
+                assert b"numpy._core" in content or not name.endswith("data.pkl")
+                old.writestr(name, content.replace(b"numpy._core", b"numpy.core"))
+        for path in (published, tmp_path / "old.pt"):
+            tensors = read_published_tensors(path, "")
+            assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [[1] * 3] * 2, "steps": 7}
+
+    def test_no_code_of_a_file_is_run(self, published, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        torch.save({"state_dict": {"a": torch.ones(1)}, "args": Trap()}, tmp_path / "trap.pt")
+        with pytest.raises(FormatError, match=r"it names \w+\.mkdir\)") as caught:
+            read_published_tensors(tmp_path / "trap.pt", "")
+        assert "weights_only" not in str(caught.value)
+        assert not (tmp_path / "trapped").exists()
+        # What is allowed while a file is read is not allowed afterwards.
+        with pytest.raises(pickle.UnpicklingError, match="not an allowed global"):
+            torch.load(published, weights_only=True)
+
+    def test_what_is_no_such_file_says_what_to_fetch(self, published, tmp_path):
+        whole = published.read_bytes()
+        damaged = (b"", b"\x80\x02}q\x00.", b"PK\x03\x04 nonsense", bytes(range(256)), whole[: len(whole) // 2])
+        for name in ("x.pt", "x.safetensors"):
+            with pytest.raises(ArtefactNotFoundError, match=r"Fetch it\."):
+                read_published_tensors(tmp_path / name, "Fetch it.")
+            for content in damaged:
+                (tmp_path / name).write_bytes(content)
+                with pytest.raises(FormatError, match=rf"{name}.* Fetch it\."):
+                    read_published_tensors(tmp_path / name, "Fetch it.")
+        torch.save([1, 2], tmp_path / "x.pt")
+        with pytest.raises(FormatError, match="tensors by name"):
+            read_published_tensors(tmp_path / "x.pt", "")

@@ -13,7 +13,6 @@ from cmcr.spaces import registry
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     monkeypatch.setattr(registry, "_registered", {})
-    monkeypatch.setattr(registry, "_registered_spaces", {})
 
 
 def make(scale: float = 1.0):
@@ -36,10 +35,17 @@ def test_a_registered_space_is_itself():
 
 def test_names_of_cmcr_cannot_be_taken_and_only_spaces_registered():
     for name in ("mini-clip", "clip", "ulip"):
-        with pytest.raises(ConfigError, match=f"the name '{name}' is taken"):
+        with pytest.raises(ConfigError, match=f"'{name}' is taken"):
             cmcr.register_space(name, make)
-    with pytest.raises(ConfigError, match="expected a space or a function that makes one, got int"):
+    with pytest.raises(ConfigError, match="got int"):
         cmcr.register_space("mine", 3)
+
+
+def test_unknown_spaces_and_missing_options_are_named():
+    with pytest.raises(ConfigError, match=r"'mini-clp'\. Did you mean 'mini-cl[ai]p'"):
+        cmcr.space("mini-clp")
+    with pytest.raises(ConfigError, match=r"'ulip' needs model="):
+        cmcr.space("ulip")
 
 
 def test_mini_spaces_take_no_options():

@@ -1,10 +1,7 @@
 """ULIP-2 with PointBERT: parity with the published code, safe and strict files, preprocessing."""
 
 import json
-import os
-import pickle
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -34,7 +31,6 @@ from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, SampleE
 from cmcr.spaces.ulip.preprocessing import evenly_spaced, farthest_points, group_points, pixels_of, prepared_points
 from cmcr.spaces.ulip.space import UlipSpace
 from cmcr.spaces.ulip.towers import (
-    GroupEncoder,
     ImageShape,
     ImageTower,
     PointBertShape,
@@ -87,14 +83,9 @@ class TestParity:
     @pytest.mark.parametrize(("name", "channels"), [("pointbert_xyz", 3), ("pointbert_xyzrgb", 6)])
     def test_point_clouds_as_published(self, name, channels):
         config, tensors = fixture(name)
+        width, embedding = config["trans_dim"], tensors["embeddings"].shape[1]
         shape = PointBertShape(
-            channels=channels,
-            width=config["trans_dim"],
-            depth=config["depth"],
-            heads=config["num_heads"],
-            group_width=config["encoder_dims"],
-            hidden=4 * config["trans_dim"],
-            embedding=tensors["embeddings"].shape[1],
+            channels, width, config["depth"], config["num_heads"], config["encoder_dims"], 4 * width, embedding
         )
         tower = loaded(PointCloudTower(shape), tensors)
         divided = [group_points(p.numpy(), config["num_group"], config["group_size"]) for p in tensors["points"]]
@@ -104,43 +95,22 @@ class TestParity:
 
     def test_pictures_as_published(self):
         config, tensors = fixture("image_tower")
-        shape = ImageShape(
-            size=config["img_size"],
-            patch=config["patch_size"],
-            width=config["embed_dim"],
-            depth=config["depth"],
-            heads=config["num_heads"],
-            hidden=config["mlp_ratio"] * config["embed_dim"],
-            embedding=tensors["embeddings"].shape[1],
-        )
+        names = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
+        hidden, embedding = config["mlp_ratio"] * config["embed_dim"], tensors["embeddings"].shape[1]
+        shape = ImageShape(*(config[name] for name in names), hidden, embedding)
         tower = loaded(ImageTower(shape), tensors)
         assert_close(tower.visual(tensors["pixels"]), tensors["features"])
         assert_close(tower(tensors["pixels"]), tensors["embeddings"])
 
     def test_texts_as_published_whatever_follows_their_end(self):
         config, tensors = fixture("text_tower")
-        shape = TextShape(
-            vocabulary=config["vocab_size"],
-            context=config["context_length"],
-            width=config["width"],
-            depth=config["layers"],
-            heads=config["heads"],
-            hidden=4 * config["width"],
-            embedding=tensors["embeddings"].shape[1],
-        )
+        names = ("vocab_size", "context_length", "width", "layers", "heads")
+        shape = TextShape(*(config[name] for name in names), 4 * config["width"], tensors["embeddings"].shape[1])
         tower = loaded(TextTower(shape), tensors)
         ids = tensors["token_ids"]
         assert_close(tower(ids), tensors["embeddings"])
         end = int(ids[0].argmax()) + 1
         assert_close(tower(ids[:1, :end]), tensors["embeddings"][:1])
-
-    def test_groups_are_encoded_as_by_the_published_plain_way(self):
-        encoder = randomised(GroupEncoder(6, 24), 5).requires_grad_(False)
-        neighborhoods = torch.randn(2, 7, 5, 6, generator=torch.Generator().manual_seed(1))
-        points = encoder.first_conv(neighborhoods.reshape(14, 5, 6).transpose(1, 2))
-        whole = points.max(dim=2, keepdim=True)[0]
-        plain = encoder.second_conv(torch.cat([whole.expand(-1, -1, 5), points], dim=1)).max(dim=2)[0]
-        assert_close(encoder(neighborhoods), plain.reshape(2, 7, 24))
 
 
 class TestGroups:
@@ -154,13 +124,6 @@ class TestGroups:
         np.testing.assert_array_equal(found.neighborhoods, neighborhoods)
         np.testing.assert_array_equal(found.centers, centers)
 
-    def test_the_first_bound_on_the_radius_changes_nothing(self):
-        points = np.round(np.random.default_rng(3).normal(size=(400, 3)) * 8).astype(np.float32) / 8
-        found = group_points(points, 20, 9)
-        neighborhoods, centers = reference_groups(points, 20, 9)
-        np.testing.assert_array_equal(found.neighborhoods, neighborhoods.astype(np.float32))
-        np.testing.assert_array_equal(found.centers, centers.astype(np.float32))
-
     def test_points_on_a_line_are_taken_from_the_ends_inwards(self):
         line = np.zeros((9, 3), dtype=np.float32)
         line[:, 1] = np.arange(9)
@@ -170,13 +133,6 @@ class TestGroups:
 
     def test_one_place_chooses_point_0_again(self):
         assert farthest_points(np.ones((4, 3), dtype=np.float32), 3)[0].tolist() == [0, 0, 0]
-
-    def test_colours_are_appended_unchanged(self):
-        points = cloud(1, 20, 6)
-        found = group_points(points, 4, 20)
-        for neighborhood in found.neighborhoods:
-            np.testing.assert_array_equal(neighborhood[:, 3:], points[:, 3:])
-        np.testing.assert_array_equal(found.neighborhoods[0, :, :3], points[:, :3] - points[0, :3])
 
 
 class TestSpace:
@@ -231,21 +187,6 @@ class TestFiles:
             convert(save_ulip(tmp_path / "bad.pt", state), tmp_path / "out.safetensors")
         assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.pt", "there.safetensors"]
 
-    def test_half_precision_and_bare_tensors_are_read(self, tmp_path, space):
-        state = {k: v.half() if v.is_floating_point() else v for k, v in ulip_state().items()}
-        torch.save(state, tmp_path / "half.pt")
-        found = UlipSpace(tmp_path / "half.pt", **SMALL)
-        rows = found.encode(items("point_cloud"), "point_cloud")
-        np.testing.assert_allclose(rows, space.encode(items("point_cloud"), "point_cloud"), atol=0.01)
-
-    def test_numbers_of_an_older_numpy_are_passed_over(self, published, space, tmp_path):
-        with ZipFile(published) as new, ZipFile(tmp_path / "old.pt", "w") as old:
-            for name in new.namelist():
-                content = new.read(name)
-                assert b"numpy._core" in content or not name.endswith("data.pkl")
-                old.writestr(name, content.replace(b"numpy._core", b"numpy.core"))
-        assert UlipSpace(tmp_path / "old.pt", **SMALL).fingerprint == space.fingerprint
-
     def test_the_coloured_files_copy_of_another_model_is_left_out(self, tmp_path, coloured):
         state = ulip_state(COLOURED, None, None) | {"open_clip_model.visual.proj": torch.ones(2, 2)}
         path = save_ulip(tmp_path / "openclip.pt", state)
@@ -279,44 +220,17 @@ class TestFiles:
             UlipSpace(save_ulip(tmp_path / "x.pt", ulip_state() | {name: value}))
 
     def test_other_files_say_what_to_fetch(self, tmp_path):
-        with pytest.raises(
-            ArtefactNotFoundError, match=r"pointbert_ULIP-2\.pt .see https://github.com/salesforce/ULIP"
-        ):
+        with pytest.raises(ArtefactNotFoundError, match=r"https://github.com/salesforce/ULIP"):
             UlipSpace(tmp_path / "none.pt")
         torch.save({"state_dict": {"conv1.weight": torch.ones(3)}}, tmp_path / "resnet.pt")
         with pytest.raises(FormatError, match=r"missing 'point_encoder.*Fetch a PointBERT file"):
             UlipSpace(tmp_path / "resnet.pt")
-        torch.save([1, 2], tmp_path / "list.pt")
-        with pytest.raises(FormatError, match=r"tensors by name.*Fetch a PointBERT file"):
-            UlipSpace(tmp_path / "list.pt")
 
-    def test_a_damaged_file_is_a_clear_error(self, published, tmp_path):
-        whole = published.read_bytes()
-        for content in (b"", b"\x80\x02}q\x00.", b"PK\x03\x04 nonsense", bytes(range(256)), whole[: len(whole) // 2]):
-            for name in ("x.pt", "x.safetensors"):
-                (tmp_path / name).write_bytes(content)
-                with pytest.raises(FormatError, match=name):
-                    UlipSpace(tmp_path / name)
-
-    def test_a_file_that_would_run_code_is_refused(self, published, tmp_path):
-        mark = tmp_path / "ran"
-
-        class Evil:
-            def __reduce__(self):
-                return os.mkdir, (str(mark),)
-
-        torch.save({"state_dict": ulip_state(), "args": Evil()}, tmp_path / "evil.pt")
-        with pytest.raises(FormatError, match=r"it names \w+\.mkdir\).*never opened") as caught:
-            UlipSpace(tmp_path / "evil.pt")
-        assert "weights_only" not in str(caught.value)
-        assert not mark.exists()
-        # What is allowed while a file is read is not allowed afterwards.
-        with pytest.raises(pickle.UnpicklingError, match="not an allowed global"):
-            torch.load(published, weights_only=True)
-
-    def test_any_safetensors_of_the_published_names_is_read(self, tmp_path, space):
-        save_file({f"module.{k}": v.clone() for k, v in ulip_state().items()}, tmp_path / "own.safetensors")
-        assert UlipSpace(tmp_path / "own.safetensors", **SMALL).fingerprint == space.fingerprint
+    def test_any_safetensors_of_the_published_names_is_read_in_any_precision(self, tmp_path, space):
+        state = {f"module.{k}": v.half() if v.is_floating_point() else v for k, v in ulip_state().items()}
+        save_file(state, tmp_path / "own.safetensors")
+        rows = UlipSpace(tmp_path / "own.safetensors", **SMALL).encode(items("point_cloud"), "point_cloud")
+        np.testing.assert_allclose(rows, space.encode(items("point_cloud"), "point_cloud"), atol=0.01)
 
 
 class TestPointClouds:
@@ -326,13 +240,6 @@ class TestPointClouds:
         moved = (points + np.array(offset, dtype=np.float32)) * np.float32(2.0) ** doublings
         rows = space.encode([points, moved], "point_cloud")
         np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-5)
-
-    @given(st.integers(0, 20), st.integers(16, 60), st.sampled_from("xyz"))
-    def test_a_prepared_cloud_is_centred_with_radius_1(self, seed, count, up_axis):
-        given = cloud(seed, count) * 7 + 1000
-        points = prepared_points(given, channels=3, num_points=60, fewest=12, up_axis=up_axis)
-        np.testing.assert_allclose(points.mean(axis=0), np.zeros(3), atol=1e-6)
-        assert np.linalg.norm(points, axis=1).max() == pytest.approx(1, abs=1e-6)
 
     def test_a_turned_cloud_with_its_up_axis_embeds_the_same(self, published, space):
         lying = cloud(0)[:, [2, 0, 1]]  # a rotation: y goes to z
@@ -399,11 +306,6 @@ class TestPictures:
     def test_any_size_fits(self, width, height):
         assert pixels_of(Image.new("RGB", (width, height)), 16).shape == (3, 16, 16)
 
-    def test_what_is_transparent_shows_white(self, space):
-        clear, white = np.zeros((32, 32, 4), dtype=np.uint8), np.full((32, 32, 3), 255, dtype=np.uint8)
-        rows = space.encode([clear, white], "image")
-        np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
-
 
 class TestTexts:
     def test_tokens_start_and_end_a_text(self, spaces, space):
@@ -412,18 +314,6 @@ class TestTexts:
         ids = torch.tensor([[512, words["a</w>"], words["b"], words["c</w>"], 513]])
         found = space.encode(["A  bc "], "text", normalize_embeddings=False)
         np.testing.assert_allclose(found, tower(ids).numpy(), atol=1e-5)
-
-    def test_what_does_not_fit_is_left_out(self, space):
-        with pytest.warns(UserWarning, match=r"1 text\(s\) are longer than the 16 tokens"):
-            row = space.encode("a" * 20, "text")
-        with pytest.warns(UserWarning, match="longer"):
-            np.testing.assert_allclose(row, space.encode("a" * 30, "text"), atol=1e-6)
-
-    def test_blank_texts_are_refused_and_any_unicode_embeds(self, space):
-        for text in (" \n", "a\0b", "a \ud800"):
-            with pytest.raises(SampleError, match="item 1: a text: "):
-                space.encode(["a", text], "text")
-        assert np.isfinite(space.encode(["züge", "椅子", "\u202e", "\U0001f6aa"], "text")).all()
 
     def test_without_a_tokenizer_everything_else_works(self, published, space, cache, tmp_path):
         bare = UlipSpace(published, tokenizer=tmp_path, **SMALL)

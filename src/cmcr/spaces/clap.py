@@ -1,7 +1,7 @@
 """CLAP: sounds and texts in one space, through transformers; fused and unfused models. Nothing here is random.
 
-The published extractor takes its windows of a long sound at random places, and marks a random sound of a batch of short
-ones as longer, so the same file gets another embedding with every call. Here both depend on the sound alone.
+The published extractor takes its windows of a long sound at random positions, and marks a random sound of a batch of
+short ones as longer, so the same file gets another embedding with every call. Here both depend on the sound alone.
 Shapes: `n` samples, `W` windows, `C` channels, `T` frames, `M` mel bands.
 """
 
@@ -21,7 +21,7 @@ from cmcr.spaces.dual_encoders import DualEncoderSpace, pooled
 from cmcr.spaces.hub import Snapshot, import_library, open_processor
 from cmcr.spaces.tower import Tower
 
-MOST_WINDOWS = 6  # of the unfused encoder: a minute is heard whole, of anything longer six windows spread over it
+MOST_WINDOWS = 6  # of the unfused encoder: a minute is read whole, of anything longer six windows spread over it
 
 _EXTRACTOR_SETTINGS = "sampling_rate fft_window_size hop_length nb_max_samples feature_size".split()
 
@@ -29,12 +29,12 @@ _EXTRACTOR_SETTINGS = "sampling_rate fft_window_size hop_length nb_max_samples f
 class ClapSpace(DualEncoderSpace):
     """A CLAP model (a `Space` of audio and text).
 
-    Sounds are brought to 48 kHz mono (the mean of the channels). Up to 10 s they are repeated whole and padded with
-    silence to 10 s, as the published models expect. Longer ones are heard at fixed places: a fused model gets the whole
-    shrunk to 10 s and the middle window of the front, the middle and the back third; any other gets up to six windows
-    spread evenly, whose unit embeddings are averaged (see `hear_fused` and `hear_unfused`). The length of a sound alone
-    decides whether a fused model treats it as longer, never its neighbours in the batch. Silence is a sound like any
-    other; a single sample is held for 10 s.
+    Sounds are resampled to 48 kHz mono (the mean of the channels). Up to 10 s they are repeated whole and padded with
+    silence to 10 s, as the published models expect. Of longer ones, windows at fixed positions are read: a fused model
+    gets the whole shrunk to 10 s and the middle window of the front, the middle and the back third; any other gets up to
+    six windows spread evenly, whose unit embeddings are averaged (see `fused_windows` and `unfused_windows`). The length
+    of a sound alone decides whether a fused model treats it as longer, never its neighbours in the batch. Silence is a
+    sound like any other; a single sample is repeated for 10 s.
 
     Texts longer than 77 tokens are cut there, as by the published code. `model` may be a folder that
     `cmcr.spaces.clap_convert.convert` wrote. Arguments, attributes and errors: see `DualEncoderSpace`.
@@ -66,16 +66,16 @@ class ClapSpace(DualEncoderSpace):
         }
 
     def _other_tower(self) -> Tower:
-        return Tower(self.widths["audio"], self._hear, self._embed_sounds)
+        return Tower(self.widths["audio"], self._read_windows, self._embed_sounds)
 
-    def _hear(self, item: Any) -> Heard:
-        # The whole of it, however few windows are used: a fused encoder hears the whole shrunk, the places of the windows
-        # follow from the length after resampling, and a part resampled alone differs at its edges. Where the rate is right
-        # already, an mp3 that is sought in still gives other bits, and damage between the windows would not be noticed.
+    def _read_windows(self, item: Any) -> SoundWindows:
+        # The whole sound, however few windows are used: a fused encoder reads all of it shrunk, the positions of windows
+        # follow from the length after resampling, and a part resampled alone differs at its edges. Even where the rate is
+        # right, seeking in an mp3 gives other bits, and damage between the windows would not be noticed.
         samples = read_audio(item, self._extractor.sampling_rate)
-        return (hear_fused if self._fused else hear_unfused)(samples, self._extractor)
+        return (fused_windows if self._fused else unfused_windows)(samples, self._extractor)
 
-    def _embed_sounds(self, sounds: list[Heard]) -> Tensor:
+    def _embed_sounds(self, sounds: list[SoundWindows]) -> Tensor:
         windows = torch.from_numpy(np.concatenate([sound.windows for sound in sounds]))
         longer = torch.tensor([[sound.longer] for sound in sounds for _ in sound.windows])
         # No more windows at a time than there are sounds: batch_size bounds the memory for long sounds as well.
@@ -91,19 +91,19 @@ class ClapSpace(DualEncoderSpace):
 
 
 @dataclass(frozen=True)
-class Heard:
+class SoundWindows:
     """One sound as the encoder takes it in.
 
     Attributes:
         windows: `(W, C, T, M)` float32 in dB; fused: one window of four channels; unfused: up to `MOST_WINDOWS` of one.
-        longer: whether the fused encoder must look at the channels 1 to 3 as well.
+        longer: whether the fused encoder must use the channels 1 to 3 as well.
     """
 
     windows: NDArray[np.float32]
     longer: bool
 
 
-def hear_fused(samples: NDArray[np.float32], extractor: Any) -> Heard:
+def fused_windows(samples: NDArray[np.float32], extractor: Any) -> SoundWindows:
     """Prepare a sound for a fused encoder.
 
     Up to the length of a window: the sound, repeated whole as often as it fits and then silence (the published
@@ -122,22 +122,22 @@ def hear_fused(samples: NDArray[np.float32], extractor: Any) -> Heard:
     padded = repeat_padded(samples, extractor.nb_max_samples)
     mel = log_mel(padded, extractor, extractor.mel_filters)  # trained on HTK filters, the unfused models on Slaney's
     if len(mel) <= frames:
-        return Heard(np.broadcast_to(mel, (1, 4, *mel.shape)), longer=False)
+        return SoundWindows(np.broadcast_to(mel, (1, 4, *mel.shape)), longer=False)
     # The middle of each third of the possible starts; a third without any (a sound barely longer) takes 0.
     thirds = np.array_split(np.arange(len(mel) - frames + 1), 3)
     starts = [int(third[len(third) // 2]) if len(third) else 0 for third in thirds]
     shrunk = torch.nn.functional.interpolate(
         torch.from_numpy(mel)[None, None], size=(frames, mel.shape[1]), mode="bilinear", align_corners=False
     )[0, 0].numpy()
-    return Heard(np.stack([shrunk, *(mel[start : start + frames] for start in starts)])[None], longer=True)
+    return SoundWindows(np.stack([shrunk, *(mel[start : start + frames] for start in starts)])[None], longer=True)
 
 
-def hear_unfused(samples: NDArray[np.float32], extractor: Any) -> Heard:
-    """Prepare a sound for an encoder without fusion; arguments as for `hear_fused`.
+def unfused_windows(samples: NDArray[np.float32], extractor: Any) -> SoundWindows:
+    """Prepare a sound for an encoder without fusion; arguments as for `fused_windows`.
 
-    Up to the length of a window: padded as in `hear_fused`. Longer: the fewest windows that cover it, at most
+    Up to the length of a window: padded as in `fused_windows`. Longer: the fewest windows that cover it, at most
     `MOST_WINDOWS`, spread evenly from its start to its end; their embeddings are averaged. The encoder was trained on one
-    window at a random place: the mean over even places is the mean of that draw, where one window would miss the rest.
+    window at a random position: the mean over even positions is the mean of that draw, where one window would miss the rest.
 
     Returns:
         One to `MOST_WINDOWS` windows of one channel.
@@ -147,7 +147,7 @@ def hear_unfused(samples: NDArray[np.float32], extractor: Any) -> Heard:
     count = min(-(-len(padded) // length), MOST_WINDOWS)
     starts = np.linspace(0, len(padded) - length, count).round().astype(int)
     mels = [log_mel(padded[start : start + length], extractor, extractor.mel_filters_slaney) for start in starts]
-    return Heard(np.stack(mels)[:, None], longer=False)
+    return SoundWindows(np.stack(mels)[:, None], longer=False)
 
 
 def repeat_padded(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cmcr.errors import ConfigError, unknown_name
@@ -22,8 +21,7 @@ _OWN = {
     "clap": "cmcr.spaces.clap:ClapSpace",
     "ulip": "cmcr.spaces.ulip.space:UlipSpace",
 }
-_registered: dict[str, Callable[..., Space]] = {}
-_registered_spaces: dict[str, Space] = {}
+_registered: dict[str, Space | Callable[..., Space]] = {}
 
 
 def space_names() -> tuple[str, ...]:
@@ -63,7 +61,8 @@ def ready_space(name: str) -> Space | None:
     """Open a space that comes with cmcr or was registered as it is; None for one that needs options or files."""
     if name in MINI_SPACES:
         return _mini(name)
-    return _registered_spaces.get(name)
+    registered = _registered.get(name)
+    return registered if isinstance(registered, Space) else None
 
 
 def register_space(name: str, made_by: Space | Callable[..., Space]) -> None:
@@ -78,27 +77,19 @@ def register_space(name: str, made_by: Space | Callable[..., Space]) -> None:
     """
     if name in MINI_SPACES or name in _OWN:
         raise ConfigError(f"the name {name!r} is taken by a space of cmcr; choose another.")
-    if isinstance(made_by, Space):
-        given = made_by
-        _registered[name] = lambda: given
-        _registered_spaces[name] = given
-    elif callable(made_by):
-        _registered[name] = made_by
-        _registered_spaces.pop(name, None)
-    else:
+    if not isinstance(made_by, Space) and not callable(made_by):
         raise ConfigError(f"expected a space or a function that makes one, got {type(made_by).__name__}.")
+    _registered[name] = made_by
 
 
 def _factory(name: str) -> Callable[..., Space]:
     if name in MINI_SPACES:
         return lambda: _mini(name)
     if name in _registered:
-        return _registered[name]
-    if name in _OWN:
-        module, attribute = _OWN[name].split(":")
-        made: Callable[..., Space] = getattr(import_module(module), attribute)
-        return made
-    for point in entry_points(group=ENTRY_POINTS, name=name):
+        made_by = _registered[name]
+        return (lambda: made_by) if isinstance(made_by, Space) else made_by
+    own = [EntryPoint(name, _OWN[name], ENTRY_POINTS)] if name in _OWN else []
+    for point in (*own, *entry_points(group=ENTRY_POINTS, name=name)):
         loaded: Callable[..., Space] = point.load()
         return loaded
     raise unknown_name("space", name, space_names())
