@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import cmcr
@@ -99,15 +97,6 @@ def test_projecting_leaves_the_connection_alone(rng):
         assert torch.equal(value, before[name])
 
 
-@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 5), scale=st.floats(1e-3, 1e3))
-def test_projection_is_blind_to_scale_and_order(seed, rows, scale):
-    rng, connection = np.random.default_rng(seed), made()
-    x = rng.normal(size=(rows, 4))
-    order = rng.permutation(rows)
-    result = connection.project(x, "clip")
-    np.testing.assert_allclose(connection.project(scale * x[order], "clip"), result[order], atol=1e-10)
-
-
 @pytest.mark.parametrize(
     ("embeddings", "how", "error", "message"),
     [
@@ -151,22 +140,18 @@ def test_cosines_stay_between_minus_one_and_one_and_are_zero_for_rows_of_zeros(r
     assert np.isfinite(made().similarity(1e30 * rows, 1e-30 * rows)).all()
 
 
-@pytest.mark.parametrize(("name", "place"), [("queries", 0), ("corpus", 1)])
-@pytest.mark.parametrize(
-    ("bad", "error"),
-    [
+def test_rows_that_cannot_be_compared_are_refused():
+    good = np.ones((1, 3))
+    for bad, error in (
         (np.full((1, 3), np.nan), NonFiniteError),
         (np.ones(3), DimensionError),
         (np.ones((1, 4)), DimensionError),
         (np.ones((0, 3)), TooFewRowsError),
         (np.ones((1, 3), dtype=int), DtypeError),
-    ],
-)
-def test_rows_that_cannot_be_compared_are_refused(name, place, bad, error):
-    arrays = [np.ones((1, 3)), np.ones((1, 3))]
-    arrays[place] = bad
-    with pytest.raises(error, match=name):
-        made().similarity(*arrays)
+    ):
+        for arrays, name in (((bad, good), "queries"), ((good, bad), "corpus")):
+            with pytest.raises(error, match=name):
+                made().similarity(*arrays)
 
 
 # -------------------------------------------------------------------------------------------------------------- encode
@@ -208,11 +193,6 @@ def test_what_cannot_be_encoded_is_refused(modality, space, message):
     assert encoder.calls == []
 
 
-def test_width_and_modalities():
-    assert made().width == 3
-    assert made().modalities == ("text", "image", "audio")
-
-
 # -------------------------------------------------------------------------------------------------------- save and load
 
 
@@ -232,6 +212,7 @@ def test_a_loaded_connection_equals_the_saved_one_bit_for_bit(folder, rng, monke
         np.testing.assert_array_equal(loaded.project(rows, space), saved.project(rows, space))
     for name in ("spaces", "settings", "history", "method", "seed", "overlap", "overlap_rows", "width", "encoders"):
         assert getattr(loaded, name) == getattr(saved, name), name
+    assert (loaded.width, loaded.modalities) == (3, ("text", "image", "audio"))
 
 
 def test_the_folder_holds_a_manifest_weights_history_and_a_model_card(folder, tmp_path):
@@ -297,24 +278,12 @@ def test_a_manifest_of_impossible_content_is_refused_though_its_hash_is_right(fo
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
-def test_weights_of_another_precision_are_refused(folder, dtype):
+def test_weights_of_another_precision_or_none_are_refused(folder, dtype):
     path = folder / artefact.WEIGHTS
     save_file({name: value.to(dtype) for name, value in load_file(path).items()}, path)
     manifest = json.loads((folder / MANIFEST).read_text())
     write_manifest(folder, manifest | {"sha256": manifest["sha256"] | {artefact.WEIGHTS: sha256_of(path)}})
     with pytest.raises(FormatError, match="not float32"):
         cmcr.load(folder)
-
-
-def test_what_is_no_connection_is_refused(tmp_path):
     with pytest.raises(ArtefactNotFoundError, match="no cmcr connection here"):
-        cmcr.load(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match="NoneType"):
-        cmcr.load(None)
-
-
-def test_settings_that_a_newer_version_added_keep_their_defaults(folder):
-    manifest = json.loads((folder / MANIFEST).read_text())
-    del manifest["settings"]["precision"]
-    write_manifest(folder, manifest)
-    assert cmcr.load(folder).settings == made().settings
+        cmcr.load(folder / "nothing")

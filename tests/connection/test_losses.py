@@ -42,15 +42,6 @@ def test_info_nce_equals_its_twin_in_value_and_gradient(batch, width, temperatur
             np.testing.assert_allclose(ours.grad.numpy(), slope, atol=tolerance / temperature)
 
 
-@pytest.mark.parametrize("temperature", [0.01, 1.0])
-def test_a_batch_of_one_has_nothing_to_contrast(temperature):
-    a, b = (x.requires_grad_() for x in units(1, 5))
-    loss = info_nce(a, b, temperature)
-    loss.backward()
-    assert loss.item() == 0.0
-    assert a.grad.abs().max().item() == b.grad.abs().max().item() == 0.0
-
-
 def test_losses_in_closed_form():
     for batch in (2, 3, 64):
         same = torch.full((batch, 4), 0.5)
@@ -63,6 +54,7 @@ def test_losses_in_closed_form():
     rows = torch.eye(2, dtype=torch.float64)
     assert info_nce(rows, rows.flip(0), 0.01).item() == pytest.approx(100.0, rel=1e-12)
     assert info_nce(rows.float(), rows.float().flip(0), 0.01).item() == pytest.approx(100.0, rel=1e-6)
+    assert info_nce(rows[:1], rows[1:], 0.01).item() == 0.0  # a batch of one has nothing to contrast
 
 
 def test_a_loss_far_below_precision_is_all_but_zero_and_its_gradient_finite():
@@ -84,12 +76,6 @@ def test_info_nce_is_symmetric_and_blind_to_order_and_rotation(seed, batch, widt
     assert info_nce(b, a, 0.1).item() == pytest.approx(loss, abs=1e-10)
     assert info_nce(a[order], b[order], 0.1).item() == pytest.approx(loss, abs=1e-10)
     assert info_nce(a @ rotation, b @ rotation, 0.1).item() == pytest.approx(loss, abs=1e-10)
-
-
-@pytest.mark.parametrize("temperature", [np.float32(0.1), np.float64(0.5), np.int64(2)])
-def test_info_nce_takes_a_temperature_of_numpy(temperature):
-    a, b = units(5, 3)
-    assert info_nce(a, b, temperature).item() == pytest.approx(twin.info_nce(a, b, float(temperature)), rel=1e-11)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, "0.1", True, None])
@@ -133,15 +119,6 @@ def test_attraction_equals_its_twin(batch, width, distance):
     assert torch.autograd.gradcheck(lambda left, right: intra_attraction(left, right, distance), rows)
 
 
-def test_attraction_in_closed_form():
-    rows = torch.eye(3, dtype=torch.float64)
-    assert intra_attraction(rows, -rows).item() == pytest.approx(2.0)
-    assert intra_attraction(rows, -rows, "squared").item() == pytest.approx(4.0)
-    assert intra_attraction(rows, rows.roll(1, 0)).item() == pytest.approx(math.sqrt(2))
-    half = torch.stack([rows[0], -rows[1]])
-    assert intra_attraction(rows[:2], half).item() == pytest.approx(1.0)  # a mean over the batch, not a sum
-
-
 @pytest.mark.parametrize("distance", ["euclidean", "squared"])
 def test_rows_that_coincide_have_a_finite_gradient(distance):
     # d sqrt(x) at 0 is infinite: a naive square root turns the whole batch into NaN.
@@ -176,14 +153,10 @@ def test_the_whole_loss_equals_its_twin(changes, batch, distance):
     expected["inter"] = weights["ttc"] * ttc + weights["avc"] * avc
     expected.update({name[:-7]: 0.0 for name, weight in changes.items() if weight == 0.0})
     assert {name: x.item() for name, x in terms._asdict().items()} == pytest.approx(expected, rel=1e-11, abs=1e-12)
-    terms.total.backward()
-    assert all(torch.isfinite(x.grad).all() for x in (tl, vl, tr, ar) if x.grad is not None)
-
-
-def test_gradients_flow_through_the_total():
-    rows = [x.requires_grad_() for x in units(3, 3, count=4)]
-    chosen = settings(ttc_temperature=0.3, avc_temperature=0.5, intra_weight=0.7)
-    assert torch.autograd.gradcheck(lambda tl, vl, tr, ar: connection_loss((tl, vl), (tr, ar), chosen).total, rows)
+    if batch == 2:
+        sharp = settings(intra_distance=distance, **{"ttc_temperature": 0.3, "avc_temperature": 0.5, **changes})
+        rows = (tl, vl, tr, ar)
+        assert torch.autograd.gradcheck(lambda a, b, c, d: connection_loss((a, b), (c, d), sharp).total, rows)
 
 
 def test_a_term_of_weight_zero_is_not_computed():
@@ -191,12 +164,6 @@ def test_a_term_of_weight_zero_is_not_computed():
     tl, tr = units(3, 3)
     terms = connection_loss((tl, bad), (tr, bad), settings(avc_weight=0.0, intra_weight=0.0))
     assert terms.total.item() == pytest.approx(twin.info_nce(tl, tr, 0.01), rel=1e-11)
-
-
-def test_each_space_is_attracted_to_itself():
-    (rows,) = units(4, 3, count=1)
-    # The left space is closed, the right one wide open: only the right one counts, by half.
-    assert connection_loss((rows, rows), (rows, -rows), settings()).intra.item() == pytest.approx(1.0)
 
 
 def test_the_precision_reaches_both_contrasts():

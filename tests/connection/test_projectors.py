@@ -66,19 +66,6 @@ def test_training_equals_its_twin(shape, batch_norm):
         np.testing.assert_allclose(kept["variance"], expected["variance"], atol=1e-12)
 
 
-def test_together_and_apart_differ_in_training_only():
-    overlap = random_rows(6, 4, 0).float()
-    consistent = torch.nn.functional.normalize(random_rows(6, 4, 1).float() + 0.7, dim=1)
-
-    def far(projector):
-        together, apart = (torch.cat(projector.project_both(overlap, consistent, how)) for how in ("together", "apart"))
-        return (together - apart).abs().max()
-
-    with torch.no_grad():
-        assert far(drawn(4, SMALL["two layers"]).train()) > 0.05
-        assert far(drawn(4, SMALL["two layers"]).eval()) < 1e-6
-
-
 def test_a_row_that_the_last_relu_empties_stays_zero():
     projector = Projector(2, ProjectorShape(width=2, final_relu=True)).eval()
     with torch.no_grad():

@@ -12,18 +12,6 @@ from cmcr.errors import ConfigError
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)])
-def test_a_guarded_computation_sees_none_of_the_callers_modes(mode):
-    with mode():
-        before = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
-        with guarded_torch_state(CPU):
-            assert not torch.is_inference_mode_enabled()
-            assert torch.is_grad_enabled()
-            assert not torch.is_autocast_enabled("cpu")
-        after = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
-    assert after == before
-
-
 @pytest.mark.parametrize(("cores", "inside"), [(1, 1), (64, 2)])
 def test_no_more_threads_than_cores(monkeypatch, cores, inside):
     monkeypatch.setattr(precision, "cores", lambda: cores)

@@ -81,21 +81,6 @@ def test_rows_on_disk_equal_rows_in_ram_whether_they_fit_or_not(monkeypatch, fre
     assert all(disk.most_rows_at_once == (10 if free == 0 else 37) for disk in stored)
 
 
-def test_a_set_that_is_given_twice_is_read_once():
-    disk, reads = Disk(random_rows(9, 3, 0)), []
-    disk.blocks = lambda rows: reads.append(rows) or Disk.blocks(disk, rows)
-    made([disk, disk, disk, disk], batch=3)
-    assert len(reads) == 1
-
-
-def test_a_generator_of_the_callers_is_left_alone():
-    before = torch.get_rng_state()
-    batches = made()
-    batches.rows(0)
-    torch.randn(3, generator=batches.noise(0))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 # --------------------------------------------------------------------------------------------------------------- state
 
 STEPS = 7
