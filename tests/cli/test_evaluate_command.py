@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cmcr.cli import main
-from cmcr.evaluation.evaluate import evaluate_miniature
+from cmcr.evaluation.runs import evaluate_runs
 from evaluation.datasets import tiny_sets
 from evaluation.small_connections import audio_image, cloud_text, write_memories
 
@@ -40,7 +40,7 @@ def test_json_is_what_the_library_returns_and_the_table_shows_it(folders, capsys
     call = ["evaluate", folders["av"], RUN, "--limit", "20", "--seed", "3"]
     assert main([*call, "--json"]) == 0
     (result,) = results(capsys)
-    assert result == evaluate_miniature(audio_image(), RUN, seed=3, items=20).result
+    assert result == next(evaluate_runs(audio_image(), RUN, seed=3, limit=20)).result
     assert main(call) == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()

@@ -12,12 +12,12 @@ from cmcr.errors import ArtefactNotFoundError, ConfigError
 from cmcr.evaluation.baselines import baselines_of
 from cmcr.evaluation.datasets import LAYOUTS
 from cmcr.evaluation.datasets.records import RetrievalRecord
-from cmcr.evaluation.evaluate import DATASETS, READERS, RUNS, evaluate, evaluate_miniature, facts_of
+from cmcr.evaluation.evaluate import evaluate, facts_of
 from cmcr.evaluation.intervals import paired_difference
 from cmcr.evaluation.metrics import PerQuery
 from cmcr.evaluation.miniature import MINI_RUNS, mini_record
 from cmcr.evaluation.published import PUBLISHED
-from cmcr.evaluation.runs import IncompleteDataError, evaluate_runs
+from cmcr.evaluation.runs import DATASETS, READERS, RUNS, IncompleteDataError, evaluate_runs
 from cmcr.evaluation.tasks.embedding import NotConnectedError
 from evaluation.datasets import tiny_sets
 from evaluation.small_connections import audio_image, cloud_text, write_memories
@@ -54,6 +54,10 @@ CASES = [
 ]
 
 
+def measured(connection, run, items, **options):
+    return next(evaluate_runs(connection, run, limit=items, **options))
+
+
 def results_of(connection, run=None, **options):
     return [found.result for found in evaluate_runs(connection, run, **options)]
 
@@ -82,7 +86,7 @@ def test_all_miniature_runs_are_tried_here_and_readers_of_all_others_exist():
     ("run", "connect", "items", "keys", "key", "least", "chance"), CASES, ids=[c[0] for c in CASES]
 )
 def test_miniature_runs_are_far_above_chance(run, connect, items, keys, key, least, chance):
-    result = evaluate_miniature(connect(), run, items=items).result
+    result = measured(connect(), run, items=items).result
     figures = result["figures"]
     retention = run.startswith("retention/")
     assert list(figures) == ["connection", "chance", *(["own space"] if retention else [])]
@@ -103,9 +107,7 @@ def test_miniature_runs_are_far_above_chance(run, connect, items, keys, key, lea
 
 
 def test_the_same_seed_gives_the_same_result_and_another_one_other_data():
-    results = [
-        evaluate_miniature(cloud_text(), "retention/mini-image-text", seed=seed, items=20).result for seed in (3, 3, 4)
-    ]
+    results = [measured(cloud_text(), "retention/mini-image-text", seed=seed, items=20).result for seed in (3, 3, 4)]
     assert json.dumps(results[0]) == json.dumps(results[1])
     assert results[0]["data"]["sha256"] != results[2]["data"]["sha256"]
     assert results[0]["figures"]["chance"] != results[2]["figures"]["chance"]
@@ -126,10 +128,10 @@ def test_a_record_of_ones_own_needs_only_a_known_task():
 
 def test_another_connection_is_compared_on_the_same_items():
     ours, theirs = audio_image(), audio_image(seed=1, epochs=1)
-    evaluation = evaluate_miniature(ours, "retrieval/mini-audio-image", items=40, against={"short": theirs})
+    evaluation = measured(ours, "retrieval/mini-audio-image", items=40, against={"short": theirs})
     result = evaluation.result
     assert list(result["figures"]) == ["connection", "chance", "short"]
-    alone = evaluate_miniature(theirs, "retrieval/mini-audio-image", items=40)
+    alone = measured(theirs, "retrieval/mini-audio-image", items=40)
     assert result["figures"]["short"] == alone.result["figures"]["connection"]
     differences = result["connection_minus"]["short"]
     assert set(differences) == both_ways("audio", "image")
@@ -144,10 +146,10 @@ def test_connections_that_cannot_be_compared_are_refused_by_name():
     renewed = [dataclasses.replace(known, fingerprint="f" * 16) for known in ours.spaces]
     for other in (cloud_text(), dataclasses.replace(ours, spaces=tuple(renewed))):
         with pytest.raises(ConfigError, match="theirs: connects other encoders"):
-            evaluate_miniature(ours, run, items=8, against={"theirs": other})
+            measured(ours, run, items=8, against={"theirs": other})
     for name in ("connection", "chance", "own space"):
         with pytest.raises(ConfigError, match=f"'{name}' is taken"):
-            evaluate_miniature(ours, run, items=8, against={name: ours})
+            measured(ours, run, items=8, against={name: ours})
 
 
 def test_published_rows_stand_only_beside_their_own_data_set_and_are_marked():
@@ -178,7 +180,7 @@ def test_the_result_identifies_the_connection_and_its_encoders(tmp_path):
         fingerprint, source, revision = "b" * 16, str(tmp_path), None
 
     connection = audio_image()
-    facts = evaluate_miniature(connection, "retention/mini-image-text", items=8).result["connection"]
+    facts = measured(connection, "retention/mini-image-text", items=8).result["connection"]
     assert facts == facts_of(connection)
     assert (facts["method"], facts["seed"], facts["overlap"], facts["overlap_rows"]) == ("c-mcr", 0, "text", 800)
     for known in facts["spaces"]:

@@ -55,7 +55,7 @@ def ablate(
     """
     from cmcr.evaluation.ablations import ablate as measure
     from cmcr.evaluation.ablations import variants
-    from cmcr.evaluation.reading import record_of
+    from cmcr.evaluation.runs import record_of
 
     plan = {"only": [_name(given) for given in only or ()], "method": method, "settings": settings_of(setting)}
     variants(**plan)  # wrong names are reported before any data is read

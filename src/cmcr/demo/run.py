@@ -36,10 +36,9 @@ from cmcr.evaluation.baselines import (
     posterior,
     through,
 )
-from cmcr.evaluation.evaluate import evaluate_miniature
 from cmcr.evaluation.geometry import modality_gap
 from cmcr.evaluation.metrics import PerQuery
-from cmcr.evaluation.runs import runs_for
+from cmcr.evaluation.runs import evaluate_runs, runs_for
 from cmcr.evaluation.tasks.heatmaps import write_heatmaps
 from cmcr.evaluation.tasks.localization import PreparedLocalization
 from cmcr.evaluation.tasks.retrieval import PreparedRetrieval
@@ -273,7 +272,7 @@ def _paper_tasks(
     runs = runs_for(connection)
     for number, run in enumerate(runs, start=1):
         items = _ITEMS.get(run.split("/", 1)[0], _OTHER_ITEMS)
-        evaluation = evaluate_miniature(connection, run, seed=seed, items=items)
+        evaluation = next(evaluate_runs(connection, run, seed=seed, limit=items))
         measured[run] = {"items": items, "figures": evaluation.result["figures"]}
         if isinstance(evaluation.prepared, PreparedLocalization):
             with tempfile.TemporaryDirectory() as folder:

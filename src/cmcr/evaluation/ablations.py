@@ -116,7 +116,7 @@ def ablate(
         memories: four, as `cmcr.connect` takes them.
         encoders: of both spaces.
         run: as TASK/DATASET.
-        record: the data set (see `cmcr.evaluation.reading.record_of`).
+        record: the data set (see `cmcr.evaluation.runs.record_of`).
         seeds: of the trainings.
         only: names of ablations; empty for all. The full method is always measured.
         method: the full method.

@@ -19,7 +19,6 @@ from cmcr.evaluation.datasets.records import (
     Record,
     RetrievalRecord,
 )
-from cmcr.evaluation.miniature import MINI_RUNS, mini_prompts, mini_record
 from cmcr.evaluation.published import PUBLISHED
 from cmcr.evaluation.tasks import classification, counterfactual, localization, retrieval
 from cmcr.evaluation.tasks.embedding import Progress
@@ -29,24 +28,6 @@ from cmcr.memories.layout import versions_here
 
 FORMAT = "cmcr evaluation"
 VERSION = 1
-
-DATASETS: Mapping[str, tuple[str, ...]] = {
-    "retrieval": ("ave", "flickr-soundnet", "vgg-ss"),
-    "localization": ("vgg-ss", "flickr-soundnet", "music-solo"),
-    "counterfactual": ("ex-vgg-ss", "ex-flickrnet"),
-    "classification": ("modelnet40", "scanobjectnn", "objaverse-lvis", "esc-50", "imagenet"),
-    "retention": ("coco", "flickr30k", "audiocaps", "clotho"),
-}
-"""The published data sets of every task."""
-
-READERS: Mapping[str, str] = {
-    "localization/vgg-ss": "vgg-ss-boxes",
-    "localization/flickr-soundnet": "flickr-soundnet-boxes",
-}
-"""How a data set is read for a run, where that is not by its own name."""
-
-RUNS: tuple[str, ...] = (*(f"{task}/{name}" for task, names in DATASETS.items() for name in names), *MINI_RUNS)
-"""Everything that can be evaluated, as TASK/DATASET."""
 
 _RECORDS: Mapping[str, type[Record]] = {
     "retrieval": RetrievalRecord,
@@ -104,7 +85,7 @@ def evaluate(
 
     Args:
         connection: with its encoders attached.
-        run: as TASK/DATASET, one of `RUNS`, or any name for a record of your own whose task is one of `DATASETS`.
+        run: as TASK/DATASET; for a record of your own, DATASET may be any name.
         record: the data set.
         prompts: for classification, the prompts of every class; None takes cmcr's own.
         baselines: measured beside it, by name (see `cmcr.evaluation.baselines`); chance always is.
@@ -171,8 +152,8 @@ def prepare(
 ) -> Prepared:
     """Embed a data set for the task of a run; arguments and errors as of `evaluate`."""
     task = run.split("/", 1)[0]
-    if task not in DATASETS:
-        raise unknown_name("task", task, DATASETS)
+    if task not in _RECORDS:
+        raise unknown_name("task", task, _RECORDS)
     if not isinstance(record, _RECORDS[task]):
         raise ConfigError(f"{run}: expected a {_RECORDS[task].__name__}, got a {type(record).__name__}.")
     tell = progress or (lambda what, share: None)
@@ -230,23 +211,3 @@ def _check_comparable(connection: Connection, other: Connection, name: str, take
             f"to be compared with ({', '.join(known.name for known in connection.spaces)}): items cannot be embedded once "
             "for both. Evaluate them one by one."
         )
-
-
-def evaluate_miniature(
-    connection: Connection, run: str, *, seed: int = 0, items: int | None = None, **options: Any
-) -> Evaluation:
-    """Measure a connection on a data set of the miniature world, drawn by the same seed as the intervals.
-
-    Args:
-        connection: with its encoders attached.
-        run: one of `cmcr.evaluation.miniature.MINI_RUNS`.
-        seed: of the data, the bootstrap and chance.
-        items: how many; None takes all.
-        **options: as of `evaluate`.
-
-    Raises:
-        ConfigError: an unknown run, or a connection without its modalities.
-    """
-    record = mini_record(run, check_seed(seed), items)
-    prompts = mini_prompts(record.classes) if isinstance(record, ClassificationRecord) else None
-    return evaluate(connection, run, record, prompts=prompts, seed=seed, **options)

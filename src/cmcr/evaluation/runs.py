@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cmcr.connection.connection import Connection
 from cmcr.connection.settings import check_seed
-from cmcr.errors import ArtefactError, ConfigError, SampleError, words_of
+from cmcr.errors import ArtefactError, ConfigError, SampleError, unknown_name, words_of
 from cmcr.evaluation.baselines import baselines_of
-from cmcr.evaluation.datasets import LAYOUTS
-from cmcr.evaluation.datasets.records import ClassificationRecord
-from cmcr.evaluation.evaluate import DATASETS, READERS, Evaluation, evaluate
-from cmcr.evaluation.miniature import MINI_RUNS, mini_items
+from cmcr.evaluation.datasets import LAYOUTS, read_dataset
+from cmcr.evaluation.datasets.records import ClassificationRecord, Record
+from cmcr.evaluation.evaluate import Evaluation, evaluate
+from cmcr.evaluation.miniature import MINI_RUNS, mini_items, mini_prompts, mini_record
 from cmcr.evaluation.prompts import prompts_of, read_prompts
-from cmcr.evaluation.reading import record_of
 from cmcr.evaluation.tasks.embedding import NotConnectedError, spaces_for
 from cmcr.memories.memory import Memory
+
+DATASETS: Mapping[str, tuple[str, ...]] = {
+    "retrieval": ("ave", "flickr-soundnet", "vgg-ss"),
+    "localization": ("vgg-ss", "flickr-soundnet", "music-solo"),
+    "counterfactual": ("ex-vgg-ss", "ex-flickrnet"),
+    "classification": ("modelnet40", "scanobjectnn", "objaverse-lvis", "esc-50", "imagenet"),
+    "retention": ("coco", "flickr30k", "audiocaps", "clotho"),
+}
+"""The published data sets of every task."""
+
+READERS: Mapping[str, str] = {
+    "localization/vgg-ss": "vgg-ss-boxes",
+    "localization/flickr-soundnet": "flickr-soundnet-boxes",
+}
+"""By which layout a data set is read for a run, where that is not its own name."""
+
+RUNS: tuple[str, ...] = (*(f"{task}/{name}" for task, names in DATASETS.items() for name in names), *MINI_RUNS)
+"""Everything that can be evaluated, as TASK/DATASET."""
 
 
 class IncompleteDataError(ArtefactError):
@@ -62,8 +79,8 @@ def evaluate_runs(
         run: as TASK/DATASET; None makes all of `runs_for`.
         data: folder of the data set, or of all of them, one folder each by its name; None for the miniature world.
         split: of the data set; None is the one published for testing.
-        limit: take so many items only; None takes all.
-        allow_missing: leave out items whose files are not there.
+        limit: take so many items only, evenly spaced; None takes all.
+        allow_missing: leave out items whose files are missing, and count them.
         prompts: file of prompt templates for classification, as ULIP's templates.json; None takes cmcr's own.
         prompts_key: which list of that file; None where it has only one.
         memories: memories of both spaces, to fit the baselines on; empty for no baselines.
@@ -83,8 +100,7 @@ def evaluate_runs(
         if name in MINI_RUNS:
             _check_unused(name, data=data, split=split, prompts=prompts)
         try:
-            items = limit if limit is None or name not in MINI_RUNS else min(limit, mini_items(name))
-            record, own = record_of(name, data, split=split, limit=items, allow_missing=allow_missing, seed=seed)
+            record, own = record_of(name, data, split=split, limit=limit, allow_missing=allow_missing, seed=seed)
         except (ArtefactError, SampleError) as error:
             if run is not None:
                 raise
@@ -98,6 +114,37 @@ def evaluate_runs(
         raise IncompleteDataError(
             f"{len(incomplete)} of {len(runs)} runs were left out, their data sets are incomplete:{''.join(incomplete)}"
         )
+
+
+def record_of(
+    run: str,
+    data: Path | None = None,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    allow_missing: bool = False,
+    seed: int = 0,
+) -> tuple[Record, Sequence[Sequence[str]] | None]:
+    """Read the data of one run, or draw it; no item is decoded. Arguments as of `evaluate_runs`.
+
+    Returns:
+        The record, and the prompts of its classes where they are not cmcr's own.
+
+    Raises:
+        ConfigError: an unknown run, or no folder for it.
+        ArtefactError, SampleError: as `read_dataset`.
+    """
+    if run not in RUNS:
+        raise unknown_name("run", run, RUNS)
+    if run in MINI_RUNS:
+        record = mini_record(run, seed, None if limit is None else min(limit, mini_items(run)))
+        return record, mini_prompts(record.classes) if isinstance(record, ClassificationRecord) else None
+    name = run.split("/", 1)[1]
+    if data is None:
+        raise ConfigError(f"{run}: give the folder of the data set, --data FOLDER; docs/datasets.md shows its layout.")
+    folder = data / name if (data / name).is_dir() else data
+    layout = READERS.get(run, name)
+    return read_dataset(layout, folder, split=split, allow_missing=allow_missing, limit=limit), None
 
 
 def _runs_in(data: Path) -> list[str]:
