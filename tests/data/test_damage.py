@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from PIL import Image, features
 
-from cmcr.data.audio import read_audio
+from cmcr.data.audio import SoundClip, read_audio
 from cmcr.data.images import read_image, to_rgb
 from cmcr.data.point_clouds import read_coloured_point_cloud
 from cmcr.errors import SampleError
@@ -69,10 +69,10 @@ def cloud(path, kind):
 
 READERS = {
     picture: lambda path: to_rgb(read_image(path)),
-    sound: lambda path: read_audio(path, 8000, length_seconds=0.1),
+    sound: lambda path: read_audio(SoundClip(path, 0.1, 0.1), 8000),
     sound_track: lambda path: read_audio(path, 8000),
     cloud: read_coloured_point_cloud,
-    mesh: lambda path: read_coloured_point_cloud(path, mesh_points=50),
+    mesh: read_coloured_point_cloud,
 }
 KINDS = {
     picture: "jpeg png gif webp tiff bmp avif",

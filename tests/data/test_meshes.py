@@ -123,8 +123,7 @@ def test_vertices_without_faces_are_points(tmp_path):
 
 def test_colours_of_vertices_run_between_them(tmp_path):
     corners = "v 0 0 0 1 0 0\nv 4 0 0 0 0 1\nv 0 0 2 1 0 0\n"
-    cloud = read_coloured_point_cloud(saved(tmp_path, corners + "f 1 2 3\n", "a.obj"), mesh_points=100)
-    assert len(cloud.points) == 100
+    cloud = read_coloured_point_cloud(saved(tmp_path, corners + "f 1 2 3\n", "a.obj"))
     share = cloud.points[:, 0] / 4  # from red at x = 0 to blue at x = 4
     np.testing.assert_allclose(cloud.colours, np.stack([1 - share, 0 * share, share], axis=1), atol=1e-5)
 
@@ -142,7 +141,7 @@ def test_textures_are_looked_up_at_the_points(tmp_path):
     half.paste("blue", (32, 0, 64, 64))
     square = trimesh.Trimesh([[0, 0, 0], [4, 0, 0], [4, 0, 2], [0, 0, 2]], [[0, 1, 2], [0, 2, 3]], process=False)
     square.visual = trimesh.visual.TextureVisuals(uv=[[0, 0], [1, 0], [1, 1], [0, 1]], image=half)
-    cloud = read_coloured_point_cloud(saved(tmp_path, square.export(file_type="glb"), "a.glb"), mesh_points=500)
+    cloud = read_coloured_point_cloud(saved(tmp_path, square.export(file_type="glb"), "a.glb"))
     away = np.abs(cloud.points[:, 0] - 2) > 0.2  # from the seam, where the picture is blended
     expected = np.where(cloud.points[:, :1] < 2, [[1, 0, 0]], [[0, 0, 1]])
     np.testing.assert_allclose(cloud.colours[away], expected[away], atol=0.02)
@@ -154,7 +153,7 @@ def test_surfaces_without_colours_are_grey_beside_coloured_ones(tmp_path):
     scene = trimesh.Scene()
     scene.add_geometry(painted, geom_name="a")
     scene.add_geometry(plain, geom_name="b", transform=trimesh.transformations.translation_matrix([10, 0, 0]))
-    cloud = read_coloured_point_cloud(saved(tmp_path, scene.export(file_type="glb"), "a.glb"), mesh_points=500)
+    cloud = read_coloured_point_cloud(saved(tmp_path, scene.export(file_type="glb"), "a.glb"))
     expected = np.where(cloud.points[:, :1] < 5, [[1, 0, 0]], [[0.4, 0.4, 0.4]])
     np.testing.assert_allclose(cloud.colours, expected, atol=1e-6)
 

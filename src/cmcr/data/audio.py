@@ -44,7 +44,10 @@ class SoundClip:
     length_seconds: float
 
     def __post_init__(self) -> None:
-        _check_part(self.start_seconds, self.length_seconds)
+        if not (math.isfinite(self.start_seconds) and self.start_seconds >= 0):
+            raise ConfigError(f"start_seconds must be at least 0, got {self.start_seconds!r}.")
+        if not (math.isfinite(self.length_seconds) and self.length_seconds > 0):
+            raise ConfigError(f"length_seconds must be above 0, got {self.length_seconds!r}.")
 
     def __str__(self) -> str:
         """Name it in messages."""
@@ -54,13 +57,7 @@ class SoundClip:
 Sound = FilePath | bytes | Mapping[str, Any] | SoundClip
 
 
-def read_audio(
-    source: Sound,
-    sample_rate_hz: int,
-    *,
-    start_seconds: float | None = None,
-    length_seconds: float | None = None,
-) -> NDArray[np.float32]:
+def read_audio(source: Sound, sample_rate_hz: int) -> NDArray[np.float32]:
     """Decode one sound, mix it down to mono by the mean of its channels and resample it.
 
     A file that ends before the length its header promises is refused, with what was found: half a sound is not the sound.
@@ -69,33 +66,21 @@ def read_audio(
     Args:
         source: a path, a `file://` address or the bytes of a file (wav, flac, ogg, opus, mp3; m4a, mp4, mov, webm with the
             extra `media`), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`, floating
-            point in [-1, 1], or a `SoundClip` of a file.
+            point in [-1, 1], or a `SoundClip` of a file, of which only that part is held in memory.
         sample_rate_hz: the rate to resample to.
-        start_seconds: where to begin, from 0; `None` with a length means the middle (the rule of `window_of`).
-        length_seconds: how much to read at most, above 0; `None` means to the end. Only this part is held in memory, and
-            for the formats without an extra only this part is decoded.
 
     Returns:
         `(n,)` float32 samples, at least one.
 
     Raises:
-        SampleError: no such file, not a sound, cut short, empty, NaN, a mapping of another kind, or a part that begins
+        SampleError: no such file, not a sound, cut short, empty, NaN, a mapping of another kind, or a clip that begins
             after the end.
-        ConfigError: `start_seconds` or `length_seconds` out of range, or either for a `SoundClip`.
         MissingDependencyError: a file that needs the extra `media`.
     """
-    if isinstance(source, SoundClip):
-        if (start_seconds, length_seconds) != (None, None):
-            raise ConfigError(f"{source}: a SoundClip already says which part to read.")
-        part = {"start_seconds": source.start_seconds, "length_seconds": source.length_seconds}
-        return read_audio(source.path, sample_rate_hz, **part)
-    _check_part(start_seconds, length_seconds)
+    clip = source if isinstance(source, SoundClip) else None
+    source = source.path if isinstance(source, SoundClip) else source
     name = str(source) if isinstance(source, str | os.PathLike) else "the sound"
-    with _opened(source, name) as sound:
-        rate = sound.rate
-        start, count = _span(sound, start_seconds, length_seconds, name)
-        samples = np.concatenate([np.zeros(0, dtype=np.float32), *sound.read(start, count)])
-        _refuse_missing(sound, samples.size, start, count, name)
+    samples, rate = _from_mapping(source) if isinstance(source, Mapping) else _from_file(source, clip, name)
     if samples.size == 0:
         raise SampleError(f"{name}: holds no samples.")
     if not np.isfinite(samples).all():
@@ -116,50 +101,7 @@ def window_of(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     return np.pad(samples, (0, length - len(samples)))
 
 
-def _check_part(start_seconds: float | None, length_seconds: float | None) -> None:
-    if start_seconds is not None and not (math.isfinite(start_seconds) and start_seconds >= 0):
-        raise ConfigError(f"start_seconds must be at least 0, got {start_seconds!r}.")
-    if length_seconds is not None and not (math.isfinite(length_seconds) and length_seconds > 0):
-        raise ConfigError(f"length_seconds must be above 0, got {length_seconds!r}.")
-
-
-def _span(
-    sound: SoundTrack, start_seconds: float | None, length_seconds: float | None, name: str
-) -> tuple[int, int | None]:
-    """Turn a part in seconds into its first sample and how many there are at most; `None` means to the end."""
-    total, rate = sound.total, sound.rate
-    count = None if length_seconds is None else max(1, round(length_seconds * rate))
-    if start_seconds is not None or count is None:
-        start = round((start_seconds or 0) * rate)
-    elif total is None:
-        raise SampleError(f"{name}: does not say its length, so its middle is unknown. Give start_seconds.")
-    else:
-        start = max(0, (total - count) // 2)
-    if total is None:
-        return start, count
-    if start and start >= total:
-        raise SampleError(f"{name}: lasts {total / rate:.2f} s; there is no part from {start / rate:.2f} s on.")
-    return start, None if count is None else min(count, total - start)
-
-
-def _refuse_missing(sound: SoundTrack, found: int, start: int, count: int | None, name: str) -> None:
-    if start and not found:
-        raise SampleError(f"{name}: ends before {start / sound.rate:.2f} s, where the part should begin.")
-    if sound.total is None:
-        return
-    wanted = sound.total - start if count is None else count
-    if found < wanted - sound.slack:
-        raise SampleError(
-            f"{name}: cut short: the header promises {sound.total / sound.rate:.2f} s, only {found / sound.rate:.2f} s from "
-            f"{start / sound.rate:.2f} s on could be decoded. Fetch it again."
-        )
-
-
-@contextlib.contextmanager
-def _opened(source: FilePath | bytes | Mapping[str, Any], name: str) -> Iterator[SoundTrack]:
-    if isinstance(source, Mapping):
-        yield _from_mapping(source)
-        return
+def _from_file(source: FilePath | bytes, clip: SoundClip | None, name: str) -> tuple[Mono, int]:
     if not isinstance(source, str | os.PathLike | bytes):
         raise SampleError(
             f"a sound must be a path or {{'array', 'sampling_rate'}}, got {type(source).__name__}. An array alone does not "
@@ -169,10 +111,30 @@ def _opened(source: FilePath | bytes | Mapping[str, Any], name: str) -> Iterator
         reader = media_format(file.read(16))
         file.seek(0)
         with opened_track(file, name, reader) if reader else _opened_file(file, name) as sound:
-            yield sound
+            start, count = (0, None) if clip is None else _span(clip, sound)
+            samples = np.concatenate([np.zeros(0, dtype=np.float32), *sound.read(start, count)])
+    found, from_second = samples.size, start / sound.rate
+    if start and not found:
+        raise SampleError(f"{name}: ends before {from_second:.2f} s, where the clip begins.")
+    if sound.total is not None and found < (sound.total - start if count is None else count) - sound.slack:
+        raise SampleError(
+            f"{name}: cut short: the header promises {sound.total / sound.rate:.2f} s, only {found / sound.rate:.2f} s from "
+            f"{from_second:.2f} s on could be decoded. Fetch it again."
+        )
+    return samples, sound.rate
 
 
-def _from_mapping(source: Mapping[str, Any]) -> SoundTrack:
+def _span(clip: SoundClip, sound: SoundTrack) -> tuple[int, int]:
+    """Turn a clip in seconds into its first sample and how many there are at most."""
+    start, count = round(clip.start_seconds * sound.rate), max(1, round(clip.length_seconds * sound.rate))
+    if sound.total is None:
+        return start, count
+    if start and start >= sound.total:
+        raise SampleError(f"{clip}: the sound lasts {sound.total / sound.rate:.2f} s.")
+    return start, min(count, sound.total - start)
+
+
+def _from_mapping(source: Mapping[str, Any]) -> tuple[Mono, int]:
     try:
         samples, rate = np.asarray(source["array"]), source["sampling_rate"]
     except (KeyError, ValueError) as error:  # the latter for rows of different lengths
@@ -184,11 +146,7 @@ def _from_mapping(source: Mapping[str, Any]) -> SoundTrack:
         )
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 1 <= rate < 1e7:
         raise SampleError(f"'sampling_rate' must be a number of hertz of at least 1, got {rate!r}.")
-
-    def read(start: int, count: int | None) -> Iterator[Mono]:
-        yield _mixed_down(samples[..., start:][..., :count])
-
-    return SoundTrack(round(float(rate)), samples.shape[-1], 0, read)
+    return _mixed_down(samples), round(float(rate))
 
 
 def _mixed_down(samples: NDArray[np.floating]) -> Mono:

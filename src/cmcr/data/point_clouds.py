@@ -66,16 +66,16 @@ def read_point_cloud(source: PointCloud) -> NDArray[np.float32]:
         SampleError: no such file, another format, a pickled file, another shape, NaN, or fewer than 16 points.
         MissingDependencyError: a mesh or ply file without the extra `mesh`.
     """
-    table, name = _table(source, MESH_POINTS)
+    table, name = _table(source)
     return _coordinates(table, name)
 
 
-def read_coloured_point_cloud(source: PointCloud, *, mesh_points: int = MESH_POINTS) -> ColouredPointCloud:
+def read_coloured_point_cloud(source: PointCloud) -> ColouredPointCloud:
     """Read one point cloud with its colours.
 
     Files of points are npy, npz (one array, or `points` or `xyz`, and `colours`, `colors` or `rgb`) and text (xyz, txt,
     pts, csv). With the extra `mesh` also ply, obj, off, glb and stl: with faces they are meshes, whose surface is sampled,
-    always the same way; without, their vertices are the points.
+    10,000 points, always the same; without, their vertices are the points.
 
     Among the columns of a table, colours are the last three of exactly six, unless one of them is negative: then they are
     normals. Colours are divided by 255 where they are integers or one of them is above 1.
@@ -83,13 +83,12 @@ def read_coloured_point_cloud(source: PointCloud, *, mesh_points: int = MESH_POI
     Args:
         source: a path or `file://` address, a file inside another as `NamedBytes` (its ending says the format), an array
             `(p, 3)` or wider, or a mapping of names to arrays as in npz.
-        mesh_points: how many points to sample from a mesh.
 
     Raises:
         SampleError: as `read_point_cloud`, or colours out of range or of another number than the points.
         MissingDependencyError: a mesh or ply file without the extra `mesh`.
     """
-    table, name = _table(source, mesh_points)
+    table, name = _table(source)
     points = _coordinates(table, name)
     return ColouredPointCloud(points, _colours(table, name))
 
@@ -135,20 +134,20 @@ class _Table:
     colours: NDArray[Any] | None = None
 
 
-def _table(source: PointCloud, mesh_points: int) -> tuple[_Table, str]:
+def _table(source: PointCloud) -> tuple[_Table, str]:
     name = "the point cloud"
     if isinstance(source, np.ndarray):
         return _Table(source), name
     if isinstance(source, Mapping):
         return _from_arrays(source, name), name
     if isinstance(source, NamedBytes):
-        return _from_file(source, source.name, mesh_points), source.name
+        return _from_file(source, source.name), source.name
     if not isinstance(source, str | os.PathLike):
         raise SampleError(f"a point cloud must be a path or an array (p, 3), got {type(source).__name__}.")
-    return _from_file(file_of(source, "point cloud"), str(source), mesh_points), str(source)
+    return _from_file(file_of(source, "point cloud"), str(source)), str(source)
 
 
-def _from_file(file: Path | NamedBytes, name: str, mesh_points: int) -> _Table:
+def _from_file(file: Path | NamedBytes, name: str) -> _Table:
     suffix = file.suffix.lower()
     if suffix == ".npy":
         return _from_npy(file.read_bytes(), name)
@@ -158,7 +157,7 @@ def _from_file(file: Path | NamedBytes, name: str, mesh_points: int) -> _Table:
         return _from_text(file.read_bytes(), name, suffix)
     if suffix in MESH_SUFFIXES:
         shape = read_shape(file, name)
-        return _Table(*(sample_surface(shape, mesh_points) if isinstance(shape, Mesh) else shape))
+        return _Table(*(sample_surface(shape, MESH_POINTS) if isinstance(shape, Mesh) else shape))
     expected = ", ".join((*POINT_SUFFIXES[1:], *MESH_SUFFIXES))
     raise SampleError(
         f"{name}: expected a .npy file with an array of shape (p, 3), or one of {expected}, got {suffix or 'no ending'}."

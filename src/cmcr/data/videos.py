@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,28 +72,22 @@ class VideoFrame:
 
     Args:
         path: a path or `file://` address.
-        at: the moment, from the first frame on; by default the middle.
-        unit: of `at`: `share` of the length, 0 to 1, or `seconds`.
+        at_seconds: the moment, counted from the first frame, at least 0; `None` is the middle.
 
     Raises:
-        ConfigError: a moment out of range, or another unit.
+        ConfigError: a moment out of range.
     """
 
     path: FilePath
-    at: float = 0.5
-    unit: Literal["share", "seconds"] = "share"
+    at_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.unit not in ("share", "seconds"):
-            raise ConfigError(f"unit: expected 'share' or 'seconds', got {self.unit!r}.")
-        if not (math.isfinite(self.at) and 0 <= self.at <= (1 if self.unit == "share" else math.inf)):
-            wanted = "a share from 0 to 1" if self.unit == "share" else "seconds from 0 on"
-            raise ConfigError(f"at: expected {wanted}, got {self.at!r}.")
+        if self.at_seconds is not None and not (math.isfinite(self.at_seconds) and self.at_seconds >= 0):
+            raise ConfigError(f"at_seconds must be at least 0, got {self.at_seconds!r}.")
 
     def __str__(self) -> str:
         """Name it in messages."""
-        where = f"{self.at:g} of its length" if self.unit == "share" else f"{self.at:g} s"
-        return f"{self.path} (frame at {where})"
+        return f"{self.path} (frame {'in the middle' if self.at_seconds is None else f'at {self.at_seconds:g} s'})"
 
 
 def read_frame(frame: VideoFrame) -> Image.Image:
@@ -107,7 +101,7 @@ def read_frame(frame: VideoFrame) -> Image.Image:
 
     Raises:
         SampleError: no such file, not a video (mp4, mov, webm, mkv, avi, wmv), no pictures in it, a moment after its end,
-            cut short, or a share of a video that does not say its length.
+            cut short, or the middle of a video that does not say its length.
         MissingDependencyError: PyAV is not installed.
     """
     with file_of(frame.path, "video").open("rb") as file:
@@ -199,7 +193,12 @@ def _length_seconds(container: InputContainer, stream: VideoStream | AudioStream
 
 def _shown_at(container: InputContainer, frame: VideoFrame) -> Any:
     stream = container.streams.video[0]
-    seconds = _wanted_seconds(_length_seconds(container, stream), frame)
+    length = _length_seconds(container, stream)
+    if frame.at_seconds is None and length is None:
+        raise SampleError(f"{frame.path}: does not say its length, so its middle is unknown. Give at_seconds.")
+    seconds = (length or 0) / 2 if frame.at_seconds is None else frame.at_seconds
+    if length is not None and seconds > length + _FRAME_SLACK_SECONDS:
+        raise SampleError(f"{frame.path}: lasts {length:.2f} s; there is no frame at {seconds:.2f} s.")
     if stream.time_base is None:
         raise SampleError(f"{frame.path}: does not say when its pictures are shown.")
     moment = int((stream.start_time or 0) + math.floor(seconds / float(stream.time_base) + 1e-6))
@@ -230,16 +229,6 @@ def _last_until(container: InputContainer, stream: VideoStream, moment: int) -> 
             return (decoded if first else found), False
         found = decoded
     return found, True
-
-
-def _wanted_seconds(length: float | None, frame: VideoFrame) -> float:
-    if frame.unit == "share":
-        if length is None:
-            raise SampleError(f"{frame.path}: does not say its length; ask for a frame in seconds.")
-        return frame.at * length
-    if length is not None and frame.at > length + _FRAME_SLACK_SECONDS:
-        raise SampleError(f"{frame.path}: lasts {length:.2f} s; there is no frame at {frame.at:.2f} s.")
-    return frame.at
 
 
 def _upright(decoded: Any) -> Image.Image:

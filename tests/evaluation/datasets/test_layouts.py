@@ -22,7 +22,7 @@ def test_ave_pairs_each_video_once(tmp_path):
     tiny_sets.ave(tmp_path)
     pairs = read_dataset("ave", tmp_path)
     assert list(pairs.first_ids) == ["RUhOCu3LNXM", "aaaaaaaaaaa", "-bbbbbbbbbb"]
-    assert pairs.second[1] == VideoFrame(tmp_path / "AVE" / "aaaaaaaaaaa.mp4", 0.5)
+    assert pairs.second[1] == VideoFrame(tmp_path / "AVE" / "aaaaaaaaaaa.mp4")
     assert pairs.first[1] == tmp_path / "AVE" / "aaaaaaaaaaa.mp4"
     np.testing.assert_array_equal(pairs.positives.values, [0, 1, 2])
     assert round(np.asarray(read_image(pairs.second[0])).mean() / 20) == 5  # frame 5 of 10
@@ -75,7 +75,7 @@ def test_vgg_ss_takes_the_annotated_frame_of_videos(tmp_path):
     video = tmp_path / "videos" / "-0BIyqJj9ZU_000030.mp4"
     tiny_sets.text(video)
     boxed = read_dataset("vgg-ss-boxes", tmp_path)
-    assert (boxed.images, boxed.sounds) == ([VideoFrame(video, 5.0, "seconds")], [video])
+    assert (boxed.images, boxed.sounds) == ([VideoFrame(video, 5.0)], [video])
 
 
 def test_of_two_files_of_one_name_the_published_suffix_wins(tmp_path):

@@ -228,7 +228,7 @@ def _vgg_ss(data: DataFolder) -> tuple[_Listed, int]:
     else:
         sounds = files_by_stem(videos, VIDEOS)
         # The boxes were drawn on frame 125 of clips at 25 frames a second.
-        files = _Files({name: VideoFrame(video, 5.0, "seconds") for name, video in sounds.items()}, sounds)
+        files = _Files({name: VideoFrame(video, 5.0) for name, video in sounds.items()}, sounds)
     boxed = sorted(name for name in names if len(boxes.get(name, ())))
     return [files.clip(name, name, name, boxes[name]) for name in boxed], len(names) - len(boxed)
 
