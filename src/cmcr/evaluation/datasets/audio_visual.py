@@ -35,18 +35,11 @@ from cmcr.evaluation.datasets.records import CounterfactualRecord, LocalizationR
 from cmcr.evaluation.metrics import PerQuery
 
 Boxes = NDArray[np.float64]
+"""`(b, 4)` around the source of the sound."""
 
 _NO_BOXES: Boxes = np.empty((0, 4))
-
-
-class _Clip(NamedTuple):
-    """A picture, its sound, and the boxes `(b, 4)` around the source of the sound, where they are read."""
-
-    id: str
-    image: Path | VideoFrame
-    sound: Path | SoundClip
-    boxes: Boxes = _NO_BOXES
-
+_Clip = tuple[str, Path | VideoFrame, Path | SoundClip, Boxes]
+"""The id of a clip, its picture, its sound, and its boxes where they are read."""
 
 _Listed = list[tuple[str, _Clip | None]]
 """Clips as `DataFolder.keep` takes them."""
@@ -61,7 +54,7 @@ class _Files(NamedTuple):
     def clip(self, name: str, image: str, sound: str, boxes: Boxes = _NO_BOXES) -> tuple[str, _Clip | None]:
         """Join a picture and a sound; None where one is missing."""
         exist = image in self.images and sound in self.sounds
-        clip = _Clip(name, self.images[image], self.sounds[sound], boxes) if exist else None
+        clip = (name, self.images[image], self.sounds[sound], boxes) if exist else None
         return f"frames/{image}.jpg with audio/{sound}.wav", clip
 
 
@@ -74,29 +67,15 @@ def _frames_and_audio(data: DataFolder, *roots: str) -> _Files:
 
 def _retrieval(data: DataFolder, listed: _Listed, left_out: int = 0) -> RetrievalRecord:
     clips, left_out = data.keep(listed, left_out)
-    ids = [clip.id for clip in clips]
-    return RetrievalRecord(
-        name=data.name,
-        modalities=data.layout.modalities,
-        first=[clip.sound for clip in clips],
-        second=[clip.image for clip in clips],
-        first_ids=ids,
-        second_ids=ids,
-        positives=PerQuery.one(np.arange(len(ids))),
-        left_out=left_out,
-    )
+    ids, images, sounds, _ = map(list, zip(*clips, strict=True))
+    positives = PerQuery.one(np.arange(len(ids)))
+    return RetrievalRecord(data.name, data.layout.modalities, sounds, images, ids, ids, positives, left_out)
 
 
 def _localization(data: DataFolder, listed: _Listed, left_out: int) -> LocalizationRecord:
     clips, left_out = data.keep(listed, left_out)
-    return LocalizationRecord(
-        name=data.name,
-        images=[clip.image for clip in clips],
-        sounds=[clip.sound for clip in clips],
-        ids=[clip.id for clip in clips],
-        boxes=[clip.boxes for clip in clips],
-        left_out=left_out,
-    )
+    ids, images, sounds, boxes = map(list, zip(*clips, strict=True))
+    return LocalizationRecord(data.name, images, sounds, ids, boxes, left_out)
 
 
 _AVE_LISTS = {"all": "Annotations.txt", "test": "testSet.txt", "val": "valSet.txt", "train": "trainSet.txt"}
@@ -121,7 +100,7 @@ def ave(data: DataFolder) -> RetrievalRecord:
     # A video with two events has two rows; it is one clip here, since equal pictures cannot be told apart.
     names = dict.fromkeys(video.strip() for _, video, _, _, _ in rows)
     files = files_by_stem(data.find("AVE"), VIDEOS)
-    clips = {name: _Clip(name, VideoFrame(path), path) for name, path in files.items()}
+    clips: dict[str, _Clip] = {name: (name, VideoFrame(video), video, _NO_BOXES) for name, video in files.items()}
     return _retrieval(data, [(f"AVE/{name}.mp4", clips.get(name)) for name in names])
 
 
@@ -281,7 +260,7 @@ def music_solo(data: DataFolder) -> LocalizationRecord:
         # Width and height, as the authors' eval.py draws them; later code that reads two corners gets boxes without a size.
         if len(boxes := clipped([(left, top, left + width, top + height) for left, top, width, height in given])):
             image, sound = existing(data.path / frame), sounds.get(parts["video"])
-            clip = _Clip(name, image, SoundClip(sound, float(parts["second"]), 1.0), boxes) if image and sound else None
+            clip = (name, image, SoundClip(sound, float(parts["second"]), 1.0), boxes) if image and sound else None
             listed.append((f"{frame} with audio/{parts['video']}.wav", clip))
     return _localization(data, listed, len(drawn) - len(listed))
 
@@ -308,14 +287,9 @@ def ex_vgg_ss(data: DataFolder) -> CounterfactualRecord:
     files = _frames_and_audio(data, "extend_", "")
     by_id = {f"{image} {sound}": (image, sound) for image, sound in pairs}
     clips, left_out = data.keep([files.clip(name, *pair) for name, pair in by_id.items()])
-    return CounterfactualRecord(
-        name=data.name,
-        images=[clip.image for clip in clips],
-        sounds=[clip.sound for clip in clips],
-        ids=[clip.id for clip in clips],
-        present=np.array([pairs[by_id[clip.id]] for clip in clips]),
-        left_out=left_out,
-    )
+    ids, images, sounds, _ = map(list, zip(*clips, strict=True))
+    present = np.array([pairs[by_id[name]] for name in ids])
+    return CounterfactualRecord(data.name, images, sounds, ids, present, left_out)
 
 
 ex_flickrnet = replace(ex_vgg_ss, name="ex-flickrnet")

@@ -38,18 +38,6 @@ class _Hashed:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-class _Hashed:
-    @cached_property
-    def content_hash(self) -> str:
-        """Sha256 over all fields, with file sizes instead of files: independent of the system and of where the files are.
-
-        Raises:
-            ReadError: a file is no longer there.
-        """
-        content = json.dumps([type(self).__name__, _identity(self)], separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(content.encode()).hexdigest()
-
-
 @dataclass(frozen=True, eq=False)
 class RetrievalRecord(_Hashed):
     """Retrieval and retention: which first item belongs to which second items.
