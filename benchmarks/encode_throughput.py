@@ -2,10 +2,10 @@
 
 The bare loop runs the network over pictures that were decoded and prepared beforehand; the serial loop decodes, prepares
 and embeds batch after batch in one thread, as a user would write it. `encode` decodes ahead in threads, so it can come
-near the bare loop only where a core is free for that, or where the network is dear beside the picture. All three see the
-same files, interleaved in rounds, and the median of the rounds' ratios is given. On a machine that does other work too,
-look at the processor time of the thread that runs the network (with OMP_NUM_THREADS=1, all of it): what `encode` adds
-there, no core can hide. One JSON line.
+near the bare loop only where a core is free for that, or where the network costs far more than the picture. All three
+read the same files, interleaved in rounds, and the median of the rounds' ratios is given. On a machine that does other
+work too, look at the processor time of the thread that runs the network (with OMP_NUM_THREADS=1, all of it): another core
+cannot take over what `encode` adds there. One JSON line.
 
     python benchmarks/encode_throughput.py --rounds 15
 
@@ -58,7 +58,7 @@ def write_model(folder: Path, layers: int) -> None:
 
 
 def loops(space: ClipSpace, folder: Path, files: list[Path], batch: int) -> dict[str, Callable[[], Any]]:
-    """Name the three ways to embed the same files."""
+    """Return the three methods to embed the same files, by name."""
     transformers: Any = import_module("transformers")
     model = transformers.CLIPModel.from_pretrained(folder).eval()
     processor = transformers.CLIPImageProcessorPil.from_pretrained(folder)
@@ -83,27 +83,29 @@ def loops(space: ClipSpace, folder: Path, files: list[Path], batch: int) -> dict
     }
 
 
-def measure(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Time every way once per round, after one to warm up.
+def measure(methods: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Time every method once per round, after one to warm up.
 
     Returns:
         per round the seconds by the clock, and of processor time of this thread.
     """
-    names = list(ways)
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    names = list(methods)
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     for turn in range(rounds + 1):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:  # each way goes first, in turn
-            way = ways[name]
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:  # each goes first, in turn
+            method = methods[name]
             clock, processor = time.perf_counter(), time.thread_time()
-            way()
+            method()
             if turn:
                 taken[name].append((time.perf_counter() - clock, time.thread_time() - processor))
     return taken
 
 
-def over_bare(seconds: dict[str, list[tuple[float, float]]], way: str, clock: int) -> float:
-    """Give the median over rounds of the bare loop's time over this way's: a round's two shared the machine's mood."""
-    return round(median(bare[clock] / own[clock] for bare, own in zip(seconds["bare"], seconds[way], strict=True)), 3)
+def over_bare(seconds: dict[str, list[tuple[float, float]]], method: str, clock: int) -> float:
+    """Give the median over rounds of the bare loop's time over this method's; within a round the load is the same."""
+    return round(
+        median(bare[clock] / own[clock] for bare, own in zip(seconds["bare"], seconds[method], strict=True)), 3
+    )
 
 
 def main() -> None:
@@ -125,11 +127,11 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         **{
-            f"{way}_pictures_per_second": round(arguments.pictures / median(took for took, _ in times), 1)
-            for way, times in seconds.items()
+            f"{method}_pictures_per_second": round(arguments.pictures / median(took for took, _ in times), 1)
+            for method, times in seconds.items()
         },
-        **{f"{way}_over_bare": over_bare(seconds, way, 0) for way in ("encode", "serial")},
-        **{f"{way}_over_bare_in_this_thread": over_bare(seconds, way, 1) for way in ("encode", "serial")},
+        **{f"{method}_over_bare": over_bare(seconds, method, 0) for method in ("encode", "serial")},
+        **{f"{method}_over_bare_in_this_thread": over_bare(seconds, method, 1) for method in ("encode", "serial")},
     }
     print(json.dumps(line))
 

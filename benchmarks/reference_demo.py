@@ -2,13 +2,13 @@
 
 Embeds the items with CLIP, CLAP and ULIP, carries them through the published projector files and prints
 ``softmax(10 cos)`` between the modalities, row by row, beside the published diagonals. What the published demonstration
-leaves to chance (windows of sounds, the first point of a cloud) is fixed here, so expect its tables nearly, not exactly.
+draws at random (windows of sounds, the first point of a cloud) is fixed here, so expect its tables nearly, not exactly.
 
     python benchmarks/reference_demo.py --data DEMO --clap-clip clap_clip.pt --ulip-clip ulip_clip.pt --ulip ulip2.pt
-    python benchmarks/reference_demo.py --data DEMO --random      # no weights: the same path, random ones of the true size
+    python benchmarks/reference_demo.py --data DEMO --random      # random weights of the true size
 
-DEMO holds toilet, BBQ and train as .jpeg, .wav and .xyz.npy (plain arrays; `cmcr.data.pickled_arrays` reads the published
-pickles). The texts are these three names.
+DEMO holds toilet, BBQ and train as .jpeg, .wav and .xyz.npy (plain arrays, not the published pickles). The texts
+are these three names.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
     if arguments.random:
         with_clap = random_connection("clip", "clap", "text", ("image", "audio"), "c-mcr-published")
         with_ulip = random_connection("clip", "ulip", "image", ("text", "point_cloud"), "c-mcr-published-ulip")
-        print("\nRandom weights: the tables only show that the path is whole.")
+        print("\nRandom weights: the tables only show that the path works.")
     else:
         with_clap, with_ulip = import_published(arguments.clap_clip), import_published(arguments.ulip_clip)
     tables("clap-clip", with_clap, {**shared, "audio": ("clap", sounds)})

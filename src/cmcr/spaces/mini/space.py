@@ -68,11 +68,15 @@ class MiniSpace(TowerSpace):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        weights = _weights(name)
+        try:
+            weights = _weights(name)
+            state = load(weights)
+        except (OSError, SafetensorError) as error:
+            raise FormatError(f"the weights of {name} are missing or damaged ({error}). Reinstall cmcr.") from error
         # Not on the device "meta", on which torch imports its compiler for an embedding's random start: over a second.
         with torch.random.fork_rng(devices=[]):  # that start must not move the caller's random state
             self._networks = mini_towers(name)
-        self._networks.load_state_dict(load(weights), assign=True)
+        self._networks.load_state_dict(state, assign=True)
         self._networks.float().eval().requires_grad_(False)  # the file holds float16
         self.widths = dict.fromkeys(self._networks, MINI_WIDTHS[name])
         self.fingerprint = hashlib.sha256(weights + _PREPROCESSING.encode()).hexdigest()[:16]
@@ -96,13 +100,7 @@ class MiniSpace(TowerSpace):
 
 
 def _weights(name: str) -> bytes:
-    path = resources.files("cmcr.spaces.mini") / "weights" / f"{name}.safetensors"
-    try:
-        weights = path.read_bytes()
-        load(weights)
-    except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path}: the weights of {name} are missing or damaged ({error}). Reinstall cmcr.") from error
-    return weights
+    return (resources.files("cmcr.spaces.mini") / "weights" / f"{name}.safetensors").read_bytes()
 
 
 def _picture(item: Any) -> NDArray[np.uint8]:

@@ -88,39 +88,41 @@ class PointCloudTower(nn.Module):
     def __init__(self, shape: PointBertShape) -> None:
         super().__init__()
         self.shape = shape
-        self.point_encoder = PointBert(shape)
+        self.point_encoder = _PointBert(shape)
         self.pc_projection = nn.Parameter(torch.empty(2 * shape.width, shape.embedding))
 
     def forward(self, neighborhoods: Tensor, centers: Tensor) -> Tensor:
-        """Embed clouds; arguments as `PointBert.forward`; returns `(B, E)`, not normalised."""
-        features: Tensor = self.point_encoder(neighborhoods, centers)
-        return features @ self.pc_projection
-
-
-class PointBert(nn.Module):
-    """The transformer over groups of points (Yu et al., 2022), with the class token and the maximum as its features."""
-
-    def __init__(self, shape: PointBertShape) -> None:
-        super().__init__()
-        self.encoder = GroupEncoder(shape.channels, shape.group_width)
-        self.reduce_dim = nn.Linear(shape.group_width, shape.width)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, shape.width))
-        self.cls_pos = nn.Parameter(torch.empty(1, 1, shape.width))
-        self.pos_embed = nn.Sequential(nn.Linear(3, _POSITION), nn.GELU(), nn.Linear(_POSITION, shape.width))
-        blocks = [Block(shape.width, shape.heads, shape.hidden, qkv_bias=False) for _ in range(shape.depth)]
-        self.blocks = nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
-        self.norm = nn.LayerNorm(shape.width)
-
-    def forward(self, neighborhoods: Tensor, centers: Tensor) -> Tensor:
-        """Compute the features of clouds.
+        """Embed clouds.
 
         Args:
             neighborhoods: `(B, G, S, C)`, coordinates relative to the centre of their group.
             centers: `(B, G, 3)`.
 
         Returns:
-            `(B, 2 D)`: the class token beside the maximum over groups, both after the final norm.
+            `(B, E)`, not normalised.
         """
+        features: Tensor = self.point_encoder(neighborhoods, centers)
+        return features @ self.pc_projection
+
+
+class _PointBert(nn.Module):
+    """The transformer over groups of points (Yu et al., 2022).
+
+    Its features `(B, 2 D)` are the class token beside the maximum over groups, both after the final norm.
+    """
+
+    def __init__(self, shape: PointBertShape) -> None:
+        super().__init__()
+        self.encoder = _GroupEncoder(shape.channels, shape.group_width)
+        self.reduce_dim = nn.Linear(shape.group_width, shape.width)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, shape.width))
+        self.cls_pos = nn.Parameter(torch.empty(1, 1, shape.width))
+        self.pos_embed = nn.Sequential(nn.Linear(3, _POSITION), nn.GELU(), nn.Linear(_POSITION, shape.width))
+        blocks = [_Block(shape.width, shape.heads, shape.hidden, qkv_bias=False) for _ in range(shape.depth)]
+        self.blocks = nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
+        self.norm = nn.LayerNorm(shape.width)
+
+    def forward(self, neighborhoods: Tensor, centers: Tensor) -> Tensor:
         batch = len(centers)
         groups = self.reduce_dim(self.encoder(neighborhoods))
         tokens = torch.cat([self.cls_token.expand(batch, -1, -1), groups], dim=1)
@@ -131,13 +133,8 @@ class PointBert(nn.Module):
         return torch.cat([tokens[:, 0], tokens[:, 1:].amax(dim=1)], dim=-1)
 
 
-class GroupEncoder(nn.Module):
-    """A small PointNet: the features of a group, whatever the order of its points.
-
-    Args:
-        channels: C of a point.
-        width: of the features.
-    """
+class _GroupEncoder(nn.Module):
+    """A small PointNet: groups `(B, G, S, C)` -> features `(B, G, width)`, whatever the order of a group's points."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -150,7 +147,6 @@ class GroupEncoder(nn.Module):
         )
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
-        """Turn groups `(B, G, S, C)` into features `(B, G, width)`."""
         points: Tensor = self.first_conv(neighborhoods.flatten(0, 1).transpose(1, 2))
         whole = points.amax(dim=2, keepdim=True)
         # Published: the whole is repeated for every point and both go through one convolution. The whole's half of it is
@@ -167,7 +163,7 @@ class ImageTower(nn.Module):
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
         self.shape = shape
-        self.visual = VisionTransformer(shape)
+        self.visual = _VisionTransformer(shape)
         self.image_projection = nn.Parameter(torch.empty(shape.width, shape.embedding))
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -176,8 +172,8 @@ class ImageTower(nn.Module):
         return features @ self.image_projection
 
 
-class VisionTransformer(nn.Module):
-    """A vision transformer whose feature is the class token after the final norm."""
+class _VisionTransformer(nn.Module):
+    """A vision transformer: pictures `(B, 3, H, W)` -> features `(B, D)`, the class token after the final norm."""
 
     def __init__(self, shape: ImageShape) -> None:
         super().__init__()
@@ -186,14 +182,13 @@ class VisionTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + (shape.size // shape.patch) ** 2, shape.width))
         self.blocks = nn.Sequential(
             *(
-                Block(shape.width, shape.heads, shape.hidden, qkv_bias=True, epsilon=_TIMM_EPSILON)
+                _Block(shape.width, shape.heads, shape.hidden, qkv_bias=True, epsilon=_TIMM_EPSILON)
                 for _ in range(shape.depth)
             )
         )
         self.norm = nn.LayerNorm(shape.width, eps=_TIMM_EPSILON)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Compute the features `(B, D)` of pictures `(B, 3, H, W)`."""
         patches = self.patch_embed["proj"](pixels).flatten(2).transpose(1, 2)  # row by row
         tokens = torch.cat([self.cls_token.expand(len(pixels), -1, -1), patches], dim=1) + self.pos_embed
         features: Tensor = self.norm(self.blocks(tokens)[:, 0])
@@ -211,7 +206,7 @@ class TextTower(nn.Module):
             shape.vocabulary, shape.width, _weight=torch.empty(shape.vocabulary, shape.width)
         )
         self.positional_embedding = nn.Parameter(torch.empty(shape.context, shape.width))
-        self.transformer = nn.ModuleDict({"resblocks": nn.Sequential(*(TextBlock(shape) for _ in range(shape.depth)))})
+        self.transformer = nn.ModuleDict({"resblocks": nn.Sequential(*(_TextBlock(shape) for _ in range(shape.depth)))})
         self.ln_final = nn.LayerNorm(shape.width)
         self.text_projection = nn.Parameter(torch.empty(shape.width, shape.embedding))
 
@@ -232,16 +227,8 @@ class TextTower(nn.Module):
         return features @ self.text_projection
 
 
-class Block(nn.Module):
-    """A transformer block that normalises first, under the names of timm; of the point and the image tower.
-
-    Args:
-        width: D of the tokens.
-        heads: attention heads; D is a multiple of it.
-        hidden: inner width of the network.
-        qkv_bias: whether queries, keys and values have a bias.
-        epsilon: of the norms.
-    """
+class _Block(nn.Module):
+    """A block on tokens `(B, T, D)` that normalises first, under the names of timm; of the point and the image tower."""
 
     def __init__(self, width: int, heads: int, hidden: int, *, qkv_bias: bool, epsilon: float = 1e-5) -> None:
         super().__init__()
@@ -252,15 +239,14 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(OrderedDict(fc1=nn.Linear(width, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, width)))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Carry tokens `(B, T, D)` through the block."""
         qkv = self.attn["qkv"](self.norm1(tokens))
-        tokens = tokens + self.attn["proj"](attend(qkv, self.heads))
+        tokens = tokens + self.attn["proj"](_attend(qkv, self.heads))
         out: Tensor = tokens + self.mlp(self.norm2(tokens))
         return out
 
 
-class TextBlock(nn.Module):
-    """A transformer block that normalises first and sees the tokens so far only, under the names of CLIP."""
+class _TextBlock(nn.Module):
+    """A block on tokens `(B, L, D)` that normalises first and sees earlier tokens only, under the names of CLIP."""
 
     def __init__(self, shape: TextShape) -> None:
         super().__init__()
@@ -269,35 +255,24 @@ class TextBlock(nn.Module):
         self.attn = nn.MultiheadAttention(width, shape.heads)  # for its names
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
-            OrderedDict(c_fc=nn.Linear(width, shape.hidden), gelu=QuickGELU(), c_proj=nn.Linear(shape.hidden, width))
+            OrderedDict(c_fc=nn.Linear(width, shape.hidden), gelu=_QuickGELU(), c_proj=nn.Linear(shape.hidden, width))
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Carry tokens `(B, L, D)` through the block."""
         qkv = F.linear(self.ln_1(tokens), self.attn.in_proj_weight, self.attn.in_proj_bias)
-        tokens = tokens + self.attn.out_proj(attend(qkv, self.attn.num_heads, causal=True))
+        tokens = tokens + self.attn.out_proj(_attend(qkv, self.attn.num_heads, causal=True))
         out: Tensor = tokens + self.mlp(self.ln_2(tokens))
         return out
 
 
-class QuickGELU(nn.Module):
+class _QuickGELU(nn.Module):
     """`x sigmoid(1.702 x)`: what CLIP was trained with in place of the exact GELU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it to every element."""
         return x * torch.sigmoid(1.702 * x)
 
 
-def attend(qkv: Tensor, heads: int, *, causal: bool = False) -> Tensor:
-    """Softmax attention.
-
-    Args:
-        qkv: `(B, T, 3 D)`: queries, keys and values beside each other.
-        heads: D is a multiple of it.
-        causal: a token sees those before it and itself only.
-
-    Returns:
-        `(B, T, D)`.
-    """
+def _attend(qkv: Tensor, heads: int, *, causal: bool = False) -> Tensor:
+    """Softmax attention: queries, keys and values beside each other `(B, T, 3 D)` -> `(B, T, D)`."""
     query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     return F.scaled_dot_product_attention(query, key, value, is_causal=causal).transpose(1, 2).flatten(2)
