@@ -74,13 +74,8 @@ def _memory(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "kind": "memory",
         "finished": True,
-        "space": memory.space,
-        "modality": memory.modality,
-        "model": memory.model,
-        "revision": memory.revision,
-        "fingerprint": memory.fingerprint,
+        **contents.origin.model_dump(),
         "width": memory.width,
-        "dtype": memory.dtype,
         "rows": len(memory),
         "shards": len(contents.shards),
         "runs": len(contents.runs),
@@ -101,12 +96,7 @@ def _unfinished_memory(path: Path) -> dict[str, Any]:
         return {**facts, "shards": None, "shards_finished": 0}
     return {
         **facts,
-        "space": run.origin.space,
-        "modality": run.origin.modality,
-        "model": run.origin.model,
-        "revision": run.origin.revision,
-        "fingerprint": run.origin.fingerprint,
-        "dtype": run.origin.dtype,
+        **run.origin.model_dump(),
         "items": run.run.items,
         "shards": run.shards,
         "shards_finished": run.finished,

@@ -57,6 +57,9 @@ def connect_on_disk(
     seed: int = 0,
     device: str = "auto",
     engine: str = "here",
+    workers: int = 2,
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float = 0,
     restart: bool = False,
     replace: bool = False,
     progress: Progress | None = None,
@@ -73,7 +76,11 @@ def connect_on_disk(
         method: see `cmcr.connect`.
         seed: see `cmcr.connect`.
         device: `"auto"` takes a GPU if there is one.
-        engine: where semantic consistency is computed: `"here"`, or on a cluster by `"ray"`.
+        engine: where semantic consistency is computed: `"here"`, or by several processes on `"ray"` (see
+            docs/memories.md).
+        workers: processes on Ray.
+        cpus_per_worker: cores for each.
+        gpus_per_worker: for each; a fraction shares one.
         restart: drop the state of a training that was stopped; semantically consistent rows are kept.
         replace: take the place of a connection that is at `out` already.
         progress: called with (stage, share done).
@@ -97,8 +104,12 @@ def connect_on_disk(
     shared = overlap_of(*spaces, overlap)
     target = Path(os.path.abspath(out))  # noqa: PTH100 - saving to "." replaces the folder that this process is in
     check_target(target, CONNECTION, replace=replace)
+    mapped: dict[str, Any] = {"device": str(where)}
+    if engine != "here":  # workers may have devices that are not here
+        mapped = {"device": device, "engine": engine, "workers": workers}
+        mapped |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     with work_folder(target) as work:
-        consistent = _consistent_memories(spaces, shared, chosen, where, engine, work, progress)
+        consistent = _consistent_memories(spaces, shared, chosen, mapped, work, progress)
         training = KeptTraining(work / "training", _identity(spaces, shared, chosen, consistent, seed, where))
         if restart:
             training.drop()
@@ -171,8 +182,7 @@ def _consistent_memories(
     spaces: tuple[Memories, Memories],
     shared: str,
     settings: Settings,
-    device: torch.device,
-    engine: str,
+    mapped: Mapping[str, Any],
     work: Path,
     progress: Progress | None,
 ) -> dict[str, Any]:
@@ -195,9 +205,8 @@ def _consistent_memories(
             temperature=settings.consistency_temperature,
             normalize=settings.normalize_consistency,
             precision=settings.precision,
-            device=str(device),
-            engine=engine,
             on_progress=report,
+            **mapped,
         )
     return consistent
 

@@ -69,6 +69,7 @@ def test_a_finished_connection_is_replaced_only_on_demand(memories, tmp_path, ca
         (["--bach-size=3"], 2, "Unknown option: --bach-size. See: cmcr --help"),
         (["--seed", "-1"], 2, "got -1"),
         (["--device", "gpu"], 2, "unknown device 'gpu'"),
+        (["--workers", "3"], 2, "--engine ray"),
         (["--method", "c-mrc"], 2, "c-mcr"),
         (["--overlap", "image"], 2, "'image'"),
     ],

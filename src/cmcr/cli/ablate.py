@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cmcr.cli.console import percent, print_table, shown_stages
-from cmcr.cli.options import Json, Model, Set, memories_of, models_of, settings_of
+from cmcr.cli.options import Data, Json, Model, Set, memories_of, models_of, settings_of
 from cmcr.errors import ConfigError
 
 _HEADLINES = re.compile(r"mean/(R@1|R@5|mAP)|present/.*|.*/(top-1|top-5|cIoU@0\.5|AUC)")  # what the tables show
@@ -20,16 +21,13 @@ def ablate(
     /,
     *,
     run: str,
-    data: Path | None = None,
+    data: Data = Data(),  # noqa: B008 - frozen
     seeds: list[int] | None = None,
     only: list[str] | None = None,
     method: str = "c-mcr",
     setting: Set = None,
     overlap: str | None = None,
     model: Model = None,
-    split: str | None = None,
-    limit: int | None = None,
-    allow_missing: bool = False,
     device: str = "auto",
     out: Path | None = None,
     as_json: Json = False,
@@ -42,14 +40,10 @@ def ablate(
     Args:
         memories: Folders of memories, of two spaces, as cmcr connect takes them.
         run: What to measure, as TASK/DATASET (see cmcr evaluate).
-        data: Folder of the data set in its published layout; not needed for the miniature world.
         seeds: Of the trainings; 0 1 2 if left out.
         only: Ablations to measure beside the full method; a part of a name will do where it fits only one.
         method: The full method.
         overlap: The shared modality, where there are two.
-        split: Of the data set.
-        limit: Take so many items only.
-        allow_missing: Leave out items whose files are not there.
         device: auto, cpu, cuda, mps.
         out: JSON file for all figures, written after each training.
     """
@@ -61,7 +55,7 @@ def ablate(
     variants(**plan)  # wrong names are reported before any data is read
     opened = memories_of(memories)
     encoders = _encoders({memory.space for memory in opened}, models_of(model))
-    record, prompts = record_of(run, data, split=split, limit=limit, allow_missing=allow_missing)
+    record, prompts = record_of(run, **asdict(data))
     with shown_stages(quiet=as_json) as progress:
         found = measure(
             opened,

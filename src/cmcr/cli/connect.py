@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
 
 from cmcr.cli.console import shown_stages
-from cmcr.cli.options import Json, Set, memories_of, settings_of
+from cmcr.cli.options import Engine, Json, Set, memories_of, settings_of
 from cmcr.cli.signals import stopped_gently
 
 
@@ -21,7 +20,7 @@ def connect(
     seed: int = 0,
     setting: Set = None,
     device: str = "auto",
-    engine: Literal["here", "ray"] = "here",
+    engine: Engine = Engine(),  # noqa: B008 - frozen
     restart: bool = False,
     replace: bool = False,
     as_json: Json = False,
@@ -29,6 +28,7 @@ def connect(
     """Connect two spaces from their memories on disk: the shared modality in both, and one more modality of each.
 
     Every memory knows its space and modality, so they may come in any order; several of one kind are taken together.
+    With --engine ray, several workers compute the semantically consistent rows; training runs here, on one device.
     Finished work is kept in OUT.unfinished until the connection is written: stopped or killed, the same command resumes.
     Example: cmcr connect captions-in-clip pictures captions-in-clap sounds --out my-connection
 
@@ -39,8 +39,6 @@ def connect(
         method: c-mcr, c-mcr-published or c-mcr-published-ulip.
         seed: The same seed gives the same connection.
         device: Where to train: auto, cpu, cuda, cuda:1, mps.
-        engine: Where semantic consistency is computed. here: in this process. ray: on the Ray cluster at RAY_ADDRESS, else on
-            workers of this machine.
         restart: Drop a stopped training and train again; semantically consistent rows that are kept are used again.
         replace: Replace a finished connection at --out.
     """
@@ -58,7 +56,7 @@ def connect(
             method=method,
             seed=seed,
             device=device,
-            engine=engine,
+            **engine.keywords(),
             restart=restart,
             replace=replace,
             progress=progress,

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from cmcr.cli.console import print_memory, shown_stages
+from cmcr.cli.options import Engine
 from cmcr.cli.signals import stopped_gently
 from cmcr.errors import ConfigError
 
@@ -34,10 +35,7 @@ def embed(
     append: bool = False,
     retry_quarantined: bool = False,
     device: str | None = None,
-    engine: Literal["here", "ray"] = "here",
-    workers: int | None = None,
-    cpus_per_worker: int | None = None,
-    gpus_per_worker: float | None = None,
+    engine: Engine = Engine(),  # noqa: B008 - frozen
     as_json: Annotated[bool, Parameter(name="--json", help="Print events, one line of JSON each.")] = False,
 ) -> None:
     """Embed many items into a memory on disk. Stopped or killed, the same command resumes.
@@ -61,23 +59,15 @@ def embed(
         append: Add what is new in INPUT to a finished memory.
         retry_quarantined: Try the items in quarantine again, and complete a finished memory with them.
         device: auto, cpu, cuda, cuda:1, mps.
-        engine: here: in this process. ray: by several workers, on this machine or on the Ray cluster at RAY_ADDRESS.
-        workers: Processes that embed, with --engine ray; 2 unless given.
-        cpus_per_worker: Cores for each worker, and threads it computes with; 1 unless given.
-        gpus_per_worker: GPUs for each worker, such as 1 or 0.5; none unless given.
     """
     from cmcr.memories.embed import embed as embed_items
     from cmcr.memories.embed_retry import retry_quarantined as retry
     from cmcr.spaces.registry import space as open_space
 
     options = {name: value for name, value in (("model", model), ("revision", revision)) if value is not None}
-    if retry_quarantined and (append or engine != "here"):
+    if retry_quarantined and (append or engine.engine != "here"):
         raise ConfigError("--retry-quarantined runs alone and in this process: leave --append and --engine out.")
     common: dict[str, Any] = {"column": column, "id_column": id_column, "batch_size": batch_size, "device": device}
-    given = {"workers": workers, "cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
-    on_ray: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if on_ray and engine != "ray":
-        raise ConfigError(f"--{next(iter(on_ray)).replace('_', '-')} is for --engine ray.")
     kept = f"finished shards are kept in {out}. Run the same command again to resume."
     with stopped_gently(kept), _shown(as_json) as on_event:
         if retry_quarantined:
@@ -94,8 +84,7 @@ def embed(
                 append=append,
                 on_event=on_event,
                 space_options=options,
-                engine=engine,
-                **on_ray,
+                **engine.keywords(),
                 **common,
             )
     if not as_json:

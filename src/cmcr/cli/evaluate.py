@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from cmcr.cli.console import percent, print_table, shown_stages
-from cmcr.cli.options import Json, Model, memories_of, spaces_of
+from cmcr.cli.options import Data, Json, Model, memories_of, spaces_of
 from cmcr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def evaluate(
     run: str | None = None,
     /,
     *,
-    data: Path | None = None,
+    data: Data = Data(),  # noqa: B008 - frozen
     every: Annotated[bool, Parameter(name="--all")] = False,
     out: Path | None = None,
     model: Model = None,
@@ -31,9 +32,6 @@ def evaluate(
     memories: list[Path] | None = None,
     prompts: Path | None = None,
     prompts_key: str | None = None,
-    split: str | None = None,
-    limit: int | None = None,
-    allow_missing: bool = False,
     heatmaps: int = 0,
     detector: str | None = None,
     map_rule: str = "value",
@@ -49,17 +47,13 @@ def evaluate(
     Args:
         connection: Folder of a connection.
         run: What to measure, as TASK/DATASET.
-        data: Folder of the data set in its published layout; with --all, a folder with one folder for each data set.
-        every: Measure all that the connection can do: on the miniature world, or on all data sets in --data. Those that are
-            incomplete are named at the end, and the exit code is 1.
+        every: Measure all that the connection can do: on the miniature world, or on all data sets in --data, one folder each.
+            Those that are incomplete are named at the end, and the exit code is 1.
         out: Folder for one JSON file a run, and for heat maps; without it, results are only shown.
         against: Other connections of the same encoders, compared on the same items.
         memories: Memories of both spaces, to fit the standard baselines on.
         prompts: A file of prompt templates for classification, as ULIP's templates.json, instead of cmcr's own.
         prompts_key: Which list of that file.
-        split: Of the data set; else the one that is published for testing.
-        limit: Take so many items only.
-        allow_missing: Leave out items whose files are not there, and count them.
         heatmaps: For localization: how many pictures with heat maps to write to --out.
         detector: For localization: take boxes from this object detector, a folder or a repository such as hustvl/yolos-tiny,
             instead of a grid.
@@ -76,10 +70,7 @@ def evaluate(
 
     loaded = load(connection, encoders=spaces_of(model))
     options: dict[str, Any] = {
-        "data": data,
-        "split": split,
-        "limit": limit,
-        "allow_missing": allow_missing,
+        **asdict(data),
         "prompts": prompts,
         "prompts_key": prompts_key,
         "memories": memories_of(memories or ()),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -24,6 +25,53 @@ Model = Annotated[
     list[str] | None,
     Parameter(name="--model", help="Models of the encoders, as SPACE=MODEL: a repository, a folder or a file."),
 ]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Data:
+    """Which items to measure on.
+
+    Attributes:
+        data: Folder of the data set in its published layout; not needed for the miniature world.
+        split: Of the data set; else the one that is published for testing.
+        limit: Take so many items only.
+        allow_missing: Leave out items whose files are not there, and count them.
+    """
+
+    data: Path | None = None
+    split: str | None = None
+    limit: int | None = None
+    allow_missing: bool = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Engine:
+    """Where shards are worked on.
+
+    Attributes:
+        engine: here: in this process. ray: by several workers, on this machine or on the Ray cluster at RAY_ADDRESS.
+        workers: Processes, with --engine ray; 2 unless given.
+        cpus_per_worker: Cores for each worker, and threads it computes with; 1 unless given.
+        gpus_per_worker: GPUs for each worker, such as 1 or 0.5; none unless given.
+    """
+
+    engine: Literal["here", "ray"] = "here"
+    workers: int | None = None
+    cpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
+
+    def keywords(self) -> dict[str, Any]:
+        """Give what was said, as `cmcr.embed` takes it.
+
+        Raises:
+            ConfigError: options of workers without --engine ray.
+        """
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        if len(given) > 1 and self.engine != "ray":
+            raise ConfigError(f"--{list(given)[1].replace('_', '-')} is for --engine ray.")
+        return given
 
 
 def settings_of(pairs: Sequence[str] | None) -> dict[str, Any]:
