@@ -217,8 +217,10 @@ def test_scanobjectnn_arrays_become_items(tmp_path):
     with pytest.raises(FormatError, match=r"data \(n, points, 3\).*got float32 \(2, 5, 6\)"):
         read_dataset("scanobjectnn", tmp_path)
     np.savez(path, points=np.zeros(3))
-    with pytest.raises(FormatError, match="expected plain arrays 'data' and 'label'"):
-        read_dataset("scanobjectnn", tmp_path)
+    for content in (path.read_bytes(), path.read_bytes()[:-30], b"x"):
+        path.write_bytes(content)
+        with pytest.raises(FormatError, match="expected plain arrays 'data' and 'label'"):
+            read_dataset("scanobjectnn", tmp_path)
 
 
 def test_scanobjectnn_is_read_from_hdf5(tmp_path, monkeypatch):

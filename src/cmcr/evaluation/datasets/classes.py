@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +101,7 @@ def scanobjectnn(data: DataFolder) -> ClassificationRecord:
     try:
         with reading(path):
             points, labels = _points_and_labels(path)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, BadZipFile) as error:
         raise FormatError(f"{path}: expected plain arrays 'data' and 'label' ({error}).") from error
     fits = points.ndim == 3 and points.shape[2] == 3 and labels.shape == points.shape[:1]
     if not fits or points.dtype.kind != "f" or labels.dtype.kind not in "iu":
@@ -117,15 +118,18 @@ def scanobjectnn(data: DataFolder) -> ClassificationRecord:
 
 def _points_and_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        with (
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as archive,
+        ):  # np.load leaves a damaged file open
             return archive["data"], archive["label"]
     try:
         import h5py
     except ImportError as error:
         purpose = f"HDF5 files ({path}); a .npz file with the same arrays needs no extra"
         raise missing_dependency("h5py", extra="h5", purpose=purpose) from error
-    with h5py.File(path, "r") as file:
-        return np.asarray(file["data"]), np.asarray(file["label"])
+    with h5py.File(path, "r") as content:
+        return np.asarray(content["data"]), np.asarray(content["label"])
 
 
 class _LvisEntry(BaseModel):
