@@ -1,7 +1,7 @@
 """Groups of points: ours in numpy, against the plain torch loop, beside the PointBERT that they are made for.
 
 Prints one JSON line: seconds per cloud (the fastest of some repeats, one thread each unless the environment says otherwise),
-our share of the encoder's time, and whether both ways choose the same centres and neighbours.
+our share of the encoder's time, and whether both choose the same centres and neighbours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GROUP_SIZE = 32
 
 
 def plain(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The way it is usually written without CUDA: a loop in torch, then all distances by a matrix product.
+    """Group as it is usually written without CUDA: a loop in torch, then all distances by a matrix product.
 
     Args:
         points: `(P, 3)`.

@@ -1,4 +1,4 @@
-"""Write folders of raw items of the miniature world: what a recipe begins with.
+"""Write folders of raw items of the miniature world, which `runs/mini.sh` embeds and connects.
 
     python recipes/mini/items.py --out mini-data
 
@@ -31,7 +31,7 @@ def write_items(out: Path, per_number: int, seed: int, most: int | None = None) 
     Args:
         out: folder.
         per_number: items for each of the 800 seen numbers, of every modality.
-        seed: of everything that is drawn.
+        seed: of all draws.
         most: items of a modality at most.
     """
     rng = np.random.default_rng([seed, per_number])

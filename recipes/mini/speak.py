@@ -1,8 +1,8 @@
 """Record the spoken digits of the miniature world with espeak-ng, once, into one small Opus file.
 
-Needs the program `espeak-ng` (1.51 or later). Run it by `make mini-voices`; the result is committed, so that nobody else
+Needs the program `espeak-ng` (1.51 or later), and is run by `make mini-voices`; the result is committed, so that nobody else
 needs espeak-ng. Each voice is an accent, a variant, a pitch and a speed, drawn from a fixed seed; the digits of all
-voices stand one after another in one stream, and a JSON file says where each begins.
+voices follow each other in one stream, and a JSON file lists where each begins.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Each space is trained alone, on its own pairs only, with the ordinary symmetric contrastive loss and a learned
 temperature (Radford et al. 2021, CLIP): mini-clip on pictures and texts, mini-clap on sounds and texts, mini-ulip on
-point clouds and pictures. Items are drawn anew at every step from the training handwriting and voices; the 200 unseen
-numbers never occur. A batch holds distinct numbers, so that no negative is a positive in disguise.
+point clouds and pictures. Items are drawn from the training handwriting and voices, new ones at every step; the 200 unseen
+numbers never occur. A batch holds distinct numbers, so that no negative is in truth a positive.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def found(selection):
 
 
 class Listed(ItemList):
-    """Items given as pairs of id and mark."""
+    """Items given as pairs of id and what is hashed of the content."""
 
     description = "table"
 
@@ -41,8 +41,8 @@ class Listed(ItemList):
         self.pairs = pairs
 
     def _entries(self):
-        for row, (name, mark) in enumerate(self.pairs, start=1):
-            yield Entry(name, f"t.csv:{row}", mark, lambda: "")
+        for row, (name, hashed) in enumerate(self.pairs, start=1):
+            yield Entry(name, f"t.csv:{row}", hashed, lambda: "")
 
     def _nothing(self):
         return ConfigError("nothing")

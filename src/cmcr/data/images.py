@@ -16,6 +16,8 @@ from cmcr.errors import SampleError
 
 Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | VideoFrame
 
+_TRUSTED = "Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+
 
 def read_image(source: Picture) -> Image.Image:
     """Decode one picture, turned upright by its EXIF orientation.
@@ -75,7 +77,7 @@ def _from_file(file: Path | io.BytesIO, name: str) -> Image.Image:
     except UnidentifiedImageError as error:
         raise SampleError(f"{name}: not a picture that Pillow can read.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise SampleError(f"{name}: too large to decode safely ({error}).") from error
+        raise SampleError(f"{name}: too large to decode safely ({error}). {_TRUSTED}") from error
     except SampleError:  # a ValueError too, and clear already
         raise
     except Exception as error:  # its plugins raise whatever a damaged file leads them into
@@ -86,10 +88,8 @@ def _upright(picture: Image.Image, name: str) -> Image.Image:
     """Decode the pixels, turn them by the EXIF orientation, and scale 16-bit greys to 8 bits (Pillow would clip them)."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and picture.width * picture.height > limit:
-        raise SampleError(
-            f"{name}: too large to decode safely: {picture.width} x {picture.height} pixels, the limit is {limit}. Raise "
-            "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
-        )
+        size = f"{picture.width} x {picture.height} pixels, the limit is {limit}"
+        raise SampleError(f"{name}: too large to decode safely ({size}). {_TRUSTED}")
     try:
         picture.load()
         upright = ImageOps.exif_transpose(picture)

@@ -103,7 +103,7 @@ class FileItems(ItemList):
                 ignored[ending or "no ending"] += 1
                 continue
             name = as_id(relative)
-            # No mark, not even the size: a broken file may be fixed while a run is stopped, and the run still resumes.
+            # Nothing is hashed beside the name, not even the size: a broken file may be fixed while a run is stopped, and the run still resumes.
             yield Entry(name, name, b"", partial(self._read, path, name))
 
     def _read(self, path: Path, name: str) -> Any:
@@ -132,9 +132,7 @@ def ending_of(name: str) -> str:
 
 def counted(endings: Mapping[str, int]) -> str:
     """Write how many files of which endings there are: ".json (12), .md (1)"."""
-    return ", ".join(
-        f"{ending} ({count})" for ending, count in sorted(endings.items(), key=lambda pair: (-pair[1], pair))
-    )
+    return ", ".join(f"{ending} ({count})" for ending, count in Counter(endings).most_common())
 
 
 def _walk(folder: Path, prefix: str, patterns: set[Pattern], above: tuple[tuple[int, int], ...]) -> Iterator[str]:

@@ -22,7 +22,7 @@ class Entry:
     Args:
         id: the same on every machine and day, and unique in the list.
         source: where it came from: a relative path with `/`, then `:` and a row number if it lies in a table. Never absolute.
-        mark: what the digest of the list holds of its content: all of it where it is part of the list itself, the size of a
+        hashed: what the digest of the list covers of its content: all of it where it is part of the list itself, the size of a
             member of an archive, nothing for a file that has a name.
         read: gives what a space reads: a path, a string, bytes or `NamedBytes`; a `SampleError` (not raised) where the item
             cannot be read. Valid until the walk moves on: a tar file is read in one direction.
@@ -30,7 +30,7 @@ class Entry:
 
     id: str
     source: str
-    mark: bytes
+    hashed: bytes
     read: Callable[[], Any]
 
 
@@ -40,7 +40,7 @@ class Survey:
 
     Args:
         count: how many items there are.
-        digest: sha256, in hexadecimal, over the ids and marks of the entries. The same on every machine; dates and absolute
+        digest: sha256, in hexadecimal, over the ids and `hashed` of the entries. The same on every machine; dates and absolute
             paths are not in it.
     """
 
@@ -88,11 +88,12 @@ class ItemList(ABC):
         whole = hashlib.sha256()
         hashes = array("Q")
         for entry in self.walk():
-            for part in (entry.id.encode(), entry.mark):
+            for part in (entry.id.encode(), entry.hashed):
                 whole.update(len(part).to_bytes(8, "big"))  # without lengths, ab + c and a + bc would be the same
                 whole.update(part)
             hashes.append(_hash_of(entry.id))
-        ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
+        ordered = np.frombuffer(hashes, dtype=np.uint64)
+        ordered.sort()  # in place: a copy would double what is held
         repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
         if repeated:
             self._refuse_repeated_ids(repeated)
