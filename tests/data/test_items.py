@@ -1,13 +1,12 @@
-"""Lists of items: what an input means, the order of files, ids and digests."""
+"""Lists of items: what an input means, the order of files, and their ids."""
 
-import hashlib
 import os
 import random
 
 import numpy as np
 import pytest
 
-from cmcr.data.items import Entry, ItemList, Selection, open_items, selection_of_pattern
+from cmcr.data.items import Selection, open_items, selection_of_pattern
 from cmcr.errors import ConfigError, ReadError, SampleError
 
 NAMES = ["a.jpg", "a/z.jpg", "a b.jpg", "a-/b.jpg", "B.jpg", "ab.jpg", "a/b/c.jpg", "é.jpg", "u\u0308.jpg", "z/中.jpg"]
@@ -30,22 +29,6 @@ def contents(items):
 
 def found(selection):
     return [relative for relative, _ in selection]
-
-
-class Listed(ItemList):
-    """Items given as pairs of id and what is hashed of the content."""
-
-    description = "table"
-
-    def __init__(self, *pairs):
-        self.pairs = pairs
-
-    def _entries(self):
-        for row, (name, hashed) in enumerate(self.pairs, start=1):
-            yield Entry(name, f"t.csv:{row}", hashed, lambda: "")
-
-    def _nothing(self):
-        return ConfigError("nothing")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -145,38 +128,15 @@ def test_names_that_are_not_utf8_are_escaped_and_readable(tmp_path):
     items = open_items(tmp_path, "image")
     assert ids(items) == ["caf\\udce9.png"]
     assert contents(items)[0].read_bytes() == b"x"
-    assert items.survey().count == 1
 
 
-def test_the_digest_of_files_is_of_their_names_alone(tmp_path, monkeypatch):
+def test_files_are_known_by_their_relative_names_alone(tmp_path, monkeypatch):
     photos = make(tmp_path / "photos", ["a.png"])
-    part = (5).to_bytes(8, "big") + b"a.png" + (0).to_bytes(8, "big")
-    survey = open_items(photos, "image").survey()
-    assert (survey.count, survey.digest) == (1, hashlib.sha256(part).hexdigest())
-    (photos / "a.png").write_bytes(b"fixed while a run is stopped")
     monkeypatch.chdir(tmp_path)
-    for given in ("photos", "./photos/", "photos/*.png", "photos/../photos", "photos/a.png"):
-        assert open_items(given, "image").survey() == survey
+    for given in (photos, "photos", "./photos/", "photos/*.png", "photos/../photos", "photos/a.png"):
+        assert [(entry.id, entry.mark) for entry in open_items(given, "image").walk()] == [("a.png", b"")]
     monkeypatch.chdir(photos)
-    assert open_items(".", "image").survey() == open_items("*", "image").survey() == survey
-    assert open_items(make(photos, ["b.png"]), "image").survey().digest != survey.digest
-
-
-def test_the_digest_tells_where_one_part_ends_and_another_begins():
-    assert Listed(("ab", b"c")).survey() != Listed(("a", b"bc")).survey()
-    assert Listed(("a", b""), ("b", b"")).survey() != Listed(("b", b""), ("a", b"")).survey()
-
-
-def test_an_id_that_occurs_twice_is_named(monkeypatch):
-    twice = Listed(*((name, b"") for name in "abcb"))
-    with pytest.raises(ConfigError, match=r"table: the id 'b' occurs twice, at t\.csv:2 and at t\.csv:4"):
-        twice.survey()
-    # Two ids of one hash are no fault.
-    blake2b = hashlib.blake2b
-    monkeypatch.setattr(hashlib, "blake2b", lambda data, digest_size: blake2b(b"same", digest_size=digest_size))
-    assert Listed(("a", b""), ("b", b"")).survey().count == 2
-    with pytest.raises(ConfigError, match="'b' occurs twice"):
-        twice.survey()
+    assert ids(open_items(".", "image")) == ids(open_items("*", "image")) == ["a.png"]
 
 
 def test_folders_without_files_that_fit(tmp_path):
@@ -195,7 +155,7 @@ def test_a_folder_that_vanishes_is_no_empty_run(tmp_path):
         contents(items)
     folder.rmdir()
     with pytest.raises(ReadError, match="photos"):
-        items.survey()
+        ids(items)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Lists of items to embed, walked and never held in memory: files, rows of tables and members of tar files.
 
 `open_items` finds out which of three lists an input is: `FileItems` (each file is an item), `TableItems` (each line of a text
-or row of a CSV, JSONL or Parquet file) or `TarItems` (each member of tar files). Any of them can be walked and surveyed
-again and again.
+or row of a CSV, JSONL or Parquet file) or `TarItems` (each member of tar files). Any of them can be walked again
+and again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from cmcr.data.items.files import (
     ending_of,
     selection_of_pattern,
 )
-from cmcr.data.items.item import Entry, ItemList, Survey, as_id
+from cmcr.data.items.item import Entry, ItemList, as_id
 from cmcr.data.items.tables import TableItems
 from cmcr.data.items.tar_files import TarItems
 from cmcr.data.paths import reading
 from cmcr.errors import ConfigError, unknown_name
 
-__all__ = ["Entry", "ItemList", "Selection", "Survey", "TarItems", "as_id", "open_items", "selection_of_pattern"]
+__all__ = ["Entry", "ItemList", "Selection", "TarItems", "as_id", "open_items", "selection_of_pattern"]
 
 _LIST, _TAR, _FILE = "list", "tar", "file"
 _LIST_ENDINGS = (".txt", *TABLE_ENDINGS)
@@ -70,7 +70,7 @@ def open_items(
     if not isinstance(given, str | os.PathLike):
         raise ConfigError(
             f"inputs: expected a path or a pattern, got {type(given).__name__}. Items in RAM are embedded by a space's "
-            "encode; their rows are stored by cmcr.write_memory."
+            "encode; their rows are kept by cmcr.write_memory."
         )
     if not os.fspath(given):
         raise ConfigError("the input is an empty path. Give a folder, a pattern, a list, a tar file or a single file.")

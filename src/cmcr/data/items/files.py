@@ -103,7 +103,7 @@ class FileItems(ItemList):
                 ignored[ending or "no ending"] += 1
                 continue
             name = as_id(relative)
-            # Nothing is hashed beside the name, not even the size: a broken file may be fixed while a run is stopped, and the run still resumes.
+            # No mark, not even the size: a broken file may be fixed while a run is stopped, and the run still resumes.
             yield Entry(name, name, b"", partial(self._read, path, name))
 
     def _read(self, path: Path, name: str) -> Any:

@@ -61,12 +61,12 @@ class TableItems(ItemList):
         cell = row.get(column)
         read = partial(_content_of, cell, self._modality, folder, source)
         if self._id_column is None:
-            return Entry(source, source, _hashed_of(cell), read)
+            return Entry(source, source, _mark_of(cell), read)
         given = row.get(self._id_column)
         if isinstance(given, int | str) and not isinstance(given, bool) and str(given).strip():
-            return Entry(as_id(str(given)), source, _hashed_of(cell), read)
+            return Entry(as_id(str(given)), source, _mark_of(cell), read)
         reason = f"{source}: expected an id in column {self._id_column!r}, got {given!r:.40}. Fill the cell."
-        return Entry(source, source, _hashed_of(cell), partial(SampleError, reason))
+        return Entry(source, source, _mark_of(cell), partial(SampleError, reason))
 
     def _content_column(self, path: Path, names: list[str]) -> str:
         if path.suffix.lower() == ".txt":
@@ -231,8 +231,8 @@ def _content_of(cell: Any, modality: str, folder: Path, where: str) -> Any:
     return cell if "://" in cell else folder / cell
 
 
-def _hashed_of(cell: Any) -> bytes:
-    """What the digest of the list covers of a cell: its text or bytes."""
+def _mark_of(cell: Any) -> bytes:
+    """What a hash of the list covers of a cell: its text or bytes."""
     if isinstance(cell, Mapping) and isinstance(cell.get("bytes"), bytes):
         cell = cell["bytes"]
     if isinstance(cell, bytes):
