@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from cmcr.connection.connect import connect
-from cmcr.demo.run import DemoOptions, retention_of, tasks_of
-from cmcr.demo.run import measure as figures_of
+from cmcr.demo.measure import DemoOptions, retention_of, tasks_of
+from cmcr.demo.measure import measure as figures_of
 from cmcr.demo.world import CASES, EmbeddedCase, draw_world, embed_world
 from cmcr.evaluation.ablations import ABLATIONS
 from cmcr.evaluation.baselines import through

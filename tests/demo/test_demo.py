@@ -13,7 +13,8 @@ import cmcr
 from cmcr.cli import main
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, handwriting
 from cmcr.demo import run
-from cmcr.demo.run import QUICK, DemoOptions, measure, retention_of, run_demo, true_pairs
+from cmcr.demo.measure import DemoOptions, measure, retention_of, true_pairs
+from cmcr.demo.run import QUICK, run_demo
 from cmcr.demo.world import draw_world, embed_world
 from cmcr.errors import ConfigError, MissingDependencyError, WriteError
 from cmcr.evaluation.ablations import ABLATIONS

@@ -51,7 +51,11 @@ def ablate(
     from cmcr.evaluation.ablations import variants
     from cmcr.evaluation.runs import record_of
 
-    plan = {"only": [_name(given) for given in only or ()], "method": method, "settings": settings_of(setting)}
+    plan: dict[str, Any] = {
+        "only": [_name(given) for given in only or ()],
+        "method": method,
+        "settings": settings_of(setting),
+    }
     variants(**plan)  # wrong names are reported before any data is read
     opened = memories_of(memories)
     encoders = _encoders({memory.space for memory in opened}, models_of(model))

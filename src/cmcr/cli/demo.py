@@ -30,7 +30,8 @@ def demo(
         ablations: Measure the paper's ablations too (a minute or two more).
         quick: A trial: few items and epochs, in a quarter of the time; the figures are lower.
     """
-    from cmcr.demo.run import QUICK, REPORT, DemoOptions, run_demo
+    from cmcr.demo.measure import DemoOptions
+    from cmcr.demo.run import QUICK, REPORT, run_demo
 
     options = DemoOptions(seed=seed, method=method, ablations=ablations, **(QUICK if quick else {}))
     with shown_stages(quiet=as_json) as progress:

@@ -88,30 +88,13 @@ def render_report(
         labels=LABELS,
         words=MODALITY_WORDS,
         task_words=task_words,
-        paper_tasks=_paper_tasks(results),
+        paper_figures=PAPER_FIGURES,
         heatmaps=[data_uri(png) for png in heatmaps],
         examples={data.case.name: _examples(data, connection, world, queries) for data, connection in connected},
         gaps={data.case.name: gap_picture(data, connection) for data, connection in connected},
         losses=loss_picture({data.case.name: connection.history for data, connection in connected}),
         settings=json.dumps(results["settings"], indent=2),
     )
-
-
-def _paper_tasks(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Make the rows of the table of the paper's tasks: figures of the connection, of the space itself and of chance."""
-    return [
-        {
-            "run": run,
-            "spaces": case["spaces"],
-            "items": measured["items"],
-            "figure": label,
-            "cells": [measured["figures"].get(name, {}).get(key) for name in ("connection", "own space", "chance")],
-        }
-        for case in results["connections"].values()
-        for run, measured in case["paper_tasks"].items()
-        for key, label in PAPER_FIGURES.items()
-        if key in measured["figures"]["connection"]
-    ]
 
 
 def page_template() -> Template:

@@ -53,6 +53,9 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 """What each ablation changes in the settings: one ingredient off at a time, and at last all of them."""
 
 
+_CONSISTENCY_SETTINGS = ("semantic_consistency", "consistency_temperature", "normalize_consistency", "precision")
+
+
 def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
     """Give the mean of one value a seed with Student's t interval at 95 %, ``mean ± t * s / sqrt(n)``, s with n - 1.
 
@@ -151,15 +154,24 @@ def ablate(
     finished = {(cell["ablation"], cell["seed"]) for cell in cells}
     todo = [(name, seed) for seed in seeds for name in changes if (name, seed) not in finished]
     spaces = by_space(memories, overlap)
-    enhanced: dict[tuple[Any, ...], dict[str, Tensor]] = {}
+    known: dict[tuple[Any, ...], dict[str, Tensor]] = {}
     prepared: Prepared | None = None
     for number, (name, seed) in enumerate(todo):
         if progress is not None:
             progress(f"{name}, seed {seed}", number / len(todo))
         start = time.perf_counter()
-        consistent = _consistent(spaces, overlap, settings_of(method, **changes[name]), device, enhanced)
+        chosen = settings_of(method, **changes[name])
+        shared_by = tuple(getattr(chosen, setting) for setting in _CONSISTENCY_SETTINGS)
+        if shared_by not in known:
+            known[shared_by] = _consistent_rows(spaces, overlap, chosen, device)
         connection = connect(
-            *spaces, overlap=overlap, method=method, seed=seed, device=device, consistent=consistent, **changes[name]
+            *spaces,
+            overlap=overlap,
+            method=method,
+            seed=seed,
+            device=device,
+            consistent=known[shared_by],
+            **changes[name],
         )
         prepared = prepared or prepare(_with_encoders(connection, encoders), run, record, prompts=prompts)
         figures = {key: score.value for key, score in prepared.score(through(connection)).items()}
@@ -170,29 +182,14 @@ def ablate(
     return _content(made_from, seeds, cells)
 
 
-def _consistent(
-    spaces: tuple[Memories, Memories],
-    overlap: str | None,
-    settings: Settings,
-    device: str,
-    known: dict[tuple[Any, ...], dict[str, Tensor]],
+def _consistent_rows(
+    spaces: tuple[Memories, Memories], overlap: str | None, settings: Settings, device: str
 ) -> dict[str, Tensor]:
-    """Compute the semantically consistent rows of both spaces, once for all settings that share them."""
-    key = (
-        settings.semantic_consistency,
-        settings.consistency_temperature,
-        settings.normalize_consistency,
-        settings.precision,
-    )
-    if key not in known:
-        shared = overlap_of(*spaces, overlap)
-        known[key] = {
-            space.space: enhance(
-                space.rows[shared], space.rows[outer_of(space, shared)], settings, choose_device(device)
-            )
-            for space in spaces
-        }
-    return known[key]
+    shared, where = overlap_of(*spaces, overlap), choose_device(device)
+    return {
+        space.space: enhance(space.rows[shared], space.rows[outer_of(space, shared)], settings, where)
+        for space in spaces
+    }
 
 
 def _content(made_from: Mapping[str, Any], seeds: Sequence[int], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,17 +43,6 @@ _DETECTOR_FILES = ("config.json", *PROCESSOR, "model*.safetensors", "model.safet
 _LEAST_SCORE, _MOST_BOXES = 0.1, 50  # of a detector; a low score, because a missed source cannot be answered
 _PATCHED_PIXELS = 224  # what a picture is resized to for a map of patches: suits patches of 14, 16 and 32 pixels
 _CELLS, _WINDOW = (7, 7), 0.5  # a map without patches: rows and columns, and the side of the window around each
-
-
-@runtime_checkable
-class PatchSpace(Protocol):
-    """A space that embeds every patch of a picture beside the whole, as CLIP and SigLIP do."""
-
-    name: str
-
-    def patch_features(self, images: Any, size: int | tuple[int, int] | None, *, show_progress_bar: bool | None) -> Any:
-        """Give `(n, rows, columns, D)` unit rows."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +78,8 @@ def embed_regions(
         regions by position, and by position why a picture has none.
     """
     found, failed = dict[int, Regions](), dict[int, str]()
-    windows, cell_windows = (np.empty((0, 4)), None) if isinstance(space, PatchSpace) else window_grid(_CELLS, _WINDOW)
+    patches_of = getattr(space, "patch_features", None)  # CLIP and SigLIP embed every patch beside the whole picture
+    windows, cell_windows = window_grid(_CELLS, _WINDOW) if patches_of is None else (np.empty((0, 4)), None)
     waiting: deque[tuple[int, Image.Image, Boxes]] = deque()  # what the encoder was handed and has not given back
 
     def batches() -> Iterator[list[Image.Image]]:
@@ -110,10 +100,8 @@ def embed_regions(
         try:
             if not usable:
                 raise SampleError("none of its boxes could be embedded.")
-            if isinstance(space, PatchSpace):
-                cells = np.asarray(
-                    space.patch_features([picture], _PATCHED_PIXELS, show_progress_bar=False)[0], np.float16
-                )
+            if patches_of is not None:
+                cells = np.asarray(patches_of([picture], _PATCHED_PIXELS, show_progress_bar=False)[0], np.float16)
             elif len(cells) < len(windows):
                 raise SampleError(f"only {len(cells)} of the {len(windows)} windows of its map could be embedded.")
             else:
