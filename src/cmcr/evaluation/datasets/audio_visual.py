@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from cmcr.data.audio import SoundClip
 from cmcr.data.paths import reading
@@ -169,7 +168,8 @@ flickr_soundnet_boxes = replace(
 )
 
 
-class _VggSsEntry(BaseModel):
+@dataclass(slots=True)
+class _VggSsEntry:
     """One clip; boxes are shares of the picture and may reach a little beyond it."""
 
     file: str
@@ -215,15 +215,18 @@ def _vgg_ss(data: DataFolder) -> tuple[_Listed, int]:
 vgg_ss_boxes = replace(vgg_ss, name="vgg-ss-boxes", read=lambda data: _localization(data, *_vgg_ss(data)))
 
 
-class _SoloBox(BaseModel):
+@dataclass(slots=True)
+class _SoloBox:
     normbox: Box
 
 
-class _SoloFrame(BaseModel):
+@dataclass(slots=True)
+class _SoloFrame:
     bbox: list[_SoloBox]
 
 
-class _SoloFile(BaseModel):
+@dataclass(slots=True)
+class _SoloFile:
     file: str
     bbox: Box
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel
 
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.layout import (
@@ -65,18 +64,21 @@ def _record(data: DataFolder, items: list[_Captioned]) -> RetrievalRecord:
     )
 
 
-class _Sentence(BaseModel):
+@dataclass(slots=True)
+class _Sentence:
     raw: str
 
 
-class _KarpathyImage(BaseModel):
+@dataclass(slots=True)
+class _KarpathyImage:
     filename: str
     split: str
     sentences: list[_Sentence]
     filepath: str = ""  # the folder, for COCO only
 
 
-class _Karpathy(BaseModel):
+@dataclass(slots=True)
+class _Karpathy:
     """`dataset_coco.json` and `dataset_flickr30k.json` of Karpathy and Fei-Fei (CVPR 2015)."""
 
     images: list[_KarpathyImage]
@@ -96,18 +98,21 @@ def _karpathy_items(path: Path, split: str, pictures: Path) -> list[_Captioned]:
     return found
 
 
-class _CocoImage(BaseModel):
+@dataclass(slots=True)
+class _CocoImage:
     id: int
     file_name: str
 
 
-class _CocoCaption(BaseModel):
+@dataclass(slots=True)
+class _CocoCaption:
     id: int
     image_id: int
     caption: str
 
 
-class _CocoCaptions(BaseModel):
+@dataclass(slots=True)
+class _CocoCaptions:
     images: list[_CocoImage]
     annotations: list[_CocoCaption]
 

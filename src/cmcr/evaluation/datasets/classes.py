@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from cmcr.data.paths import reading
 from cmcr.data.point_clouds import read_point_cloud
@@ -132,7 +132,8 @@ def _points_and_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         return np.asarray(content["data"]), np.asarray(content["label"])
 
 
-class _LvisEntry(BaseModel):
+@dataclass(slots=True)
+class _LvisEntry:
     uid: str
     category: str
 
