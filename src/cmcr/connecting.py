@@ -47,6 +47,7 @@ SECONDS_BETWEEN = 60.0
 """Between two states of the training; Ctrl-C and SIGTERM write one at once."""
 
 _LOCK = ".lock"
+_REMOVED = ".removed"
 
 
 def connect_on_disk(
@@ -171,9 +172,11 @@ def remove_work(connection: Path) -> None:
     """Remove the folder of the work after the connection was written."""
     folder = unfinished(connection)
     with contextlib.suppress(OSError):
-        for path in folder.iterdir():
+        for path in sorted(folder.iterdir(), reverse=True):  # what a kill has left of an earlier removal first
             if path.name != _LOCK:  # last: without it, what a kill leaves behind would be a stranger's folder
-                shutil.rmtree(path, ignore_errors=True)
+                # Renamed first: a half-removed memory would stand in the way of the next run.
+                gone = path if path.suffix == _REMOVED else path.rename(path.with_name(path.name + _REMOVED))
+                shutil.rmtree(gone, ignore_errors=True)
         (folder / _LOCK).unlink(missing_ok=True)
         folder.rmdir()  # never with what is in it: another run may have begun there
 
