@@ -159,7 +159,7 @@ def files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
 
 
 def read_json(path: Path, kind: type[KindT]) -> KindT:
-    """Read a JSON file whose content must be of a type, such as `list[Entry]` with a dataclass; keys that it does not name are ignored.
+    """Read a JSON file whose content must be of a type, such as `list[Entry]` with a dataclass; other keys are ignored.
 
     Raises:
         FormatError: not JSON, or of another type, with the first entry that does not fit.
