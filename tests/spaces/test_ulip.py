@@ -28,7 +28,7 @@ from small_models import (
 
 from cmcr.data.point_clouds import with_up_axis
 from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, SampleError, WriteError
-from cmcr.spaces.ulip.preprocessing import evenly_spaced, farthest_points, group_points, pixels_of, prepared_points
+from cmcr.spaces.ulip.preprocessing import farthest_points, group_points, pixels_of, prepared_points
 from cmcr.spaces.ulip.space import UlipSpace
 from cmcr.spaces.ulip.towers import (
     ImageShape,
@@ -247,8 +247,6 @@ class TestPointClouds:
         np.testing.assert_allclose(found, space.encode([with_up_axis(lying, "z")], "point_cloud"), atol=1e-6)
 
     def test_more_points_than_the_count_are_thinned_evenly(self, space):
-        assert evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
-        assert evenly_spaced(4, 10).tolist() == [0, 1, 2, 3]
         points = cloud(8, 2 * NUM_POINTS)
         rows = space.encode([points, points[::2]], "point_cloud")
         np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-6)

@@ -63,18 +63,13 @@ def prepared_points(item: Any, *, channels: int, num_points: int, fewest: int, u
             f"{name}: expected at least {fewest} points, which this encoder needs for its groups, got {len(xyz)}. "
             "Sample the shape more densely."
         )
-    kept = evenly_spaced(len(xyz), num_points)
+    count = min(len(xyz), num_points)
+    kept = np.arange(count, dtype=np.intp) * len(xyz) // count
     unit = normalised(with_up_axis(xyz[kept], up_axis))
     if channels == 3:
         return unit
     grey = np.full_like(unit, GREY)
     return np.concatenate([unit, grey if colours is None else colours[kept]], axis=1)
-
-
-def evenly_spaced(count: int, most: int) -> NDArray[np.intp]:
-    """Choose `min(count, most)` of `count` positions, evenly spaced, the first among them."""
-    chosen = min(count, most)
-    return np.arange(chosen, dtype=np.intp) * count // chosen
 
 
 @dataclass(frozen=True)
@@ -121,22 +116,15 @@ def farthest_points(xyz: NDArray[np.float32], count: int) -> tuple[NDArray[np.in
         `(G,)` their indices, and `(G, P)` the squared distances of all points from each of them, in float32: they are what
         the nearest neighbours are found by.
     """
-    # One contiguous row per coordinate and buffers that are reused; measured in benchmarks/point_groups.py.
-    columns = np.ascontiguousarray(xyz.T)
+    x, y, z = np.ascontiguousarray(xyz.T)  # contiguous, which is ten times as fast as columns of (P, 3)
     chosen = np.zeros(count, dtype=np.intp)
     distances = np.empty((count, len(xyz)), dtype=np.float32)
     nearest = np.full(len(xyz), np.inf, dtype=np.float32)
-    scratch = np.empty_like(nearest)
-    for step, squared in enumerate(distances):
+    for step in range(count):
         index = int(nearest.argmax()) if step else 0
         chosen[step] = index
-        np.subtract(columns[0], columns[0, index], out=squared)
-        np.multiply(squared, squared, out=squared)
-        for column in columns[1:]:
-            np.subtract(column, column[index], out=scratch)
-            np.multiply(scratch, scratch, out=scratch)
-            np.add(squared, scratch, out=squared)
-        np.minimum(nearest, squared, out=nearest)
+        distances[step] = (x - x[index]) ** 2 + (y - y[index]) ** 2 + (z - z[index]) ** 2
+        np.minimum(nearest, distances[step], out=nearest)
     return chosen, distances
 
 

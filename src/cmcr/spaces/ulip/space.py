@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cmcr.arrays import check_count
 from cmcr.data.images import read_image
 from cmcr.data.texts import read_text
 from cmcr.engine.device import choose_device
@@ -70,11 +71,13 @@ class UlipSpace(TowerSpace):
     ) -> None:
         if up_axis not in get_args(UpAxis):
             raise unknown_name("up_axis", up_axis, get_args(UpAxis))
-        _check_count("num_group", num_group, 1)
-        _check_count("group_size", group_size, 1)
+        check_count("num_group", num_group)
+        check_count("group_size", group_size)
         fewest = max(num_group, group_size)
         if num_points is not None:
-            _check_count("num_points", num_points, fewest)
+            check_count("num_points", num_points)
+            if num_points < fewest:
+                raise ConfigError(f"num_points: the groups need at least {fewest}, got {num_points}.")
         self.name = "ulip"
         self._device = choose_device(device or "auto")
         self._networks = build_towers(read_tensors(Path(model)), str(model))
@@ -141,11 +144,6 @@ class UlipSpace(TowerSpace):
                 f"{found}. Give the folder with CLIP's own files as tokenizer=."
             )
         return tokenizer
-
-
-def _check_count(name: str, value: object, fewest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < fewest:
-        raise ConfigError(f"{name}: expected a whole number of at least {fewest}, got {value!r}.")
 
 
 def _fingerprint(networks: nn.Module, settings: str) -> str:
