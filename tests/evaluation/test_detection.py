@@ -38,7 +38,7 @@ def test_max_f1_equals_scikit_learns_best(rng):
 
 
 @given(cases, st.integers(0, 10_000))
-def test_order_and_scale_have_no_say(case, seed):
+def test_order_and_scale_do_not_matter(case, seed):
     scores, labels = case
     order = np.random.default_rng(seed).permutation(len(labels))
     for figure in (average_precision, lambda s, y: max_f1(s, y).f1):

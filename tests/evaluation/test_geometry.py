@@ -57,7 +57,7 @@ def test_k_occurrences_equal_their_definition_even_with_ties(q, c, k, ties, seed
 
 @pytest.mark.parametrize("size", [5, 301])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_duplicates_occur_equally_often_wherever_they_stand(dtype, size):
+def test_duplicates_occur_equally_often_at_any_position(dtype, size):
     # Both sizes are such that a matrix product rounds equal columns differently, in float32 or in float64.
     generator = torch.Generator().manual_seed(1)
     corpus = torch.nn.functional.normalize(torch.randn(size, 384, generator=generator), dim=1).to(dtype)

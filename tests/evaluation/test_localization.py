@@ -67,7 +67,7 @@ def test_annotators_that_disagree_count_by_half():
     assert consensus_iou(np.zeros((4, 4), dtype=bool), consensus) == 0.0
 
 
-def test_a_lone_annotator_is_heard_where_two_were_asked():
+def test_one_annotator_counts_by_half_where_two_must_agree():
     consensus = consensus_map([LEFT, []], (4, 4), agreement=2)
     assert set(consensus.ravel()) == {0.0, 0.5}
     assert consensus_iou(consensus > 0, consensus) == 1.0

@@ -80,7 +80,7 @@ def test_no_way_of_breaking_ties_gives_less(c, seed):
 
 
 @given(st.booleans(), st.floats(0.01, 100), seeds)
-def test_order_of_the_corpus_and_length_of_the_queries_have_no_say(ties, scale, seed):
+def test_order_of_the_corpus_and_length_of_the_queries_do_not_matter(ties, scale, seed):
     rng = np.random.default_rng(seed)
     queries, corpus, relevance = small_task(rng, 5, 9, 3, ties=ties)
     ranks = positive_ranks(queries, corpus, positives_of(relevance))
@@ -147,7 +147,7 @@ def test_a_corpus_of_one_item_is_always_right():
 
 @pytest.mark.parametrize("size", [5, 301])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_a_duplicate_is_a_tie_wherever_it_stands(dtype, size):
+def test_a_duplicate_is_a_tie_at_any_position(dtype, size):
     # Both sizes are such that a matrix product rounds equal columns differently, in float32 or in float64.
     generator = torch.Generator().manual_seed(1)
     corpus = torch.nn.functional.normalize(torch.randn(size, 384, generator=generator), dim=1)
