@@ -135,7 +135,7 @@ def test_write_consistent_is_resumed_under_the_same_settings_only(four, tmp_path
     with pytest.raises(ResumeError, match=r"temperature was 0\.2, now 0\.3"):
         write_consistent(queries, memory, tmp_path / "out", temperature=0.3)
     other = written(tmp_path / "other", "a", "image", seed=9, ids=[f"p{n}" for n in range(40)])
-    with pytest.raises(ResumeError, match="memory was .*…, now"):
+    with pytest.raises(ResumeError, match=r"memory was .*…, now"):
         write_consistent(queries, other, tmp_path / "out", temperature=0.2)
     made = write_consistent(queries, memory, tmp_path / "out", temperature=0.2)
     assert calls == [6, 6, 6, 6, 2]

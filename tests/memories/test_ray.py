@@ -153,7 +153,7 @@ def test_shard_that_kills_its_workers_is_given_up(tmp_path, monkeypatch):
             file.write(b".")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(WorkerError, match="2 workers were lost .* with shard 7"):
+    with pytest.raises(WorkerError, match=r"2 workers were lost .* with shard 7"):
         list(map_shards(lambda: die, [7], engine="ray"))
     assert tried.read_bytes() == b".."
 
@@ -178,7 +178,7 @@ def test_stopped_run_stops_its_workers(tmp_path):
 @pytest.mark.usefixtures("near")
 def test_weights_must_be_the_same_everywhere(texts, tmp_path):
     class Own:
-        name, widths = "own", {"text": 2}  # noqa: RUF012
+        name, widths = "own", {"text": 2}
         fingerprint = "here"
 
         def encode(self, *args, **options):
@@ -194,7 +194,9 @@ def test_weights_must_be_the_same_everywhere(texts, tmp_path):
 @pytest.mark.usefixtures("near")
 def test_shards_in_any_order_are_those_of_a_run_in_order(texts, tmp_path, monkeypatch):
     embed("mini-clip", "text", texts, tmp_path / "here", **OPTIONS)
-    monkeypatch.setattr("cmcr.memories.writer.MemoryWriter.missing", [1, 3, 4, 0, 5, 2])  # the walk goes back for 0 and 2
+    monkeypatch.setattr(
+        "cmcr.memories.writer.MemoryWriter.missing", [1, 3, 4, 0, 5, 2]
+    )  # the walk goes back for 0 and 2
     with pytest.raises(ConfigError, match="6 of 6 shards are missing"):
         embed("mini-clip", "text", texts, tmp_path / "there", engine="ray", **OPTIONS)
     monkeypatch.undo()

@@ -163,7 +163,7 @@ def _on_ray(
 
 def _unforeseen(error: Exception) -> WorkerError:
     cause = getattr(error, "cause", None) or error
-    said = (str(cause).strip().splitlines() or [""])[0].rstrip(".")
+    said = str(cause).strip().partition("\n")[0].rstrip(".")
     raised = WorkerError(
         f"a worker failed: {type(cause).__name__}: {said}. Finished shards are safe: run it again once that is fixed; without "
         "Ray it runs in one process, where it is easier to look into."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +23,6 @@ from cmcr.memories.memory import Memory
 from cmcr.memories.precomputed import OnProgress, shard_items_for
 from cmcr.memories.survey import survey
 from cmcr.memories.writer import MemoryWriter, open_writer, worker_writer
-
-_DTYPE: Literal["float32"] = "float32"
 
 
 def write_consistent(
@@ -75,35 +74,23 @@ def write_consistent(
     if queries.shape[1] != memory.width:
         raise DimensionError(f"the queries are {queries.shape[1]} wide, the memory {memory.width}: expected one space.")
     if engine == "here":
-        choose_device(device or "cpu")
+        choose_device(device or "cpu")  # before anything is written
     report = on_progress or (lambda share: None)
-    size = shard_items_for(memory.width, _DTYPE)
+    options = {"temperature": temperature, "normalize": normalize, "precision": precision}
+    settings = {"queries": queries.digest(), "memory": memory.digest(), **options}
+    size = shard_items_for(memory.width, "float32")
     found = survey(lambda: ((id_, b"") for id_ in queries.ids), size, "the queries")
-    settings = {
-        "queries": queries.digest(),
-        "memory": memory.digest(),
-        "temperature": temperature,
-        "normalize": normalize,
-        "precision": precision,
-    }
-    origin = Origin(
-        space=memory.space,
-        modality=memory.modality,
-        fingerprint=memory.fingerprint,
-        model=memory.model,
-        revision=memory.revision,
-        dtype=_DTYPE,
-    )
-    opening = open_writer(out, origin, found, shard_items=size, width=memory.width, settings=settings)
-    with opening as writer:
+    facts = {name: getattr(memory, name) for name in ("space", "modality", "fingerprint", "model", "revision")}
+    origin = Origin(**facts, dtype="float32")
+    with open_writer(out, origin, found, shard_items=size, width=memory.width, settings=settings) as writer:
         if writer is not None:
-            task = _Task(queries, memory, temperature, normalize, precision, device)
             if engine == "here":
-                work = _Consistent(task, writer, report)
+                work = _Consistent(queries, memory, options, device, writer, report)
                 shards = map_shards(lambda: work, writer.missing)
             else:
-                opened = partial(task.worker, Path(os.path.abspath(out)), writer.plan)  # noqa: PTH100 - keeps links
-                shards = map_shards(opened, writer.missing, engine=engine, **on_ray)
+                folder = Path(os.path.abspath(out))  # noqa: PTH100 - keeps links, which may lead elsewhere there
+                worker = partial(_worker, queries, memory, options, device, folder, writer.plan)
+                shards = map_shards(worker, writer.missing, engine=engine, **on_ray)
             with closing(shards):
                 for number, shard in shards:
                     writer.shards[number] = shard
@@ -113,40 +100,32 @@ def write_consistent(
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What is computed, as it was given: a worker on another machine opens the same memories."""
-
-    queries: Stored
-    memory: Stored
-    temperature: float
-    normalize: bool
-    precision: Literal["float32", "bfloat16"]
-    device: str | None
-
-    def worker(self, folder: Path, plan: Plan) -> _Consistent:
-        """Open what a worker process writes to."""
-        return _Consistent(self, worker_writer(folder, plan), lambda share: None)
-
-
 class _Consistent:
     """Computes and writes shards by number."""
 
-    def __init__(self, task: _Task, writer: MemoryWriter, report: OnProgress) -> None:
-        self._task, self._writer, self._report = task, writer, report
+    queries: Stored
+    memory: Stored
+    options: Mapping[str, Any]
+    device: str | None
+    writer: MemoryWriter
+    report: OnProgress = lambda share: None
 
     def __call__(self, number: int) -> Shard:
-        task, span = self._task, self._writer.items_of(number)
-        done, count = len(self._writer.shards), self._writer.count
-        queries = torch.from_numpy(task.queries[span.start : span.stop])
+        span = self.writer.items_of(number)
+        finished, count = len(self.writer.shards), self.writer.count
+        queries = torch.from_numpy(self.queries[span.start : span.stop])
         rows = semantic_consistency(
             normalized(queries).to(
-                choose_device(task.device or "cpu")
+                choose_device(self.device or "cpu")
             ),  # rounding on disk has moved their length a little
-            task.memory,
-            task.temperature,
-            normalize=task.normalize,
-            precision=task.precision,
-            progress=lambda share: self._report((done + share) / count),
+            self.memory,
+            progress=lambda share: self.report((finished + share) / count),
+            **self.options,
         )
-        ids = task.queries.ids[span.start : span.stop]
-        return self._writer.write(number, rows.cpu(), [(id_, id_) for id_ in ids])
+        return self.writer.write(number, rows.cpu(), [(id_, id_) for id_ in self.queries.ids[span.start : span.stop]])
+
+
+def _worker(
+    queries: Stored, memory: Stored, options: Mapping[str, Any], device: str | None, folder: Path, plan: Plan
+) -> _Consistent:
+    return _Consistent(queries, memory, options, device, worker_writer(folder, plan))

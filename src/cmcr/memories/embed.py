@@ -18,17 +18,7 @@ from cmcr.engine.shards_map import check_engine, map_shards
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.files import MANIFEST
 from cmcr.memories.embed_shards import FailureLimit, ShardEmbedder
-from cmcr.memories.layout import (
-    DTYPES,
-    SHARD_ITEMS,
-    Origin,
-    Plan,
-    Shard,
-    embeddings_file,
-    items_file,
-    quarantine_file,
-    shard_name,
-)
+from cmcr.memories.layout import DTYPES, EMBEDDINGS, ITEMS, QUARANTINE, SHARD_ITEMS, Origin, Plan, Shard, shard_name
 from cmcr.memories.memory import Memory
 from cmcr.memories.survey import survey
 from cmcr.memories.writer import MemoryWriter, clean, locked, open_writer, worker_writer
@@ -38,7 +28,7 @@ from cmcr.spaces.registry import space as open_space
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 """Called with an event's name and its facts: "started", "items", "shard", "finished"."""
 
-_OWN_FILES = (MANIFEST, *(name(shard_name(0)) for name in (embeddings_file, items_file, quarantine_file)))
+_OWN_FILES = (MANIFEST, *(shard_name(0) + ending for ending in (EMBEDDINGS, ITEMS, QUARANTINE)))
 
 
 def embed(

@@ -10,15 +10,14 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cmcr.errors import (
     ArtefactNotFoundError,
@@ -35,11 +34,15 @@ from cmcr.errors import (
 from cmcr.files import flush_folder
 from cmcr.memories.layout import item_lines, parsed_lines
 from cmcr.memories.memory import Memory
-from cmcr.memories.precomputed import Block, OnProgress, Rows, array_rows, checked_origin, write_rows
+from cmcr.memories.precomputed import write_memory
 
 LAYOUTS = ("npy", "clip-retrieval", "parquet")
 _PARTS = {"image": "img_emb", "text": "text_emb"}  # of clip-retrieval
 _EMBEDDINGS, _ITEMS = "embeddings.npy", "items.jsonl"
+_ROWS = 16_384
+
+_Given = tuple[Any, Sequence[str] | None, Sequence[str] | None]
+"""What `cmcr.write_memory` takes: an array or blocks, ids, sources."""
 
 
 def import_memory(
@@ -47,39 +50,23 @@ def import_memory(
     out: str | Path,
     *,
     layout: str,
-    space: str,
     modality: str,
-    fingerprint: str | None = None,
-    model: str | None = None,
-    revision: str | None = None,
-    dtype: str = "float16",
     ids: str | Path | None = None,
     column: str | None = None,
     id_column: str | None = None,
-    shard_items: int | None = None,
-    quarantine: bool = False,
-    on_progress: OnProgress | None = None,
+    **options: Any,
 ) -> Memory:
-    """Turn the files of another program into a memory, or resume a run that was stopped; see docs/memories.md.
-
-    Rows are read some at a time, and scaled to unit length as `cmcr.write_memory` does.
+    """Turn the files of another program into a memory, or resume a run that was stopped; see docs/interchange.md.
 
     Args:
         path: what is imported.
         out: folder of the memory.
         layout: "npy", "clip-retrieval" or "parquet".
-        space: the space's name.
         modality: what was embedded.
-        fingerprint: of the encoders, None if unknown.
-        model: which model, None if unknown.
-        revision: its commit, None if unknown.
-        dtype: in which rows are kept.
         ids: of npy: the file of ids.
         column: of Parquet: the column of embeddings.
         id_column: of Parquet: the column of ids.
-        shard_items: items a shard; None takes the power of two that fills some 64 MiB.
-        quarantine: put rows that are not finite or all zeros into quarantine instead of refusing them.
-        on_progress: called with the share of the work that is done.
+        **options: of `cmcr.write_memory`, such as `space`, which scales the rows and writes them.
 
     Raises:
         ConfigError: an unknown layout, or an option that it does not have.
@@ -87,19 +74,18 @@ def import_memory(
         MissingDependencyError: the layout needs pyarrow.
         Others as `cmcr.write_memory`.
     """
-    origin = checked_origin(space, modality, fingerprint, model, revision, dtype)
     _check_layout(layout)
     if ids is not None and layout != "npy":
         raise ConfigError(f"--ids belongs to npy; {layout} brings its own.")
     if (column is not None or id_column is not None) and layout != "parquet":
         raise ConfigError(f"--column and --id-column belong to parquet, not to {layout}.")
     if layout == "npy":
-        rows = _npy_rows(Path(path), None if ids is None else Path(ids))
+        blocks, listed, sources = _npy_rows(Path(path), None if ids is None else Path(ids))
     elif layout == "parquet":
-        rows = _parquet_rows(Path(path), column, id_column)
+        blocks, listed, sources = _parquet_rows(Path(path), column, id_column)
     else:
-        rows = _clip_retrieval_rows(Path(path), modality)
-    return write_rows(out, rows, origin=origin, shard_items=shard_items, quarantine=quarantine, on_progress=on_progress)
+        blocks, listed, sources = _clip_retrieval_rows(Path(path), modality)
+    return write_memory(out, blocks, listed, modality=modality, sources=sources, **options)
 
 
 def export_memory(memory: str | Path | Memory, out: str | Path, *, layout: str) -> None:
@@ -135,7 +121,7 @@ def _check_layout(layout: str) -> None:
         raise unknown_name("layout", layout, LAYOUTS)
 
 
-def _kept(memory: Memory) -> Iterator[tuple[NDArray[Any], list[str], list[str]]]:
+def _kept(memory: Memory) -> Iterator[tuple[Any, list[str], list[str]]]:
     """Give rows, ids and sources, a shard at a time. Numpy has no bfloat16: float32 holds each of its values."""
     for rows, items in memory.kept_rows():
         array = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()
@@ -145,12 +131,14 @@ def _kept(memory: Memory) -> Iterator[tuple[NDArray[Any], list[str], list[str]]]
 # Numpy arrays beside a list of ids.
 
 
-def _npy_rows(path: Path, ids: Path | None) -> Rows:
+def _npy_rows(path: Path, ids: Path | None) -> _Given:
     if path.is_dir():
         ids = ids or (path / _ITEMS if (path / _ITEMS).is_file() else None)
         path = path / _EMBEDDINGS
-    listed, sources = _read_items(ids) if ids is not None else (None, None)
-    return array_rows(str(path), _mapped(path), listed, sources, prefix=f"{path.name}:")
+    array = _mapped(path)
+    if ids is None:
+        return array, [f"{path.name}:{row}" for row in range(len(array) if array.ndim else 1)], None
+    return array, *_read_items(ids)
 
 
 def _mapped(path: Path) -> Any:
@@ -198,7 +186,7 @@ def _write_npy(memory: Memory, folder: Path) -> None:
 # The folders that clip-retrieval's inference writes: img_emb/img_emb_0.npy beside metadata/metadata_0.parquet, ...
 
 
-def _clip_retrieval_rows(folder: Path, modality: str) -> Rows:
+def _clip_retrieval_rows(folder: Path, modality: str) -> _Given:
     """Read the partitions by their numbers. Ids are the paths of pictures if all rows have one of their own."""
     part = _part_of(modality)
     found = {
@@ -212,20 +200,18 @@ def _clip_retrieval_rows(folder: Path, modality: str) -> Rows:
     tables = [_metadata(folder / "metadata" / f"metadata_{number}.parquet") for number in numbers]
     paths = [path for table in tables for path in table["image_path"]]
     named = None not in paths and len(set(paths)) == len(paths)
-    parts = [
-        array_rows(
-            str(found[number]),
-            _mapped(found[number]),
-            table["image_path"] if named else [f"{number}:{row}" for row in range(len(table["image_path"]))],
-            table["source"] if named else None,
-        )
-        for number, table in zip(numbers, tables, strict=True)
-    ]
-    return Rows(
-        str(folder),
-        lambda: chain.from_iterable(one.ids() for one in parts),
-        lambda size: chain.from_iterable(one.blocks(size) for one in parts),
-    )
+
+    def blocks() -> Iterator[tuple[Any, list[str], list[str] | None]]:
+        for number, table in zip(numbers, tables, strict=True):
+            array, count = _mapped(found[number]), len(table["image_path"])
+            if len(array) != count:
+                raise DimensionError(f"{found[number]}: {len(array)} rows, its metadata has {count}.")
+            for start in range(0, count, _ROWS):
+                part = slice(start, start + _ROWS)
+                names = table["image_path"][part] if named else [f"{number}:{row}" for row in range(count)[part]]
+                yield array[part], names, table["source"][part] if named and table["source"] else None
+
+    return blocks, None, None
 
 
 def _part_of(modality: str) -> str:
@@ -259,44 +245,38 @@ def _write_clip_retrieval(memory: Memory, folder: Path) -> None:
 # Parquet: a column of embeddings, and columns of ids and sources.
 
 
-def _parquet_rows(path: Path, column: str | None, id_column: str | None) -> Rows:
+def _parquet_rows(path: Path, column: str | None, id_column: str | None) -> _Given:
     """Read one file, or all in a folder by their names."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise ArtefactNotFoundError(errno.ENOENT, "there are no *.parquet files here", str(path))
     with _opened_table(files[0]) as table:
         names = table.schema_arrow.names
-        column = _embedding_column(files[0], table.schema_arrow, column)
+        embeddings = _embedding_column(files[0], table.schema_arrow, column)
     if id_column not in (None, *names):
         raise ConfigError(f"{files[0]}: has no column {id_column!r}, its columns are {', '.join(names)}.")
     id_column = id_column or ("id" if "id" in names else None)
-    columns = {"ids": id_column, "sources": "source" if "source" in names else None}
-    wanted = [name for name in columns.values() if name]
+    wanted = list(dict.fromkeys([embeddings, *filter(None, [id_column]), *(["source"] if "source" in names else [])]))
 
-    def batches(columns: list[str], size: int = 65_536) -> Iterator[tuple[Path, int, Any]]:
+    def blocks() -> Iterator[tuple[Any, list[str], list[str]]]:
         for file in files:
             first = 0
             with _opened_table(file) as table:
-                for batch in table.iter_batches(batch_size=size, columns=list(dict.fromkeys(columns))):
-                    yield file, first, batch
+                for batch in table.iter_batches(batch_size=_ROWS, columns=wanted):
+                    ids: list[Any] = [f"{file.name}:{row}" for row in range(first, first + batch.num_rows)]
+                    if id_column is not None:
+                        ids = batch.column(id_column).to_pylist()
+                    if None in ids:
+                        raise FormatError(
+                            f"{file}: the column {id_column!r} has no value in row {first + ids.index(None)}."
+                        )
+                    ids = list(map(str, ids))
+                    sources = batch.column("source").to_pylist() if "source" in names else ids
+                    sources = [id_ if source is None else str(source) for id_, source in zip(ids, sources, strict=True)]
+                    yield _rows_of_lists(file, first, batch.column(embeddings), embeddings), ids, sources
                     first += batch.num_rows
 
-    def named(file: Path, first: int, batch: Any) -> list[str]:
-        if id_column is None:
-            return [f"{file.name}:{row}" for row in range(first, first + batch.num_rows)]
-        values = batch.column(id_column).to_pylist()
-        if None in values:
-            raise FormatError(f"{file}: the column {id_column!r} has no value in row {first + values.index(None)}.")
-        return [str(value) for value in values]
-
-    def blocks(size: int) -> Iterator[Block]:
-        for file, first, batch in batches([column, *wanted], size):
-            ids = named(file, first, batch)
-            sources = batch.column("source").to_pylist() if columns["sources"] else ids
-            sources = [id_ if source is None else str(source) for id_, source in zip(ids, sources, strict=True)]
-            yield Block(_rows_of_lists(file, first, batch.column(column), column), ids, sources)
-
-    return Rows(str(path), lambda: (named(*one) for one in batches([id_column or column])), blocks)
+    return blocks, None, None
 
 
 def _embedding_column(path: Path, schema: Any, asked: str | None) -> str:
@@ -393,7 +373,7 @@ def _reading(path: Path, kind: str) -> Iterator[None]:
 @contextmanager
 def _aside(out: Path) -> Iterator[Path]:
     """Give a path beside the target, and rename it into place once what was written there is on the disk."""
-    aside = out.parent / f".{out.name}.{os.getpid()}.part"
+    aside = out.parent / f".{out.name}.{uuid.uuid4().hex}.part"
     try:
         if os.path.lexists(out):
             raise FileExistsError(errno.EEXIST, "something is there already; choose another path")

@@ -12,9 +12,8 @@ MEMORY/
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,15 +22,16 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cmcr import files
 from cmcr._version import __version__
-from cmcr.errors import ArtefactError, FormatError, IntegrityError, ReadError
+from cmcr.errors import ArtefactError, FormatError, IntegrityError
 from cmcr.files import parsed_manifest
 
-FORMAT = "cmcr memory"
-VERSION = 1
-RUN = ".run"
-LOCK = ".lock"
-PLAN = "plan.json"
+FORMAT, VERSION = "cmcr memory", 1
+RUN, LOCK, PLAN = ".run", ".lock", "plan.json"
+EMBEDDINGS, ITEMS, QUARANTINE, RECEIPT = ".safetensors", ".items.jsonl", ".quarantine.jsonl", ".json"
+"""What the names of a shard's files end with; the receipt lies in the folder of the run."""
+
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 SHARD_ITEMS = 16_384
 """Items a shard by default: at most these are embedded again after a crash."""
@@ -111,14 +111,7 @@ class Shard(_Record):
 
 
 class Quarantined(_Record):
-    """An item that has no row.
-
-    Attributes:
-        id: of the item.
-        source: where it came from.
-        position: in the list of items of its run, from 0.
-        reason: why.
-    """
+    """An item that has no row: its position in the list of its run, from 0, and the reason."""
 
     id: str
     source: str
@@ -145,14 +138,7 @@ class Plan(_Record):
 
 
 class Contents(_Record):
-    """What the manifest says.
-
-    Attributes:
-        origin: what made the rows.
-        runs: in the order in which they were appended.
-        shards: in the order of the rows.
-        written_by: version of cmcr.
-    """
+    """What the manifest says: runs as they were appended, shards in the order of the rows."""
 
     origin: Origin
     runs: tuple[Run, ...] = ()
@@ -195,50 +181,22 @@ def next_generation(name: str) -> str:
     return shard_name(int(number), int(generation or 0) + 1)
 
 
-def embeddings_file(shard: str) -> str:
-    """Name the file of a shard's rows."""
-    return f"{shard}.safetensors"
-
-
-def items_file(shard: str) -> str:
-    """Name the file of a shard's ids and sources."""
-    return f"{shard}.items.jsonl"
-
-
-def quarantine_file(shard: str) -> str:
-    """Name the file of the items of a shard that have no row."""
-    return f"{shard}.quarantine.jsonl"
-
-
-def receipt_file(shard: str) -> str:
-    """Name the file, in the folder of the run, that tells that a shard is finished."""
-    return f"{shard}.json"
-
-
 def item_lines(items: Iterable[tuple[str, str]]) -> bytes:
     """Write ids and sources, one JSON object a line; a source that is the id is left out."""
     records = [{"id": id_, "source": source} if id_ != source else {"id": id_} for id_, source in items]
     try:
-        return _lines(records, readable=True)
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
     except UnicodeEncodeError:  # a file name that is not valid text
-        return _lines(records, readable=False)
+        return "".join(json.dumps(record) + "\n" for record in records).encode()
 
 
 def quarantine_lines(quarantined: Iterable[Quarantined]) -> bytes:
     """Write items without a row, one JSON object a line."""
-    return _lines([item.model_dump() for item in quarantined], readable=False)
-
-
-def _lines(records: Sequence[Mapping[str, Any]], *, readable: bool) -> bytes:
-    return "".join(json.dumps(record, ensure_ascii=not readable) + "\n" for record in records).encode()
+    return "".join(json.dumps(item.model_dump()) + "\n" for item in quarantined).encode()
 
 
 def parsed_lines(content: bytes) -> list[dict[str, Any]]:
-    """Read what `item_lines` or `quarantine_lines` has written.
-
-    Raises:
-        ValueError: a line is not JSON.
-    """
+    """Read what `item_lines` or `quarantine_lines` has written; a ValueError says that a line is not JSON."""
     return [json.loads(line) for line in content.split(b"\n") if line]
 
 
@@ -249,7 +207,7 @@ def items_in(folder: Path, shard: Shard) -> list[tuple[str, str]]:
         IntegrityError: there are not as many as rows, or they are damaged.
         ReadError: the system refuses to read them.
     """
-    path = folder / items_file(shard.name)
+    path = folder / (shard.name + ITEMS)
     with reading(path):
         items = [(line["id"], line.get("source", line["id"])) for line in parsed_lines(path.read_bytes())]
     if len(items) != shard.rows:
@@ -258,15 +216,10 @@ def items_in(folder: Path, shard: Shard) -> list[tuple[str, str]]:
 
 
 def quarantine_in(folder: Path, shard: Shard) -> list[Quarantined]:
-    """Read which items of a shard have no row, and why.
-
-    Raises:
-        IntegrityError: they are damaged.
-        ReadError: the system refuses to read them.
-    """
+    """Read which items of a shard have no row, and why; raises as `items_in`."""
     if not shard.quarantined:
         return []
-    path = folder / quarantine_file(shard.name)
+    path = folder / (shard.name + QUARANTINE)
     with reading(path):
         return [Quarantined(**line) for line in parsed_lines(path.read_bytes())]
 
@@ -280,21 +233,19 @@ def reading(path: Path) -> Iterator[None]:
         ReadError: the system refuses to read it.
     """
     try:
-        yield
+        with files.reading(path):
+            try:
+                yield
+            except FileNotFoundError as error:
+                raise IntegrityError(f"{path} is missing. Restore the memory from a copy.") from error
     except ArtefactError:  # a ReadError is an OSError too
         raise
-    except FileNotFoundError as error:
-        raise IntegrityError(f"{path} is missing. Restore the memory from a copy.") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", str(path)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"{path}: damaged ({_fault(error)}). Restore the memory from a copy.") from error
 
 
 def manifest_of(contents: Contents) -> dict[str, Any]:
     """Put contents into the manifest's JSON."""
-    runs = [run.model_dump(exclude_defaults=True) for run in contents.runs]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -303,7 +254,7 @@ def manifest_of(contents: Contents) -> dict[str, Any]:
         "width": contents.width,
         "rows": contents.rows,
         "quarantined": contents.quarantined,
-        "runs": runs,
+        "runs": [run.model_dump(exclude_defaults=True) for run in contents.runs],
         "shards": [shard.model_dump() for shard in contents.shards],
     }
 
@@ -316,8 +267,7 @@ def contents_of(manifest: Mapping[str, Any], where: str) -> Contents:
     """
     try:
         origin = Origin(**{name: manifest[name] for name in Origin.model_fields})
-        runs, shards = manifest["runs"], manifest["shards"]
-        contents = Contents(origin=origin, runs=runs, shards=shards, written_by=manifest["written_by"])
+        contents = Contents(origin=origin, **{name: manifest[name] for name in ("runs", "shards", "written_by")})
         widths = {shard.width for shard in contents.shards if shard.rows}
         if contents.rows != manifest["rows"] or widths != {manifest["width"]}:
             raise ValueError("its shards do not add up to its rows")
@@ -327,19 +277,8 @@ def contents_of(manifest: Mapping[str, Any], where: str) -> Contents:
 
 
 def contents_in(folder: Path) -> Contents:
-    """Read the manifest of a memory.
-
-    Raises:
-        ArtefactNotFoundError, FormatError, IntegrityError: as `cmcr.files.read_manifest`.
-        ReadError: the system refuses to read it.
-    """
-    try:
-        return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
-    except ArtefactError:  # some are OSErrors too
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", str(folder)) from error
+    """Read the manifest of a memory; raises as `cmcr.files.read_manifest`."""
+    return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
 
 
 def read_plan(folder: Path) -> Plan | None:

@@ -18,16 +18,7 @@ from torch import Tensor
 
 from cmcr.arrays import check_count
 from cmcr.errors import ConfigError, DimensionError, IntegrityError
-from cmcr.memories.layout import (
-    Contents,
-    Quarantined,
-    Shard,
-    contents_in,
-    embeddings_file,
-    items_in,
-    quarantine_in,
-    reading,
-)
+from cmcr.memories.layout import EMBEDDINGS, Contents, Quarantined, Shard, contents_in, items_in, quarantine_in, reading
 from cmcr.memories.shards import as_float32, mapped_rows
 
 if TYPE_CHECKING:
@@ -163,7 +154,7 @@ class Memory:
         """
         # The manifest holds the hash of each shard's file as it was written, and is itself hashed. A file that has changed
         # since is for `cmcr verify` to find.
-        hashes = [shard.sha256[embeddings_file(shard.name)] for _, shard, _ in self._shards if shard.rows]
+        hashes = [shard.sha256[shard.name + EMBEDDINGS] for _, shard, _ in self._shards if shard.rows]
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
     @cached_property

@@ -6,10 +6,8 @@ import errno
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,39 +37,25 @@ _ROUNDING = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float32: 2.
 _SHARD_BYTES = 64 * 2**20  # every shard waits for the disk five times
 _FEWEST = 1024
 _AT_ONCE = 4096  # rows scaled together: a processor's cache holds them
+_SLICE = 16_384  # rows taken from an array together
 
-Blocks = Iterable[Array] | Iterable[tuple[Array, Sequence[str]]]
-"""Blocks of rows; or of rows and their ids."""
+Blocks = Iterable[Array] | Iterable[tuple[Array, Sequence[str]]] | Iterable[tuple[Array, Sequence[str], Sequence[str]]]
+"""Blocks of rows; or of rows and their ids; or of rows, ids and sources."""
 
 OnProgress = Callable[[float], None]
 """Called with the share of the work that is done, in (0, 1]."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """Consecutive rows `(n, D)`, floating point, with the ids and sources of their items."""
+class _Block(NamedTuple):
+    """Consecutive rows `(n, D)` with the ids and sources of their items."""
 
     rows: Tensor
     ids: Sequence[str]
     sources: Sequence[str]
 
-    def __getitem__(self, part: slice) -> Block:
-        return Block(self.rows[part], self.ids[part], self.sources[part])
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows that exist already, which never lie in memory as a whole.
-
-    Attributes:
-        description: what they are, for messages.
-        ids: gives all ids in their order, some at a time, as often as it is called.
-        blocks: gives all rows in their order, about so many at a time as it is called with, as often as it is called.
-    """
-
-    description: str
-    ids: Callable[[], Iterable[Sequence[str]]]
-    blocks: Callable[[int], Iterable[Block]]
+    def part(self, start: int, stop: int | None = None) -> _Block:
+        """Take some of the rows."""
+        return _Block(self.rows[start:stop], self.ids[start:stop], self.sources[start:stop])
 
 
 def write_memory(
@@ -88,6 +72,7 @@ def write_memory(
     shard_items: int | None = None,
     sources: Sequence[str] | None = None,
     quarantine: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> Memory:
     """Write rows that were embedded elsewhere into a memory on disk, or resume a run that was stopped.
 
@@ -102,9 +87,9 @@ def write_memory(
     Args:
         out: folder of the memory.
         blocks: `(n, D)` floating point, numpy (a memory map too) or torch; or an iterable of such blocks of any length,
-            or of `(rows, ids)`. An iterable of pairs is walked twice, first for the ids; an iterator, which can be walked
-            only once, is put into temporary files beside `out` first: give a function that returns a new iterator to
-            avoid that.
+            of `(rows, ids)` or of `(rows, ids, sources)`; or a function that returns an iterator of them. Without `ids` they
+            are walked twice, first for the ids; an iterator, which can be walked only once, is put into temporary files
+            beside `out` first: give a function to avoid that.
         ids: of all rows, unique; None takes those of the blocks, or else numbers rows "0", "1", ...
         space: the space's name.
         modality: what was embedded: "image", "text", "audio" or "point_cloud".
@@ -116,6 +101,7 @@ def write_memory(
         sources: where each item came from; None takes the ids.
         quarantine: put rows that are not finite or all zeros into the quarantine table. By default they are refused: a
             row less would shift those that are paired with another memory by their position.
+        on_progress: called with the share of the work that is done, in (0, 1].
 
     Returns:
         the finished memory.
@@ -130,65 +116,36 @@ def write_memory(
         ResumeError: begun with other ids or settings; the message tells what differs.
         WriteError: no permission, disk full; finished shards are kept.
     """
-    origin = checked_origin(space, modality, fingerprint, model, revision, dtype)
-    write = partial(write_rows, out, origin=origin, shard_items=shard_items, quarantine=quarantine)
-    if isinstance(blocks, np.ndarray | Tensor):
-        return write(array_rows("the rows", blocks, ids, sources))
-    if isinstance(blocks, Iterator):
-        with _spooled(blocks, Path(out)) as files:
-            return write(_walked_rows(files, ids, sources))
-    if callable(blocks):
-        return write(_walked_rows(blocks, ids, sources))
-    if isinstance(blocks, Iterable) and not isinstance(blocks, str | bytes):
-        return write(_walked_rows(lambda: iter(blocks), ids, sources))
-    raise DtypeError(
-        f"the rows: expected an array (n, D), an iterable of such blocks or of (rows, ids), got {type(blocks).__name__}."
-    )
-
-
-def checked_origin(
-    space: str, modality: str, fingerprint: str | None, model: str | None, revision: str | None, dtype: str
-) -> Origin:
-    """Record what made rows, after checking it.
-
-    Raises:
-        ConfigError: no name, an unknown modality or dtype.
-    """
     if not isinstance(space, str) or not space.strip():
         raise ConfigError(f"space: expected the space's name, got {space!r}.")
     if modality not in MODALITIES:
         raise unknown_name("modality", modality, MODALITIES)
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    facts = {"fingerprint": fingerprint, "model": model, "revision": revision, "dtype": dtype}
-    return Origin(space=space, modality=modality, **facts)  # type: ignore[arg-type]  # pydantic checks it
+    facts: Any = {"fingerprint": fingerprint, "model": model, "revision": revision, "dtype": dtype}
+    origin = Origin(space=space, modality=modality, **facts)
+    listed, from_where = _listed("ids", ids, blocks), _listed("sources", sources, blocks)
+    with _walk_of(blocks, Path(out)) as walk:
+        first = next((block for block in _blocks(walk, listed, from_where) if len(block.rows)), None)
+        if first is None:
+            raise TooFewRowsError("the rows: expected at least one row, got none.")
+        width = first.rows.shape[1]
+        size = shard_items if shard_items is not None else shard_items_for(width, dtype)
 
+        def identities() -> Iterator[Identity]:
+            every = [listed] if listed is not None else (block.ids for block in _blocks(walk, None, from_where))
+            return ((id_, b"") for ids in every for id_ in ids)
 
-def write_rows(
-    out: str | Path,
-    given: Rows,
-    *,
-    origin: Origin,
-    shard_items: int | None = None,
-    quarantine: bool = False,
-    on_progress: OnProgress | None = None,
-) -> Memory:
-    """Write rows, scaled to unit length, into a memory; as `write_memory`."""
-    first = next((block for block in given.blocks(1) if len(block.rows)), None)
-    if first is None:
-        raise TooFewRowsError(f"{given.description}: expected at least one row, got none.")
-    width = first.rows.shape[1]
-    size = shard_items if shard_items is not None else shard_items_for(width, origin.dtype)
-    found = survey(lambda: _identities(given), size, given.description)
-    with open_writer(out, origin, found, shard_items=size, width=width) as writer:
-        if writer is not None:
-            missing = writer.missing
-            for number, shard in enumerate(_by_shard(given, writer, width)):
-                if number in missing:
-                    _write_shard(writer, number, shard, given.description, quarantine)
-                    if on_progress:
-                        on_progress((number + 1) / writer.count)
-            writer.finish()
+        found = survey(identities, size, "the rows")
+        with open_writer(out, origin, found, shard_items=size, width=width) as writer:
+            if writer is not None:
+                missing = writer.missing
+                for number, shard in enumerate(_by_shard(_blocks(walk, listed, from_where), writer, width)):
+                    if number in missing:
+                        _write_shard(writer, number, shard, quarantine)
+                        if on_progress is not None:
+                            on_progress((number + 1) / writer.count)
+                writer.finish()
     return Memory(out)
 
 
@@ -197,40 +154,118 @@ def shard_items_for(width: int, dtype: str) -> int:
     return max(_FEWEST, 1 << (_SHARD_BYTES // (width * DTYPES[dtype].itemsize)).bit_length() - 1)
 
 
-def _identities(given: Rows) -> Iterator[Identity]:
-    return ((id_, b"") for ids in given.ids() for id_ in ids)
+def _listed(name: str, given: Sequence[str] | None, blocks: Any) -> list[str] | None:
+    """Take ids or sources given for all rows, one for each row of an array."""
+    if given is None:
+        return None
+    strings: list[Any] = given.tolist() if isinstance(given, np.ndarray) else list(given)
+    if isinstance(blocks, np.ndarray | Tensor) and blocks.ndim and len(strings) != len(blocks):
+        raise DimensionError(
+            f"the rows: expected one of the {name} for each of {len(blocks)} rows, got {len(strings)}."
+        )
+    return [str(one) if isinstance(one, str) else one for one in strings]  # numpy has a string of its own
 
 
-def _by_shard(given: Rows, writer: MemoryWriter, width: int) -> Iterator[Block]:
-    """Cut the blocks of rows into shards."""
-    held: list[Block] = []
-    count = position = number = 0
-    for block in given.blocks(writer.plan.run.shard_items):
-        if block.rows.ndim != 2 or block.rows.shape[1] != width:
+@contextmanager
+def _walk_of(blocks: Any, out: Path) -> Iterator[Callable[[], Iterator[Any]]]:
+    """Give what walks blocks, as often as it is called. Blocks that can be walked only once go to temporary files first."""
+    with ExitStack() as held:
+        if isinstance(blocks, np.ndarray | Tensor):
+            array = blocks if blocks.ndim else blocks[None]
+            yield lambda: (array[start : start + _SLICE] for start in range(0, len(array), _SLICE))
+        elif isinstance(blocks, Iterator):
+            yield _spooled(blocks, out.absolute(), held)
+        elif callable(blocks):
+            yield blocks
+        elif isinstance(blocks, Iterable) and not isinstance(blocks, str | bytes):
+            yield lambda: iter(blocks)
+        else:
+            given = type(blocks).__name__
+            raise DtypeError(
+                f"the rows: expected an array (n, D), an iterable of such blocks or of (rows, ids), got {given}."
+            )
+
+
+def _spooled(blocks: Iterator[Any], out: Path, held: ExitStack) -> Callable[[], Iterator[Any]]:
+    kept = []
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)))
+        for number, given in enumerate(blocks):
+            rows, *names = _parts(given)
+            save_file({"rows": rows.contiguous()}, folder / f"{number}.safetensors")
+            kept.append((folder / f"{number}.safetensors", names))
+    except (OSError, SafetensorError) as error:
+        code, reason = getattr(error, "errno", None) or errno.EIO, getattr(error, "strerror", None) or str(error)
+        raise WriteError(code, f"could not write ({reason})", str(out.parent)) from error
+    return lambda: ((load_file(path)["rows"], *names) for path, names in kept)
+
+
+def _blocks(
+    walk: Callable[[], Iterator[Any]], ids: Sequence[str] | None, sources: Sequence[str] | None
+) -> Iterator[_Block]:
+    """Give every block its ids and sources: those given for all rows, its own, or numbers."""
+    position, with_ids = 0, None
+    for given in walk():
+        rows, own_ids, own_sources = _parts(given)
+        if with_ids not in (None, own_ids is not None):
+            raise ConfigError(f"the rows: expected ids with all blocks or with none, not from row {position} on.")
+        with_ids = own_ids is not None
+        if with_ids and ids is not None:
+            raise ConfigError("the rows: expected ids either for all rows (ids=) or with the blocks, got both.")
+        span = range(position, position + len(rows))
+        position = span.stop
+        names = own_ids or ([str(row) for row in span] if ids is None else ids[span.start : span.stop])
+        from_where = own_sources or (names if sources is None else sources[span.start : span.stop])
+        if not len(rows) == len(names) == len(from_where):
             raise DimensionError(
-                f"{given.description}: the first rows are {width} wide, those after row {position} have the shape "
-                f"{tuple(block.rows.shape)}. All rows of a memory have one width."
+                f"the rows: {len(rows)} rows and {len(names)} ids or sources in a block, up to row {position}."
+            )
+        yield _Block(rows, names, from_where)
+
+
+def _parts(given: Any) -> tuple[Tensor, list[str] | None, list[str] | None]:
+    """Take a block apart: its rows, its ids and its sources if it has any."""
+    parts = given if isinstance(given, tuple) else (given,)
+    rows, ids, sources = (*parts, None, None)[:3]
+    return (
+        rows_of(rows, "the rows", at_least=0).detach().cpu(),
+        _listed("ids", ids, rows),
+        _listed("sources", sources, rows),
+    )
+
+
+def _by_shard(blocks: Iterator[_Block], writer: MemoryWriter, width: int) -> Iterator[_Block]:
+    """Cut blocks of rows into shards."""
+    held: list[_Block] = []
+    count = position = number = 0
+    for block in blocks:
+        if block.rows.shape[1] != width:
+            raise DimensionError(
+                f"the rows: the first are {width} wide, those after row {position} {block.rows.shape[1]}. All rows of a memory "
+                "have one width."
             )
         held.append(block)
         position += len(block.rows)
         count += len(block.rows)
         while number < writer.count and count >= len(writer.items_of(number)):
             whole, size = _joined(held), len(writer.items_of(number))
-            yield whole[:size]
-            held, count, number = [whole[size:]], count - size, number + 1
+            yield whole.part(0, size)
+            held, count, number = [whole.part(size)], count - size, number + 1
     if count or number < writer.count:
-        raise DimensionError(f"{given.description}: there are {writer.plan.run.items} ids, but {position} rows.")
+        raise DimensionError(f"the rows: there are {writer.plan.run.items} ids, but {position} rows.")
 
 
-def _joined(blocks: Sequence[Block]) -> Block:
+def _joined(blocks: Sequence[_Block]) -> _Block:
     if len(blocks) == 1:
         return blocks[0]
-    ids = [id_ for block in blocks for id_ in block.ids]
-    sources = [source for block in blocks for source in block.sources]
-    return Block(torch.cat([block.rows for block in blocks]), ids, sources)
+    rows = torch.cat([block.rows for block in blocks])
+    return _Block(
+        rows, [id_ for one in blocks for id_ in one.ids], [source for one in blocks for source in one.sources]
+    )
 
 
-def _write_shard(writer: MemoryWriter, number: int, shard: Block, description: str, quarantine: bool) -> None:
+def _write_shard(writer: MemoryWriter, number: int, shard: _Block, quarantine: bool) -> None:
     rows, usable = unit_rows_kept(shard.rows, writer.plan.origin.dtype)
     first, good, lost = writer.items_of(number).start, usable.tolist(), []
     for position in (~usable).nonzero()[:, 0].tolist():
@@ -239,7 +274,7 @@ def _write_shard(writer: MemoryWriter, number: int, shard: Block, description: s
         fault = "all zeros: it has no direction" if zeros else f"NaN or infinity in {int((~finite).sum())} value(s)"
         if not quarantine:
             raise (ZeroRowError if zeros else NonFiniteError)(
-                f"{description}: row {first + position} (id {shard.ids[position]!r}): {fault}. Fix it and run it again, or "
+                f"the rows: row {first + position} (id {shard.ids[position]!r}): {fault}. Fix it and run it again, or "
                 "leave such rows to the quarantine table with quarantine=True (--quarantine)."
             )
         id_, source = shard.ids[position], shard.sources[position]
@@ -271,93 +306,3 @@ def _unit_rows_kept(rows: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     if not is_unit.all():
         work = torch.where(is_unit.unsqueeze(1), work, normalized(work))
     return work.to(DTYPES[dtype]), usable
-
-
-def array_rows(
-    description: str, array: Array, ids: Sequence[str] | None, sources: Sequence[str] | None = None, prefix: str = ""
-) -> Rows:
-    """Give the rows of an array, of which a memory map stays one.
-
-    Args:
-        description: for messages.
-        array: `(n, D)` floating point.
-        ids: of the rows; None numbers them.
-        sources: of the rows; None takes the ids.
-        prefix: stands before the number where rows are numbered.
-
-    Raises:
-        DimensionError, DtypeError: not rows, or other numbers of ids or sources than rows.
-    """
-    rows_of(array[:0] if array.ndim else array, description, at_least=0)  # of one in foreign byte order no copy is made
-    count = len(array)
-    listed = [f"{prefix}{row}" for row in range(count)] if ids is None else _listed(ids, "ids", description, count)
-    from_where = listed if sources is None else _listed(sources, "sources", description, count)
-
-    def blocks(size: int) -> Iterator[Block]:
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            yield Block(rows_of(array[part], description).detach().cpu(), listed[part], from_where[part])
-
-    return Rows(description, lambda: [listed], blocks)
-
-
-def _listed(given: Sequence[str], name: str, description: str, count: int | None = None) -> list[str]:
-    strings: list[Any] = given.tolist() if isinstance(given, np.ndarray) else list(given)
-    if count is not None and len(strings) != count:
-        raise DimensionError(f"{description}: expected one of the {name} for each of {count} rows, got {len(strings)}.")
-    return [str(one) if isinstance(one, str) else one for one in strings]  # numpy has a string of its own
-
-
-def _walked_rows(walk: Callable[[], Iterator[Any]], ids: Sequence[str] | None, sources: Sequence[str] | None) -> Rows:
-    """Give the rows of blocks: with the ids given for all of them, their own, or numbers."""
-    name = "the rows"
-    listed = None if ids is None else _listed(ids, "ids", name)
-    from_where = None if sources is None else _listed(sources, "sources", name)
-
-    def blocks(size: int) -> Iterator[Block]:
-        position, with_ids = 0, None
-        for given in walk():
-            rows, own = _parts(given, name)
-            if with_ids not in (None, own is not None):
-                raise ConfigError(
-                    f"{name}: expected ids with all blocks or with none; that changes after row {position}."
-                )
-            with_ids = own is not None
-            if own is not None and listed is not None:
-                raise ConfigError(f"{name}: expected ids either for all rows (ids=) or with the blocks, got both.")
-            span = range(position, position + len(rows))
-            position = span.stop
-            names = own or (listed[span.start : span.stop] if listed is not None else [str(row) for row in span])
-            if len(names) < len(rows):
-                raise DimensionError(f"{name}: got more rows than the {len(listed or ())} ids.")
-            yield Block(rows, names, names if from_where is None else from_where[span.start : span.stop])
-
-    return Rows(name, lambda: [listed] if listed is not None else (block.ids for block in blocks(1)), blocks)
-
-
-def _parts(given: Any, name: str) -> tuple[Tensor, list[str] | None]:
-    """Take a block apart: its rows, and its ids if it has any."""
-    rows, ids = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
-    tensor = rows_of(rows, name, at_least=0).detach().cpu()
-    if ids is None:
-        return tensor, None
-    return tensor, _listed(ids, "ids", name, len(tensor))
-
-
-@contextmanager
-def _spooled(blocks: Iterator[Any], beside: Path) -> Iterator[Callable[[], Iterator[Any]]]:
-    """Put blocks that can be walked only once into temporary files beside a path; give what walks them again."""
-    parent, kept = beside.absolute().parent, []
-    with ExitStack() as held:
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            folder = held.enter_context(tempfile.TemporaryDirectory(prefix=f".{beside.name}.", dir=parent))
-            for number, given in enumerate(blocks):
-                rows, ids = _parts(given, "the rows")
-                path = Path(folder) / f"{number}.safetensors"
-                save_file({"rows": rows.contiguous()}, path)
-                kept.append((path, ids))
-        except (OSError, SafetensorError) as error:
-            code, reason = getattr(error, "errno", None) or errno.EIO, getattr(error, "strerror", None) or str(error)
-            raise WriteError(code, f"could not write ({reason})", str(parent)) from error
-        yield lambda: ((load_file(path)["rows"], ids) for path, ids in kept)

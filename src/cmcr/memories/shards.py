@@ -16,16 +16,16 @@ from cmcr.errors import IntegrityError
 from cmcr.files import flush_folder, write_bytes_whole
 from cmcr.memories.layout import (
     DTYPES,
+    EMBEDDINGS,
+    ITEMS,
+    QUARANTINE,
+    RECEIPT,
     RUN,
     Quarantined,
     Shard,
-    embeddings_file,
     item_lines,
-    items_file,
-    quarantine_file,
     quarantine_lines,
     reading,
-    receipt_file,
 )
 
 TENSOR = "embeddings"
@@ -55,9 +55,9 @@ def write_shard(
     Raises:
         OSError: no permission, disk full.
     """
-    contents = {embeddings_file(name): save({TENSOR: rows.contiguous()}), items_file(name): item_lines(items)}
+    contents = {name + EMBEDDINGS: save({TENSOR: rows.contiguous()}), name + ITEMS: item_lines(items)}
     if quarantined:
-        contents[quarantine_file(name)] = quarantine_lines(quarantined)
+        contents[name + QUARANTINE] = quarantine_lines(quarantined)
     shard = Shard(
         name=name,
         rows=len(rows),
@@ -69,14 +69,14 @@ def write_shard(
         bytes={file: len(content) for file, content in contents.items()},
     )
     flush_folder(folder)  # before the receipt, which tells that they are there
-    write_bytes_whole(folder / RUN / receipt_file(name), (shard.model_dump_json() + "\n").encode())
+    write_bytes_whole(folder / RUN / (name + RECEIPT), (shard.model_dump_json() + "\n").encode())
     flush_folder(folder / RUN)
     return shard
 
 
 def finished_shard(folder: Path, name: str) -> Shard | None:
     """Read the receipt of a shard; None where there is none, or where a file that it names is not that long."""
-    path = folder / RUN / receipt_file(name)
+    path = folder / RUN / (name + RECEIPT)
     if not path.is_file():
         return None
     try:
@@ -94,7 +94,7 @@ def mapped_rows(folder: Path, shard: Shard, dtype: str) -> Tensor:
         IntegrityError: missing, cut short, or of another shape or type than the manifest says.
         ReadError: the system refuses to read it.
     """
-    path = folder / embeddings_file(shard.name)
+    path = folder / (shard.name + EMBEDDINGS)
     try:
         with reading(path), safe_open(path, framework="pt") as file:
             rows: Tensor = file.get_tensor(TENSOR)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,19 +10,19 @@ from pathlib import Path
 
 import torch
 
-from cmcr.errors import ArtefactError, FormatError, IntegrityError, LockedError, ReadError
-from cmcr.files import MANIFEST, locked, sha256_of
+from cmcr.errors import FormatError, IntegrityError, LockedError
+from cmcr.files import MANIFEST, locked, reading, sha256_of
 from cmcr.memories.layout import (
+    EMBEDDINGS,
+    ITEMS,
     LOCK,
+    QUARANTINE,
     RUN,
     Contents,
     Origin,
     Run,
     Shard,
     contents_in,
-    embeddings_file,
-    items_file,
-    quarantine_file,
     read_plan,
 )
 from cmcr.memories.shards import mapped_rows
@@ -82,26 +81,19 @@ def verify(folder: str | Path, show_progress_bar: bool | None = False) -> Verifi
         ReadError: the system refuses to read it.
     """
     folder = Path(folder)
+    run = under_way(folder)
+    far = f"{run.finished} of {run.shards} shards are finished" if run else "no shard is finished"
     if being_written(folder):
-        raise LockedError(
-            f"{folder}: a run is writing this memory ({_how_far(folder)}). Verify it when the run has ended."
-        )
+        raise LockedError(f"{folder}: a run is writing this memory ({far}). Verify it when the run has ended.")
     if unfinished(folder):
         raise FormatError(
-            f"{folder}: this memory is not finished: {_how_far(folder)}. Run the command that began it again; it resumes "
-            "there."
+            f"{folder}: this memory is not finished: {far}. Run the command that began it again; it resumes there."
         )
     contents = contents_in(folder)
     files = list(_files(folder, contents))
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="cmcr-verify") as pool:
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="cmcr-verify") as pool, reading(folder):
         checks = [pool.submit(_damage, folder, contents.origin.dtype, *file) for file in files]
-        try:
-            found = [check.result() for check in tracked(checks, "verifying", show_progress_bar)]
-        except ArtefactError:  # some are OSErrors too
-            raise
-        except OSError as error:
-            place, reason = str(error.filename or folder), error.strerror or str(error)
-            raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", place) from error
+        found = [check.result() for check in tracked(checks, "verifying", show_progress_bar)]
     damages = [damage for damage in found if damage]
     if damages:
         listed = "".join(f"\n  {damage}" for damage in damages[:_SHOWN])
@@ -143,18 +135,12 @@ def being_written(folder: Path) -> bool:
         return False
 
 
-def _how_far(folder: Path) -> str:
-    run = under_way(folder)
-    return f"{run.finished} of {run.shards} shards are finished" if run else "no shard is finished"
-
-
 def _files(folder: Path, contents: Contents) -> Iterator[tuple[Shard, range, str]]:
     """Give every file with its shard, and the rows which that holds."""
     start = 0
     for shard in contents.shards:
-        expected = {embeddings_file(shard.name), items_file(shard.name)}
-        if shard.quarantined:
-            expected.add(quarantine_file(shard.name))
+        endings = (EMBEDDINGS, ITEMS, *([QUARANTINE] if shard.quarantined else []))
+        expected = {shard.name + ending for ending in endings}
         if set(shard.bytes) != expected or set(shard.sha256) != expected:
             raise FormatError(
                 f"{folder / MANIFEST}: {shard.name}: expected the files {', '.join(sorted(expected))}, got "
@@ -175,7 +161,7 @@ def _damage(folder: Path, dtype: str, shard: Shard, rows: range, file: str) -> s
             found = f"{size} bytes, expected {shard.bytes[file]}"
         elif sha256 != shard.sha256[file]:
             found = f"sha256 is {sha256[:12]}…, expected {shard.sha256[file][:12]}…: its bytes have changed"
-        elif file == embeddings_file(shard.name):
+        elif file.endswith(EMBEDDINGS):
             row = _first_unusable(mapped_rows(folder, shard, dtype))
             found = "" if row is None else f"row {rows.start + row} is NaN or infinite"
     except FileNotFoundError:

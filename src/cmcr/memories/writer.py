@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +114,11 @@ class MemoryWriter:
         width = next((shard.width for shard in others if shard.rows), 0)
         if len(rows) and width not in (0, rows.shape[1]):
             raise DimensionError(f"shard {number}: its rows are {rows.shape[1]} wide, those before {width}.")
-        kept = rows.to(DTYPES[self.plan.origin.dtype])
+        kept, run, first = rows.to(DTYPES[self.plan.origin.dtype]), self.plan.number, span.start
         with _refusals_reported(self.folder):
-            self.shards[number] = write_shard(
-                self.folder,
-                self._name(number),
-                kept,
-                items,
-                quarantined,
-                run=self.plan.number,
-                first_item=span.start,
-            )
-        return self.shards[number]
+            shard = write_shard(self.folder, self._name(number), kept, items, quarantined, run=run, first_item=first)
+        self.shards[number] = shard
+        return shard
 
     def finish(self) -> Contents:
         """Write the manifest, once all shards are there: from now on the memory is whole.
@@ -188,13 +182,8 @@ def open_writer(
     """
     folder = Path(folder)
     check_count("shard_items", shard_items)
-    run = Run(
-        items=survey.count,
-        digest=survey.digest,
-        shard_items=shard_items,
-        versions=versions_here(),
-        settings=settings or {},
-    )
+    facts = {"versions": versions_here(), "settings": settings or {}}
+    run = Run(items=survey.count, digest=survey.digest, shard_items=shard_items, **facts)
     with locked(folder):
         with _refusals_reported(folder):
             clean(folder)
@@ -206,14 +195,19 @@ def open_writer(
             raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
         if before is not None and not append:
             if before.origin != origin or run not in before.runs:
-                raise _made_otherwise(folder, before, plan)
+                same = before.origin == origin  # of another kind, nothing can be added
+                advice = (
+                    "choose another folder, or add what is new with --append" if same else "or choose another folder"
+                )
+                found = _differences(_facts(before.origin, before.runs[0]), _facts(origin, run))
+                raise ResumeError(f"{folder}: made with something else: {found}. Run it as it was made, {advice}.")
             yield None
             return
         if before is not None:
             check_same_origin(folder, before.origin, origin)
             if seen not in (None, before):
                 raise ResumeError(f"{folder}: another run has changed the memory meanwhile. Run it again.")
-        if earlier not in (None, plan):
+        if earlier is not None and earlier != plan:
             raise _begun_otherwise(folder, earlier, plan)
         writer = MemoryWriter(folder, plan, before)
         with _refusals_reported(folder):
@@ -339,24 +333,13 @@ def check_same_origin(folder: Path, was: Origin, now: Origin) -> None:
         raise ResumeError(f"{folder}: the memory is of another kind: {found}. Choose another folder.")
 
 
-def _made_otherwise(folder: Path, before: Contents, plan: Plan) -> ResumeError:
-    """Describe in what the plan differs from that of a finished memory."""
-    found = _differences(_facts(before.origin, before.runs[0]), _facts(plan.origin, plan.run))
-    same = before.origin == plan.origin  # of another kind, nothing can be added
-    other = "choose another folder, or add what is new with --append" if same else "or choose another folder"
-    return ResumeError(f"{folder}: made with something else: {found}. Run it as it was made, {other}.")
-
-
-def _begun_otherwise(folder: Path, earlier: Plan | None, plan: Plan) -> ResumeError:
-    """Describe in what the plan differs from that of an unfinished run."""
-    assert earlier is not None
+def _begun_otherwise(folder: Path, earlier: Plan, plan: Plan) -> ResumeError:
+    """Describe in what a plan differs from that of an unfinished run, and where the lists of items part."""
     found = _differences(_facts(earlier.origin, earlier.run), _facts(plan.origin, plan.run))
-    first = next(
-        (n for n, pair in enumerate(zip(earlier.digests, plan.digests, strict=False)) if len({*pair}) > 1), None
-    )
-    size = plan.run.shard_items
-    if first is not None and size == earlier.run.shard_items:
-        found += f"; the first item that differs is among {first * size + 1} to {(first + 1) * size}"
+    size, pairs = plan.run.shard_items, zip_longest(earlier.digests, plan.digests)
+    parting = next((number for number, (was, now) in enumerate(pairs) if was != now), None)
+    if parting is not None and size == earlier.run.shard_items:
+        found += f"; the first item that differs is among {parting * size + 1} to {(parting + 1) * size}"
     advice = "Run it as it was begun, choose another folder, or remove this one to begin again."
     if plan.first_shard:  # the folder holds a finished memory, which nobody must be advised to remove
         advice = f"Run it as it was begun, or remove {folder / RUN}, which gives up only what was being appended."
@@ -372,11 +355,9 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     found = []
     for name in {**was, **now}:
         before, after = was.get(name), now.get(name)
-        if before == after:
-            continue
-        if isinstance(before, dict) and isinstance(after, dict):
+        if isinstance(before, dict) and isinstance(after, dict) and before != after:
             found.append(f"{name}: {_differences(before, after)}")
-        else:
+        elif before != after:
             found.append(f"{_CALLED.get(name, name)} was {_short(before)}, now {_short(after)}")
     return "; ".join(found)
 
