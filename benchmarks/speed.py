@@ -21,6 +21,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,12 @@ def training_step(options: argparse.Namespace, precision: Any) -> dict[str, floa
     sets = [_unit(rows, width, seed, torch.device("cpu")) for seed in range(4)]
     left = cmcr.Memories("a", text=sets[0], image=sets[1])
     right = cmcr.Memories("b", text=sets[2], audio=sets[3])
-    settings: dict[str, Any] = {"semantic_consistency": False, "batch_size": rows, "width": width, "hidden": (2 * width,)}
+    settings: dict[str, Any] = {
+        "semantic_consistency": False,
+        "batch_size": rows,
+        "width": width,
+        "hidden": (2 * width,),
+    }
 
     def ours(steps: int = 3) -> Any:
         return cmcr.connect(left, right, epochs=steps, device=str(options.device), precision=precision, **settings)
@@ -189,11 +196,8 @@ def _product(options: argparse.Namespace, dtype: Any) -> Callable[[], None]:
     """The products of one tile and back, into buffers that are there already: what no way can be faster than."""
     import torch
 
-    try:
-        from cmcr.engine.precision import fast_float32
-    except ImportError:  # an older version
-        from cmcr.connection.products import fast_float32
-
+    module = "cmcr.engine.precision" if find_spec("cmcr.engine") else "cmcr.connection.products"  # of older versions
+    fast_float32 = import_module(module).fast_float32
     side, width = _side(options), 64 if options.small else 512
     first, second = (_unit(side, width, seed, options.device).to(dtype) for seed in (0, 1))
     tile, back = torch.empty(side, side, dtype=dtype, device=options.device), torch.empty_like(first)

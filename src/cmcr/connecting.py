@@ -38,7 +38,7 @@ from cmcr.errors import ArtefactError, FormatError, ResumeError, TrainingError, 
 from cmcr.files import MANIFEST, check_target, locked, parsed_manifest, read_manifest, write_bytes_whole, write_manifest
 from cmcr.interruption import held_back
 from cmcr.memories.consistency import write_consistent
-from cmcr.memories.memories import Memories, by_space
+from cmcr.memories.memories import Memories, Stored, by_space
 from cmcr.memories.memory import Memory
 
 FORMAT = "cmcr training"
@@ -192,7 +192,7 @@ def _consistent_memories(
     """Compute the semantically consistent rows of both spaces, or resume; where they are off, the overlap stands in."""
     consistent: dict[str, Any] = {}
     for number, space in enumerate(spaces):
-        overlap, outer = space.rows[shared], space.rows[outer_of(space, shared)]
+        overlap, outer = _stored(space, shared), _stored(space, outer_of(space, shared))
         if not settings.semantic_consistency:
             consistent[space.space] = overlap
             continue
@@ -214,6 +214,12 @@ def _consistent_memories(
     return consistent
 
 
+def _stored(space: Memories, modality: str) -> Stored:
+    rows = space.rows[modality]
+    assert isinstance(rows, Stored), "by_space groups memories on disk"
+    return rows
+
+
 def _identity(
     spaces: tuple[Memories, Memories],
     shared: str,
@@ -224,7 +230,7 @@ def _identity(
 ) -> dict[str, Any]:
     """Everything that decides about the weights, as JSON can hold it."""
     names = ("left", "right")
-    rows = {f"{shared} ({name})": space.rows[shared].digest() for name, space in zip(names, spaces, strict=True)}
+    rows = {f"{shared} ({name})": _stored(space, shared).digest() for name, space in zip(names, spaces, strict=True)}
     rows |= {f"consistent rows ({name})": consistent[s.space].digest() for name, s in zip(names, spaces, strict=True)}
     versions = {"version of cmcr": __version__, "version of torch": torch.__version__}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}

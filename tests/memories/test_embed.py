@@ -410,9 +410,7 @@ def test_one_run_at_a_time(tmp_path, lines):
 
 
 def test_what_is_neither_a_path_nor_a_space(tmp_path):
-    with pytest.raises(
-        ConfigError, match="inputs: expected a path or a pattern, got list"
-    ):
+    with pytest.raises(ConfigError, match="inputs: expected a path or a pattern, got list"):
         embed("mini-clip", "text", ["one", "two"], tmp_path / "out")
     with pytest.raises(ConfigError, match="expected a space or the name of one, got int"):
         embed(5, "text", tmp_path, tmp_path / "out")

@@ -24,19 +24,23 @@ Progress = Callable[[str, float], None]
 
 @runtime_checkable
 class SpaceMemories(Protocol):
-    """The embeddings of one space, by modality (`cmcr.Memories` is one).
+    """The embeddings of one space, by modality (`cmcr.Memories` is one)."""
 
-    Attributes:
-        space: the space's name.
-        rows: unit rows `(n, D)` by modality, all of one width, in RAM or on disk.
-        fingerprint: what identifies the encoders, if known.
-        encoder: the encoders, if attached.
-    """
+    @property
+    def space(self) -> str:
+        """The space's name."""
 
-    space: str
-    rows: Mapping[str, Rows]
-    fingerprint: str | None
-    encoder: Encoder | None
+    @property
+    def rows(self) -> Mapping[str, Rows]:
+        """Unit rows `(n, D)` by modality, all of one width, in RAM or on disk."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """What identifies the encoders, if known."""
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The encoders, if attached."""
 
 
 def connect(
