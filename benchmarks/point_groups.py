@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cmcr.spaces.ulip.preprocessing import PointGroups, group_points
-from cmcr.spaces.ulip.towers import PointBertShape, PointCloudTower
+from cmcr.spaces.ulip.towers import POINT_BERT, PointCloudTower
 
 NUM_GROUP = 512
 GROUP_SIZE = 32
@@ -83,7 +83,7 @@ def main() -> None:
 
 def _encoder(groups: PointGroups) -> Callable[[], object]:
     """Prepare a PointBERT of the published size, with random weights, for one cloud."""
-    tower = PointCloudTower(PointBertShape()).eval().requires_grad_(False)
+    tower = PointCloudTower(POINT_BERT).eval().requires_grad_(False)
     for weights in tower.parameters():
         weights.normal_(0, 0.02)
     neighborhoods, centers = torch.from_numpy(groups.neighborhoods)[None], torch.from_numpy(groups.centers)[None]

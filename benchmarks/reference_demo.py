@@ -33,7 +33,7 @@ from cmcr.published import import_published
 from cmcr.spaces.clap import ClapSpace
 from cmcr.spaces.dual_encoders import ClipSpace
 from cmcr.spaces.ulip.space import UlipSpace
-from cmcr.spaces.ulip.towers import PointBertShape, PointCloudTower
+from cmcr.spaces.ulip.towers import POINT_BERT, PointCloudTower
 
 ITEMS = ("toilet", "BBQ", "train")
 PUBLISHED_DIAGONALS = {
@@ -97,7 +97,7 @@ def random_clap(folder: Path) -> Path:
 def random_ulip(folder: Path) -> Path:
     """Write a PointBERT of the published size with random weights."""
     path = folder / "ulip.safetensors"
-    weights = PointCloudTower(PointBertShape()).state_dict()
+    weights = PointCloudTower(POINT_BERT).state_dict()
     for name in ("point_encoder.cls_token", "point_encoder.cls_pos"):  # the only ones that start out empty
         weights[name] = 0.02 * torch.randn(weights[name].shape)
     save_file(weights, path)

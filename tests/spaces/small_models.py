@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import cmcr
 from cmcr.data.images import read_image, to_rgb
-from cmcr.spaces.ulip.towers import ImageShape, ImageTower, PointBertShape, PointCloudTower, TextShape, TextTower
+from cmcr.spaces.ulip.towers import ImageTower, PointCloudTower, TextTower, TowerShape
 
 # --- items
 
@@ -258,10 +258,8 @@ def write_clap(folder, *, fused, seconds=1, config=None):
 
 NUM_GROUP, GROUP_SIZE, NUM_POINTS = 12, 6, 40
 SMALL = {"num_group": NUM_GROUP, "group_size": GROUP_SIZE, "num_points": NUM_POINTS}
-POINT = PointBertShape(width=64, depth=2, heads=1, group_width=24, hidden=96, embedding=32)
-COLOURED = PointBertShape(channels=6, width=64, depth=1, heads=1, group_width=24, hidden=96, embedding=32)
-PICTURE = ImageShape(size=32, patch=8, width=64, depth=2, heads=1, hidden=96, embedding=32)
-TEXT = TextShape(vocabulary=514, context=16, width=64, depth=2, heads=1, hidden=96, embedding=32)
+SHAPE = TowerShape(width=64, depth=2, heads=1, hidden=96, embedding=32)
+VOCABULARY = 514
 
 
 def randomised(tower, seed):
@@ -276,13 +274,24 @@ def randomised(tower, seed):
     return tower.eval()
 
 
-def ulip_state(point=POINT, picture=PICTURE, text=TEXT):
+def point_tower():
+    return randomised(PointCloudTower(SHAPE, group_width=24), 0)
+
+
+def text_tower(vocabulary=VOCABULARY):
+    return randomised(TextTower(SHAPE, vocabulary=vocabulary, context=16), 2)
+
+
+def ulip_state(text=None):
     """A file's tensors, by published name."""
-    towers = [PointCloudTower(point)]
-    towers += [ImageTower(picture)] if picture else []
-    towers += [TextTower(text)] if text else []
-    state = {k: v for i, tower in enumerate(towers) for k, v in randomised(tower, i).state_dict().items()}
-    return state | {"logit_scale": torch.tensor(4.6)}
+    towers = [point_tower(), randomised(ImageTower(SHAPE, size=32, patch=8), 1), text or text_tower()]
+    return {k: v for tower in towers for k, v in tower.state_dict().items()} | {"logit_scale": torch.tensor(4.6)}
+
+
+def coloured_state():
+    """The tensors of a file of one tower of one block, for coloured points."""
+    tower = randomised(PointCloudTower(replace(SHAPE, depth=1), channels=6, group_width=24), 0)
+    return tower.state_dict() | {"logit_scale": torch.tensor(4.6)}
 
 
 def save_ulip(path, state):
@@ -305,7 +314,7 @@ def write_ulip_tokenizer(folder):
     folder.mkdir()
     letters = [chr(code) for code in [*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324)]]
     words = [*letters, *(letter + "</w>" for letter in letters), *CLIP_SPECIAL]
-    assert len(words) == TEXT.vocabulary
+    assert len(words) == VOCABULARY
     (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     return folder
@@ -400,7 +409,7 @@ KINDS = {
         "ulip", {"point_cloud": 32, "image": 32, "text": 32}, open_ulip, lambda f: write_ulip(ulip_state(), f)
     ),
     "ulip-xyzrgb": Kind(
-        "ulip", {"point_cloud": 32}, open_ulip, lambda f: write_ulip(ulip_state(COLOURED, None, None), f)
+        "ulip", {"point_cloud": 32}, open_ulip, lambda f: write_ulip(coloured_state(), f)
     ),
     "custom": Kind(
         "custom", {"text": 8, "image": 18},

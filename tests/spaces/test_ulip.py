@@ -12,17 +12,16 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from small_models import (
-    COLOURED,
     GROUP_SIZE,
     NUM_GROUP,
     NUM_POINTS,
-    POINT,
     SMALL,
-    TEXT,
     cloud,
+    coloured_state,
     items,
-    randomised,
+    point_tower,
     save_ulip,
+    text_tower,
     ulip_state,
 )
 
@@ -30,14 +29,7 @@ from cmcr.data.point_clouds import with_up_axis
 from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, SampleError, WriteError
 from cmcr.spaces.ulip.preprocessing import farthest_points, group_points, pixels_of, prepared_points
 from cmcr.spaces.ulip.space import UlipSpace
-from cmcr.spaces.ulip.towers import (
-    ImageShape,
-    ImageTower,
-    PointBertShape,
-    PointCloudTower,
-    TextShape,
-    TextTower,
-)
+from cmcr.spaces.ulip.towers import ImageTower, PointCloudTower, TextTower, TowerShape
 from cmcr.spaces.ulip.weights import convert, read_tensors
 from reference.point_groups import groups as reference_groups
 
@@ -83,11 +75,9 @@ class TestParity:
     @pytest.mark.parametrize(("name", "channels"), [("pointbert_xyz", 3), ("pointbert_xyzrgb", 6)])
     def test_point_clouds_as_published(self, name, channels):
         config, tensors = fixture(name)
-        width, embedding = config["trans_dim"], tensors["embeddings"].shape[1]
-        shape = PointBertShape(
-            channels, width, config["depth"], config["num_heads"], config["encoder_dims"], 4 * width, embedding
-        )
-        tower = loaded(PointCloudTower(shape), tensors)
+        width = config["trans_dim"]
+        shape = TowerShape(width, config["depth"], config["num_heads"], 4 * width, tensors["embeddings"].shape[1])
+        tower = loaded(PointCloudTower(shape, channels=channels, group_width=config["encoder_dims"]), tensors)
         divided = [group_points(p.numpy(), config["num_group"], config["group_size"]) for p in tensors["points"]]
         inputs = [torch.from_numpy(np.stack(part)) for part in zip(*(vars(d).values() for d in divided), strict=True)]
         assert_close(tower.point_encoder(*inputs), tensors["features"])
@@ -95,18 +85,18 @@ class TestParity:
 
     def test_pictures_as_published(self):
         config, tensors = fixture("image_tower")
-        names = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
-        hidden, embedding = config["mlp_ratio"] * config["embed_dim"], tensors["embeddings"].shape[1]
-        shape = ImageShape(*(config[name] for name in names), hidden, embedding)
-        tower = loaded(ImageTower(shape), tensors)
+        width, hidden = config["embed_dim"], config["mlp_ratio"] * config["embed_dim"]
+        shape = TowerShape(width, config["depth"], config["num_heads"], hidden, tensors["embeddings"].shape[1])
+        tower = loaded(ImageTower(shape, size=config["img_size"], patch=config["patch_size"]), tensors)
         assert_close(tower.visual(tensors["pixels"]), tensors["features"])
         assert_close(tower(tensors["pixels"]), tensors["embeddings"])
 
     def test_texts_as_published_whatever_follows_their_end(self):
         config, tensors = fixture("text_tower")
-        names = ("vocab_size", "context_length", "width", "layers", "heads")
-        shape = TextShape(*(config[name] for name in names), 4 * config["width"], tensors["embeddings"].shape[1])
-        tower = loaded(TextTower(shape), tensors)
+        width = config["width"]
+        shape = TowerShape(width, config["layers"], config["heads"], 4 * width, tensors["embeddings"].shape[1])
+        tower = TextTower(shape, vocabulary=config["vocab_size"], context=config["context_length"])
+        loaded(tower, tensors)
         ids = tensors["token_ids"]
         assert_close(tower(ids), tensors["embeddings"])
         end = int(ids[0].argmax()) + 1
@@ -139,7 +129,7 @@ class TestSpace:
     def test_a_cloud_embeds_as_its_tower_does(self, space):
         points = prepared_points(cloud(0), channels=3, num_points=40, fewest=12, up_axis="y")
         divided = group_points(points, NUM_GROUP, GROUP_SIZE)
-        tower = randomised(PointCloudTower(POINT), 0).requires_grad_(False)
+        tower = point_tower().requires_grad_(False)
         row = tower(torch.from_numpy(divided.neighborhoods)[None], torch.from_numpy(divided.centers)[None])
         found = space.encode([cloud(0)], "point_cloud", normalize_embeddings=False)
         np.testing.assert_allclose(found, row.numpy(), atol=1e-5)
@@ -188,7 +178,7 @@ class TestFiles:
         assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.pt", "there.safetensors"]
 
     def test_the_coloured_files_copy_of_another_model_is_left_out(self, tmp_path, coloured):
-        state = ulip_state(COLOURED, None, None) | {"open_clip_model.visual.proj": torch.ones(2, 2)}
+        state = coloured_state() | {"open_clip_model.visual.proj": torch.ones(2, 2)}
         path = save_ulip(tmp_path / "openclip.pt", state)
         assert UlipSpace(path, **SMALL).fingerprint == coloured.fingerprint
 
@@ -307,7 +297,7 @@ class TestPictures:
 
 class TestTexts:
     def test_tokens_start_and_end_a_text(self, spaces, space):
-        tower = randomised(TextTower(TEXT), 2).requires_grad_(False)
+        tower = text_tower().requires_grad_(False)
         words = json.loads((spaces.root / "ulip-xyz" / "tokenizer" / "vocab.json").read_text())
         ids = torch.tensor([[512, words["a</w>"], words["b"], words["c</w>"], 513]])
         found = space.encode(["A  bc "], "text", normalize_embeddings=False)
@@ -323,7 +313,7 @@ class TestTexts:
             UlipSpace(published, **SMALL).encode(["a"], "text")
 
     def test_a_tokenizer_of_another_vocabulary_is_refused(self, spaces, space, tmp_path):
-        state = ulip_state(text=TextShape(600, 16, 64, 1, 1, 96, 32))
+        state = ulip_state(text_tower(600))
         found = UlipSpace(
             save_ulip(tmp_path / "x.pt", state), tokenizer=spaces.root / "ulip-xyz" / "tokenizer", **SMALL
         )

@@ -17,7 +17,7 @@ from cmcr.data.images import read_image, to_rgb
 from cmcr.data.texts import read_text
 from cmcr.errors import ConfigError, DimensionError, SampleError
 from cmcr.spaces.texts import TruncatedTexts
-from cmcr.spaces.tower import Tower, TowerSpace, undecoded
+from cmcr.spaces.tower import Tower, TowerSpace
 
 
 class CustomSpace(TowerSpace):
@@ -71,7 +71,7 @@ class CustomSpace(TowerSpace):
             self._widths[modality] = rows.shape[1]
             return rows.detach()
 
-        return Tower(self._widths[modality], self._decode.get(modality, undecoded), embed)
+        return Tower(self._widths[modality], self._decode.get(modality, lambda item: item), embed)
 
 
 def from_sentence_transformers(model: Any, name: str, *, fingerprint: str, modality: str = "text") -> CustomSpace:

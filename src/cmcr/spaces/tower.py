@@ -175,12 +175,7 @@ def encode_batches_of(
             raise DimensionError(f"space {space.name!r} gave rows of shape {tuple(rows.shape)} for {len(items)} items.")
         return rows
 
-    return _encoded_ahead(Tower(space.widths.get(modality, 0), undecoded, embed), batches)
-
-
-def undecoded(item: Any) -> Any:
-    """Leave an item as it is: the `decode` of a tower whose `embed` decodes."""
-    return item
+    return _encoded_ahead(Tower(space.widths.get(modality, 0), lambda item: item, embed), batches)
 
 
 def _decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]]) -> Generator[list[Any]]:
@@ -192,6 +187,9 @@ def _decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]
     pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="cmcr-decode")
     waiting: deque[list[Any]] = deque()
 
+    def decode_all(items: Sequence[Any]) -> list[Any]:
+        return [_decoded(decode, item) for item in items]
+
     def next_decoded() -> list[Any]:
         return [item for part in waiting.popleft() for item in part.result()]
 
@@ -199,7 +197,7 @@ def _decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]
         for batch in batches:
             share = max(1, -(-len(batch) // _DECODERS))  # all threads share one batch, so that the first is ready soon
             parts = [batch[i : i + share] for i in range(0, len(batch), share)]
-            waiting.append([pool.submit(_decoded, decode, part) for part in parts])
+            waiting.append([pool.submit(decode_all, part) for part in parts])
             if len(waiting) > _BATCHES_AHEAD:
                 yield next_decoded()
         while waiting:
@@ -208,14 +206,10 @@ def _decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decoded(decode: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    return [item if isinstance(item, SampleError) else _decoded_or_failure(decode, item) for item in items]
-
-
-def _decoded_or_failure(decode: Callable[[Any], Any], item: Any) -> Any:
-    """Decode an item; reading may fail in ways that no reader foresaw."""
+def _decoded(decode: Callable[[Any], Any], item: Any) -> Any:
+    """Decode an item, or return why it has no row; reading may fail in ways that no reader foresaw."""
     try:
-        return decode(item)
+        return item if isinstance(item, SampleError) else decode(item)
     except SampleError as error:
         return error
     except (CmcrError, MemoryError):  # one that all items share, such as a missing library

@@ -81,7 +81,7 @@ class UlipSpace(TowerSpace):
         self.name = "ulip"
         self._device = choose_device(device or "auto")
         self._networks = build_towers(read_tensors(Path(model)), str(model))
-        channels = self._networks.point_cloud.shape.channels
+        channels = self._networks.point_cloud.channels
         most = max(num_points or _NUM_POINTS[channels], fewest)
         self.widths = self._networks.widths()
         self.fingerprint = _fingerprint(self._networks, f"{PREPROCESSING} {most} {up_axis} {num_group} {group_size}")
@@ -106,7 +106,7 @@ class UlipSpace(TowerSpace):
     def _tower(self, modality: str, truncated: TruncatedTexts) -> Tower:
         width, networks = self.widths[modality], self._networks
         if modality == "image" and networks.image is not None:
-            size = networks.image.shape.size
+            size = networks.image.size
             return Tower(width, lambda item: pixels_of(read_image(item), size), partial(self._embed, networks.image))
         if modality == "text" and networks.text is not None:
             return Tower(width, read_text, partial(self._embed_texts, networks.text, truncated))
@@ -123,8 +123,8 @@ class UlipSpace(TowerSpace):
     def _embed_texts(self, network: TextTower, truncated: TruncatedTexts, texts: list[str]) -> Tensor:
         with self._opening:
             if self._tokenizer is None:
-                self._tokenizer = self._opened_tokenizer(network.shape.vocabulary)
-        ids, _ = token_batch(self._tokenizer, texts, network.shape.context, truncated)
+                self._tokenizer = self._opened_tokenizer(network.vocabulary)
+        ids, _ = token_batch(self._tokenizer, texts, network.context, truncated)
         rows: Tensor = network(ids.to(self._device))
         return rows
 

@@ -22,73 +22,41 @@ _TIMM_EPSILON = 1e-6  # of the norms of the picture tower; torch's own default i
 
 
 @dataclass(frozen=True)
-class PointBertShape:
-    """The sizes of a PointBERT.
+class TowerShape:
+    """The sizes of a tower's transformer.
 
     Attributes:
-        channels: of a point, 3 (coordinates) or 6 (and colours).
-        width: D of the tokens; 384 in the published files.
-        depth: blocks; 12 in the file of 8192 coordinates, 18 in the coloured one.
-        heads: attention heads; 6 in the published files.
-        group_width: width of a group's features before they become a token; 256 in the published files.
-        hidden: inner width of the blocks' networks; 4 D in the published files.
-        embedding: width E of the embeddings; 512, or 1280 in the coloured file.
+        width: D of the tokens.
+        depth: blocks.
+        heads: attention heads; D is a multiple of it.
+        hidden: inner width of the blocks' networks.
+        embedding: width E of the embeddings.
     """
 
-    channels: int = 3
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    group_width: int = 256
-    hidden: int = 1536
-    embedding: int = 512
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    embedding: int
 
 
-@dataclass(frozen=True)
-class ImageShape:
-    """The sizes of the image tower; the defaults are those of the published file (ViT-B/16).
-
-    Attributes:
-        size: height and width of the pictures in pixels.
-        patch: height and width of a patch in pixels.
-        width, depth, heads, hidden, embedding: as of `PointBertShape`.
-    """
-
-    size: int = 224
-    patch: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    hidden: int = 3072
-    embedding: int = 512
-
-
-@dataclass(frozen=True)
-class TextShape:
-    """The sizes of the text tower; the defaults are those of the published file.
-
-    Attributes:
-        vocabulary: how many tokens there are; the last two are the start and the end of a text.
-        context: the greatest length L of the token ids.
-        width, depth, heads, hidden, embedding: as of `PointBertShape`.
-    """
-
-    vocabulary: int = 49408
-    context: int = 77
-    width: int = 512
-    depth: int = 12
-    heads: int = 8
-    hidden: int = 2048
-    embedding: int = 512
+POINT_BERT = TowerShape(width=384, depth=12, heads=6, hidden=1536, embedding=512)
+"""Of the published file of 8192 coordinates; the coloured one has 18 blocks and an embedding of 1280."""
 
 
 class PointCloudTower(nn.Module):
-    """PointBERT and the projection into the space: the keys `point_encoder.*` and `pc_projection`."""
+    """PointBERT and the projection into the space: the keys `point_encoder.*` and `pc_projection`.
 
-    def __init__(self, shape: PointBertShape) -> None:
+    Args:
+        shape: of the transformer over groups.
+        channels: C of a point, 3 (coordinates) or 6 (and colours).
+        group_width: width of a group's features before they become a token.
+    """
+
+    def __init__(self, shape: TowerShape, *, channels: int = 3, group_width: int = 256) -> None:
         super().__init__()
-        self.shape = shape
-        self.point_encoder = _PointBert(shape)
+        self.shape, self.channels = shape, channels
+        self.point_encoder = _PointBert(shape, channels, group_width)
         self.pc_projection = nn.Parameter(torch.empty(2 * shape.width, shape.embedding))
 
     def forward(self, neighborhoods: Tensor, centers: Tensor) -> Tensor:
@@ -111,14 +79,14 @@ class _PointBert(nn.Module):
     Its features `(B, 2 D)` are the class token beside the maximum over groups, both after the final norm.
     """
 
-    def __init__(self, shape: PointBertShape) -> None:
+    def __init__(self, shape: TowerShape, channels: int, group_width: int) -> None:
         super().__init__()
-        self.encoder = _GroupEncoder(shape.channels, shape.group_width)
-        self.reduce_dim = nn.Linear(shape.group_width, shape.width)
+        self.encoder = _GroupEncoder(channels, group_width)
+        self.reduce_dim = nn.Linear(group_width, shape.width)
         self.cls_token = nn.Parameter(torch.empty(1, 1, shape.width))
         self.cls_pos = nn.Parameter(torch.empty(1, 1, shape.width))
         self.pos_embed = nn.Sequential(nn.Linear(3, _POSITION), nn.GELU(), nn.Linear(_POSITION, shape.width))
-        blocks = [_Block(shape.width, shape.heads, shape.hidden, qkv_bias=False) for _ in range(shape.depth)]
+        blocks = [_Block(shape, qkv_bias=False) for _ in range(shape.depth)]
         self.blocks = nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
         self.norm = nn.LayerNorm(shape.width)
 
@@ -158,12 +126,18 @@ class _GroupEncoder(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """The vision transformer and its projection: the keys `visual.*` and `image_projection`."""
+    """The vision transformer and its projection: the keys `visual.*` and `image_projection`.
 
-    def __init__(self, shape: ImageShape) -> None:
+    Args:
+        shape: of the transformer over patches.
+        size: height and width of the pictures in pixels.
+        patch: height and width of a patch in pixels.
+    """
+
+    def __init__(self, shape: TowerShape, *, size: int = 224, patch: int = 16) -> None:
         super().__init__()
-        self.shape = shape
-        self.visual = _VisionTransformer(shape)
+        self.shape, self.size = shape, size
+        self.visual = _VisionTransformer(shape, size, patch)
         self.image_projection = nn.Parameter(torch.empty(shape.width, shape.embedding))
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -175,17 +149,13 @@ class ImageTower(nn.Module):
 class _VisionTransformer(nn.Module):
     """A vision transformer: pictures `(B, 3, H, W)` -> features `(B, D)`, the class token after the final norm."""
 
-    def __init__(self, shape: ImageShape) -> None:
+    def __init__(self, shape: TowerShape, size: int, patch: int) -> None:
         super().__init__()
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, shape.width, shape.patch, stride=shape.patch)})
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, shape.width, patch, stride=patch)})
         self.cls_token = nn.Parameter(torch.empty(1, 1, shape.width))
-        self.pos_embed = nn.Parameter(torch.empty(1, 1 + (shape.size // shape.patch) ** 2, shape.width))
-        self.blocks = nn.Sequential(
-            *(
-                _Block(shape.width, shape.heads, shape.hidden, qkv_bias=True, epsilon=_TIMM_EPSILON)
-                for _ in range(shape.depth)
-            )
-        )
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + (size // patch) ** 2, shape.width))
+        blocks = [_Block(shape, qkv_bias=True, epsilon=_TIMM_EPSILON) for _ in range(shape.depth)]
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(shape.width, eps=_TIMM_EPSILON)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -196,16 +166,20 @@ class _VisionTransformer(nn.Module):
 
 
 class TextTower(nn.Module):
-    """CLIP's text transformer: the keys `token_embedding.*` to `text_projection`, which have no prefix in the file."""
+    """CLIP's text transformer: the keys `token_embedding.*` to `text_projection`, which have no prefix in the file.
 
-    def __init__(self, shape: TextShape) -> None:
+    Args:
+        shape: of the transformer over tokens.
+        vocabulary: how many tokens there are; the last two are the start and the end of a text.
+        context: the greatest length L of the token ids.
+    """
+
+    def __init__(self, shape: TowerShape, *, vocabulary: int = 49408, context: int = 77) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.vocabulary, self.context = shape, vocabulary, context
         # Given its weight: to draw one at random on the device meta, torch would import its compiler for over a second.
-        self.token_embedding = nn.Embedding(
-            shape.vocabulary, shape.width, _weight=torch.empty(shape.vocabulary, shape.width)
-        )
-        self.positional_embedding = nn.Parameter(torch.empty(shape.context, shape.width))
+        self.token_embedding = nn.Embedding(vocabulary, shape.width, _weight=torch.empty(vocabulary, shape.width))
+        self.positional_embedding = nn.Parameter(torch.empty(context, shape.width))
         self.transformer = nn.ModuleDict({"resblocks": nn.Sequential(*(_TextBlock(shape) for _ in range(shape.depth)))})
         self.ln_final = nn.LayerNorm(shape.width)
         self.text_projection = nn.Parameter(torch.empty(shape.width, shape.embedding))
@@ -230,9 +204,10 @@ class TextTower(nn.Module):
 class _Block(nn.Module):
     """A block on tokens `(B, T, D)` that normalises first, under the names of timm; of the point and the image tower."""
 
-    def __init__(self, width: int, heads: int, hidden: int, *, qkv_bias: bool, epsilon: float = 1e-5) -> None:
+    def __init__(self, shape: TowerShape, *, qkv_bias: bool, epsilon: float = 1e-5) -> None:
         super().__init__()
-        self.heads = heads
+        width, hidden = shape.width, shape.hidden
+        self.heads = shape.heads
         self.norm1 = nn.LayerNorm(width, eps=epsilon)
         self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width, bias=qkv_bias), "proj": nn.Linear(width, width)})
         self.norm2 = nn.LayerNorm(width, eps=epsilon)
@@ -248,7 +223,7 @@ class _Block(nn.Module):
 class _TextBlock(nn.Module):
     """A block on tokens `(B, L, D)` that normalises first and sees earlier tokens only, under the names of CLIP."""
 
-    def __init__(self, shape: TextShape) -> None:
+    def __init__(self, shape: TowerShape) -> None:
         super().__init__()
         width = shape.width
         self.ln_1 = nn.LayerNorm(width)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cmcr.errors import FormatError, WriteError
 from cmcr.files import write_bytes_whole
 from cmcr.spaces.hub import read_published_tensors
-from cmcr.spaces.ulip.towers import ImageShape, ImageTower, PointBertShape, PointCloudTower, TextShape, TextTower
+from cmcr.spaces.ulip.towers import ImageTower, PointCloudTower, TextTower, TowerShape
 
 _HEAD_WIDTH = 64  # of all three published towers; heads leave no trace in the shapes of the tensors
 _IMAGE = ("visual.", "image_projection")
@@ -106,9 +106,9 @@ def build_towers(tensors: Mapping[str, Tensor], source: str) -> UlipTowers:
     try:
         with torch.device("meta"):  # no random initialisation, which would move the caller's random state
             towers = UlipTowers(
-                PointCloudTower(_point_cloud_shape(shapes)),
-                ImageTower(_image_shape(shapes)) if any(name.startswith(_IMAGE) for name in shapes) else None,
-                TextTower(_text_shape(shapes)) if any(name.startswith(_TEXT) for name in shapes) else None,
+                _point_cloud_tower(shapes),
+                _image_tower(shapes) if any(name.startswith(_IMAGE) for name in shapes) else None,
+                _text_tower(shapes) if any(name.startswith(_TEXT) for name in shapes) else None,
             )
         # Some files hold half precision; the count of batches that normalisation keeps stays a whole number.
         state = {
@@ -129,45 +129,40 @@ def _tower_of(name: str) -> str:
     return "image" if name.startswith(_IMAGE) else "text" if name.startswith(_TEXT) else "point_cloud"
 
 
-def _point_cloud_shape(shapes: Mapping[str, tuple[int, ...]]) -> PointBertShape:
+def _point_cloud_tower(shapes: Mapping[str, tuple[int, ...]]) -> PointCloudTower:
     _, channels, _ = shapes["point_encoder.encoder.first_conv.0.weight"]
     if channels not in (3, 6):
         raise ValueError(f"expected points of 3 channels (xyz) or 6 (xyz and rgb), got {channels}")
     width, group_width = shapes["point_encoder.reduce_dim.weight"]
-    hidden, _ = shapes["point_encoder.blocks.blocks.0.mlp.fc1.weight"]
-    _, embedding = shapes["pc_projection"]
-    depth = _depth(shapes, "point_encoder.blocks.blocks")
-    return PointBertShape(channels, width, depth, _heads(width), group_width, hidden, embedding)
+    shape = _shape(shapes, width, "point_encoder.blocks.blocks", "fc1", "pc_projection")
+    return PointCloudTower(shape, channels=channels, group_width=group_width)
 
 
-def _image_shape(shapes: Mapping[str, tuple[int, ...]]) -> ImageShape:
+def _image_tower(shapes: Mapping[str, tuple[int, ...]]) -> ImageTower:
     width, _, patch, _ = shapes["visual.patch_embed.proj.weight"]
     _, tokens, _ = shapes["visual.pos_embed"]
-    hidden, _ = shapes["visual.blocks.0.mlp.fc1.weight"]
-    _, embedding = shapes["image_projection"]
-    size = round((tokens - 1) ** 0.5) * patch
-    return ImageShape(size, patch, width, _depth(shapes, "visual.blocks"), _heads(width), hidden, embedding)
+    shape = _shape(shapes, width, "visual.blocks", "fc1", "image_projection")
+    return ImageTower(shape, size=round((tokens - 1) ** 0.5) * patch, patch=patch)
 
 
-def _text_shape(shapes: Mapping[str, tuple[int, ...]]) -> TextShape:
+def _text_tower(shapes: Mapping[str, tuple[int, ...]]) -> TextTower:
     vocabulary, width = shapes["token_embedding.weight"]
     context, _ = shapes["positional_embedding"]
-    hidden, _ = shapes["transformer.resblocks.0.mlp.c_fc.weight"]
-    _, embedding = shapes["text_projection"]
-    depth = _depth(shapes, "transformer.resblocks")
-    return TextShape(vocabulary, context, width, depth, _heads(width), hidden, embedding)
+    shape = _shape(shapes, width, "transformer.resblocks", "c_fc", "text_projection")
+    return TextTower(shape, vocabulary=vocabulary, context=context)
 
 
-def _depth(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    """Count the blocks `prefix.0.`, `prefix.1.` and so on that have tensors."""
-    numbered = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
-    return len({found[1] for name in shapes if (found := numbered.match(name))})
-
-
-def _heads(width: int) -> int:
+def _shape(
+    shapes: Mapping[str, tuple[int, ...]], width: int, blocks: str, hidden_layer: str, projection: str
+) -> TowerShape:
+    """Read the sizes of a transformer from the shapes of its first block, of its projection, and its blocks' number."""
     if not width or width % _HEAD_WIDTH:
         raise ValueError(
             f"expected a width that is a multiple of {_HEAD_WIDTH}, the width of an attention head in the published "
             f"files, got {width}"
         )
-    return width // _HEAD_WIDTH
+    hidden, _ = shapes[f"{blocks}.0.mlp.{hidden_layer}.weight"]
+    _, embedding = shapes[projection]
+    numbered = re.compile(rf"{re.escape(blocks)}\.(\d+)\.")
+    depth = len({found[1] for name in shapes if (found := numbered.match(name))})
+    return TowerShape(width, depth, width // _HEAD_WIDTH, hidden, embedding)
