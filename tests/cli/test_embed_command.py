@@ -104,20 +104,6 @@ def test_wrong_calls_write_nothing(lines, capsys, change, code, message):
     assert [path.name for path in lines.parent.iterdir()] == ["in.txt"]
 
 
-@pytest.mark.parametrize(("allowed", "code"), [("2", 0), ("1", 1), ("0%", 1), ("0.5", 0)])
-def test_limits_of_failures(lines, capsys, allowed, code):
-    lines.write_text("one\n\ntwo\n\n")
-    assert call("--max-failures", allowed) == code
-    assert ("2 of 4 items failed" in capsys.readouterr().err) == bool(code)
-
-
-def test_another_list_of_items_is_a_failure(lines, capsys):
-    assert call() == 0
-    lines.write_text("one\n")
-    assert call() == 1
-    assert "number of items was 20, now 1" in capsys.readouterr().err
-
-
 def test_stopped_by_a_signal_the_same_command_resumes(lines, capsys, monkeypatch):
     before, shards = signal.getsignal(signal.SIGTERM), []
 

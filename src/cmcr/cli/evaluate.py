@@ -61,7 +61,7 @@ def evaluate(
         seed: Of the intervals, of chance, and of the miniature data.
     """
     if every == (run is not None):
-        raise ConfigError("say what to measure: RUN, such as retrieval/mini-audio-image, or --all.")
+        raise ConfigError("expected what to measure: RUN, such as retrieval/mini-audio-image, or --all.")
     _check_heatmaps(heatmaps, out, run)
     if prompts_key is not None and prompts is None:
         raise ConfigError("--prompts-key needs a file: --prompts FILE.")

@@ -63,7 +63,7 @@ class Engine:
     gpus_per_worker: float | None = None
 
     def keywords(self) -> dict[str, Any]:
-        """Give what was said, as `cmcr.embed` takes it.
+        """Give the options that were given, as keywords of `cmcr.embed`.
 
         Raises:
             ConfigError: options of workers without --engine ray.
