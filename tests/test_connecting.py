@@ -187,14 +187,18 @@ def test_another_training_is_refused_unless_it_is_to_restart(memories, out, stop
     assert files_of(out) == expected(**changes)
 
 
-def test_other_rows_are_refused(memories, out, stopped, tmp_path):
+def test_other_rows_are_refused_unless_it_is_to_restart(memories, out, stopped, tmp_path):
     rows = memories[1][:]
     rows[3] = -rows[3]
     other = cmcr.write_memory(
         tmp_path / "other", rows, list(memories[1].ids), space="clip", modality="image", dtype="float32"
     )
-    with pytest.raises(ResumeError):
+    with pytest.raises(ResumeError, match="--restart"):
         connected([memories[0], other, *memories[2:]], out)
+    with pytest.raises(ResumeError, match="temperature was 0.01, now 0.1"):
+        connected(memories, out, consistency_temperature=0.1)
+    connected(memories, out, restart=True, consistency_temperature=0.1)
+    assert cmcr.load(out).settings.consistency_temperature == 0.1
 
 
 @pytest.mark.parametrize("file", ["config.json", "*.safetensors"])

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def connect_on_disk(
         workers: processes on Ray.
         cpus_per_worker: cores for each.
         gpus_per_worker: for each; a fraction shares one.
-        restart: drop the state of a training that was stopped; semantically consistent rows are kept.
+        restart: drop the state of a training that was stopped, and semantically consistent rows only where they are of
+            other memories or settings.
         replace: take the place of a connection that is at `out` already.
         progress: called with (stage, share done).
         **settings: changes to the method's settings.
@@ -110,7 +112,7 @@ def connect_on_disk(
         mapped = {"device": device, "engine": engine, "workers": workers}
         mapped |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     with work_folder(target) as work:
-        consistent = _consistent_memories(spaces, shared, chosen, mapped, work, progress)
+        consistent = _consistent_memories(spaces, shared, chosen, mapped, work, restart, progress)
         training = KeptTraining(work / "training", _identity(spaces, shared, chosen, consistent, seed, where))
         if restart:
             training.drop()
@@ -187,6 +189,7 @@ def _consistent_memories(
     settings: Settings,
     mapped: Mapping[str, Any],
     work: Path,
+    restart: bool,
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Compute the semantically consistent rows of both spaces, or resume; where they are off, the overlap stands in."""
@@ -201,16 +204,25 @@ def _consistent_memories(
             if progress is not None:
                 progress("semantic consistency", (number + done) / 2)
 
-        consistent[space.space] = write_consistent(
+        folder = work / f"{('left', 'right')[number]}-consistent"
+        write = partial(
+            write_consistent,
             overlap,
             outer,
-            work / f"{('left', 'right')[number]}-consistent",
+            folder,
             temperature=settings.consistency_temperature,
             normalize=settings.normalize_consistency,
             precision=settings.precision,
             on_progress=report,
             **mapped,
         )
+        try:
+            consistent[space.space] = write()
+        except ResumeError as error:
+            if not restart:
+                raise ResumeError(f"{error} To drop these rows: --restart, in Python restart=True.") from error
+            shutil.rmtree(folder)
+            consistent[space.space] = write()
     return consistent
 
 

@@ -39,8 +39,8 @@ def connect(
         method: c-mcr, c-mcr-published or c-mcr-published-ulip.
         seed: The same seed gives the same connection.
         device: Where to train: auto, cpu, cuda, cuda:1, mps.
-        restart: Drop a stopped training and train again; semantically consistent rows that are kept are used again.
-        replace: Replace a finished connection at --out.
+        restart: Drop the state of a stopped training, and semantically consistent rows only where they are of other
+            memories or settings.
     """
     from cmcr.connecting import connect_on_disk
     from cmcr.connection.settings import settings_of as check_settings

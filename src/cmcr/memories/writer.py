@@ -348,7 +348,8 @@ def _begun_otherwise(folder: Path, earlier: Plan, plan: Plan) -> ResumeError:
 
 def _facts(origin: Origin, run: Run) -> dict[str, Any]:
     facts = {**origin.model_dump(), **run.model_dump()}
-    return {**facts, **facts.pop("settings")}
+    settings = facts.pop("settings")
+    return {**facts, **settings}
 
 
 def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
