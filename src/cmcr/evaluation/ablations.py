@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import sem, t
+from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats takes a second to import
 from torch import Tensor
 
 from cmcr.connection.connect import connect, enhance, outer_of, overlap_of
@@ -63,7 +63,7 @@ def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
     seeds (t = 12.7) and three (4.3). A single seed has no interval: `low` and `high` are None.
     """
     mean, seeds = float(np.mean(values)), len(values)
-    half = float(t.ppf(0.975, seeds - 1) * sem(values)) if seeds > 1 else None
+    half = float(stdtrit(seeds - 1, 0.975) * np.std(values, ddof=1) / seeds**0.5) if seeds > 1 else None
     return {
         "mean": mean,
         "low": None if half is None else mean - half,

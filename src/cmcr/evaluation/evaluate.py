@@ -40,6 +40,10 @@ _AGREEMENT: Mapping[str, int] = {"localization/flickr-soundnet": 2}
 """Of data sets that several people annotated: a pixel counts in full where two of them agree (Senocak et al.)."""
 
 
+def _ignored(stage: str, share: float) -> None:
+    """Take progress and show nothing."""
+
+
 class Prepared(Protocol):
     """A data set, embedded."""
 
@@ -79,7 +83,7 @@ def evaluate(
     proposals: Proposals | None = None,
     map_rule: str = "value",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = _ignored,
 ) -> Evaluation:
     """Measure a connection on one data set.
 
@@ -110,8 +114,7 @@ def evaluate(
     )
     scores = {"connection": prepared.score(through(connection))}
     for name, method in beside.items():
-        if progress is not None:
-            progress(f"scoring {name}", 1.0)
+        progress(f"scoring {name}", 1.0)
         scores[name] = prepared.score(method)
     for name, other in (against or {}).items():
         scores[name] = prepared.score(through(other))
@@ -148,7 +151,7 @@ def prepare(
     prompts: Sequence[Sequence[str]] | None = None,
     proposals: Proposals | None = None,
     map_rule: str = "value",
-    progress: Progress | None = None,
+    progress: Progress = _ignored,
 ) -> Prepared:
     """Embed a data set for the task of a run; arguments and errors as of `evaluate`."""
     task = run.split("/", 1)[0]
@@ -156,15 +159,14 @@ def prepare(
         raise unknown_name("task", task, _RECORDS)
     if not isinstance(record, _RECORDS[task]):
         raise ConfigError(f"{run}: expected a {_RECORDS[task].__name__}, got a {type(record).__name__}.")
-    tell = progress or (lambda what, share: None)
     if isinstance(record, LocalizationRecord):
         rules = localization.Rules(_AGREEMENT.get(run, 1), map_rule)
-        return localization.prepare(connection, record, tell, proposals, rules)
+        return localization.prepare(connection, record, progress, proposals, rules)
     if isinstance(record, CounterfactualRecord):
-        return counterfactual.prepare(connection, record, tell)
+        return counterfactual.prepare(connection, record, progress)
     if isinstance(record, ClassificationRecord):
-        return classification.prepare(connection, record, tell, prompts)
-    return retrieval.prepare(connection, record, tell, within=task == "retention")
+        return classification.prepare(connection, record, progress, prompts)
+    return retrieval.prepare(connection, record, progress, within=task == "retention")
 
 
 def facts_of(connection: Connection) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def draw_heatmap(record: LocalizationRecord, answer: Answer) -> Figure:
     extent = (0, picture.width, picture.height, 0)
     plain.imshow(picture, extent=extent)
     overlaid.imshow(picture.convert("L"), cmap="gray", extent=extent)
-    # Cividis rises evenly in brightness, and no pair of its colours needs red told from green.
+    # Cividis rises evenly in brightness, and none of its colours differ by red and green alone.
     shown = overlaid.imshow(answer.map, cmap="cividis", alpha=0.6, extent=extent)
     figure.colorbar(shown, ax=overlaid, label="cosine", shrink=0.9)
     plain.set_title(record.ids[answer.item][-40:], fontsize=10)

@@ -95,7 +95,7 @@ def embed_regions(
 
     for encoded in encode_batches_of(space, batches(), "image"):
         position, picture, boxes = waiting.popleft()
-        usable = [place for place in range(len(boxes)) if place not in encoded.failures]
+        usable = [row for row in range(len(boxes)) if row not in encoded.failures]
         crops, cells = np.split(encoded.rows.numpy().astype(np.float16), [len(usable)])
         try:
             if not usable:
