@@ -41,7 +41,7 @@ def ray():
 def near(ray, monkeypatch):
     """One worker in this process, which went through a pickle: starting one takes seconds."""
 
-    def mapped(open_worker, numbers, **options):
+    def mapped(here, open_worker, numbers, **options):
         worker = pickle.loads(ray.cloudpickle.dumps(open_worker))()
         yield from ((number, worker(number)) for number in numbers)
 
@@ -132,7 +132,7 @@ def test_errors_of_workers_are_what_they_were():
         raise WriteError(28, "No space left", "out")
 
     with pytest.raises(WriteError, match="No space left") as caught:
-        list(map_shards(lambda: refuse, [0], engine="ray"))
+        list(map_shards(None, lambda: refuse, [0], engine="ray"))
     assert (caught.value.errno, caught.value.filename) == (28, "out")
     assert caught.value.__notes__[0].startswith("[on ")
 
@@ -140,7 +140,7 @@ def test_errors_of_workers_are_what_they_were():
         raise MemoryError("no room for 7 rows")
 
     with pytest.raises(WorkerError, match="MemoryError: no room for 7 rows") as caught:
-        list(map_shards(lambda: burst, [0], engine="ray"))
+        list(map_shards(None, lambda: burst, [0], engine="ray"))
     assert "in burst" in caught.value.__notes__[0]
 
 
@@ -154,7 +154,7 @@ def test_shard_that_kills_its_workers_is_given_up(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(WorkerError, match=r"2 workers were lost .* with shard 7"):
-        list(map_shards(lambda: die, [7], engine="ray"))
+        list(map_shards(None, lambda: die, [7], engine="ray"))
     assert tried.read_bytes() == b".."
 
 
@@ -168,7 +168,7 @@ def test_stopped_run_stops_its_workers(tmp_path):
             while not (tmp_path / "begun").exists():
                 time.sleep(0.01)
 
-    runs = map_shards(lambda: work, [1, 0], engine="ray")
+    runs = map_shards(None, lambda: work, [1, 0], engine="ray")
     assert next(runs)[0] == 0
     runs.close()
     time.sleep(3.5)
@@ -224,7 +224,7 @@ def test_what_cannot_travel_is_refused(texts, tmp_path):
 )
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ConfigError, match=message):
-        list(map_shards(lambda: lambda number: number, range(4), **{"engine": "ray", **settings}))
+        list(map_shards(None, lambda: lambda number: number, range(4), **{"engine": "ray", **settings}))
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):

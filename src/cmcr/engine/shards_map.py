@@ -32,6 +32,7 @@ _TRIES = 4
 
 
 def map_shards(
+    worker: Worker[T],
     open_worker: Callable[[], Worker[T]],
     numbers: Sequence[int],
     *,
@@ -47,7 +48,8 @@ def map_shards(
     replaced, and its shard is done again.
 
     Args:
-        open_worker: makes a worker. For Ray it must be picklable, and is called in each process.
+        worker: does the work of a shard in this process.
+        open_worker: makes such a worker in each process on Ray; it must be picklable.
         numbers: of the shards.
         engine: "here" or "ray".
         workers: processes on Ray.
@@ -67,9 +69,7 @@ def map_shards(
     if not numbers:
         return
     if engine == "here":
-        worker = open_worker()
-        for number in numbers:
-            yield number, worker(number)
+        yield from ((number, worker(number)) for number in numbers)
         return
     count = min(workers, len(numbers))
     with _connected(count * cpus_per_worker):
@@ -77,7 +77,7 @@ def map_shards(
         yield from _on_ray(open_worker, numbers, count, cpus_per_worker, gpus_per_worker)
 
 
-def check_engine(engine: str, workers: int, cpus_per_worker: int, gpus_per_worker: float) -> None:
+def check_engine(engine: str, workers: int = 2, cpus_per_worker: int = 1, gpus_per_worker: float = 0) -> None:
     """Make sure, before any work, that shards can be mapped so.
 
     Raises:

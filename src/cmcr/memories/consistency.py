@@ -35,10 +35,8 @@ def write_consistent(
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str | None = None,
     engine: str = "here",
-    workers: int = 2,
-    cpus_per_worker: int = 1,
-    gpus_per_worker: float = 0,
     on_progress: OnProgress | None = None,
+    **on_ray: Any,
 ) -> Memory:
     """Write the semantically consistent row of each query, see `cmcr.semantic_consistency`, or resume a run that was stopped.
 
@@ -49,12 +47,10 @@ def write_consistent(
         temperature: the softmax temperature tau_1, above 0.
         normalize: scale the results to unit rows.
         precision: of the products, "float32" or "bfloat16".
-        device: where to compute; None takes the CPU.
+        device: where to compute; None takes the CPU, on Ray the GPU where workers have one.
         engine: "here", or "ray" for several processes on one machine or many (see docs/memories.md).
-        workers: processes on Ray.
-        cpus_per_worker: cores for each.
-        gpus_per_worker: for each; a fraction shares one.
         on_progress: called with the share of the work that is done, in (0, 1].
+        **on_ray: `workers`, `cpus_per_worker` and `gpus_per_worker`, see `cmcr.engine.shards_map.map_shards`.
 
     Returns:
         `(Q, D)` float32 rows: of the space and modality of `memory`, with the ids of `queries`.
@@ -65,11 +61,6 @@ def write_consistent(
         LockedError, ResumeError, FormatError, WriteError: as `cmcr.write_memory`.
         Others as `cmcr.semantic_consistency`.
     """
-    on_ray: dict[str, Any] = {
-        "workers": workers,
-        "cpus_per_worker": cpus_per_worker,
-        "gpus_per_worker": gpus_per_worker,
-    }
     check_engine(engine, **on_ray)
     if queries.shape[1] != memory.width:
         raise DimensionError(f"the queries are {queries.shape[1]} wide, the memory {memory.width}: expected one space.")
@@ -84,13 +75,11 @@ def write_consistent(
     origin = Origin(**facts, dtype="float32")
     with open_writer(out, origin, found, shard_items=size, width=memory.width, settings=settings) as writer:
         if writer is not None:
-            if engine == "here":
-                work = _Consistent(queries, memory, options, device, writer, report)
-                shards = map_shards(lambda: work, writer.missing)
-            else:
-                folder = Path(os.path.abspath(out))  # noqa: PTH100 - keeps links, which may lead elsewhere there
-                worker = partial(_worker, queries, memory, options, device, folder, writer.plan)
-                shards = map_shards(worker, writer.missing, engine=engine, **on_ray)
+            here = _Consistent(queries, memory, options, device, writer, report)
+            folder = Path(os.path.abspath(out))  # noqa: PTH100 - keeps links, which may lead elsewhere there
+            elsewhere = "cuda" if device is None and on_ray.get("gpus_per_worker") else device
+            there = partial(_worker, queries, memory, options, elsewhere, folder, writer.plan)
+            shards = map_shards(here, there, writer.missing, engine=engine, **on_ray)
             with closing(shards):
                 for number, shard in shards:
                     writer.shards[number] = shard

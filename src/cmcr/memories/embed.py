@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -135,12 +135,10 @@ def embed(
                 limit.count(tried, failed, reason)
                 report("items", {"count": tried})
 
-            if engine == "here":
-                embedder = ShardEmbedder(encoder, modality, items, writer, batch_size, device, on_batch)
-                shards = map_shards(lambda: embedder, writer.missing)
-            else:
-                open_worker = partial(job.worker, Path(os.path.abspath(out)), writer.plan)  # noqa: PTH100 - keeps links
-                shards = map_shards(open_worker, writer.missing, engine=engine, **on_ray)
+            here = ShardEmbedder(encoder, modality, items, writer, batch_size, device, on_batch)
+            elsewhere = replace(job, device="cuda") if device is None and gpus_per_worker else job
+            there = partial(elsewhere.worker, Path(os.path.abspath(out)), writer.plan)  # noqa: PTH100 - keeps links
+            shards = map_shards(here, there, writer.missing, engine=engine, **on_ray)
             with closing(shards):
                 for number, (shard, reason) in shards:
                     # From the result, not from the disk: a network file system may be slow to show what others have written.
