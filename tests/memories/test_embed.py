@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 from inputs import SPACE_OF, encoded, files_of, half, reasons, tables_of, write_folder, write_lines
 
 import cmcr
-from cmcr.data.items import open_items
 from cmcr.data.numbers import write_texts
-from cmcr.errors import ConfigError, DimensionError, LockedError, ResumeError, TooManyFailuresError
+from cmcr.errors import ConfigError, DimensionError, ResumeError, TooManyFailuresError
 from cmcr.memories import embed as embed_module
 from cmcr.memories.embed import embed
 from cmcr.memories.embed_shards import FailureLimit
-from cmcr.memories.writer import locked
 
 unflushed = inputs.unflushed
 
@@ -109,6 +107,27 @@ def test_stopped_anywhere_it_goes_on(tmp_path, lines, event, count):
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (lambda lines: [*lines, "one"], "31 to 40"),
+        (lambda lines: lines[:3] + lines[4:], "1 to 10"),
+        (lambda lines: [*lines[:19], "nine", *lines[20:]], "11 to 20"),
+        (lambda lines: lines[:21], "21 to 30"),
+    ],
+    ids=["added", "removed", "edited", "cut short"],
+)
+def test_another_list_is_refused_and_the_first_difference_named(tmp_path, change, differs):
+    lines = write_lines(tmp_path / "texts.txt", TEXTS[:35])
+    with pytest.raises(Stop):
+        embed("mini-clip", "text", lines, tmp_path / "out", shard_items=10, on_event=stop_at("shard", 2))
+    write_lines(lines, change(TEXTS[:35]))
+    with pytest.raises(ResumeError, match=rf"the first item that differs is among {differs}\. Run it as it was begun"):
+        embed("mini-clip", "text", lines, tmp_path / "out", shard_items=10)
+    write_lines(lines, TEXTS[:35])
+    assert len(embed("mini-clip", "text", lines, tmp_path / "out", shard_items=10)) == 35
+
+
 class TestAppend:
     def test_what_is_new_is_added(self, tmp_path):
         folder = tmp_path / "in"
@@ -134,20 +153,6 @@ class TestAppend:
         assert len(memory) == 40
         assert files_of(tmp_path / "out") == before
         assert told == [("finished", {"rows": 40, "quarantined": 0, "new": 0})]
-
-    def test_stopped_it_goes_on(self, tmp_path):
-        first, second = TEXTS[:10], TEXTS[10:]
-        a, b = write_lines(tmp_path / "a.txt", first), write_lines(tmp_path / "b.txt", second)
-        for out in ("whole", "out"):
-            embed("mini-clip", "text", a, tmp_path / out, shard_items=4)
-        embed("mini-clip", "text", b, tmp_path / "whole", shard_items=7, append=True)
-        with pytest.raises(Stop):
-            embed("mini-clip", "text", b, tmp_path / "out", shard_items=7, append=True, on_event=stop_at("shard", 2))
-        assert cmcr.Memory(tmp_path / "out").shape == (10, 128)
-        told = []
-        embed("mini-clip", "text", b, tmp_path / "out", shard_items=7, append=True, on_event=lambda *e: told.append(e))
-        assert told[0] == ("started", {"items": 30, "done": 14, "shards": 5})
-        assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
     def test_to_nothing_is_refused(self, tmp_path, lines):
         with pytest.raises(ConfigError, match=r"out: there is no finished memory to append to\. Leave --append out"):
@@ -302,11 +307,6 @@ def test_columns(tmp_path):
         embed("mini-clip", "text", table, tmp_path / "other", column="captions")
 
 
-def test_a_list_of_items(tmp_path, lines):
-    memory = embed(cmcr.space("mini-clip"), "text", open_items(lines, "text"), str(tmp_path / "out"))
-    assert len(memory) == 40
-
-
 def brought(widths):
     """A space whose rows have the width that is next in the list."""
 
@@ -330,10 +330,6 @@ class TestSpacesOfTheUser:
         assert files_of(tmp_path / "out") == files_of(tmp_path / "whole") == files_of(tmp_path / "again")
         memory = cmcr.Memory(tmp_path / "out")
         assert (memory.space, memory.width, len(memory)) == ("mine", 3, 4)
-
-    def test_a_registered_one(self, tmp_path, lines):
-        cmcr.register_space("spoken", lambda: brought([2]))
-        assert embed("spoken", "text", lines, tmp_path / "out").width == 2
 
     @pytest.mark.parametrize("batch_size", [4, 8])
     def test_rows_that_change_their_width_are_refused(self, tmp_path, lines, batch_size):
@@ -387,7 +383,6 @@ class TestOutInsideTheInput:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
-        ({"batch_size": 2.0}, r"batch_size: expected a whole number of at least 1, got 2\.0"),
         ({"shard_items": 0}, "shard_items: expected a whole number of at least 1, got 0"),
         ({"dtype": "half"}, "unknown dtype 'half'"),
         ({"max_failures": 1.5}, "max_failures: expected a number of items or a share below 1"),
@@ -402,11 +397,6 @@ def test_settings_out_of_range(tmp_path, lines, options, message):
     with pytest.raises(ConfigError, match=message):
         embed(**call)
     assert not (tmp_path / "out").exists()
-
-
-def test_one_run_at_a_time(tmp_path, lines):
-    with locked(tmp_path / "out"), pytest.raises(LockedError, match="another run is writing this memory"):
-        embed("mini-clip", "text", lines, tmp_path / "out")
 
 
 def test_what_is_neither_a_path_nor_a_space(tmp_path):

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cmcr
-from cmcr.cli import main
 from cmcr.errors import (
     ArtefactNotFoundError,
     ConfigError,
@@ -260,32 +259,13 @@ def test_exports_are_whole_or_not_there(tmp_path, rows, monkeypatch):
     assert imported(tmp_path / "out", tmp_path / "back").ids == ["\udcff"]
 
 
-def test_the_command_line(tmp_path, rows, capsys):
-    np.save(tmp_path / "rows.npy", rows)
-    place = ["--space", "clip", "--modality", "image"]
-    call = ["memory", "import", str(tmp_path / "rows.npy"), "--from", "npy", *place, "--out", str(tmp_path / "m")]
-    assert main([*call, "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts == {
-        "memory": str(tmp_path / "m"),
-        "space": "clip",
-        "modality": "image",
-        "rows": 11,
-        "width": 5,
-        "dtype": "float16",
-        "quarantined": 0,
-    }
-    assert main(["memory", "export", str(tmp_path / "m"), "--to", "parquet", "--out", str(tmp_path / "p")]) == 0
-    assert "11 rows of 5, as parquet" in capsys.readouterr().out
-    assert main(["memory", "export", str(tmp_path / "no"), "--to", "npy", "--out", str(tmp_path / "x")]) == 1
-    assert main([*call, "--ids"]) == 2
-    assert main(["memory", "import", "x", "--from", "parquet", "--ids", "y", *place, "--out", "z"]) == 2
-    assert "--ids belongs to npy" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("verb", ["import", "export"])
-def test_every_verb_shows_an_example(verb, capsys):
-    assert main(["memory", verb, "--help"]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert f"Example: cmcr memory {verb}" in out
-    assert "--json" in out
+def test_options_of_other_layouts_are_refused(tmp_path):
+    for layout, options in (
+        ("parquet", {"ids": "x"}),
+        ("npy", {"column": "v"}),
+        ("clip-retrieval", {"id_column": "v"}),
+    ):
+        with pytest.raises(ConfigError, match=f"--{next(iter(options)).partition('_')[0]}"):
+            imported(tmp_path / "x", tmp_path / "m", layout, **options)
+    with pytest.raises(ConfigError, match="Did you mean 'parquet'"):
+        imported(tmp_path / "x", tmp_path / "m", "parket")

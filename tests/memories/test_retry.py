@@ -1,7 +1,5 @@
 """Completing a finished memory: what is refused, what is left alone, what is told."""
 
-from pathlib import Path
-
 import inputs
 import numpy as np
 import pytest
@@ -9,8 +7,7 @@ from inputs import encoded, files_of, half, reasons, write_lines
 from test_embed import Stop, brought, stop_at
 
 import cmcr
-from cmcr.errors import ArtefactNotFoundError, ConfigError, DimensionError, LockedError, ReadError, ResumeError
-from cmcr.memories import embed_retry as retry_module
+from cmcr.errors import ArtefactNotFoundError, ConfigError, DimensionError, LockedError, ResumeError
 from cmcr.memories.embed import embed
 from cmcr.memories.embed_retry import retry_quarantined
 from cmcr.memories.writer import locked
@@ -67,35 +64,6 @@ def test_items_that_are_not_in_the_input_stay_in_quarantine(tmp_path, lines):
     assert len(retry(other, tmp_path / "out")) == 4
 
 
-def test_one_shard_is_in_ram_at_a_time(tmp_path, lines, monkeypatch):
-    order = []
-    real_completed, real_write = retry_module._completed, cmcr.memories.writer.write_shard
-    monkeypatch.setattr(retry_module, "_completed", lambda *a: order.append("read") or real_completed(*a))
-    monkeypatch.setattr(
-        cmcr.memories.writer, "write_shard", lambda *a, **k: order.append("write") or real_write(*a, **k)
-    )
-    retry(lines, tmp_path / "out")
-    assert order == ["read", "write"] * 3
-
-
-def test_stopped_it_leaves_the_memory_as_it_was(tmp_path, lines, monkeypatch):
-    before = files_of(tmp_path / "out")
-    with pytest.raises(Stop):
-        retry(lines, tmp_path / "out", on_event=stop_at("items"))
-    assert files_of(tmp_path / "out") == before
-
-    def stop(*_):
-        raise Stop
-
-    with monkeypatch.context() as patched:
-        patched.setattr(cmcr.memories.writer, "write_manifest", stop)
-        with pytest.raises(Stop):
-            retry(lines, tmp_path / "out")
-    assert cmcr.Memory(tmp_path / "out").shape == (4, 128)
-    assert retry(lines, tmp_path / "out").shape == (7, 128)
-    assert "shard-00000.safetensors" not in files_of(tmp_path / "out")
-
-
 def test_an_append_under_way_is_not_thrown_away(tmp_path, lines):
     more = write_lines(tmp_path / "more.txt", ["nine", "ten", "eleven"])
     options = {"append": True, "shard_items": 1}
@@ -145,14 +113,3 @@ def test_rows_of_another_width_are_refused(tmp_path, lines):
     with pytest.raises(DimensionError, match="the rows are 3 wide now, the memory's 2"):
         retry_quarantined(wider, "text", lines, tmp_path / "b")
     assert cmcr.Memory(tmp_path / "b").shape == (4, 2)
-
-
-def test_a_manifest_that_the_system_refuses_to_give(tmp_path, lines, monkeypatch):
-    def refuse(self, **options):
-        raise PermissionError(13, "Permission denied", str(self))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_text", refuse)
-        with pytest.raises(ReadError, match=r"could not read \(Permission denied\).*out"):
-            retry(lines, tmp_path / "out")
-    assert len(retry(lines, tmp_path / "out")) == 7

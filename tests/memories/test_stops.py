@@ -12,7 +12,7 @@ from crashing import embedded_twice, tree_of
 from extractions import SHARD_ITEMS, write_texts
 
 import cmcr
-from cmcr.errors import ConfigError, LockedError, ReadError, WriteError
+from cmcr.errors import ConfigError, LockedError, ReadError
 from cmcr.memories.writer import locked
 
 
@@ -144,17 +144,6 @@ def test_an_input_that_is_gone_when_a_run_is_gone_on_with_loses_nothing(crashes,
     assert tree == whole_few["tree"]
 
 
-def test_a_retry_leaves_the_shards_of_an_append_alone_that_was_stopped(crashes, embedding_few, tmp_path):
-    crashes.do(tmp_path / "memory", embedding_few, keep=True)
-    source = write_texts(tmp_path / "texts.txt", 230)
-    append = {"input": str(source), "options": {"shard_items": SHARD_ITEMS, "append": True}}
-    crashes.do(tmp_path / "memory", {**append, "moment": 45}, keep=True)
-    (retry, again), _ = crashes.do(tmp_path / "memory", {"input": str(source), "retry": True}, append)
-    assert retry["end"]["error"] == "ResumeError"
-    assert "something is being appended to it, and that is not finished. Finish that first" in retry["end"]["message"]
-    assert (again["code"], embedded_twice(retry, again)) == (0, 0)
-
-
 def test_copies_made_in_different_places_on_different_days_are_equal(tmp_path, monkeypatch):
     trees = []
     for name, day in (("here", 0.0), ("there", 1e9)):
@@ -169,9 +158,3 @@ def test_copies_made_in_different_places_on_different_days_are_equal(tmp_path, m
         for path in (folder / "memory").iterdir():
             assert str(tmp_path).encode() not in path.read_bytes()
     assert trees[0] == trees[1]
-
-
-def test_a_folder_that_cannot_be_made(tmp_path, few_texts):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="could not write"):
-        cmcr.embed("mini-clip", "text", few_texts, tmp_path / "file" / "memory")

@@ -1,6 +1,5 @@
 """Whether damage of any kind is found, and told with its file and its rows."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,10 @@ import torch
 from stored import bad_item, origin, surveyed
 
 import cmcr
-from cmcr.cli import main
+from cmcr import artefacts
 from cmcr.errors import ArtefactNotFoundError, FormatError, IntegrityError, LockedError, ReadError
 from cmcr.files import parsed_manifest, write_manifest
-from cmcr.memories.verification import Verified, verify
+from cmcr.memories.verification import Verified, being_written, under_way, unfinished, verify
 from cmcr.memories.writer import locked, open_writer
 
 
@@ -102,17 +101,14 @@ def test_a_value_that_is_not_finite(tmp_path, dtype):
         verify(write(tmp_path / "memory", dtype=dtype, bad_row=9))  # item 5 has no row
 
 
-def test_an_unfinished_memory(tmp_path, capsys):
+def test_an_unfinished_memory(tmp_path):
     folder = write(tmp_path / "memory", shards=(0, 2), stop=True)
     said = "this memory is not finished: 2 of 3 shards are finished. Run the command that began it again"
     with pytest.raises(FormatError, match=said):
         verify(folder)
-    assert main(["verify", str(folder)]) == 1
-    assert said in capsys.readouterr().err
-    assert main(["info", str(folder), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert (facts["finished"], facts["being_written"], facts["items"]) == (False, False, 12)
-    assert (facts["shards"], facts["shards_finished"], facts["space"]) == (3, 2, "mine")
+    run = under_way(folder)
+    assert (run.origin, run.run.items, run.finished, run.shards) == (origin(dtype="float16"), 12, 2, 3)
+    assert (unfinished(folder), being_written(folder)) == (True, False)
 
 
 def test_a_memory_that_is_being_written(memory, tmp_path):
@@ -134,43 +130,26 @@ def test_a_manifest_that_names_other_files(memory):
         verify(memory)
 
 
-def test_nothing_and_other_things(tmp_path, capsys):
+def test_nothing_and_other_things(tmp_path):
     with pytest.raises(ArtefactNotFoundError):
         verify(tmp_path / "nothing")
     (tmp_path / "other").mkdir()
     with pytest.raises(FormatError, match=r"has no config\.json"):
         verify(tmp_path / "other")
-    assert main(["info", str(tmp_path / "other")]) == 1
-    assert "has no config.json" in capsys.readouterr().err
 
 
-def test_the_command_line(memory, capsys):
-    assert main(["verify", str(memory), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert (facts["kind"], facts["whole"], facts["rows"], facts["files"]) == ("memory", True, 11, 8)
-    assert main(["verify", str(memory)]) == 0
-    assert "whole and unchanged. 11 rows in 8 files" in capsys.readouterr().out
-    assert main(["info", str(memory), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+def test_description_of_a_memory(memory):
+    facts = artefacts.describe(memory)
     assert facts.pop("written_by").startswith("cmcr ")
     assert facts == {
-        "kind": "memory",
-        "finished": True,
-        "space": "mine",
-        "modality": "text",
-        "model": "a/model",
-        "revision": "c0ffee",
-        "fingerprint": "0123456789abcdef",
-        "width": 6,
-        "dtype": "float16",
-        "rows": 11,
-        "shards": 3,
-        "runs": 1,
-        "quarantined": 1,
-        "quarantined_because": {"bad N": 1},
-    }
-    assert main(["info", str(memory)]) == 0
-    assert "quarantined because: bad N" in " ".join(capsys.readouterr().out.split())
+        "kind": "memory", "finished": True, "space": "mine", "modality": "text", "model": "a/model", "revision": "c0ffee",
+        "fingerprint": "0123456789abcdef", "width": 6, "dtype": "float16", "rows": 11, "shards": 3, "runs": 1,
+        "quarantined": 1, "quarantined_because": {"bad N": 1},
+    }  # fmt: skip
+    (memory / "config.json").unlink()
+    assert artefacts.describe(memory)["finished"] is False
+    with pytest.raises(FormatError, match="not finished"):
+        artefacts.verify(memory)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
