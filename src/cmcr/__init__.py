@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cmcr._version import __version__
 
 if TYPE_CHECKING:
+    from cmcr.connecting import connect_on_disk
     from cmcr.connection.connect import connect
     from cmcr.connection.connection import Connection
     from cmcr.connection.enhancement import semantic_completion, semantic_consistency
@@ -30,6 +31,7 @@ __all__ = [
     "PrecomputedSpace",
     "__version__",
     "connect",
+    "connect_on_disk",
     "embed",
     "from_open_clip",
     "from_sentence_transformers",
@@ -55,6 +57,7 @@ _HOME = {
     "Memories": "cmcr.memories.memories",
     "Memory": "cmcr.memories.memory",
     "connect": "cmcr.connection.connect",
+    "connect_on_disk": "cmcr.connecting",
     "embed": "cmcr.memories.embed",
     "load": "cmcr.loading",
     "semantic_completion": "cmcr.connection.enhancement",

@@ -3,7 +3,7 @@
 Work is kept in the folder OUT.unfinished until the connection is written:
 
     .lock                   held by whoever works here
-    SPACE-consistent/       the semantically consistent rows of each space, a memory
+    left-consistent/        the semantically consistent rows of the first space, a memory; right-consistent/ of the second
     training/               the state of the training: config.json (what it is of) and step-000000123.safetensors
 
 Called again with the same arguments it resumes, on one machine to the same weights bit for bit.
@@ -35,7 +35,7 @@ from cmcr.connection.connection import Connection
 from cmcr.connection.settings import Settings, check_seed, settings_of
 from cmcr.engine.device import choose_device
 from cmcr.engine.train_state import TrainState
-from cmcr.errors import ArtefactError, FormatError, ResumeError, TrainingError, WriteError
+from cmcr.errors import ArtefactError, FormatError, IntegrityError, ResumeError, TrainingError, WriteError
 from cmcr.files import MANIFEST, check_target, locked, parsed_manifest, read_manifest, write_bytes_whole, write_manifest
 from cmcr.interruption import held_back
 from cmcr.memories.consistency import write_consistent
@@ -274,7 +274,12 @@ class KeptTraining:
         """
         if not (self._folder / MANIFEST).is_file():
             return None
-        manifest = parsed_manifest(self._folder, FORMAT, VERSION)
+        try:
+            manifest = parsed_manifest(self._folder, FORMAT, VERSION)
+            (name,) = manifest["sha256"]
+            read_manifest(self._folder, FORMAT, VERSION, {name})
+        except (FormatError, IntegrityError) as error:
+            raise type(error)(f"{error} Or train again from the start: --restart, in Python restart=True.") from error
         was, now = manifest["identity"], self._identity
         differing = [key for key in {**was, **now} if was.get(key) != now.get(key)]
         if differing:
@@ -283,8 +288,6 @@ class KeptTraining:
                 f"{self._folder}: a training with something else was stopped here: {said}. Run it as it was begun, drop its "
                 "state (--restart, in Python restart=True), or choose another path."
             )
-        (name,) = manifest["sha256"]
-        read_manifest(self._folder, FORMAT, VERSION, {name})
         return load_file(self._folder / name)
 
     def write(self, state: TrainState) -> None:
@@ -312,6 +315,7 @@ class KeptTraining:
     def drop(self) -> None:
         """Remove the state."""
         with _write_errors(self._folder):
+            (self._folder / MANIFEST).unlink(missing_ok=True)  # first: the rest may be left by a kill
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
