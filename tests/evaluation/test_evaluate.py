@@ -218,8 +218,8 @@ def test_miniature_runs_are_those_that_the_modalities_allow_and_hold_the_limit()
         ("retention/mini-image-text", 8),
         ("retention/mini-point_cloud-image", 8),
     ]  # fmt: skip
-    (whole,) = results_of(cloud_text(), "classification/mini-image", limit=5000)
-    assert whole["figures"]["connection"]["image/top-1"]["n"] == 1000
+    (whole,) = results_of(audio_image(), "counterfactual/mini", limit=5000)
+    assert whole["figures"]["connection"]["present/AP"]["n"] == 400
 
 
 @pytest.mark.parametrize(
