@@ -210,6 +210,8 @@ def test_wrong_settings(tmp_path, rows):
     cmcr.write_memory(tmp_path / "m", rows, **CLIP)
     with pytest.raises(ResumeError, match="list of items"):
         cmcr.write_memory(tmp_path / "m", rows, [f"x{row}" for row in range(11)], **CLIP)
+    with pytest.raises(ResumeError, match="list of items"):
+        cmcr.write_memory(tmp_path / "m", rows[:, :4], **CLIP)
 
 
 def test_shards_are_some_64_mib():

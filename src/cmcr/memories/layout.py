@@ -184,10 +184,11 @@ def next_generation(name: str) -> str:
 def item_lines(items: Iterable[tuple[str, str]]) -> bytes:
     """Write ids and sources, one JSON object a line; a source that is the id is left out."""
     records = [{"id": id_, "source": source} if id_ != source else {"id": id_} for id_, source in items]
+    encode = json.JSONEncoder(ensure_ascii=False).encode  # made once: json.dumps would make one for each line
     try:
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+        return "".join([encode(record) + "\n" for record in records]).encode()
     except UnicodeEncodeError:  # a file name that is not valid text
-        return "".join(json.dumps(record) + "\n" for record in records).encode()
+        return "".join([json.dumps(record) + "\n" for record in records]).encode()
 
 
 def quarantine_lines(quarantined: Iterable[Quarantined]) -> bytes:

@@ -134,7 +134,7 @@ def write_memory(
 
         def identities() -> Iterator[Identity]:
             every = [listed] if listed is not None else (block.ids for block in _blocks(walk, None, from_where))
-            return ((id_, b"") for ids in every for id_ in ids)
+            return ((id_, str(width).encode()) for ids in every for id_ in ids)
 
         found = survey(identities, size, "the rows")
         with open_writer(out, origin, found, shard_items=size, width=width) as writer:
@@ -300,9 +300,9 @@ def unit_rows_kept(rows: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
 
 def _unit_rows_kept(rows: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     work = rows if rows.dtype == torch.float64 else rows.float()
-    usable = torch.isfinite(work).all(dim=1) & (work != 0).any(dim=1)
     rounding = max(_ROUNDING[rows.dtype], _ROUNDING[DTYPES[dtype]])
     is_unit = (torch.linalg.vector_norm(work, dim=1) - 1).abs() <= rounding
-    if not is_unit.all():
-        work = torch.where(is_unit.unsqueeze(1), work, normalized(work))
-    return work.to(DTYPES[dtype]), usable
+    if is_unit.all():  # so that none is NaN, infinite or zero
+        return work.to(DTYPES[dtype]), is_unit
+    usable = torch.isfinite(work).all(dim=1) & (work != 0).any(dim=1)
+    return torch.where(is_unit.unsqueeze(1), work, normalized(work)).to(DTYPES[dtype]), usable

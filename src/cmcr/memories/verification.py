@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -34,31 +34,16 @@ _BLOCK_ROWS = 16_384
 _SHOWN = 20
 
 
-@dataclass(frozen=True)
-class Verified:
-    """What was found whole.
-
-    Attributes:
-        rows: how many.
-        files: how many were hashed, the manifest among them.
-        bytes: in these files.
-    """
+class Verified(NamedTuple):
+    """What was found whole: how many rows, in how many files (the manifest among them) of how many bytes."""
 
     rows: int
     files: int
     bytes: int
 
 
-@dataclass(frozen=True)
-class UnderWay:
-    """A run that has not finished: it is at work, was stopped or was killed.
-
-    Attributes:
-        origin: what makes its rows.
-        run: its list of items.
-        finished: shards that are on disk.
-        shards: how many it has.
-    """
+class UnderWay(NamedTuple):
+    """A run that has not finished: it is at work, was stopped or was killed. How many of its shards are on disk."""
 
     origin: Origin
     run: Run
