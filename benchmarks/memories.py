@@ -1,6 +1,6 @@
-"""Measure memories on disk: extraction beside a bare loop, RAM beside the number of items, writing and reading.
+"""Measure memories on disk: embedding beside a bare loop, RAM beside the number of items, writing and reading.
 
-    python benchmarks/memories.py extraction   pictures and texts through `cmcr.embed`, beside the network alone
+    python benchmarks/memories.py embedding   pictures and texts through `cmcr.embed`, beside the network alone
     python benchmarks/memories.py ram          peak RAM of embedding 10,000 and 1,000,000 texts with the miniature tower
     python benchmarks/memories.py write        a million precomputed rows, beside a plain sequential write of their bytes
     python benchmarks/memories.py read         random rows, beside numpy's memory map of the same rows
@@ -65,7 +65,7 @@ def ratios(
     }
 
 
-def extraction(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any]]:
+def embedding(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any]]:
     """Compare `cmcr.embed` with a loop over the bare network, whose inputs were prepared beforehand."""
     transformers: Any = import_module("transformers")
     sys.path.insert(0, str(Path(__file__).parent))
@@ -86,7 +86,7 @@ def extraction(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any
 
     numbers = iter(range(1000))
     yield {
-        "figure": "extraction of pictures, CLIP ViT-B/32",
+        "figure": "embedding of pictures, CLIP ViT-B/32",
         "items": len(files),
         **ratios(bare, lambda: embed(clip, "image", pictures, folder / f"m{next(numbers)}", batch_size=16), rounds),
     }
@@ -106,7 +106,7 @@ def extraction(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any
                 network(batch).numpy()
 
     yield {
-        "figure": "extraction of texts, mini-clip",
+        "figure": "embedding of texts, mini-clip",
         "items": len(texts),
         **ratios(bare_texts, lambda: embed(mini, "text", lines, folder / f"m{next(numbers)}", batch_size=256), rounds),
     }
@@ -202,7 +202,7 @@ def read(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Measure what is asked for in a temporary folder beside the working directory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    measures = {"extraction": extraction, "ram": ram, "write": write, "read": read}
+    measures = {"embedding": embedding, "ram": ram, "write": write, "read": read}
     parser.add_argument("measure", choices=measures, nargs="*", default=list(measures))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--small", action="store_true")
