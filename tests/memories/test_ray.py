@@ -131,10 +131,9 @@ def test_errors_of_workers_are_what_they_were():
     def refuse(number):
         raise WriteError(28, "No space left", "out")
 
-    with pytest.raises(WriteError, match="No space left") as caught:
+    with pytest.raises(WriteError, match=r"No space left \[on ") as caught:
         list(map_shards(None, lambda: refuse, [0], engine="ray"))
     assert (caught.value.errno, caught.value.filename) == (28, "out")
-    assert caught.value.__notes__[0].startswith("[on ")
 
     def burst(number):
         raise MemoryError("no room for 7 rows")

@@ -112,7 +112,12 @@ class _Process:
                 self._worker = self._open_worker()
             return self._worker(number)
         except CmcrError as error:
-            error.add_note(f"[on {socket.gethostname()}]")
+            position = (
+                1 if isinstance(error, OSError) and error.errno is not None else 0
+            )  # the system's number comes first
+            arguments = list(error.args)
+            arguments[position] = f"{arguments[position]} [on {socket.gethostname()}]"
+            error.args = tuple(arguments)  # of which it is built again after its way through a pickle
             return error
 
 
