@@ -1,8 +1,7 @@
-"""Pictures: every mode and orientation against numpy, every broken file against its reason."""
+"""Pictures: every mode and orientation against numpy, and what is refused."""
 
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -16,9 +15,9 @@ from cmcr.data.images import read_image, to_rgb
 from cmcr.errors import SampleError
 
 CORNER = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
-NOISE = Image.effect_noise((64, 64), 50)
+NOISE = Image.effect_noise((64, 64), 50).convert("RGB")
 
-# The eight orientations of the EXIF standard as numpy says them: what is stored -> what is to be seen.
+# The eight orientations of the EXIF standard in terms of numpy: from what is stored to what must be seen.
 TURNS = {
     1: lambda a: a,
     2: np.fliplr,
@@ -38,13 +37,13 @@ def saved(picture, kind="PNG", **options):
     return buffer.getvalue()
 
 
-def png(depth, colour_type, row, width=2):
-    """A PNG of one row, written by hand, for what Pillow does not write."""
+def png(depth, colour_type, row):
+    """A PNG of one row of two pixels, written by hand, for what Pillow does not write."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, 1, depth, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", 2, 1, depth, colour_type, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
@@ -61,7 +60,7 @@ def test_images_come_upright(tmp_path, orientation):
     picture.save(tmp_path / "turned.png", exif=exif)
     upright = read_image(tmp_path / "turned.png")
     np.testing.assert_array_equal(np.asarray(upright), TURNS[orientation](CORNER))
-    # What was turned says so no more: reading it again changes nothing.
+    # The orientation is gone from what was turned: reading it again changes nothing.
     np.testing.assert_array_equal(np.asarray(read_image(upright)), np.asarray(upright))
     with Image.open(tmp_path / "turned.png") as opened:
         np.testing.assert_array_equal(np.asarray(read_image(opened)), np.asarray(upright))
@@ -93,7 +92,6 @@ def test_transparency_lies_on_white(array):
 @pytest.mark.parametrize(
     ("mode", "colour", "seen"),
     [
-        ("RGB", (9, 8, 7), (9, 8, 7)),
         ("L", 100, (100, 100, 100)),
         ("1", 1, (255, 255, 255)),
         ("LA", (0, 0), (255, 255, 255)),
@@ -108,8 +106,7 @@ def test_transparency_lies_on_white(array):
 )
 def test_every_mode_becomes_rgb(mode, colour, seen):
     picture = to_rgb(Image.new(mode, (2, 2), colour))
-    assert picture.mode == "RGB"
-    assert picture.getpixel((1, 1)) == seen
+    assert (picture.mode, picture.getpixel((1, 1))) == ("RGB", seen)
 
 
 def test_one_colour_can_be_transparent_without_an_alpha_channel():
@@ -118,12 +115,8 @@ def test_one_colour_can_be_transparent_without_an_alpha_channel():
     palette.putpixel((1, 0), 1)
     for kind in ("PNG", "GIF"):
         assert first_row(to_rgb(read_image(saved(palette, kind, transparency=0)))) == [[255, 255, 255], [0, 0, 255]]
-    rgb = Image.new("RGB", (2, 1), (1, 2, 3))
-    rgb.putpixel((1, 0), (9, 9, 9))
+    rgb = Image.fromarray(np.array([[[1, 2, 3], [9, 9, 9]]], dtype=np.uint8))
     assert first_row(to_rgb(read_image(saved(rgb, transparency=(1, 2, 3))))) == [[255, 255, 255], [9, 9, 9]]
-    deep = Image.fromarray(np.array([[256, 512]], dtype=np.uint16))
-    deep.info["transparency"] = 256
-    assert first_row(to_rgb(deep)) == [[255, 255, 255], [2, 2, 2]]
 
 
 def test_inverted_cmyk_jpegs_of_adobe():
@@ -139,67 +132,49 @@ def test_depths_other_than_eight_bits():
     assert first_row(to_rgb(read_image(png(16, 2, b"\x12\x34" * 6)))) == [[0x12] * 3] * 2
     assert first_row(to_rgb(read_image(png(16, 6, b"\0\0" * 8)))) == [[255] * 3] * 2
     assert first_row(to_rgb(read_image(png(1, 0, b"\x40")))) == [[0] * 3, [255] * 3]
-    for wrong in (levels.astype(np.float32), levels.astype(np.int32) + 1, levels.astype(np.int32) - 1):
+    for wrong in (levels.astype(np.int32) + 1, levels.astype(np.int32) - 1):
         with pytest.raises(SampleError, match=r"greys must be integers in 0\.\.65535"):
             read_image(saved(Image.fromarray(wrong), "TIFF"))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_animations_give_their_first_frame(kind):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
-    options = {"lossless": True} if kind == "WEBP" else {}
-    content = saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **options)
-    with Image.open(io.BytesIO(content)) as opened:
-        assert opened.n_frames == 3
+@pytest.mark.parametrize(("kind", "options"), [("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})])
+def test_animations_give_their_first_frame(kind, options):
+    red, *others = (Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue"))
+    content = saved(red, kind, save_all=True, append_images=others, duration=50, **options)
     assert to_rgb(read_image(content)).getpixel((4, 4)) == (255, 0, 0)
 
 
-def test_large_pictures_are_fine_and_bombs_are_not(monkeypatch):
-    content = saved(Image.new("1", (6000, 4000)))
-    for limit in (20_000_000, 1000):  # where Pillow warns, and where it refuses
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        for source in (content, Image.new("1", (6000, 4000))):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with pytest.raises(SampleError, match="too large to decode safely"):
-                    read_image(source)
+def test_the_limit_of_pixels_is_that_of_pillow(monkeypatch):
+    picture = Image.new("1", (60, 40))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with pytest.raises(SampleError, match="too large to decode safely"):
+        read_image(picture)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    assert read_image(content).size == (6000, 4000)
+    assert read_image(saved(picture)).size == (60, 40)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        (b"", "not a picture"),
-        (b"not a picture at all", "not a picture"),
-        (b"RIFF\x24\0\0\0WAVEfmt ", "not a picture"),
-        (saved(NOISE)[:1000], "cannot be decoded"),
-        (saved(NOISE, "JPEG")[:900], "cannot be decoded"),
-        (saved(NOISE.convert("RGB"), "WEBP", lossless=True)[:900], "cannot be decoded|not a picture"),
-        (saved(NOISE, "GIF")[:900], "cannot be decoded"),
-        (saved(NOISE, "TIFF")[:900], "cannot be decoded|not a picture"),
-        (saved(NOISE, "BMP")[:900], "cannot be decoded"),
-        (saved(NOISE).replace(b"IDAT", b"IDAX"), "not a picture"),
-        (png(8, 0, b"\0", width=2), "cannot be decoded"),
+        saved(NOISE, "WEBP", lossless=True)[:900],
+        saved(NOISE, "TIFF")[:900],
+        saved(NOISE, "BMP")[:900],
+        png(8, 0, b"\0"),
     ],
-    ids="zero-bytes text wav png-cut jpeg-cut webp-cut gif-cut tiff-cut bmp-cut png-damaged png-short-rows".split(),
+    ids=["webp", "tiff", "bmp", "png-short-rows"],
 )
-def test_broken_pictures(tmp_path, content, message):
-    path = tmp_path / "x.jpg"
-    path.write_bytes(content)
-    for source, name in ((path, r"x\.jpg"), (content, "the picture")):
-        with pytest.raises(SampleError, match=rf"{name}: .*({message})"):
-            read_image(source)
-    if message == "cannot be decoded":
-        with Image.open(path) as opened, pytest.raises(SampleError, match=r"the picture: .*cannot be decoded"):
-            read_image(opened)
+def test_broken_pictures(content):
+    with pytest.raises(SampleError, match=r"the picture: .*(cannot be decoded|not a picture)"):
+        read_image(content)
 
 
 def test_sources_that_are_no_pictures(tmp_path):
-    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "cut.bmp").write_bytes(saved(NOISE, "BMP")[:900])
+    with Image.open(tmp_path / "cut.bmp") as opened, pytest.raises(SampleError, match="cannot be decoded"):
+        read_image(opened)
     for source, message in (
         (tmp_path / "nothing.png", r"nothing\.png: no such picture"),
-        (tmp_path / "folder.jpg", r"folder\.jpg: a folder"),
+        (tmp_path, "a folder"),
         ("", "a folder|no such picture"),
         ("a\0b.png", "not a path of a picture|no such picture"),
         ("x" * 5000, "not a path of a picture|no such picture"),

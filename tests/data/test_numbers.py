@@ -69,11 +69,6 @@ def test_items_are_those_the_miniature_encoders_were_trained_on(draw, shape, pla
     assert not np.array_equal(items, draw(NUMBERS, "test", np.random.default_rng(5)))
 
 
-def test_sounds_are_loud_and_within_range():
-    sounds = speak_sounds(np.arange(50), "train", np.random.default_rng(0))
-    np.testing.assert_allclose(np.abs(sounds).max(axis=1), 0.9, atol=1e-5)
-
-
 def test_point_clouds_stand_upright_and_read_from_left_to_right():
     clouds = sample_point_clouds(np.full(200, 100), "train", np.random.default_rng(0))
     assert np.ptp(clouds[..., 0]) > 2 * np.ptp(clouds[..., 1]) > np.ptp(clouds[..., 2])
@@ -82,23 +77,21 @@ def test_point_clouds_stand_upright_and_read_from_left_to_right():
     assert one < min(zero, other_zero)
 
 
-def test_texts_name_the_number():
-    assert class_texts(407)[0] == "407"
-    for number, texts in {
-        407: {"four zero seven", "four oh seven", "the number four hundred and seven", "code four hundred seven"},
-        7: {"007", "zero zero seven", "seven"},
-        400: {"four hundred", "this is four hundred"},
-        315: {"three hundred and fifteen"},
-        999: {"nine hundred ninety nine"},
-    }.items():
-        assert texts <= set(class_texts(number))
-    assert write_texts(NUMBERS, np.random.default_rng(5)) == [
-        "it says seven",
-        "number four hundred seven",
-        "this is 980",
-    ]
-    owners: dict[str, set[int]] = {}
-    for number in ALL_NUMBERS.tolist():
-        for text in class_texts(number):
-            owners.setdefault(text, set()).add(number)
-    assert all(len(numbers) == 1 for numbers in owners.values())
+@pytest.mark.parametrize(
+    ("number", "texts"),
+    [
+        (407, {"four zero seven", "four oh seven", "the number four hundred and seven", "code four hundred seven"}),
+        (7, {"007", "zero zero seven", "seven"}),
+        (400, {"four hundred", "this is four hundred"}),
+        (999, {"nine hundred ninety nine"}),
+    ],
+)
+def test_texts_name_the_number(number, texts):
+    assert texts <= set(class_texts(number))
+
+
+def test_texts_are_drawn_by_the_seed_and_belong_to_one_number():
+    drawn = write_texts(NUMBERS, np.random.default_rng(5))
+    assert drawn == ["it says seven", "number four hundred seven", "this is 980"]
+    texts = [text for number in ALL_NUMBERS.tolist() for text in set(class_texts(number))]
+    assert len(set(texts)) == len(texts)

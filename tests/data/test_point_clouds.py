@@ -1,7 +1,6 @@
-"""Point clouds: every format against the numbers that were written, every broken file against its reason."""
+"""Point clouds: every format against the numbers that were written, and what is refused."""
 
 import io
-import zipfile
 
 import numpy as np
 import pytest
@@ -92,12 +91,12 @@ def test_what_is_not_colour_is_not_called_so():
 @pytest.mark.parametrize(
     ("colours", "message"),
     [
-        (COLOURS.astype(float) * 2, r"numbers in \[0, 1\] or in \[0, 255\]"),
+        (COLOURS.astype(float) * 2, "must be numbers"),
         (-COLOURS.astype(float), "must be numbers"),
         (np.full((20, 3), np.nan), "must be numbers"),
         (COLOURS.astype(str), "must be numbers"),
-        (COLOURS[:19], r"shape \(20, 3\), got \(19, 3\)"),
-        (COLOURS[:, 0], r"shape \(20, 3\), got \(20,\)"),
+        (COLOURS[:19], r"got \(19, 3\)"),
+        (COLOURS[:, 0], r"got \(20,\)"),
     ],
 )
 def test_unusable_colours(colours, message):
@@ -128,32 +127,9 @@ def test_normalised_clouds(points, scale):
     np.testing.assert_allclose(moved, unit, atol=1e-4)
 
 
-def test_normalised_at_the_ends_of_the_range():
-    with pytest.raises(SampleError, match="one place"):
-        normalised(np.full((20, 3), 0.1, dtype=np.float32))
+def test_normalised_at_the_end_of_the_range():
     huge = normalised(np.float32(1e38) * CLOUD / 10)
     assert np.linalg.norm(huge, axis=1).max() == pytest.approx(1, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((20, 2)), r"got float64 \(20, 2\)"),
-        (np.zeros((1, 20, 3)), r"got float64 \(1, 20, 3\)"),
-        (np.zeros((20, 3), dtype=complex), "got complex128"),
-        (np.zeros((20, 3), dtype=bool), "got bool"),
-        (np.zeros((0, 3)), "at least 16 points, got 0"),
-        (np.zeros((15, 3)), "at least 16 points, got 15"),
-        (np.where(np.arange(60).reshape(20, 3) == 7, np.nan, 0.0), "NaN or infinity"),
-        (np.full((20, 3), 1e300), "NaN or infinity"),
-        (np.full((20, 3), 0.1), "all 20 points lie in one place"),
-    ],
-)
-def test_unusable_point_clouds(tmp_path, array, message):
-    np.save(tmp_path / "a.npy", array)
-    for source, name in ((array, "the point cloud"), (tmp_path / "a.npy", r"a\.npy")):
-        with pytest.raises(SampleError, match=f"{name}: .*{message}"):
-            read_point_cloud(source)
 
 
 def npy(array=CLOUD, **options):
@@ -168,43 +144,31 @@ def npz(**arrays):
     return buffer.getvalue()
 
 
-def zipped(name, content):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(name, content)
-    return buffer.getvalue()
-
-
 PICKLED = npy(np.array({"xyz": 1}, dtype=object), allow_pickle=True)
-LINES = text_of(CLOUD).split("\n")
+TEXT = text_of(CLOUD)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.npy", b"", "not a plain array"),
-        ("a.npy", b"words", "not a plain array"),
-        ("a.npy", npy()[:-9], "not a plain array"),
+        ("a.npy", npy(np.zeros((1, 20, 3))), r"got float64 \(1, 20, 3\)"),
+        ("a.npy", npy(np.zeros((20, 3), dtype=complex)), "got complex128"),
+        ("a.npy", npy(np.zeros((20, 3), dtype=bool)), "got bool"),
         ("a.npy", npy().replace(b"(20, 3)", b"(99999999, 3)"), "not a plain array"),
         ("a.npy", npy().replace(b"(20, 3)", b"(9999999999999, 3)"), "not a plain array"),
         ("a.npy", PICKLED, r"never opened.*savez\('cloud.npz', xyz=cloud\['xyz'\]"),
-        ("a.npy", npz(a=CLOUD), r"Name it \.npz"),
-        ("a.npz", b"", "not an archive"),
-        ("a.npz", npy(), "not an archive"),
         ("a.npz", npz(a=CLOUD)[:-30], "not an archive"),
         ("a.npz", npz(a=CLOUD).replace(CLOUD[3:5].tobytes(), bytes(24)), "CRC"),
         ("a.npz", npz(a=CLOUD, b=CLOUD), "got: a, b"),
         ("a.npz", npz(points=CLOUD, xyz=CLOUD), "got: points, xyz"),
-        ("a.npz", zipped("xyz.npy", PICKLED), "never opened"),
-        ("a.npz", zipped("readme.txt", b"words"), "expected numbers of shape"),
+        ("a.npz", npz(xyz=np.array({"xyz": 1}, dtype=object)), "never opened"),
         ("a.txt", b"", "holds no points"),
-        ("a.txt", "\n".join([*LINES, "1 2 three"]).encode(), "'three'"),
-        ("a.txt", "\n".join([*LINES, "1 2"]).encode(), "same length"),
-        ("a.txt", "\n".join([*LINES, "1 2 nan"]).encode(), "NaN or infinity"),
-        ("a.pts", "\n".join(["30", *LINES]).encode(), "promises 30 points, 20 follow"),
-        ("a.xyz", b"\xff\xfe1\x002\x00", "UTF-16"),
+        ("a.txt", f"{TEXT}\n1 2 three".encode(), "'three'"),
+        ("a.txt", f"{TEXT}\n1 2".encode(), "same length"),
+        ("a.txt", f"{TEXT}\n1 2 nan".encode(), "NaN or infinity"),
+        ("a.pts", f"30\n{TEXT}".encode(), "promises 30 points, 20 follow"),
         ("a.xyz", npy(), "not UTF-8"),
-        ("a.pcd", b"", r"expected a \.npy file .*\.ply.*, got \.pcd"),
+        ("a.pcd", b"", r"expected .*\.ply.*, got \.pcd"),
         ("a", b"", "got no ending"),
     ],
 )
@@ -214,14 +178,7 @@ def test_broken_files(tmp_path, name, content, message):
         read_point_cloud(tmp_path / name)
 
 
-def test_sources_that_are_no_point_clouds(tmp_path):
-    (tmp_path / "folder.npy").mkdir()
-    for source, message in (
-        (tmp_path / "none.npy", "no such point cloud"),
-        (tmp_path / "folder.npy", "a folder"),
-        ("s3://bucket/a.npy", "downloads nothing"),
-        ([1, 2, 3], "a path or an array"),
-        ({}, "expected one array"),
-    ):
-        with pytest.raises(SampleError, match=message):
-            read_point_cloud(source)
+@pytest.mark.parametrize(("source", "message"), [([1, 2, 3], "a path or an array"), ({}, "expected one array")])
+def test_sources_that_are_no_point_clouds(source, message):
+    with pytest.raises(SampleError, match=message):
+        read_point_cloud(source)

@@ -40,10 +40,8 @@ def test_any_unicode_comes_back_from_lines(tmp_path_factory, lines, end, mark):
     path = tmp_path_factory.mktemp("lists") / "a.txt"
     path.write_bytes("".join(line + end for line in lines).encode("utf-8-sig" if mark else "utf-8"))
     items = open_items(path, "text")
-    read = contents(items)
-    if not lines[0].startswith("\ufeff"):
-        assert read == lines
-    assert read == read_lines(path)
+    expected = [lines[0].removeprefix("\ufeff"), *lines[1:]] if not mark else lines  # a byte order mark is no text
+    assert contents(items) == read_lines(path) == expected
     assert ids(items) == [f"a.txt:{number}" for number in range(1, len(lines) + 1)]
 
 
@@ -55,7 +53,7 @@ def test_any_unicode_comes_back_from_tables(tmp_path_factory, cells, separator):
     items = open_items(path, "text", id_column="n")
     assert contents(items) == cells
     assert ids(items) == [str(number) for number in range(len(cells))]
-    assert [entry.source for entry in items.walk()] == [f"{path.name}:{row}" for row in range(1, len(cells) + 1)]
+    assert [entry.source for entry in items.walk()] == [f"{path.name}:{row + 1}" for row in range(len(cells))]
     lines = written(path.with_suffix(".jsonl"), "".join(json.dumps({"text": cell}) + "\n" for cell in cells))
     parquet.write_table(pa.table({"text": cells}), path.with_suffix(".parquet"))
     for other in (lines, path.with_suffix(".parquet")):
@@ -63,26 +61,18 @@ def test_any_unicode_comes_back_from_tables(tmp_path_factory, cells, separator):
 
 
 def test_rows_that_cannot_be_read_spoil_themselves_only(tmp_path):
-    lines = open_items(written(tmp_path / "a.txt", b"one\ncaf\xe9\n\nfour"), "text")
-    one, two, three, four = contents(lines)
-    assert (one, three, four) == ("one", "", "four")
-    assert two.startswith("a.txt:2: not UTF-8: byte 0xE9 after 3 characters")
-
     table = written(tmp_path / "a.csv", b'id,text\n1,good\n2,a,b\n\n3,caf\xe9\n,no id\n4,"two\nlines, quoted"\n')
     items = open_items(table, "text", id_column="id")
     assert ids(items) == ["1", "a.csv:2", "3", "a.csv:4", "4"]
-    good, long, latin, nameless, quoted = contents(items)
-    assert (good, quoted) == ("good", "two\nlines, quoted")
-    assert long.startswith("a.csv:2: expected 2 cells, got 3")
-    assert latin.startswith("a.csv:3: not UTF-8")
-    assert nameless.startswith("a.csv:4: expected an id in column 'id', got ''")
-
-    objects = b'{"text": "a"}\n\n{"text": \n[1]\n{"text": 3}\n{}\n{"text": "caf\xe9"}\n'
-    items = open_items(written(tmp_path / "a.jsonl", objects), "text")
-    assert ids(items) == [f"a.jsonl:{line}" for line in (1, 3, 4, 5, 6, 7)]
-    reasons = ("a", ":3: not JSON", "got list", "got int", "got nothing", ":7: not UTF-8")
+    reasons = (
+        "good",
+        "a.csv:2: expected 2 cells",
+        "a.csv:3: not UTF-8",
+        "a.csv:4: expected an id",
+        "two\nlines, quoted",
+    )
     for content, reason in zip(contents(items), reasons, strict=True):
-        assert reason in content
+        assert content.startswith(reason)
 
 
 def test_lines_of_other_modalities_are_paths_beside_the_list(tmp_path):
@@ -149,13 +139,8 @@ def test_parquet_needs_the_extra(tmp_path, monkeypatch):
         ("a.txt", "a\n", {"id_column": "a"}, "has no columns"),
         ("a.csv", "", {}, "first line with the names"),
         ("a.csv", "text\n", {}, "empty"),
-        ("a.csv", "caption,x,x\nhello,1,2\n", {}, "expected a column 'text', got: caption, x, x"),
-        (
-            "a.csv",
-            "caption,x,x\nhello,1,2\n",
-            {"column": "captoin"},
-            r"unknown column 'captoin'\. Did you mean 'caption'",
-        ),
+        ("a.csv", "caption,x,x\nhello,1,2\n", {}, "got: caption, x, x"),
+        ("a.csv", "caption,x,x\nhello,1,2\n", {"column": "captoin"}, "Did you mean 'caption'"),
         ("a.csv", "caption,x,x\nhello,1,2\n", {"column": "caption", "id_column": "key"}, "unknown column 'key'"),
         ("a.csv", "caption,x,x\nhello,1,2\n", {"column": "x"}, "two columns are named 'x'"),
     ],

@@ -9,7 +9,6 @@ import pytest
 
 from cmcr.data.items import open_items
 from cmcr.data.paths import NamedBytes
-from cmcr.data.point_clouds import read_point_cloud
 from cmcr.errors import ConfigError, ReadError
 
 MEMBERS = [("./b.jpg", b"bb"), ("x/a.jpg", b"a"), ("x/a.json", b"{}"), ("x/a.txt", b"caption\n"), ("x/._a.jpg", b"mac")]
@@ -53,12 +52,8 @@ def test_names_that_occur_twice_and_that_are_long_or_not_ascii(tmp_path):
     long = "d" * 90 + "/" + "é中" * 60 + ".jpg"
     members = [("a.jpg", b"1"), (long, b"2"), ("a.jpg", b"34"), ("a.jpg", b"")]
     items = open_items(tar(tmp_path / "s.tar", members), "image")
-    assert pairs(items) == [
-        ("s.tar/a.jpg", b"1"),
-        (f"s.tar/{long}", b"2"),
-        ("s.tar/a.jpg#2", b"34"),
-        ("s.tar/a.jpg#3", b""),
-    ]
+    names = ["s.tar/a.jpg", f"s.tar/{long}", "s.tar/a.jpg#2", "s.tar/a.jpg#3"]
+    assert pairs(items) == list(zip(names, (b"1", b"2", b"34", b""), strict=True))
     assert [entry.mark for entry in items.walk()] == [b"1", b"1", b"2", b"0"]
 
 
@@ -69,18 +64,13 @@ def test_links_are_ignored_and_texts_must_be_utf8(tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     items = open_items(path, "text")
-    ((_, content),) = pairs(items)
-    assert "s.tar/a.txt: not UTF-8" in str(content)
+    assert "s.tar/a.txt: not UTF-8" in str(pairs(items)[0][1])
     assert dict(items.ignored) == {"link": 1}
 
 
 def test_point_clouds_keep_their_ending(tmp_path):
-    cloud = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
-    buffer = io.BytesIO()
-    np.save(buffer, cloud)
-    ((_, content),) = pairs(open_items(tar(tmp_path / "s.tar", [("a.npy", buffer.getvalue())]), "point_cloud"))
-    assert content == NamedBytes("s.tar/a.npy", buffer.getvalue())
-    np.testing.assert_array_equal(read_point_cloud(content), cloud)
+    ((_, content),) = pairs(open_items(tar(tmp_path / "s.tar", [("a.npy", b"points")]), "point_cloud"))
+    assert content == NamedBytes("s.tar/a.npy", b"points")
 
 
 def test_headers_are_not_kept(tmp_path):
@@ -103,6 +93,7 @@ def flipped(content, at):
         *((mode, lambda content, kept=kept: content[: int(len(content) * kept)], "damaged or cut short")
           for mode in ("w", "w:gz") for kept in (0.0, 0.02, 0.3, 0.6, 0.8)),
         ("w", lambda content: flipped(content, content.index(b"b.jpg") + 120), "no header where one should be"),
+        ("w", lambda content: content[: content.rindex(b"b.jpg") + 512 + 30_208], "no header where one should be"),
         ("w", lambda content: b"no tar file at all, but some text" * 100, "damaged"),
         ("w", lambda content: content * 2, "more follows the mark of its end"),
         ("w:gz", lambda content: flipped(content, len(content) - 8), "CRC check failed"),
@@ -115,10 +106,3 @@ def test_tar_files_that_are_damaged(tmp_path, mode, damage, message):
     for use in (pairs, lambda items: list(items.walk())):
         with pytest.raises(ReadError, match=rf"({message}).*s\.tar"):
             use(open_items(path, "image"))
-
-
-def test_a_tar_file_without_the_mark_of_its_end_is_cut_short(tmp_path):
-    path = tar(tmp_path / "s.tar", [("a.jpg", b"a"), ("b.jpg", b"b")])
-    path.write_bytes(path.read_bytes()[: 4 * 512])
-    with pytest.raises(ReadError, match="no header where one should be"):
-        pairs(open_items(path, "image"))
