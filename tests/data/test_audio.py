@@ -23,10 +23,7 @@ def tone(rate, seconds=1.0, hertz=440.0):
     return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
 
 
-def noisy(seconds, rate=44_100):
-    """A sound that compresses badly, so that cutting its file cuts the sound."""
-    noise = np.random.default_rng(0).normal(size=int(rate * seconds))
-    return (tone(rate, seconds) * 0.5 + 0.1 * noise).astype(np.float32)
+NOISE = np.random.default_rng(0).uniform(-0.9, 0.9, size=3 * 44_100).astype(np.float32)
 
 
 def written(samples, rate, kind="WAV", subtype=None):
@@ -38,12 +35,12 @@ def written(samples, rate, kind="WAV", subtype=None):
     return buffer.getvalue()
 
 
-def encoded(samples, rate, kind, codec, *, film=False, **options):
+def encoded(samples, rate, kind, codec, *, film=False):
     """A container written by PyAV from `(channels, n)` samples; in a film, pictures stand before them."""
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "track"  # not a buffer: moving the index to the front reads the file again
     layout = "mono" if len(samples) == 1 else "stereo"
-    with folder, av.open(str(path), "w", format=kind, options=options) as container:
+    with folder, av.open(str(path), "w", format=kind) as container:
         if film:
             picture = container.add_stream("mpeg4", rate=10, width=16, height=16, pix_fmt="yuv420p")
         stream = container.add_stream(codec, rate=rate, layout=layout)
@@ -121,7 +118,7 @@ def test_sound_tracks_are_the_mean_of_their_channels(tmp_path, suffix):
 
 @pytest.mark.parametrize("film", [False, True])
 def test_lossless_tracks_come_back_exactly(film):
-    samples = np.round(noisy(0.5) * 32767).astype(np.float32)[None] / 32768
+    samples = np.round(NOISE[None] * 32767).astype(np.float32) / 32768
     sound = read_audio(encoded(samples, 44_100, "mov", "pcm_s16le", film=film), 44_100)
     np.testing.assert_allclose(sound, samples[0], atol=1e-6)
 
@@ -135,7 +132,7 @@ def test_containers_need_the_extra(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 def test_clips_equal_the_part_of_the_whole(tmp_path, kind):
-    (tmp_path / "a").write_bytes(written(noisy(3), 44_100, kind))
+    (tmp_path / "a").write_bytes(written(NOISE, 44_100, kind))
     whole = read_audio(tmp_path / "a", 44_100)
     for start, length in ((0, 1), (1, 1), (2.5, 9), (0, 99)):
         part = whole[round(start * 44_100) : round((start + length) * 44_100)]
@@ -202,45 +199,14 @@ def with_data_size(content, size):
     return content[:at] + struct.pack("<I", size) + content[at + 4 :]
 
 
-LONG = noisy(3)
-
-
-@pytest.mark.parametrize(
-    ("kind", "subtype", "share", "message"),
-    [
-        ("OGG", None, 0.6, "cut short: its last Ogg page"),
-        ("OGG", None, 0.9999, "cut short: its last Ogg page|cannot be decoded"),
-        ("OGG", "OPUS", 0.6, "cut short: its last Ogg page"),
-        ("FLAC", None, 0.5, "cut short|cannot be decoded"),
-        ("MP3", None, 0.5, "cut short: the header promises"),
-        ("m4a", None, 0.6, "cannot be decoded beyond"),
-        ("webm", None, 0.6, "cut short"),
-        ("mkv", None, 0.6, "cut short|cannot be decoded beyond"),
-        ("mov", None, 0.6, "cannot be decoded"),
-        ("aac", None, 0.6, "cannot be decoded beyond"),
-        ("mp4", None, 0.01, "cannot be decoded"),
-    ],
-)
-def test_sounds_that_are_cut_short(kind, subtype, share, message):
-    if kind in TRACKS:
-        container, codec, rate = TRACKS[kind]
-        options = {"movflags": "+faststart"} if kind == "m4a" else {}
-        content = encoded(noisy(3, rate)[None], rate, container, codec, **options)
-    else:
-        content, rate = written(LONG, 48_000, kind, subtype), 48_000
-    assert len(read_audio(content, rate)) >= len(LONG)
-    with pytest.raises(SampleError, match=rf"the sound: .*({message})"):
-        read_audio(content[: int(len(content) * share)], rate)
-
-
 def test_lengths_that_are_not_those_of_the_header(tmp_path):
-    content = written(LONG, 44_100, subtype="PCM_16")
+    content = written(NOISE, 44_100, subtype="PCM_16")
     whole = read_audio(content, 44_100)
     for size in (0xFFFFFFFF, 0x7FFFFFFF):  # what programs write into a pipe
         np.testing.assert_array_equal(read_audio(with_data_size(content, size), 44_100), whole)
     with pytest.raises(SampleError, match="1073741824 bytes"):
         read_audio(with_data_size(content, 1 << 30), 44_100)
-    flac = bytearray(written(LONG, 44_100, "FLAC"))
+    flac = bytearray(written(NOISE, 44_100, "FLAC"))
     flac[21] &= 0xF0  # the 36 bits of the number of samples in STREAMINFO
     flac[22:26] = bytes(4)
     with pytest.raises(SampleError, match="the sound"):

@@ -132,42 +132,37 @@ def test_normalised_at_the_end_of_the_range():
     assert np.linalg.norm(huge, axis=1).max() == pytest.approx(1, abs=1e-6)
 
 
-def npy(array=CLOUD, **options):
+def saved(save, *arrays, **named):
     buffer = io.BytesIO()
-    np.save(buffer, array, **options)
+    save(buffer, *arrays, **named)
     return buffer.getvalue()
 
 
-def npz(**arrays):
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-PICKLED = npy(np.array({"xyz": 1}, dtype=object), allow_pickle=True)
+NPY, NPZ = saved(np.save, CLOUD), saved(np.savez, a=CLOUD)
+PICKLED = np.array({"xyz": 1}, dtype=object)
 TEXT = text_of(CLOUD)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.npy", npy(np.zeros((1, 20, 3))), r"got float64 \(1, 20, 3\)"),
-        ("a.npy", npy(np.zeros((20, 3), dtype=complex)), "got complex128"),
-        ("a.npy", npy(np.zeros((20, 3), dtype=bool)), "got bool"),
-        ("a.npy", npy().replace(b"(20, 3)", b"(99999999, 3)"), "not a plain array"),
-        ("a.npy", npy().replace(b"(20, 3)", b"(9999999999999, 3)"), "not a plain array"),
-        ("a.npy", PICKLED, r"never opened.*savez\('cloud.npz', xyz=cloud\['xyz'\]"),
-        ("a.npz", npz(a=CLOUD)[:-30], "not an archive"),
-        ("a.npz", npz(a=CLOUD).replace(CLOUD[3:5].tobytes(), bytes(24)), "CRC"),
-        ("a.npz", npz(a=CLOUD, b=CLOUD), "got: a, b"),
-        ("a.npz", npz(points=CLOUD, xyz=CLOUD), "got: points, xyz"),
-        ("a.npz", npz(xyz=np.array({"xyz": 1}, dtype=object)), "never opened"),
+        ("a.npy", saved(np.save, np.zeros((1, 20, 3))), r"got float64 \(1, 20, 3\)"),
+        ("a.npy", saved(np.save, np.zeros((20, 3), dtype=complex)), "got complex128"),
+        ("a.npy", saved(np.save, np.zeros((20, 3), dtype=bool)), "got bool"),
+        ("a.npy", NPY.replace(b"(20, 3)", b"(99999999, 3)"), "not a plain array"),
+        ("a.npy", NPY.replace(b"(20, 3)", b"(9999999999999, 3)"), "not a plain array"),
+        ("a.npy", saved(np.save, PICKLED), r"never opened.*savez\('cloud.npz', xyz=cloud\['xyz'\]"),
+        ("a.npz", NPZ[:-30], "not a plain array"),
+        ("a.npz", NPZ.replace(CLOUD[3:5].tobytes(), bytes(24)), "CRC"),
+        ("a.npz", saved(np.savez, a=CLOUD, b=CLOUD), "got: a, b"),
+        ("a.npz", saved(np.savez, points=CLOUD, xyz=CLOUD), "got: points, xyz"),
+        ("a.npz", saved(np.savez, xyz=PICKLED), "never opened"),
         ("a.txt", b"", "holds no points"),
         ("a.txt", f"{TEXT}\n1 2 three".encode(), "'three'"),
         ("a.txt", f"{TEXT}\n1 2".encode(), "same length"),
         ("a.txt", f"{TEXT}\n1 2 nan".encode(), "NaN or infinity"),
         ("a.pts", f"30\n{TEXT}".encode(), "promises 30 points, 20 follow"),
-        ("a.xyz", npy(), "not UTF-8"),
+        ("a.xyz", NPY, "not UTF-8"),
         ("a.pcd", b"", r"expected .*\.ply.*, got \.pcd"),
         ("a", b"", "got no ending"),
     ],

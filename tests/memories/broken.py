@@ -111,7 +111,7 @@ CLOUDS = {
     "point.npy": (lambda: npy(np.ones((50, 3))), r"point\.npy: all 50 points lie in one place"),
     "torn.npy": (lambda: npy(cloud())[:400], r"torn\.npy: not a plain array of numbers"),
     "words.npy": (lambda: b"four hundred", r"words\.npy: not a plain array of numbers"),
-    "torn.npz": (lambda: b"PK\3\4", r"torn\.npz: not an archive"),
+    "torn.npz": (lambda: b"PK\3\4", r"torn\.npz: not a plain array"),
     "words.xyz": (lambda: b"1 2 3\nfour hundred\n", r"words\.xyz: expected lines of numbers"),
     "empty.ply": (lambda: b"", r"empty\.ply: "),
     "none.ply": (lambda: PLY.format(0).encode(), r"none\.ply: holds no shape"),

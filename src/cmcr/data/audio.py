@@ -21,8 +21,8 @@ from cmcr.data.videos import Mono, SoundTrack, media_format, opened_track
 from cmcr.errors import ConfigError, SampleError
 
 _BLOCK_FRAMES = 1 << 16
-_UNKNOWN_FRAMES = 1 << 62  # libsndfile's mark of a flac stream without a length
-_STREAMED_BYTES = 0x7FFF_F000  # from here on a wav header holds what programs write when they do not know the size
+_CHUNK_HEADERS = {b"RIFF": "<4sI", b"FORM": ">4sI"}  # wav; aiff
+_STREAMED_BYTES = 0x7FFF_F000  # what programs write that do not know the size, in the header of a wav, is at least this
 _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
 
 
@@ -159,13 +159,11 @@ def _mixed_down(samples: NDArray[np.floating]) -> Mono:
 @contextlib.contextmanager
 def _opened_file(file: BinaryIO, name: str) -> Iterator[SoundTrack]:
     """Open a file that libsndfile reads (wav, flac, ogg vorbis, opus, mp3, aiff, ...)."""
-    _refuse_cut_wav_or_ogg(file, name)
+    _refuse_cut(file, name)
     # By its path where it has one: through Python objects, soundfile prints a traceback for each bad seek in a damaged file.
     path_or_bytes = file if isinstance(file, io.BytesIO) else file.name
     try:
         with soundfile.SoundFile(path_or_bytes) as opened:
-            if opened.frames >= _UNKNOWN_FRAMES:  # libsndfile then fails at the end of the stream
-                raise SampleError(f"{name}: its header does not say its length. Write it again with a sound tool.")
 
             def read(start: int, count: int | None) -> Iterator[Mono]:
                 """Read in blocks, so that a header that lies about the length allocates nothing."""
@@ -184,23 +182,23 @@ def _opened_file(file: BinaryIO, name: str) -> Iterator[SoundTrack]:
         raise SampleError(f"{name}: the sound cannot be decoded ({reason}).") from error
 
 
-def _refuse_cut_wav_or_ogg(file: BinaryIO, name: str) -> None:
-    """Refuse files that were cut short in the two formats of which libsndfile silently decodes what is left."""
+def _refuse_cut(file: BinaryIO, name: str) -> None:
+    """Refuse files that were cut short in the formats of which libsndfile silently decodes what is left."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    head = file.read(12)
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        _refuse_cut_wav(file, size, name)
-    elif head[:4] == b"OggS":
+    kind = file.read(12)[:4]
+    if kind in _CHUNK_HEADERS:
+        _refuse_cut_chunks(file, _CHUNK_HEADERS[kind], size, name)
+    elif kind == b"OggS":
         _refuse_cut_ogg(file, size, name)
     file.seek(0)
 
 
-def _refuse_cut_wav(file: BinaryIO, size: int, name: str) -> None:
-    """Compare the size of the data chunk with what follows. Sizes that mean "written to a pipe" promise nothing."""
+def _refuse_cut_chunks(file: BinaryIO, header_format: str, size: int, name: str) -> None:
+    """Compare the size of the chunk of samples with what follows. Sizes that mean "written to a pipe" promise nothing."""
     while len(header := file.read(8)) == 8:
-        chunk, length = struct.unpack("<4sI", header)
-        if chunk == b"data":
+        chunk, length = struct.unpack(header_format, header)
+        if chunk in (b"data", b"SSND"):
             found = size - file.tell()
             if found < length < _STREAMED_BYTES:
                 raise SampleError(

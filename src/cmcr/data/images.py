@@ -39,13 +39,22 @@ def read_image(source: Picture) -> Image.Image:
         return _from_array(source)
     if isinstance(source, VideoFrame):
         return read_frame(source)
-    if isinstance(source, Image.Image):
-        return _upright(source, "the picture")
-    if isinstance(source, bytes):
-        return _from_file(io.BytesIO(source), "the picture")
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | os.PathLike | bytes | Image.Image):
         raise SampleError(f"a picture must be a path, a PIL image or a uint8 array, got {type(source).__name__}.")
-    return _from_file(file_of(source, "picture"), str(source))
+    name = str(source) if isinstance(source, str | os.PathLike) else "the picture"
+    try:
+        if isinstance(source, Image.Image):
+            return _upright(source, name)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else file_of(source, "picture")) as opened:
+            return _upright(opened, name)
+    except SampleError:  # a ValueError too, and clear already
+        raise
+    except UnidentifiedImageError as error:
+        raise SampleError(f"{name}: not a picture that Pillow can read.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise SampleError(f"{name}: too large to decode safely ({error}). {_TRUSTED}") from error
+    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them into
+        raise SampleError(f"{name}: the picture cannot be decoded ({error}).") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -63,45 +72,28 @@ def to_rgb(image: Image.Image) -> Image.Image:
     shallow = _eight_bit(image, "the picture")
     if not shallow.has_transparency_data:
         return shallow if shallow.mode == "RGB" else shallow.convert("RGB")
-    if shallow.mode == "La":  # Pillow has no direct way from here to RGBA
+    if shallow.mode == "La":  # Pillow cannot convert this to RGBA directly
         shallow = shallow.convert("LA")
     opaque = shallow.convert("RGBA")
     white = Image.new("RGBA", opaque.size, "white")
     return Image.alpha_composite(white, opaque).convert("RGB")
 
 
-def _from_file(file: Path | io.BytesIO, name: str) -> Image.Image:
-    try:
-        with Image.open(file) as opened:
-            return _upright(opened, name)
-    except UnidentifiedImageError as error:
-        raise SampleError(f"{name}: not a picture that Pillow can read.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise SampleError(f"{name}: too large to decode safely ({error}). {_TRUSTED}") from error
-    except SampleError:  # a ValueError too, and clear already
-        raise
-    except Exception as error:  # its plugins raise whatever a damaged file leads them into
-        raise SampleError(f"{name}: the picture cannot be decoded ({error}).") from error
-
-
 def _upright(picture: Image.Image, name: str) -> Image.Image:
-    """Decode the pixels, turn them by the EXIF orientation, and scale 16-bit greys to 8 bits (Pillow would clip them)."""
+    """Decode the pixels, turn them by the EXIF orientation, and scale 16-bit greys to 8 bits: Pillow would clip them."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and picture.width * picture.height > limit:
         size = f"{picture.width} x {picture.height} pixels, the limit is {limit}"
         raise SampleError(f"{name}: too large to decode safely ({size}). {_TRUSTED}")
-    try:
-        picture.load()
-        upright = ImageOps.exif_transpose(picture)
-    except Exception as error:  # as above; damaged EXIF has its own
-        raise SampleError(f"{name}: the picture cannot be decoded ({error}).") from error
+    picture.load()
+    upright = ImageOps.exif_transpose(picture)
     if 0 in upright.size:
         raise SampleError(f"{name}: holds no pixels ({upright.width} x {upright.height}).")
     return _eight_bit(upright, name)
 
 
 def _eight_bit(picture: Image.Image, name: str) -> Image.Image:
-    """Scale 16-bit greys to 8 bits and turn their transparent level into an alpha channel."""
+    """Scale 16-bit greys to 8 bits; other pictures stay as they are."""
     if picture.mode not in ("F", "I") and not picture.mode.startswith("I;16"):
         return picture
     levels = np.asarray(picture)
@@ -110,11 +102,7 @@ def _eight_bit(picture: Image.Image, name: str) -> Image.Image:
             f"{name}: greys must be integers in 0..65535, got {levels.dtype} {levels.min():g}..{levels.max():g}. "
             "Save it with 8 or 16 bits."
         )
-    grey = Image.fromarray((levels >> 8).astype(np.uint8))
-    transparent = picture.info.get("transparency")
-    if isinstance(transparent, int):
-        grey.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
-    return grey
+    return Image.fromarray((levels >> 8).astype(np.uint8))
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcr.data.paths import NamedBytes
-from cmcr.errors import ConfigError, SampleError, missing_dependency
+from cmcr.errors import SampleError, missing_dependency
 
 MESH_SUFFIXES = (".ply", ".obj", ".off", ".glb", ".stl")
 
 Points = tuple[NDArray[np.float64], NDArray[np.float32] | None]
 """Coordinates `(p, 3)`, and colours `(p, 3)` in [0, 1] where there are any."""
 
-_GREY = 0.4  # what ULIP-2 paints points without a colour
+_GREY = 0.4  # ULIP-2 paints points without a colour so
 _OBJ_HALF_LINE = re.compile(rb"^[vf][ \t]+\S+(?:[ \t]+\S+)?[ \t]*\r?$", re.MULTILINE)
 _PLY_COUNT = re.compile(rb"^element[ \t]+\S+[ \t]+(\d+)", re.MULTILINE)
 _OFF_COUNTS = re.compile(rb"OFF\s*(\d+)[ \t]+(\d+)[^\n]*")
 
 
-@dataclass(frozen=True)
-class Mesh:
-    """The surfaces of one file, each moved to its place in the scene.
+def read_points(file: Path | NamedBytes, name: str, n: int) -> Points:
+    """Draw points evenly from the surface of a mesh; a file without faces gives its vertices.
 
-    Args:
-        surfaces: `trimesh.Trimesh` objects, each with faces; colours stay with them as the file gives them.
-    """
-
-    surfaces: tuple[Any, ...]
-
-
-def read_shape(file: Path | NamedBytes, name: str) -> Mesh | Points:
-    """Read a file as a mesh, or as the points and colours of its vertices where it has no faces.
-
-    ModelNet's `OFF123 456 0` on one line is understood. Colours in off files (COFF) are not read: trimesh leaves them out.
+    The points of a file are always the same. A face is drawn with a probability in proportion to its area, a point in it as
+    `(1 - sqrt(u)) a + sqrt(u) (1 - v) b + sqrt(u) v c` with `u, v` uniform in [0, 1) (Osada et al. 2002). Colours come from
+    textures, vertices or faces; surfaces without any are grey (0.4) beside ones that have them. Colours in off files (COFF)
+    are not read: trimesh leaves them out. ModelNet's `OFF123 456 0` on one line is understood.
 
     Args:
         file: an existing file, or its bytes, with one of `MESH_SUFFIXES`. Materials and textures beside a file are not
             found for bytes.
         name: how messages call it.
+        n: how many points to draw from a surface.
 
     Raises:
         SampleError: not decodable, cut short, NaN, or faces without any area.
@@ -52,71 +44,44 @@ def read_shape(file: Path | NamedBytes, name: str) -> Mesh | Points:
     """
     pieces = _load(file, name)
     _refuse_cut(file, name)
-    surfaces = tuple(piece for piece in pieces if len(getattr(piece, "faces", ())))
+    surfaces = [piece for piece in pieces if len(getattr(piece, "faces", ()))]
     if not surfaces:
         return _vertices(pieces, name)
-    if not all(_well_formed(surface) for surface in surfaces):
+    if not all(map(_well_formed, surfaces)):
         raise SampleError(f"{name}: damaged: its faces refer to vertices that do not exist.")
-    if not all(np.isfinite(surface.vertices).all() for surface in surfaces):
+    triangles = np.concatenate([np.asarray(surface.vertices)[np.asarray(surface.faces)] for surface in surfaces])
+    if not np.isfinite(triangles).all():
         raise SampleError(f"{name}: holds NaN or infinity.")
-    area = _areas(_triangles(surfaces)).sum()
-    if not np.isfinite(area):
-        raise SampleError(f"{name}: its faces are too large to sample.")
-    if area == 0:
-        raise SampleError(f"{name}: its faces have no area.")
-    return Mesh(surfaces)
+    a, b, c = np.moveaxis(triangles, 1, 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused by their sum
+        areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+    if not 0 < areas.sum() < np.inf:
+        raise SampleError(f"{name}: its faces have no area, or are too large to sample.")
 
-
-def sample_surface(mesh: Mesh, n: int, seed: int = 0) -> Points:
-    """Draw points evenly from the surface of a mesh: the same points for the same mesh, number and seed.
-
-    A face is drawn with a chance in proportion to its area, a point in it as `(1 - sqrt(u)) a + sqrt(u) (1 - v) b +
-    sqrt(u) v c` with `u, v` even in [0, 1) (Osada et al. 2002). Colours come from textures, vertices or faces; surfaces
-    without any are grey (0.4) beside ones that have them.
-
-    Args:
-        mesh: what `read_shape` gives.
-        n: how many points, at least 1.
-        seed: of the draw; numpy's own random state is not touched.
-
-    Returns:
-        `(n, 3)` float64 points, and `(n, 3)` float32 colours in [0, 1], or `None` where no surface has a colour.
-
-    Raises:
-        ConfigError: `n` below 1.
-    """
-    if n < 1:
-        raise ConfigError(f"n must be at least 1, got {n}.")
     # Not trimesh's own sampling: the points, and so the embeddings, must not change with its version.
-    random = np.random.default_rng(seed)
-    triangles = _triangles(mesh.surfaces)
-    cumulative = np.cumsum(_areas(triangles))
+    random = np.random.default_rng(0)
+    cumulative = np.cumsum(areas)
     chosen = np.searchsorted(cumulative, random.random(n) * cumulative[-1], side="right")
     pairs = random.random((n, 2))
     root, v = np.sqrt(pairs[:, 0]), pairs[:, 1]
     weights = np.stack([1 - root, root * (1 - v), root * v], axis=1)
-    points = np.einsum("nc,ncd->nd", weights, triangles[chosen])
-    colours = np.full((n, 3), _GREY, dtype=np.float32)
+    return np.einsum("nc,ncd->nd", weights, triangles[chosen]), _colours_of(surfaces, chosen, weights)
+
+
+def _colours_of(
+    surfaces: list[Any], chosen: NDArray[np.intp], weights: NDArray[np.float64]
+) -> NDArray[np.float32] | None:
+    """Colours `(n, 3)` of points on faces, which are counted through all surfaces; `None` where no surface has any."""
+    colours = np.full((len(chosen), 3), _GREY, dtype=np.float32)
     coloured, first = False, 0
-    for surface in mesh.surfaces:
+    for surface in surfaces:
         last = first + len(surface.faces)
         here = (chosen >= first) & (chosen < last)
         found = _colours_at(surface, chosen[here] - first, weights[here])
         if found is not None:
             colours[here], coloured = found, True
         first = last
-    return points, colours if coloured else None
-
-
-def _triangles(surfaces: tuple[Any, ...]) -> NDArray[np.float64]:
-    """The corners `(f, 3, 3)` of the faces of all surfaces, one surface after another."""
-    return np.concatenate([np.asarray(surface.vertices)[np.asarray(surface.faces)] for surface in surfaces])
-
-
-def _areas(triangles: NDArray[np.float64]) -> NDArray[np.float64]:
-    a, b, c = np.moveaxis(triangles, 1, 0)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused by its area
-        return np.asarray(np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2)
+    return colours if coloured else None
 
 
 def _well_formed(surface: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.meshes import MESH_SUFFIXES, Mesh, read_shape, sample_surface
+from cmcr.data.meshes import MESH_SUFFIXES, read_points
 from cmcr.data.paths import NamedBytes, file_of
 from cmcr.data.texts import decode_utf8, lines_of
 from cmcr.errors import SampleError, unknown_name
@@ -66,8 +66,8 @@ def read_point_cloud(source: PointCloud) -> NDArray[np.float32]:
         SampleError: no such file, another format, a pickled file, another shape, NaN, or fewer than 16 points.
         MissingDependencyError: a mesh or ply file without the extra `mesh`.
     """
-    table, name = _table(source)
-    return _coordinates(table, name)
+    (numbers, _), name = _table(source)
+    return _coordinates(numbers, name)
 
 
 def read_coloured_point_cloud(source: PointCloud) -> ColouredPointCloud:
@@ -88,9 +88,8 @@ def read_coloured_point_cloud(source: PointCloud) -> ColouredPointCloud:
         SampleError: as `read_point_cloud`, or colours out of range or of another number than the points.
         MissingDependencyError: a mesh or ply file without the extra `mesh`.
     """
-    table, name = _table(source)
-    points = _coordinates(table, name)
-    return ColouredPointCloud(points, _colours(table, name))
+    (numbers, colours), name = _table(source)
+    return ColouredPointCloud(_coordinates(numbers, name), _colours(numbers, colours, name))
 
 
 def with_up_axis(points: NDArray[np.float32], up_axis: str) -> NDArray[np.float32]:
@@ -121,23 +120,14 @@ def normalised(points: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(centred / np.sqrt((centred**2).sum(axis=1).max()), dtype=np.float32)
 
 
-@dataclass(frozen=True)
-class _Table:
-    """What a source holds, unchecked.
-
-    Args:
-        numbers: `(p, 3)` coordinates, or wider with further columns.
-        colours: `(p, 3)` or `(p, 4)`, of their own; `None` where they could only be among the columns.
-    """
-
-    numbers: NDArray[Any]
-    colours: NDArray[Any] | None = None
+_Table = tuple[NDArray[Any], NDArray[Any] | None]
+"""What a source holds, unchecked: `(p, 3)` coordinates or wider, and `(p, 3)` or `(p, 4)` colours where they are apart."""
 
 
 def _table(source: PointCloud) -> tuple[_Table, str]:
     name = "the point cloud"
     if isinstance(source, np.ndarray):
-        return _Table(source), name
+        return (source, None), name
     if isinstance(source, Mapping):
         return _from_arrays(source, name), name
     if isinstance(source, NamedBytes):
@@ -149,44 +139,28 @@ def _table(source: PointCloud) -> tuple[_Table, str]:
 
 def _from_file(file: Path | NamedBytes, name: str) -> _Table:
     suffix = file.suffix.lower()
-    if suffix == ".npy":
-        return _from_npy(file.read_bytes(), name)
-    if suffix == ".npz":
-        return _from_npz(file.read_bytes(), name)
+    if suffix in (".npy", ".npz"):
+        return _from_numpy(file.read_bytes(), name)
     if suffix in POINT_SUFFIXES:
         return _from_text(file.read_bytes(), name, suffix)
     if suffix in MESH_SUFFIXES:
-        shape = read_shape(file, name)
-        return _Table(*(sample_surface(shape, MESH_POINTS) if isinstance(shape, Mesh) else shape))
-    expected = ", ".join((*POINT_SUFFIXES[1:], *MESH_SUFFIXES))
-    raise SampleError(
-        f"{name}: expected a .npy file with an array of shape (p, 3), or one of {expected}, got {suffix or 'no ending'}."
-    )
+        return read_points(file, name, MESH_POINTS)
+    expected = ", ".join((*POINT_SUFFIXES, *MESH_SUFFIXES))
+    raise SampleError(f"{name}: expected a file ending in {expected}, got {suffix or 'no ending'}.")
 
 
-def _from_npy(content: bytes, name: str) -> _Table:
+def _from_numpy(content: bytes, name: str) -> _Table:
     try:
         loaded = np.load(io.BytesIO(content), allow_pickle=False)
-    except Exception as error:  # a damaged header is parsed as Python and raises its syntax errors
-        raise SampleError(f"{name}: not a plain array of numbers ({error}).{_hint(error)}") from error
-    if not isinstance(loaded, np.ndarray):
-        raise SampleError(f"{name}: expected a .npy file with one array, got an archive. Name it .npz.")
-    return _Table(loaded)
-
-
-def _from_npz(content: bytes, name: str) -> _Table:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except Exception as error:  # as above, and what zipfile and zlib raise
+        if isinstance(loaded, np.ndarray):
+            return loaded, None
+        arrays = {key: loaded[key] for key in loaded.files}
+    except Exception as error:  # a damaged header is parsed as Python, an archive by zipfile and zlib: each has its own
+        hint = _UNPICKLED if "pickle" in str(error) else ""
         raise SampleError(
-            f"{name}: not an archive of plain arrays (.npz), or cut short ({error}).{_hint(error)}"
+            f"{name}: not a plain array of numbers (.npy), nor an archive of them (.npz): {error}.{hint}"
         ) from error
     return _from_arrays(arrays, name)
-
-
-def _hint(error: Exception) -> str:
-    return _UNPICKLED if "pickle" in str(error) else ""
 
 
 def _from_arrays(arrays: Mapping[str, Any], name: str) -> _Table:
@@ -197,7 +171,7 @@ def _from_arrays(arrays: Mapping[str, Any], name: str) -> _Table:
             f"{name}: expected one array, or one named {' or '.join(map(repr, _POINT_KEYS))}, got: {', '.join(arrays)}."
         )
     colours = next((np.asarray(arrays[key]) for key in _COLOUR_KEYS if key in arrays), None)
-    return _Table(np.asarray(arrays[points[0]]), colours)
+    return np.asarray(arrays[points[0]]), colours
 
 
 def _from_text(content: bytes, name: str, suffix: str) -> _Table:
@@ -219,12 +193,11 @@ def _from_text(content: bytes, name: str, suffix: str) -> _Table:
         reason = str(error).partition(";")[0]  # without numpy's advice, which is about its own options
         raise SampleError(f"{name}: expected lines of numbers, all of the same length ({reason}).") from error
     if suffix == ".pts" and numbers.shape[1] == 7:  # x y z intensity r g b, as laser scanners write
-        return _Table(numbers[:, :3], numbers[:, 4:])
-    return _Table(numbers)
+        return numbers[:, :3], numbers[:, 4:]
+    return numbers, None
 
 
-def _coordinates(table: _Table, name: str) -> NDArray[np.float32]:
-    numbers = table.numbers
+def _coordinates(numbers: NDArray[Any], name: str) -> NDArray[np.float32]:
     if numbers.dtype.kind not in "fiu" or numbers.ndim != 2 or numbers.shape[1] < 3:
         raise SampleError(f"{name}: expected numbers of shape (p, 3) or wider, got {numbers.dtype} {numbers.shape}.")
     if len(numbers) < FEWEST_POINTS:
@@ -242,14 +215,13 @@ def _refuse_one_place(points: NDArray[np.float32], name: str) -> None:
         raise SampleError(f"{name}: all {len(points)} points lie in one place, which has no shape.")
 
 
-def _colours(table: _Table, name: str) -> NDArray[np.float32] | None:
-    given = table.colours
+def _colours(numbers: NDArray[Any], given: NDArray[Any] | None, name: str) -> NDArray[np.float32] | None:
     if given is None:
-        given = table.numbers[:, 3:]
+        given = numbers[:, 3:]
         if given.shape[1] != 3 or (given < 0).any():
             return None
-    if given.ndim != 2 or given.shape[1] not in (3, 4) or len(given) != len(table.numbers):
-        raise SampleError(f"{name}: expected colours of shape ({len(table.numbers)}, 3), got {given.shape}.")
+    if given.ndim != 2 or given.shape[1] not in (3, 4) or len(given) != len(numbers):
+        raise SampleError(f"{name}: expected colours of shape ({len(numbers)}, 3), got {given.shape}.")
     given = given[:, :3]
     if given.dtype.kind not in "fiu" or not np.isfinite(given).all() or given.min() < 0 or given.max() > 255:
         raise SampleError(f"{name}: its colours must be numbers in [0, 1] or in [0, 255].")
