@@ -96,13 +96,8 @@ def _opened(path: Path, modality: str, column: str | None, id_column: str | None
 
 def _selected(path: Path, modality: str) -> tuple[Selection, str, str]:
     """Find the files that a path or pattern means, what to call it, and what kind of files they are."""
-    with reading(path):
-        try:
-            is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
-        except PermissionError:  # of a folder above it
-            raise
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: not a path ({error}).") from error
+    with reading(path):  # a name that is too long, or a folder above it that may not be searched
+        is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
     if is_folder:
         return Selection(path), "folder", _TAR if _holds_tar_files_only(path) else _FILE
     if is_file:

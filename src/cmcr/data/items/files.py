@@ -80,6 +80,7 @@ def selection_of_pattern(given: Path) -> Selection | None:
     return None if first is None else Selection(Path(*parts[:first]), parts[first:])
 
 
+@dataclass
 class FileItems(ItemList):
     """Each file is one item; its id is its relative path.
 
@@ -90,16 +91,16 @@ class FileItems(ItemList):
         whatever_ending: take every file, not only those with the endings of the modality.
     """
 
-    def __init__(self, selection: Selection, modality: str, description: str, *, whatever_ending: bool = False) -> None:
-        self.description = description
-        self.ignored = {}
-        self._selection, self._modality, self._whatever_ending = selection, modality, whatever_ending
+    selection: Selection
+    modality: str
+    description: str
+    whatever_ending: bool = False
 
     def _entries(self) -> Iterator[Entry]:
         self.ignored = ignored = Counter[str]()
-        for relative, path in self._selection:
+        for relative, path in self.selection:
             ending = ending_of(relative)
-            if not self._whatever_ending and ending not in ENDINGS_OF[self._modality]:
+            if not self.whatever_ending and ending not in ENDINGS_OF[self.modality]:
                 ignored[ending or "no ending"] += 1
                 continue
             name = as_id(relative)
@@ -107,7 +108,7 @@ class FileItems(ItemList):
             yield Entry(name, name, b"", partial(self._read, path, name))
 
     def _read(self, path: Path, name: str) -> Any:
-        if self._modality != "text":
+        if self.modality != "text":
             return path
         try:
             return text_of(file_of(path, "text file").read_bytes(), name)
@@ -115,13 +116,14 @@ class FileItems(ItemList):
             return SampleError(f"{name}: the text file cannot be read: it is gone, not a file, or without permission.")
 
     def _nothing(self) -> ConfigError:
-        expected = f"{self.description}: expected files ending in {', '.join(ENDINGS_OF[self._modality])}"
+        expected = f"{self.description}: expected files ending in {', '.join(ENDINGS_OF[self.modality])}"
         if not self.ignored:
             return ConfigError(f"{expected}; got no files that are not hidden. Check the path.")
         hint = "Choose another folder or modality."
         listed = next((ending for ending in self.ignored if ending in (*TABLE_ENDINGS, *TAR_ENDINGS)), None)
         if listed:
-            hint = f"For the items that those files list or hold, give the pattern '{self._selection.root.name}/*{listed}'."
+            pattern = f"{self.selection.root.name}/*{listed}"
+            hint = f"For the items that those files list or hold, give the pattern '{pattern}'."
         return ConfigError(f"{expected}; got {counted(self.ignored)}. {hint}")
 
 

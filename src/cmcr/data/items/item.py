@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from cmcr.data.texts import decode_utf8
@@ -39,7 +40,7 @@ class ItemList(ABC):
     """
 
     description: str
-    ignored: Mapping[str, int]
+    ignored: Mapping[str, int] = MappingProxyType({})
 
     def walk(self) -> Generator[Entry, None, None]:
         """Give the entries in order.

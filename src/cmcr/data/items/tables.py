@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _PARQUET_ROWS = 64  # read at a time; cells may hold whole pictures
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
 
+@dataclass
 class TableItems(ItemList):
     """Each line or row is one item; its id is the file and its number, or a cell.
 
@@ -39,19 +41,17 @@ class TableItems(ItemList):
         id_column: which column holds the ids; `None`: none does.
     """
 
-    def __init__(
-        self, selection: Selection, modality: str, description: str, column: str | None, id_column: str | None
-    ) -> None:
-        self.description = description
-        self.ignored = {}
-        self._selection, self._modality = selection, modality
-        self._column, self._id_column = column, id_column
+    selection: Selection
+    modality: str
+    description: str
+    column: str | None
+    id_column: str | None
 
     def _entries(self) -> Iterator[Entry]:
-        for relative, path in self._selection:
+        for relative, path in self.selection:
             with _OPENED[path.suffix.lower()](path) as (names, rows):
                 column = self._content_column(path, names)
-                columns = [column] if self._id_column in (None, column) else [column, str(self._id_column)]
+                columns = [column] if self.id_column in (None, column) else [column, str(self.id_column)]
                 for number, row in rows(columns):
                     yield self._entry(f"{as_id(relative)}:{number}", row, column, path.parent)
 
@@ -59,30 +59,30 @@ class TableItems(ItemList):
         if isinstance(row, SampleError):
             return Entry(source, source, str(row).encode(), partial(SampleError, f"{source}: {row}"))
         cell = row.get(column)
-        read = partial(_content_of, cell, self._modality, folder, source)
-        if self._id_column is None:
+        read = partial(_content_of, cell, self.modality, folder, source)
+        if self.id_column is None:
             return Entry(source, source, _mark_of(cell), read)
-        given = row.get(self._id_column)
+        given = row.get(self.id_column)
         if isinstance(given, int | str) and not isinstance(given, bool) and str(given).strip():
             return Entry(as_id(str(given)), source, _mark_of(cell), read)
-        reason = f"{source}: expected an id in column {self._id_column!r}, got {given!r:.40}. Fill the cell."
+        reason = f"{source}: expected an id in column {self.id_column!r}, got {given!r:.40}. Fill the cell."
         return Entry(source, source, _mark_of(cell), partial(SampleError, reason))
 
     def _content_column(self, path: Path, names: list[str]) -> str:
         if path.suffix.lower() == ".txt":
-            if (self._column, self._id_column) != (None, None):
+            if (self.column, self.id_column) != (None, None):
                 raise ConfigError(f"{path}: a file of lines has no columns. Leave column and id_column out.")
             return _LINE
-        usual = ("text",) if self._modality == "text" else ("path", self._modality)
+        usual = ("text",) if self.modality == "text" else ("path", self.modality)
         if not names:  # a JSONL file without a whole object
-            return self._column or usual[0]
-        column = self._column if self._column is not None else next((name for name in usual if name in names), None)
+            return self.column or usual[0]
+        column = self.column if self.column is not None else next((name for name in usual if name in names), None)
         if column is None:
             raise ConfigError(
                 f"{path}: expected a column {' or '.join(map(repr, usual))}, got: {', '.join(names)}. Name the column that "
-                f"holds the {'texts' if self._modality == 'text' else 'paths'} (column)."
+                f"holds the {'texts' if self.modality == 'text' else 'paths'} (column)."
             )
-        for wanted in (column, self._id_column):
+        for wanted in (column, self.id_column):
             if wanted is not None and wanted not in names:
                 raise ConfigError(f"{path}: {unknown_name('column', wanted, names)}")
             if wanted is not None and names.count(wanted) > 1:
@@ -157,19 +157,20 @@ def _opened_parquet(path: Path) -> Iterator[_Table]:
         try:
             with parquet.ParquetFile(file) as opened:
                 yield opened.schema_arrow.names, partial(_parquet_rows, opened)
-        except (pyarrow.ArrowException, OSError) as error:  # the latter for pages that cannot be decompressed
+        except (pyarrow.ArrowException, OSError) as error:  # the latter for pages that cannot be unpacked
             raise damaged(path, "Parquet file", error) from error
 
 
-def _parquet_rows(opened: Any, columns: Sequence[str]) -> Iterator[tuple[int, _Row]]:
-    number = 0
-    for batch in opened.iter_batches(batch_size=_PARQUET_ROWS, columns=list(columns), use_threads=False):
-        for place in range(batch.num_rows):
-            number += 1
-            try:
-                yield number, {column: batch.column(column)[place].as_py() for column in columns}
-            except UnicodeDecodeError as error:
-                yield number, SampleError(f"not UTF-8: byte {error.start} of a cell. Save it as UTF-8.")
+def _parquet_rows(opened: Any, columns: Sequence[str]) -> Iterable[tuple[int, _Row]]:
+    batches = opened.iter_batches(batch_size=_PARQUET_ROWS, columns=list(columns), use_threads=False)
+    return enumerate((_parquet_row(batch, row) for batch in batches for row in range(batch.num_rows)), start=1)
+
+
+def _parquet_row(batch: Any, row: int) -> _Row:
+    try:
+        return {name: batch.column(name)[row].as_py() for name in batch.schema.names}
+    except UnicodeDecodeError as error:
+        return SampleError(f"not UTF-8: byte {error.start} of a cell. Save it as UTF-8.")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -24,6 +25,7 @@ from cmcr.errors import ConfigError
 _GZIP_MARK = b"\x1f\x8b"
 
 
+@dataclass
 class TarItems(ItemList):
     """Each member with an ending of the modality is one item, in the order of the archives.
 
@@ -36,14 +38,13 @@ class TarItems(ItemList):
         description: for messages.
     """
 
-    def __init__(self, selection: Selection, modality: str, description: str) -> None:
-        self.description = description
-        self.ignored = {}
-        self._selection, self._modality = selection, modality
+    selection: Selection
+    modality: str
+    description: str
 
     def _entries(self) -> Iterator[Entry]:
         self.ignored = ignored = Counter[str]()
-        for relative, path in self._selection:
+        for relative, path in self.selection:
             seen = Counter[str]()  # of one archive at a time
             with _opened(path) as archive:
                 for member in _members(archive):
@@ -51,7 +52,7 @@ class TarItems(ItemList):
                     if any(part.startswith(".") for part in name.split("/")):
                         continue
                     ending = ending_of(name) if member.isreg() else "link"
-                    if ending not in ENDINGS_OF[self._modality]:
+                    if ending not in ENDINGS_OF[self.modality]:
                         ignored[ending or "no ending"] += 1
                         continue
                     seen[name] += 1
@@ -64,13 +65,13 @@ class TarItems(ItemList):
     def _read(self, archive: tarfile.TarFile, path: Path, member: tarfile.TarInfo, name: str) -> Any:
         with _damage_named(path):
             content = cast(IO[bytes], archive.extractfile(member)).read()
-        if self._modality == "text":
+        if self.modality == "text":
             return text_of(content, name)
-        return NamedBytes(name, content) if self._modality == "point_cloud" else content
+        return NamedBytes(name, content) if self.modality == "point_cloud" else content
 
     def _nothing(self) -> ConfigError:
         return ConfigError(
-            f"{self.description}: expected members ending in {', '.join(ENDINGS_OF[self._modality])}; got "
+            f"{self.description}: expected members ending in {', '.join(ENDINGS_OF[self.modality])}; got "
             f"{counted(self.ignored) or 'no members'}. Choose other files or another modality."
         )
 
