@@ -43,7 +43,7 @@ def test_by_space_matches_the_overlap_by_ids(four):
     with pytest.warns(UserWarning, match="17 items are in both 'a' and 'b'; 3 that only one of them has are left out"):
         left, right = cmcr.Memory.by_space(four)
     assert (left.space, right.space) == ("a", "b")
-    mine, theirs = left.on_disk("text"), right.on_disk("text")
+    mine, theirs = left.rows["text"], right.rows["text"]
     assert mine.ids == theirs.ids == [id_ for id_ in IDS if id_ not in ("t3", "t7", "t19")]
     np.testing.assert_array_equal(mine[:], four[0][[four[0].ids.index(id_) for id_ in mine.ids]])
     np.testing.assert_array_equal(np.concatenate(list(theirs.blocks(5))), theirs[:])
@@ -51,7 +51,7 @@ def test_by_space_matches_the_overlap_by_ids(four):
     assert isinstance(mine, StoredRows)
     assert (len(mine), mine.shape, mine.space, mine.modality) == (17, (17, 6), "a", "text")
     np.testing.assert_allclose(np.linalg.norm(left.loaded("text"), axis=1), 1, atol=1e-6)
-    assert left.on_disk("image") is four[2]
+    assert left.rows["image"] is four[2]
     digests = {MatchedRows(memory, np.array(rows)).digest() for memory in four[:2] for rows in ([0, 1], [1, 0], [0])}
     assert len(digests) == 6
 
@@ -61,17 +61,17 @@ def test_by_space_leaves_equal_lists_as_they_are(four, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         left, right = by_space(four)
-    assert (left.on_disk("text"), right.on_disk("text")) == (four[0], four[3])
+    assert (left.rows["text"], right.rows["text"]) == (four[0], four[3])
 
 
 def test_by_space_matches_the_overlap_asked_for(four, tmp_path):
     memories = [*four, written(tmp_path, "b", "image", width=4, ids=[f"p{n}" for n in range(1, 41)])]
     left, _ = by_space(memories)
-    assert left.on_disk("text") is four[0]  # text or image: `connect` asks which
+    assert left.rows["text"] is four[0]  # text or image: `connect` asks which
     with pytest.warns(UserWarning, match="39 items"):
         left, right = by_space(memories, "image")
-    assert left.on_disk("image").ids == right.on_disk("image").ids
-    assert left.on_disk("text") is four[0]
+    assert left.rows["image"].ids == right.rows["image"].ids
+    assert left.rows["text"] is four[0]
 
 
 def test_by_space_refuses(four, tmp_path):
@@ -88,8 +88,6 @@ def test_by_space_refuses(four, tmp_path):
         by_space([written(tmp_path / "wide", "a", "text", width=5), image_a, audio_b])
     with pytest.raises(TooFewRowsError, match="1 ids are in both"):
         by_space([*four[:3], written(tmp_path / "few", "b", "text", width=4, ids=["t1", "u"])])
-    with pytest.raises(ConfigError, match="expected a memory on disk"):
-        cmcr.Memories("a", text=unit(3)).on_disk("text")
 
 
 @pytest.fixture
@@ -103,7 +101,7 @@ def test_write_consistent_is_semantic_consistency(four, tmp_path, normalize):
     shares = []
     with pytest.warns(UserWarning, match="left out"):
         left, _ = by_space(four)
-    queries = left.on_disk("text")
+    queries = left.rows["text"]
     made = write_consistent(
         queries, four[2], tmp_path / "out", temperature=0.2, normalize=normalize, on_progress=shares.append
     )

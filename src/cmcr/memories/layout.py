@@ -138,7 +138,7 @@ class Plan(_Record):
 
 
 class Contents(_Record):
-    """What the manifest says: runs as they were appended, shards in the order of the rows."""
+    """What the manifest holds: runs as they were appended, shards in the order of the rows."""
 
     origin: Origin
     runs: tuple[Run, ...] = ()
@@ -197,7 +197,7 @@ def quarantine_lines(quarantined: Iterable[Quarantined]) -> bytes:
 
 
 def parsed_lines(content: bytes) -> list[dict[str, Any]]:
-    """Read what `item_lines` or `quarantine_lines` has written; a ValueError says that a line is not JSON."""
+    """Read what `item_lines` or `quarantine_lines` has written; raises ValueError where a line is not JSON."""
     return [json.loads(line) for line in content.split(b"\n") if line]
 
 

@@ -150,17 +150,6 @@ class Memories:
         rows = self.rows[modality]
         return rows if isinstance(rows, Tensor) else all_rows(rows)
 
-    def on_disk(self, modality: str) -> Stored:
-        """Give the rows of a modality that lie on disk.
-
-        Raises:
-            ConfigError: they were given as an array.
-        """
-        rows = self.rows[modality]
-        if isinstance(rows, Tensor):
-            raise ConfigError(f"{modality} of space {self.space!r}: expected a memory on disk, got an array.")
-        return rows
-
     @property
     def width(self) -> int:
         """Width D of the space."""

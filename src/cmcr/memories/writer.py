@@ -273,7 +273,7 @@ def replace_shards(folder: Path, contents: Contents, replacements: Iterable[tupl
 
     Args:
         folder: of the memory.
-        contents: what its manifest says.
+        contents: of its manifest.
         replacements: positions of shards, and what replaces them; drawn one after another, so that one is in RAM at a time.
 
     Returns:
