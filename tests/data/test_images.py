@@ -135,15 +135,12 @@ def test_sources_that_are_no_pictures(tmp_path):
     for source, message in (
         (tmp_path / "nothing.png", r"nothing\.png: no such picture"),
         (tmp_path, "a folder"),
-        ("", "a folder|no such picture"),
         ("a\0b.png", "not a path of a picture|no such picture"),
         ("x" * 5000, "not a path of a picture|no such picture"),
         ("https://example.org/a.png", "downloads nothing"),
-        ("file://elsewhere/a.png", "downloads nothing"),
         (3, "got int"),
         (Image.new("L", (0, 3)), r"no pixels \(0 x 3\)"),
         (np.zeros((2, 3)), "must be uint8"),
-        (np.zeros((2, 3, 5), dtype=np.uint8), "must be uint8"),
         (np.zeros((0, 3), dtype=np.uint8), "must be uint8"),
     ):
         with pytest.raises(SampleError, match=message):
