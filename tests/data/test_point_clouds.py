@@ -137,23 +137,17 @@ def test_bytes_with_a_name_are_read_as_their_file(tmp_path, ending, content):
     [
         ("a.npy", saved(np.save, np.zeros((1, 20, 3))), r"got float64 \(1, 20, 3\)"),
         ("a.npy", saved(np.save, np.zeros((20, 3), dtype=complex)), "got complex128"),
-        ("a.npy", saved(np.save, np.zeros((20, 3), dtype=bool)), "got bool"),
         ("a.npy", NPY.replace(b"(20, 3)", b"(99999999, 3)"), "not a plain array"),
-        ("a.npy", NPY.replace(b"(20, 3)", b"(9999999999999, 3)"), "not a plain array"),
         ("a.npy", saved(np.save, PICKLED), r"never opened.*savez\('cloud.npz', xyz=cloud\['xyz'\]"),
-        ("a.npz", NPZ[:-30], "not a plain array"),
         ("a.npz", NPZ.replace(CLOUD[3:5].tobytes(), bytes(24)), "CRC"),
         ("a.npz", saved(np.savez, a=CLOUD, b=CLOUD), "got: a, b"),
-        ("a.npz", saved(np.savez, points=CLOUD, xyz=CLOUD), "got: points, xyz"),
         ("a.npz", saved(np.savez, xyz=PICKLED), "never opened"),
         ("a.txt", b"", "holds no points"),
         ("a.txt", f"{TEXT}\n1 2 three".encode(), "'three'"),
         ("a.txt", f"{TEXT}\n1 2".encode(), "same length"),
-        ("a.txt", f"{TEXT}\n1 2 nan".encode(), "NaN or infinity"),
         ("a.pts", f"30\n{TEXT}".encode(), "promises 30 points, 20 follow"),
         ("a.xyz", NPY, "not UTF-8"),
         ("a.pcd", b"", r"expected .*\.ply.*, got \.pcd"),
-        ("a", b"", "got no ending"),
     ],
 )
 def test_broken_files(tmp_path, name, content, message):
