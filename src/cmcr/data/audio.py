@@ -22,7 +22,7 @@ from cmcr.errors import ConfigError, SampleError
 
 _BLOCK_FRAMES = 1 << 16
 _CHUNK_HEADERS = {b"RIFF": "<4sI", b"FORM": ">4sI"}  # wav; aiff
-_STREAMED_BYTES = 0x7FFF_F000  # what programs write that do not know the size, in the header of a wav, is at least this
+_STREAMED_BYTES = 0x7FFF_F000  # programs that do not know the size write at least this
 _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
 
 
@@ -60,13 +60,13 @@ Sound = FilePath | bytes | Mapping[str, Any] | SoundClip
 def read_audio(source: Sound, sample_rate_hz: int) -> NDArray[np.float32]:
     """Decode one sound, mix it down to mono by the mean of its channels and resample it.
 
-    A file that ends before the length its header promises is refused, with what was found: half a sound is not the sound.
-    Silence is a sound. Samples beyond [-1, 1] in floating-point files stay as they are.
+    A file shorter than its header says is refused: half a sound is not the sound. Silence is a sound. Samples beyond [-1, 1]
+    in floating-point files stay as they are.
 
     Args:
-        source: a path, a `file://` address or the bytes of a file (wav, flac, ogg, opus, mp3; m4a, mp4, mov, webm with the
-            extra `media`), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`, floating
-            point in [-1, 1], or a `SoundClip` of a file, of which only that part is held in memory.
+        source: a path, a `file://` address or the bytes of a file (wav, aiff, flac, ogg, opus, mp3; with the extra `media`
+            also m4a, mp4, mov, webm), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`,
+            floating point in [-1, 1], or a `SoundClip` of a file, of which only that part is held in memory.
         sample_rate_hz: the rate to resample to.
 
     Returns:
@@ -195,7 +195,7 @@ def _refuse_cut(file: BinaryIO, name: str) -> None:
 
 
 def _refuse_cut_chunks(file: BinaryIO, header_format: str, size: int, name: str) -> None:
-    """Compare the size of the chunk of samples with what follows. Sizes that mean "written to a pipe" promise nothing."""
+    """Compare the size of the chunk of samples with the bytes that follow; a file written to a pipe has no true size."""
     while len(header := file.read(8)) == 8:
         chunk, length = struct.unpack(header_format, header)
         if chunk in (b"data", b"SSND"):
@@ -209,7 +209,7 @@ def _refuse_cut_chunks(file: BinaryIO, header_format: str, size: int, name: str)
 
 
 def _refuse_cut_ogg(file: BinaryIO, size: int, name: str) -> None:
-    """Look for the last page: it must be whole and carry the mark of the end of a stream (RFC 3533)."""
+    """Check the last page: it must be whole and have the end-of-stream flag (RFC 3533)."""
     file.seek(max(0, size - 2 * _LONGEST_OGG_PAGE))
     tail = file.read()
     page = tail[tail.rfind(b"OggS\0") :]

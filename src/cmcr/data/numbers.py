@@ -2,8 +2,8 @@
 
 One thousand classes, 000 to 999. Pictures and point clouds are made of real handwritten digits (scikit-learn's
 `load_digits`), texts of number words in several phrasings. Sounds are spoken digits, recorded once with espeak-ng in 80
-voices (`recipes/mini/speak.py`), which lie beside this file as one Opus stream. Every function draws a batch from a
-`numpy.random.Generator`, so the same seed gives the same items. The order of the draws is part of the world: the miniature
+voices (`recipes/mini/speak.py`) and stored beside this file as one Opus stream. Every function draws a batch from a
+`numpy.random.Generator`, so the same seed gives the same items. The order of the draws must not change: the miniature
 encoders were trained on it.
 """
 

@@ -27,12 +27,12 @@ Mono = NDArray[np.float32]
 _QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 _SOUND_SLACK_SECONDS = 0.1  # encoders pad and prime by less than this, and containers round
-_FRAME_SLACK_SECONDS = 1.0  # the last frame stays on the screen for a while; sound tracks are often a little longer
+_FRAME_SLACK_SECONDS = 1.0  # the last frame stays on the screen; sound tracks are often a little longer
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
 def media_format(head: bytes) -> str | None:
-    """Name the FFmpeg reader that a file needs by its first 16 bytes; `None`: it is no file for PyAV.
+    """Choose the FFmpeg reader of a file by its first 16 bytes; `None` if it is not a container that PyAV must read.
 
     FFmpeg must not guess the reader itself: some of its readers open further files and network addresses.
     """
@@ -51,13 +51,13 @@ def media_format(head: bytes) -> str | None:
 
 @dataclass(frozen=True)
 class SoundTrack:
-    """A sound that is open to be decoded.
+    """An open sound.
 
     Args:
         rate: in hertz.
-        total: how many samples it has, as its header promises; `None` where there is no promise.
-        slack: how many samples it may fall short of that, from rounding.
-        read: gives mono blocks of the samples from a first one on, up to a number of them (`None`: to the end).
+        total: the number of samples in its header; `None` where the header gives none.
+        slack: how many samples may be missing from that, because of rounding.
+        read: `read(start, count)` decodes mono blocks from sample `start`, `count` samples or (`None`) to the end.
     """
 
     rate: int
@@ -93,8 +93,8 @@ class VideoFrame:
 def read_frame(frame: VideoFrame) -> Image.Image:
     """Decode one frame of the first picture track: the last that is shown at or before the moment.
 
-    The frame is the one that decoding from the beginning would give, but decoding begins at the key frame before it. It is
-    rotated upright by the video's metadata. A moment up to a second after the last frame gives the last frame.
+    Decoding starts at the key frame before it and gives the same pixels as decoding from the beginning. The frame is rotated
+    upright by the video's metadata. A moment up to a second after the last frame gives the last frame.
 
     Returns:
         RGB.
@@ -119,8 +119,8 @@ def read_frame(frame: VideoFrame) -> Image.Image:
 def opened_track(file: BinaryIO, name: str, reader: str) -> Iterator[SoundTrack]:
     """Open the first sound track of a file, to be decoded to the mean of its channels.
 
-    The channels are averaged here because PyAV's own mono is 1.41 times louder. Everything before the part that is read is
-    decoded and dropped, since these containers cannot be sought to the sample; decoding stops where the part ends.
+    The channels are averaged here because PyAV's own mono is 1.41 times louder. These containers have no exact seek, so
+    everything before the part that is read is decoded and dropped; decoding stops where the part ends.
 
     Args:
         file: the open file.
@@ -174,14 +174,14 @@ def _mono_blocks(container: InputContainer, name: str, start: int, count: int | 
                 position += len(block)
                 if position >= stop:
                     return
-    except ValueError as error:  # FFmpeg's own for damaged data, or where the layout of the channels changes on the way
+    except ValueError as error:  # from FFmpeg for damaged data, or from numpy where the channel layout changes
         raise SampleError(f"{name}: cannot be decoded beyond sample {position} ({error}). Fetch it again.") from error
 
 
 def _length_seconds(container: InputContainer, stream: VideoStream | AudioStream) -> float | None:
     """Find the length of a track: in its header, in Matroska's tag, or in the container's header.
 
-    The last is the length of the longest track, so that sounds are held to it only where they are alone.
+    The container's is that of its longest track, so it is used for a sound only where the sound is the only track.
     """
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
@@ -204,7 +204,7 @@ def _shown_at(container: InputContainer, frame: VideoFrame) -> Any:
     moment = int((stream.start_time or 0) + math.floor(seconds / float(stream.time_base) + 1e-6))
     container.seek(moment, stream=stream)
     found, at_end = _last_until(container, stream, moment)
-    if found is None:  # the index led behind the moment
+    if found is None:  # the seek went past the moment
         container.seek(stream.start_time or 0, stream=stream)
         found, at_end = _last_until(container, stream, moment)
     if found is None:
@@ -224,7 +224,7 @@ def _last_until(container: InputContainer, stream: VideoStream, moment: int) -> 
         if decoded.pts is None:
             continue
         if decoded.pts > moment:
-            # A video that begins a little late shows its first picture at 0; a seek that came out late does not.
+            # The first picture of a video that starts late is shown from 0; after a late seek it is not the one wanted.
             first = found is None and decoded.pts == (stream.start_time or 0)
             return (decoded if first else found), False
         found = decoded

@@ -1,8 +1,7 @@
 """Lists of items to embed, walked and never held in memory: files, rows of tables and members of tar files.
 
-`open_items` finds out which of three lists an input is: `FileItems` (each file is an item), `TableItems` (each line of a text
-or row of a CSV, JSONL or Parquet file) or `TarItems` (each member of tar files). Any of them can be walked again
-and again.
+`open_items` opens an input as one of three lists: `FileItems` (each file is an item), `TableItems` (each line of a text or row
+of a CSV, JSONL or Parquet file) or `TarItems` (each member of tar files). Each can be walked any number of times.
 """
 
 from __future__ import annotations
@@ -82,7 +81,19 @@ def open_items(
 
 
 def _opened(path: Path, modality: str, column: str | None, id_column: str | None) -> ItemList:
-    selection, what, kind = _selected(path, modality)
+    with reading(path):  # a name that is too long, or a folder above it that may not be searched
+        is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
+    if is_folder:
+        selection, what, kind = Selection(path), "folder", _TAR if _holds_tar_files_only(path) else _FILE
+    elif is_file:
+        selection, what, kind = Selection(path, ()), "file", _kind_of_file(path, modality)
+    elif exists:
+        raise ConfigError(f"{path}: neither a file nor a folder. Write what it gives to a file first.")
+    elif pattern := selection_of_pattern(path):
+        selection, what, kind = pattern, "pattern", _kind_of_pattern(pattern, path, modality)
+    else:
+        raise _missing(path)
+
     name = path.name or str(path)
     if kind == _LIST:
         return TableItems(selection, modality, f"{what} {name} ({modality} items)", column, id_column)
@@ -92,22 +103,6 @@ def _opened(path: Path, modality: str, column: str | None, id_column: str | None
     if kind == _TAR:
         return TarItems(selection, modality, f"{what} {name} ({modality} files in tar files)")
     return FileItems(selection, modality, f"{what} {name} ({modality} files)", whatever_ending=what == "pattern")
-
-
-def _selected(path: Path, modality: str) -> tuple[Selection, str, str]:
-    """Find the files that a path or pattern means, what to call it, and what kind of files they are."""
-    with reading(path):  # a name that is too long, or a folder above it that may not be searched
-        is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
-    if is_folder:
-        return Selection(path), "folder", _TAR if _holds_tar_files_only(path) else _FILE
-    if is_file:
-        return Selection(path, ()), "file", _kind_of_file(path, modality)
-    if exists:
-        raise ConfigError(f"{path}: neither a file nor a folder. Write what it gives to a file first.")
-    pattern = selection_of_pattern(path)
-    if pattern is None:
-        raise _missing(path)
-    return pattern, "pattern", _kind_of_pattern(pattern, path, modality)
 
 
 def _holds_tar_files_only(folder: Path) -> bool:
@@ -134,7 +129,7 @@ def _kind_of_file(path: Path, modality: str) -> str:
 
 
 def _kind_of_pattern(selection: Selection, pattern: Path, modality: str) -> str:
-    """What the files of a pattern are, all together; walked, not kept: there may be millions."""
+    """Find what all files of a pattern are; mixed kinds count as files. There may be millions, so none is kept."""
     if not selection.root.is_dir():
         raise _missing(selection.root)
     are_clouds = modality == "point_cloud"
@@ -148,7 +143,7 @@ def _kind_of_pattern(selection: Selection, pattern: Path, modality: str) -> str:
 
 
 def _missing(path: Path) -> ConfigError:
-    """Report how far the path leads, and which name there is like the one that is not."""
+    """Build the error for a path that does not exist: the last folder on it that does, and a similar name there."""
     there = next(parent for parent in path.parents if parent.is_dir())
     wanted = path.relative_to(there).parts[0]
     with reading(there), os.scandir(there) as entries:

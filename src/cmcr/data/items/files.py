@@ -1,8 +1,8 @@
 r"""Files as items: those of a folder, those a pattern selects, or one alone.
 
-Their order is that of the relative paths, written with `/` and compared by code points, whatever the file system, the
-locale or the day. Each folder is sorted on its own, a folder's name with its `/`: this gives the same order as sorting all
-paths, and never holds more than the names of one folder on each level.
+They are ordered by their relative paths, written with `/` and compared by code points, on every file system and in every
+locale. Each folder is sorted by itself, subfolders by their names with a `/`: the order is that of all paths sorted, but no
+more than the names of one folder on each level are held.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Pattern = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Selection:
-    """Files, looked for again on every walk.
+    """Files in and below a folder; the folder is listed again on every walk.
 
     Hidden files and folders (`.name`) are passed over unless the pattern names them. Links to folders are followed, but
     not into a folder that is being walked already.
@@ -69,7 +69,7 @@ class Selection:
         if not self.pattern:
             yield self.root.name, self.root
             return
-        for relative in _walk(self.root, "", _with_rests({self.pattern}), ()):
+        for relative in _walk(self.root, "", {self.pattern}, ()):
             yield relative, self.root / relative
 
 
@@ -104,7 +104,7 @@ class FileItems(ItemList):
                 ignored[ending or "no ending"] += 1
                 continue
             name = as_id(relative)
-            # No mark, not even the size: a broken file may be fixed while a run is stopped, and the run still resumes.
+            # No mark, not even the size: a run that was stopped must resume after a broken file was fixed.
             yield Entry(name, name, b"", partial(self._read, path, name))
 
     def _read(self, path: Path, name: str) -> Any:
@@ -147,31 +147,23 @@ def _walk(folder: Path, prefix: str, patterns: set[Pattern], above: tuple[tuple[
         with os.scandir(folder) as entries:
             names = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
     for name in names:
-        left = _left_behind(patterns, name.removesuffix("/"))
-        if not name.endswith("/"):
-            if () in left:
-                yield prefix + name
-        elif any(left):
-            yield from _walk(folder / name, prefix + name, left, (*above, here))
+        left = {rest for pattern in patterns for rest in _rests(pattern, name.removesuffix("/"))}
+        if name.endswith("/"):
+            if any(left):
+                yield from _walk(folder / name, prefix + name, left, (*above, here))
+        elif any(set(rest) <= {_ANY_DEPTH} for rest in left):
+            yield prefix + name
 
 
-def _left_behind(patterns: set[Pattern], name: str) -> set[Pattern]:
-    """What is left of each pattern behind a file or folder of a name; the empty pattern is a match."""
+def _rests(pattern: Pattern, name: str) -> Iterator[Pattern]:
+    """Give what remains of a pattern once its beginning has matched the name of a file or folder."""
+    if not pattern:
+        return
+    first, rest = pattern[0], pattern[1:]
     hidden = name.startswith(".")
-    left: set[Pattern] = set()
-    for pattern in filter(None, patterns):
-        part = pattern[0]
-        if part == _ANY_DEPTH:
-            left |= set() if hidden else {pattern}
-        elif fnmatchcase(name, part) and (not hidden or part.startswith(".")):
-            left.add(pattern[1:])
-    return _with_rests(left)
-
-
-def _with_rests(patterns: set[Pattern]) -> set[Pattern]:
-    """Add what follows each `**` at the beginning, which may stand for no folder at all."""
-    for pattern in list(patterns):
-        while pattern and pattern[0] == _ANY_DEPTH:
-            pattern = pattern[1:]
-            patterns.add(pattern)
-    return patterns
+    if first == _ANY_DEPTH:
+        yield from _rests(rest, name)  # `**` may stand for no folder at all
+        if not hidden:
+            yield pattern
+    elif fnmatchcase(name, first) and (not hidden or first.startswith(".")):
+        yield rest

@@ -1,4 +1,4 @@
-"""What a list of items is: it can be walked again and again, and is never held in memory as a whole."""
+"""Lists of items: they can be walked any number of times, and are never held in memory as a whole."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Entry:
     Args:
         id: the same on every machine and day, and unique in the list.
         source: where it came from: a relative path with `/`, then `:` and a row number if it lies in a table. Never absolute.
-        mark: what a hash of the list covers of its content: all of it where it is part of the list itself, the size of a
-            member of an archive, nothing for a file that has a name.
+        mark: the part of its content that enters the hash of the list: all of it where it stands in the list itself, the
+            size of a member of an archive, nothing of a file.
         read: gives what a space reads: a path, a string, bytes or `NamedBytes`; a `SampleError` (not raised) where the item
             cannot be read. Valid until the walk moves on: a tar file is read in one direction.
     """
@@ -71,7 +71,7 @@ def as_id(name: str) -> str:
 
 
 def text_of(content: bytes, name: str) -> str | SampleError:
-    """Decode a file that is one text. The one line end behind it, which editors add, is left out."""
+    """Decode a file that is one text, without the line end that editors add at its end."""
     try:
         return decode_utf8(content, name).removesuffix("\n").removesuffix("\r")
     except SampleError as error:

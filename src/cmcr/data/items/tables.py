@@ -1,6 +1,6 @@
 """Rows of tables as items: lines of text files, CSV, TSV and JSONL files, and Parquet files (the extra `parquet`).
 
-A row that cannot be read affects no other: its entry reads as a `SampleError`.
+A row that cannot be read does not affect the others: its entry reads as a `SampleError`.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def _content_of(cell: Any, modality: str, folder: Path, where: str) -> Any:
 
 
 def _mark_of(cell: Any) -> bytes:
-    """What a hash of the list covers of a cell: its text or bytes."""
+    """Give the part of a cell that enters the hash of the list: its text or bytes."""
     if isinstance(cell, Mapping) and isinstance(cell.get("bytes"), bytes):
         cell = cell["bytes"]
     if isinstance(cell, bytes):

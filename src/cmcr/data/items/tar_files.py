@@ -1,7 +1,7 @@
 """Members of tar files as items, read from the archive and never unpacked to the disk.
 
-Python's tarfile takes a damaged or missing header for the end of the archive, and stops before the checksum at the end of a
-gzip stream. `_Header` and `_members` find archives that are cut short.
+Python's tarfile takes a damaged or missing header for the end of the archive, and does not read the checksum at the end of a
+gzip stream. `_Header` and `_members` therefore check that archives are whole.
 """
 
 from __future__ import annotations
