@@ -33,7 +33,7 @@ class SoundClip:
     Args:
         path: a path or `file://` address.
         start_seconds: where it begins, from 0.
-        length_seconds: how long it is, above 0; a sound that ends earlier gives what is there.
+        length_seconds: how long it is, above 0; shorter where the sound ends earlier.
 
     Raises:
         ConfigError: a number out of range.
@@ -94,7 +94,7 @@ def read_audio(source: Sound, sample_rate_hz: int) -> NDArray[np.float32]:
 
 
 def window_of(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """Take the middle `length` samples of a sound; a shorter one gets silence behind it. Nothing is random."""
+    """Take the middle `length` samples of a sound; a shorter one is padded with silence at its end. Nothing is random."""
     if len(samples) >= length:
         start = (len(samples) - length) // 2
         return samples[start : start + length]
@@ -183,7 +183,7 @@ def _opened_file(file: BinaryIO, name: str) -> Iterator[SoundTrack]:
 
 
 def _refuse_cut(file: BinaryIO, name: str) -> None:
-    """Refuse files that were cut short in the formats of which libsndfile silently decodes what is left."""
+    """Refuse wav, aiff and ogg files that were cut short: libsndfile silently decodes what is left of them."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     kind = file.read(12)[:4]

@@ -22,8 +22,8 @@ _TRUSTED = "Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
 def read_image(source: Picture) -> Image.Image:
     """Decode one picture, turned upright by its EXIF orientation.
 
-    Of an animation (gif, webp, apng) the first frame is taken; of a PIL image the frame it stands at. 16-bit greys lose
-    their lower byte. Colour profiles are ignored. Transparency, palettes and CMYK stay as they are: see `to_rgb`.
+    Animations (gif, webp, apng) give their first frame, PIL images their current one. 16-bit greys lose their lower byte.
+    Colour profiles are ignored. Transparency, palettes and CMYK stay as they are: see `to_rgb`.
 
     Args:
         source: a path or `file://` address, the bytes of a file, a PIL image, a uint8 array `(H, W)`, `(H, W, 3)` or
@@ -60,8 +60,8 @@ def read_image(source: Picture) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a picture of any mode to RGB; transparent parts show white.
 
-    The rule for half-transparent pixels is `alpha * colour + (1 - alpha) * white`. White is what a page behind a picture
-    mostly is; Pillow's own `convert("RGB")` would show the colours hidden under transparency instead.
+    The rule for half-transparent pixels is `alpha * colour + (1 - alpha) * white`, because pictures mostly lie on white
+    pages. Pillow's own `convert("RGB")` would show the colours hidden under transparency instead.
 
     Args:
         image: as `read_image` gives it.

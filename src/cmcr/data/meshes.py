@@ -140,7 +140,7 @@ def _load(file: Path | NamedBytes, name: str) -> list[Any]:
 
 
 def _refuse_cut(file: Path | NamedBytes, name: str) -> None:
-    """Find text files that were cut short, of which trimesh takes what is there: too few rows, or half an obj line."""
+    """Refuse text files that were cut short, which trimesh reads as far as they go: too few rows, or half an obj line."""
     content, suffix = file.read_bytes(), file.suffix.lower()
     if suffix == ".obj" and (half := _OBJ_HALF_LINE.search(content)):
         raise SampleError(f"{name}: cut short or damaged: a line reads {half[0].decode(errors='replace').strip()!r}.")

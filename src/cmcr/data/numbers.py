@@ -282,7 +282,7 @@ def _place_words(
     gaps: NDArray[np.int64],
     place: float,
 ) -> None:
-    """Write three words with the gaps between them into silence, at a relative place (0..1); what is too long is cut."""
+    """Write three words and the gaps between them into silence, at a relative place (0..1); words too long are cut."""
     lengths = bounds[:, 1] - bounds[:, 0]
     offsets = np.array([0, lengths[0] + gaps[0], lengths[0] + gaps[0] + lengths[1] + gaps[1]])
     first = int(place * max(0, len(sound) - int(offsets[2] + lengths[2])))

@@ -113,7 +113,7 @@ def normalised(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """Centre a cloud on its mean and divide by its largest radius, as ULIP does: `(p, 3)` -> `(p, 3)` float32.
 
     Raises:
-        SampleError: all points lie in one place, so that there is no radius to divide by.
+        SampleError: all points are equal, so that there is no radius to divide by.
     """
     _refuse_one_place(points, "the point cloud")
     centred = points - points.mean(axis=0, dtype=np.float64)

@@ -13,26 +13,22 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 
-def read_text(item: Any, name: str = "a text") -> str:
+def read_text(item: Any) -> str:
     r"""Check one text and return it as it is: any unicode, no trimming, no normalisation.
 
-    Args:
-        item: a string with something to read in it.
-        name: how messages call it.
-
     Raises:
-        SampleError: not a string (bytes and paths are no texts), empty, white space only, or holding a lone surrogate
+        SampleError: not a string (bytes and paths are refused too), empty, white space only, or holding a lone surrogate
             (which no encoding can write) or a NUL (which cuts a text short in some tokenisers).
     """
     if not isinstance(item, str):
         hint = " Decode it first: item.decode('utf-8')." if isinstance(item, bytes | bytearray) else ""
-        raise SampleError(f"{name}: expected a string, got {type(item).__name__}.{hint}")
+        raise SampleError(f"a text: expected a string, got {type(item).__name__}.{hint}")
     if not item.strip():
-        raise SampleError(f"{name}: {'white space only' if item else 'empty'}; there is nothing to embed.")
+        raise SampleError(f"a text: {'white space only' if item else 'empty'}; there is nothing to embed.")
     unusable = _UNUSABLE.search(item)
     if unusable:
         kind = "a NUL" if unusable[0] == "\0" else f"a lone surrogate (U+{ord(unusable[0]):04X})"
-        raise SampleError(f"{name}: holds {kind} at character {unusable.start()}; remove it.")
+        raise SampleError(f"a text: holds {kind} at character {unusable.start()}; remove it.")
     return str(item)
 
 

@@ -174,7 +174,7 @@ def _mono_blocks(container: InputContainer, name: str, start: int, count: int | 
                 position += len(block)
                 if position >= stop:
                     return
-    except ValueError as error:  # from FFmpeg for damaged data, or from numpy where the channel layout changes
+    except ValueError as error:  # from FFmpeg for damaged data, from PyAV where the channel layout changes
         raise SampleError(f"{name}: cannot be decoded beyond sample {position} ({error}). Fetch it again.") from error
 
 

@@ -133,7 +133,7 @@ def ending_of(name: str) -> str:
 
 
 def counted(endings: Mapping[str, int]) -> str:
-    """Write how many files of which endings there are: ".json (12), .md (1)"."""
+    """List endings with their numbers of files, the most frequent first: ".json (12), .md (1)"."""
     return ", ".join(f"{ending} ({count})" for ending, count in Counter(endings).most_common())
 
 

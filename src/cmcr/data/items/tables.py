@@ -106,7 +106,7 @@ def _opened_lines(path: Path) -> Iterator[_Table]:
 
 @contextlib.contextmanager
 def _opened_csv(path: Path) -> Iterator[_Table]:
-    """Rows are numbered below the header, from 1; blank lines are no rows."""
+    """Rows are numbered from 1 below the header; blank lines are skipped."""
     with _opened_utf8(path, newline="") as file:
         records = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         try:
@@ -128,7 +128,7 @@ def _csv_row(header: list[str], cells: list[str]) -> _Row:
 
 @contextlib.contextmanager
 def _opened_jsonl(path: Path) -> Iterator[_Table]:
-    """Rows are numbered by their lines; blank lines are no rows. There is no header: the first objects name the columns."""
+    """Rows are numbered by their lines; blank lines are skipped. The first objects name the columns."""
     with _opened_utf8(path) as file:
         rows = ((number, _json_row(line)) for number, line in enumerate(file, start=1) if line.strip())
         first = list(itertools.islice(rows, _OBJECTS_LOOKED_AT))

@@ -29,7 +29,7 @@ _GZIP_MARK = b"\x1f\x8b"
 class TarItems(ItemList):
     """Each member with an ending of the modality is one item, in the order of the archives.
 
-    The id is the archive and the member's name; the second member of one name gets `#2` behind it. Hidden members, among
+    The id is the archive and the member's name; `#2` is added to the second member of one name. Hidden members, among
     them those that macOS adds (`._a.jpg`), are passed over; links are counted as ignored.
 
     Args:
@@ -109,7 +109,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         cast(Any, archive).members.clear()  # tarfile remembers all of them
         if not member.isdir():
             yield member
-    # To the last byte: gzip compares its checksum there, and a second archive behind the first would go unnoticed.
+    # Read to the last byte: there gzip compares its checksum, and a second archive after the first is found.
     while rest := cast(Any, archive).fileobj.read(1 << 16):
         if any(rest):
             raise tarfile.ReadError("more follows the mark of its end; archives are joined with tar --concatenate")
