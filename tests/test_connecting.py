@@ -195,7 +195,7 @@ def test_other_rows_are_refused_unless_it_is_to_restart(memories, out, stopped, 
     )
     with pytest.raises(ResumeError, match="--restart"):
         connected([memories[0], other, *memories[2:]], out)
-    with pytest.raises(ResumeError, match="temperature was 0.01, now 0.1"):
+    with pytest.raises(ResumeError, match=r"temperature was 0\.01, now 0\.1"):
         connected(memories, out, consistency_temperature=0.1)
     connected(memories, out, restart=True, consistency_temperature=0.1)
     assert cmcr.load(out).settings.consistency_temperature == 0.1

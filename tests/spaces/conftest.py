@@ -1,5 +1,7 @@
 """The small spaces, each written and opened once for all tests of this folder; a test that changes one opens its own."""
 
+import shutil
+
 import numpy as np
 import pytest
 from small_models import ITEMS, KINDS, items, write_items
@@ -23,6 +25,17 @@ class Opened(dict):
 @pytest.fixture(scope="session")
 def spaces(tmp_path_factory):
     return Opened(tmp_path_factory.mktemp("spaces"))
+
+
+@pytest.fixture
+def copy_of(spaces, tmp_path):
+    """By kind, a copy of its files."""
+
+    def copied(kind):
+        assert spaces[kind]  # its files are written
+        return shutil.copytree(spaces.root / kind, tmp_path / kind)
+
+    return copied
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,23 @@
 """Every kind of space with a small random model of the true architecture, and items to embed; seeds decide everything."""
 
 import argparse
-import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's client is first imported
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import cmcr
 from cmcr.data.images import read_image, to_rgb
+from cmcr.spaces.mini.space import MiniSpace
 from cmcr.spaces.ulip.towers import ImageTower, PointCloudTower, TextTower, TowerShape
 
 # --- items
@@ -86,221 +86,140 @@ def write_items(modality, folder):
     return paths
 
 
-def reference_demo():
-    """Find the pictures, sounds and clouds of the published demonstration, beside the repository."""
-    for parent in Path(__file__).resolve().parents:
-        if (folder := parent / "shared" / "data" / "reference_demo").is_dir():
-            return folder
-    pytest.skip("no folder shared/data/reference_demo above the tests: the published demonstration is not here")
+# --- networks and tokenizers
 
-
-# --- CLIP and SigLIP
-
-CLIP_LENGTH, SIGLIP_LENGTH = 24, 16
-CLIP_SPECIAL = ("<|startoftext|>", "<|endoftext|>")
-SENTENCES = [
-    "a photo of a cat",
-    "two dogs and one train",
-    "the sound of rain on a roof",
-    "number four hundred and seven",
-]
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+CLIP_LENGTH, SIGLIP_LENGTH = 24, 16
+LETTERS = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 324))]  # one stands for each byte
+CLIP_PIECES = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
+CLAP_PIECES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *LETTERS]
 
 
-def write_clip(folder, *, seed=0, vision=None, text=None, width=24):
-    """Write a CLIP of two blocks, 32 pixels, patches of 8, and a tokenizer of letters with a few merges."""
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+def randomised(network, seed=0):
+    """Weights that depend on the seed alone, large enough for items to land far apart; statistics included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                fan_in = value[0].numel() if value.ndim else 1
+                spread = 0.5 + torch.rand(value.shape, generator=generator)
+                normal = torch.randn(value.shape, generator=generator) * 2 * fan_in**-0.5
+                value.copy_(spread if name.endswith("running_var") else normal)
+    return network.eval()
 
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!'"
-    pieces = [*CLIP_SPECIAL, *letters, *(letter + "</w>" for letter in letters), "ca", "cat</w>", "th"]
-    merges = [("c", "a"), ("ca", "t</w>"), ("t", "h")]
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_LENGTH).save_pretrained(folder)
-    text_config = {**TINY, "max_position_embeddings": CLIP_LENGTH, **(text or {})}
-    text_config |= {"vocab_size": len(pieces), "bos_token_id": 0, "eos_token_id": 1}
-    vision_config = {**TINY, "image_size": 32, "patch_size": 8, **(vision or {})}
-    config = CLIPConfig(text_config=text_config, vision_config=vision_config, projection_dim=width)
-    save_model(CLIPModel, config, folder, seed)
-    edge = vision_config["image_size"]
-    CLIPImageProcessorPil(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge}).save_pretrained(
-        folder
-    )
+
+def save_parts(folder, *parts):
+    for part in parts:
+        part.save_pretrained(folder)
     return folder
 
 
-def write_siglip(folder, *, seed=0, patch=8):
-    """Write a SigLIP of two blocks, 32 pixels, and a sentencepiece tokenizer trained on a few sentences."""
+def clip_tokenizer():
+    """A token a letter, and a few merges."""
+    from transformers import CLIPTokenizer
+
+    vocabulary = {piece: number for number, piece in enumerate(CLIP_PIECES)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[("c", "a"), ("ca", "t</w>")], model_max_length=CLIP_LENGTH)
+
+
+def write_clip(folder):
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+    count = len(CLIP_PIECES)
+    text = TINY | {"max_position_embeddings": CLIP_LENGTH, "vocab_size": count}
+    text |= {"bos_token_id": count - 2, "eos_token_id": count - 1}
+    vision = TINY | {"image_size": 32, "patch_size": 8}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24))
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return save_parts(folder, randomised(model), processor, clip_tokenizer())
+
+
+def write_siglip(folder, *, patch=8):
+    """Its sentencepiece tokenizer is trained on a few sentences."""
     import sentencepiece
     from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, SiglipTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "corpus").write_text("\n".join(SENTENCES * 4), encoding="utf-8")
+    sentences = [
+        "a photo of a cat",
+        "two dogs and one train",
+        "the sound of rain on a roof",
+        "number four hundred seven",
+    ]
     sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "corpus"), model_prefix=str(folder / "spiece"), vocab_size=32, model_type="unigram",
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, num_threads=1,
+        sentence_iterator=iter(sentences * 4), model_prefix=str(folder / "spiece"), vocab_size=32, minloglevel=2,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, num_threads=1,
     )  # fmt: skip
-    SiglipTokenizer(str(folder / "spiece.model"), model_max_length=SIGLIP_LENGTH).save_pretrained(folder)
-    text = {**TINY, "vocab_size": 32, "max_position_embeddings": SIGLIP_LENGTH, "projection_size": 32}
+    text = TINY | {"vocab_size": 32, "max_position_embeddings": SIGLIP_LENGTH, "projection_size": 32}
     text |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
-    vision = {**TINY, "image_size": 32, "patch_size": patch}
-    save_model(SiglipModel, SiglipConfig(text_config=text, vision_config=vision), folder, seed)
-    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
-
-
-def save_model(model_class, config, folder, seed):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = model_class(config)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
-    config.architectures = [model_class.__name__]
-    config.save_pretrained(folder)
-
-
-# --- CLAP
-
-CAPTIONS = [
-    "a dog barks in the rain",
-    "the whistle of a passing train",
-    "water runs and a toilet is flushed",
-    "meat sizzles over the fire while people talk",
-]
-
-
-def clap_config(*, fused, seconds):
-    """Two stages and two layers; the time axis folded four times, as published."""
-    from transformers import ClapConfig
-
-    bands = 64 if seconds == 10 else 16
-    audio = {
-        "spec_size": 4 * bands,
-        "num_mel_bins": bands,
-        "patch_embeds_hidden_size": 16,
-        "hidden_size": 32,
-        "depths": [2, 2],
-        "num_attention_heads": [2, 4],
-        "num_hidden_layers": 2,
-        "window_size": 8 if seconds == 10 else 4,
-        "enable_fusion": fused,
-        "fusion_type": "aff_2d" if fused else None,
-    }
-    text = {
-        "vocab_size": 300,
-        "hidden_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 130,
-        "layer_norm_eps": 1e-5,
-    }
-    return ClapConfig(audio_config=audio, text_config=text, projection_dim=24)
-
-
-def random_clap(config, seed=0):
-    """A model whose weights are large enough that different items land far apart."""
-    from transformers import ClapModel
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = ClapModel(config).eval()
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if name.endswith("running_mean"):
-                tensor.data.normal_(-35.0 if "audio_encoder.batch_norm" in name else 0.0, 0.1)  # dB
-            elif name.endswith("running_var"):
-                tensor.data.uniform_(0.5, 1.5).mul_(400.0 if "audio_encoder.batch_norm" in name else 1.0)
-            elif tensor.is_floating_point() and tensor.ndim > 1:
-                gain = 4.0 if "query" in name or "key" in name else 1.5  # attention that chooses, not averages
-                table = "embeddings" in name or "bias_table" in name
-                tensor.data.normal_(0, 1.0 if table else gain / tensor[0].numel() ** 0.5)
-            elif name.endswith("bias"):
-                tensor.data.normal_(0, 0.02)
-    return model
+    config = SiglipConfig(text_config=text, vision_config=TINY | {"image_size": 32, "patch_size": patch})
+    tokenizer = SiglipTokenizer(str(folder / "spiece.model"), model_max_length=SIGLIP_LENGTH)
+    processor = SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    return save_parts(folder, randomised(SiglipModel(config)), processor, tokenizer)
 
 
 def clap_tokenizer():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import RobertaTokenizer
 
-    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = bytes_of, decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CAPTIONS, trainer)
-    parts = json.loads(tokenizer.to_str())["model"]
-    return RobertaTokenizer(vocab=parts["vocab"], merges=[tuple(pair) for pair in parts["merges"]])
+    return RobertaTokenizer(vocab={piece: number for number, piece in enumerate(CLAP_PIECES)}, merges=[])
+
+
+def clap_model(*, fused, bands=16, seed=0, **audio):
+    """Two stages and two layers; the time axis folded four times, as published."""
+    from transformers import ClapConfig, ClapModel
+
+    audio = {
+        "spec_size": 4 * bands, "num_mel_bins": bands, "window_size": bands // 8, "patch_embeds_hidden_size": 16,
+        "hidden_size": 32, "depths": [2, 2], "num_attention_heads": [2, 4], "num_hidden_layers": 2,
+        "enable_fusion": fused, "fusion_type": "aff_2d" if fused else None,
+    } | audio  # fmt: skip
+    text = {
+        "vocab_size": len(CLAP_PIECES), "hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": 130, "layer_norm_eps": 1e-5,
+    }  # fmt: skip
+    return randomised(ClapModel(ClapConfig(audio_config=audio, text_config=text, projection_dim=24)), seed)
 
 
 def clap_extractor(*, fused, seconds):
     from transformers import ClapFeatureExtractor
 
-    return ClapFeatureExtractor(
-        feature_size=64 if seconds == 10 else 16,
-        frequency_min=50,
-        max_length_s=seconds,
-        truncation="fusion" if fused else "rand_trunc",
-    )
+    bands, truncation = 64 if seconds == 10 else 16, "fusion" if fused else "rand_trunc"
+    return ClapFeatureExtractor(feature_size=bands, frequency_min=50, max_length_s=seconds, truncation=truncation)
 
 
-def write_clap(folder, *, fused, seconds=1, config=None):
-    """A folder that `ClapSpace` opens; windows of one second keep the tests short."""
-    random_clap(config or clap_config(fused=fused, seconds=seconds)).save_pretrained(folder)
-    clap_extractor(fused=fused, seconds=seconds).save_pretrained(folder)
-    clap_tokenizer().save_pretrained(folder)
-    return folder
+def write_clap(folder, *, fused):
+    """Windows of one second keep the tests short."""
+    parts = (clap_model(fused=fused), clap_extractor(fused=fused, seconds=1), clap_tokenizer())
+    return save_parts(folder, *parts)
 
-
-# --- ULIP
 
 NUM_GROUP, GROUP_SIZE, NUM_POINTS = 12, 6, 40
 SMALL = {"num_group": NUM_GROUP, "group_size": GROUP_SIZE, "num_points": NUM_POINTS}
+VOCABULARY = len(CLIP_PIECES)
 SHAPE = TowerShape(width=64, depth=2, heads=1, hidden=96, embedding=32)
-VOCABULARY = 514
 
 
-def randomised(tower, seed):
-    """Random weights that depend on the seed alone, the statistics of normalisation included."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in tower.state_dict().items():
-            if value.is_floating_point():
-                spread = 0.5 + torch.rand(value.shape, generator=generator)
-                normal = torch.randn(value.shape, generator=generator) * value[0].numel() ** -0.5
-                value.copy_(spread if name.endswith("running_var") else normal)
-    return tower.eval()
-
-
-def point_tower():
-    return randomised(PointCloudTower(SHAPE, group_width=24), 0)
+def point_tower(channels=3, depth=2):
+    return randomised(PointCloudTower(replace(SHAPE, depth=depth), channels=channels, group_width=24))
 
 
 def text_tower(vocabulary=VOCABULARY):
     return randomised(TextTower(SHAPE, vocabulary=vocabulary, context=16), 2)
 
 
-def ulip_state(text=None):
-    """A file's tensors, by published name."""
-    towers = [point_tower(), randomised(ImageTower(SHAPE, size=32, patch=8), 1), text or text_tower()]
+def ulip_state(*towers):
+    """The tensors of a file by published name; of all three towers where none are given."""
+    towers = towers or (point_tower(), randomised(ImageTower(SHAPE, size=32, patch=8), 1), text_tower())
     return {k: v for tower in towers for k, v in tower.state_dict().items()} | {"logit_scale": torch.tensor(4.6)}
 
 
-def coloured_state():
-    """The tensors of a file of one tower of one block, for coloured points."""
-    tower = randomised(PointCloudTower(replace(SHAPE, depth=1), channels=6, group_width=24), 0)
-    return tower.state_dict() | {"logit_scale": torch.tensor(4.6)}
-
-
-def save_ulip(path, state):
-    """A file as published: a prefix on every key, settings and numpy's numbers beside the tensors."""
+def save_published(path, state):
+    """A file as the authors of CLAP and ULIP published: a prefix on every key, settings and numpy's numbers beside."""
     torch.save(
         {
             "epoch": "last",
             "state_dict": {f"module.{name}": value for name, value in state.items()},
-            "optimizer": {"state": {0: {"step": 1, "moments": np.ones(3)}}},
+            "optimizer": {"state": {0: {"step": np.int64(1), "moments": np.ones(3)}}},
             "best_acc1": np.float64(74.8),
             "args": argparse.Namespace(model="ULIP_PointBERT", npoints=8192),
         },
@@ -309,15 +228,10 @@ def save_ulip(path, state):
     return path
 
 
-def write_ulip_tokenizer(folder):
-    """CLIP's files with no merges: a token a letter."""
-    folder.mkdir()
-    letters = [chr(code) for code in [*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324)]]
-    words = [*letters, *(letter + "</w>" for letter in letters), *CLIP_SPECIAL]
-    assert len(words) == VOCABULARY
-    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    return folder
+def write_ulip(folder, *towers):
+    (folder / "tokenizer").mkdir(parents=True)
+    save_file({name: tensor.clone() for name, tensor in ulip_state(*towers).items()}, folder / "model.safetensors")
+    clip_tokenizer().backend_tokenizer.model.save(str(folder / "tokenizer"))  # vocab.json and merges.txt
 
 
 # --- spaces of the user
@@ -357,39 +271,23 @@ def tokens_of(texts):
 # --- all of them
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How one kind of space is made.
+class Kind(NamedTuple):
+    """How one kind of space is made."""
 
-    Attributes:
-        name: what the space calls itself.
-        widths: width by modality.
-        open: folder -> space.
-        write: writes what `open` reads; None where there are no files.
-        custom: whether it is made of the user's own model, which cmcr cannot fingerprint or move.
-        decodes: whether cmcr decodes its items, not a function of the user's.
-    """
-
-    name: str
+    name: str  # what the space calls itself
     widths: dict[str, int]
     open: Callable[[Path], Any]
-    write: Callable[[Path], Any] | None = None
-    custom: bool = False
-    decodes: bool = True
+    write: Callable[[Path], Any] | None = None  # writes what `open` reads
+    custom: bool = False  # made of the user's own model, which cmcr cannot fingerprint or move
+    decodes: bool = True  # cmcr decodes its items, not a function of the user's
 
 
 def by_name(name):
     return lambda folder: cmcr.space(name, model=folder, device="cpu")
 
 
-def mini_kind(name, **widths):
-    return Kind(name, widths, lambda _: cmcr.space(name))
-
-
-def write_ulip(state, folder):
-    folder.mkdir()
-    save_file({name: tensor.clone() for name, tensor in state.items()}, folder / "model.safetensors")
-    write_ulip_tokenizer(folder / "tokenizer")
+def open_mini(folder):
+    return MiniSpace(folder.name)  # the registry would give the one that is open
 
 
 def open_ulip(folder):
@@ -398,19 +296,15 @@ def open_ulip(folder):
 
 MARK = "of the user"
 KINDS = {
-    "mini-clip": mini_kind("mini-clip", image=128, text=128),
-    "mini-clap": mini_kind("mini-clap", audio=96, text=96),
-    "mini-ulip": mini_kind("mini-ulip", point_cloud=64, image=64),
+    "mini-clip": Kind("mini-clip", {"image": 128, "text": 128}, open_mini),
+    "mini-clap": Kind("mini-clap", {"audio": 96, "text": 96}, open_mini),
+    "mini-ulip": Kind("mini-ulip", {"point_cloud": 64, "image": 64}, open_mini),
     "clip": Kind("clip", {"image": 24, "text": 24}, by_name("clip"), write_clip),
     "siglip": Kind("siglip", {"image": 32, "text": 32}, by_name("siglip"), write_siglip),
-    "clap-fused": Kind("clap", {"audio": 24, "text": 24}, by_name("clap"), lambda f: write_clap(f, fused=True)),
-    "clap-unfused": Kind("clap", {"audio": 24, "text": 24}, by_name("clap"), lambda f: write_clap(f, fused=False)),
-    "ulip-xyz": Kind(
-        "ulip", {"point_cloud": 32, "image": 32, "text": 32}, open_ulip, lambda f: write_ulip(ulip_state(), f)
-    ),
-    "ulip-xyzrgb": Kind(
-        "ulip", {"point_cloud": 32}, open_ulip, lambda f: write_ulip(coloured_state(), f)
-    ),
+    "clap-fused": Kind("clap", {"audio": 24, "text": 24}, by_name("clap"), partial(write_clap, fused=True)),
+    "clap-unfused": Kind("clap", {"audio": 24, "text": 24}, by_name("clap"), partial(write_clap, fused=False)),
+    "ulip-xyz": Kind("ulip", {"point_cloud": 32, "image": 32, "text": 32}, open_ulip, write_ulip),
+    "ulip-xyzrgb": Kind("ulip", {"point_cloud": 32}, open_ulip, lambda folder: write_ulip(folder, point_tower(6, 1))),
     "custom": Kind(
         "custom", {"text": 8, "image": 18},
         lambda _: cmcr.CustomSpace("custom", text=embed_texts, image=embed_pictures, fingerprint=MARK),
@@ -441,3 +335,16 @@ def change_a_weight(folder):
     tensor = state[next(name for name in sorted(state) if state[name].is_floating_point() and state[name].ndim > 1)]
     tensor.view(-1)[0] += 1e-3
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def found_backwards(root, files):
+    """What a process with other threads and another random state finds in the same files, by kind and modality."""
+    torch.set_num_threads(2)
+    torch.manual_seed(99)
+    found = {}
+    for kind, made in KINDS.items():
+        space = made.open(root / kind)
+        for modality in made.widths:
+            rows = space.encode(files[modality][::-1], modality, batch_size=4)[::-1]
+            found[kind, modality] = space.fingerprint, rows
+    return found

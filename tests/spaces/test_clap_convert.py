@@ -1,12 +1,11 @@
 """Published CLAP files: written here in their layout from models whose outputs are known, tower by tower."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_models import CAPTIONS, clap_config, clap_tokenizer, random_clap, sound
+from small_models import CLAP_PIECES, clap_model, clap_tokenizer, save_published, sound
 
 from cmcr.errors import ArtefactNotFoundError, FormatError, WriteError
 from cmcr.spaces.clap import ClapSpace
@@ -14,18 +13,28 @@ from cmcr.spaces.clap_convert import convert
 
 transformers = pytest.importorskip("transformers")
 
+CAPTIONS = ["a dog barks in the rain", "water runs", "meat sizzles over the fire"]
+IN_A_BLOCK = {
+    "attention.self": "attn",
+    "attention.self.qkv": "attn.qkv",
+    "attention.output.dense": "attn.proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+}
+
 
 def published_from(model):
     """The weights of a `ClapModel` under the keys of LAION's own classes, written down from those classes."""
-    published = {}
-    for key, value in model.state_dict().items():
-        if key.endswith(("position_ids", "token_type_ids")):
+    state, published = model.state_dict(), {}
+    for key, value in state.items():
+        if key.startswith("audio_model") and ".query." in key:
+            value = torch.cat([state[key.replace(".query.", f".{part}.")] for part in ("query", "key", "value")])
+            key = key.replace(".query.", ".qkv.")
+        elif (key.startswith("audio_model") and re.search(r"\.(key|value)\.", key)) or key.endswith("_ids"):
             continue
-        if (named := published_key(key)) is not None:
-            published[named] = value.clone()
-        elif ".query." in key:
-            parts = [model.state_dict()[key.replace(".query.", f".{part}.")] for part in ("query", "key", "value")]
-            published[published_key(key.replace(".query.", ".qkv."))] = torch.cat(parts)
+        published[published_key(key)] = value.clone()
     return published
 
 
@@ -41,62 +50,41 @@ def published_key(key):
     parts = key.split(".")[2:]
     if parts[0] == "batch_norm":
         return f"audio_branch.bn0.{parts[1]}"
-    if "blocks" not in parts:
-        return ".".join(["audio_branch", *parts])
-    block, inside, last = parts[:4], parts[4:-1], parts[-1]
-    if inside in (["attention", "self", "query"], ["attention", "self", "key"], ["attention", "self", "value"]):
-        return None
-    names = {
-        "attention.self": "attn",
-        "attention.self.qkv": "attn.qkv",
-        "attention.output.dense": "attn.proj",
-        "intermediate.dense": "mlp.fc1",
-        "output.dense": "mlp.fc2",
-        "layernorm_before": "norm1",
-        "layernorm_after": "norm2",
-    }
-    return ".".join(["audio_branch", *block, names[".".join(inside)], last])
+    if "blocks" in parts:
+        parts = [*parts[:4], IN_A_BLOCK[".".join(parts[4:-1])], parts[-1]]
+    return ".".join(["audio_branch", *parts])
 
 
-def left_over():
-    """What else the published files hold, in small."""
-    return {
-        "audio_branch.spectrogram_extractor.stft.conv_real.weight": torch.zeros(3, 1, 4),
-        "audio_branch.logmel_extractor.melW": torch.zeros(3, 64),
-        "audio_branch.tscam_conv.weight": torch.zeros(2, 3, 2, 3),
-        "audio_branch.head.bias": torch.zeros(2),
-        "audio_branch.layers.0.blocks.1.attn_mask": torch.zeros(4, 4, 4),
-        "audio_transform.sequential.0.weight": torch.zeros(2, 2),
-        "text_transform.sequential.3.bias": torch.zeros(2),
-        "text_branch.embeddings.position_ids": torch.arange(130)[None],
-    }
-
-
-def save(path, weights, **bookkeeping):
-    state = {f"module.{key}": value for key, value in weights.items()}
-    torch.save({"epoch": 14, "name": "a run", "state_dict": state, **bookkeeping}, path)
-    return path
-
-
-@pytest.fixture(scope="module", params=["fused", "unfused"])
-def model(request):
-    return random_clap(clap_config(fused=request.param == "fused", seconds=10), seed=3)
+LEFT_OVER = {
+    "audio_branch.spectrogram_extractor.stft.conv_real.weight": torch.zeros(3, 1, 4),
+    "audio_branch.logmel_extractor.melW": torch.zeros(3, 64),
+    "audio_branch.tscam_conv.weight": torch.zeros(2, 3, 2, 3),
+    "audio_branch.head.bias": torch.zeros(2),
+    "audio_branch.layers.0.blocks.1.attn_mask": torch.zeros(4, 4, 4),
+    "audio_transform.sequential.0.weight": torch.zeros(2, 2),
+    "text_transform.sequential.3.bias": torch.zeros(2),
+    "text_branch.embeddings.position_ids": torch.arange(130)[None],
+}  # what else the published files hold, in small
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("roberta")
-    clap_tokenizer().save_pretrained(folder)
-    return folder
+def weights():
+    return published_from(clap_model(fused=True, bands=64))
 
 
 @pytest.fixture
-def published(model, tmp_path):
-    return save(tmp_path / "published.pt", published_from(model) | left_over(), best=np.float64(0.5), step=np.int64(3))
+def converted(tmp_path):
+    """Convert weights by published key."""
+    clap_tokenizer().save_pretrained(tmp_path / "roberta")
+
+    def convert_them(weights, out="clap", tokenizer=tmp_path / "roberta", **options):
+        path = save_published(tmp_path / "published.pt", weights)
+        return convert(path, tmp_path / out, tokenizer=tokenizer, **options)
+
+    return convert_them
 
 
-def test_the_layout_is_the_published_one(model):
-    keys = set(published_from(model))
+def test_the_layout_is_the_published_one(weights):
     assert {
         "logit_scale_a",
         "text_branch.encoder.layer.0.attention.self.query.weight",
@@ -108,17 +96,18 @@ def test_the_layout_is_the_published_one(model):
         "audio_branch.layers.0.downsample.reduction.weight",
         "audio_branch.norm.weight",
         "audio_projection.2.bias",
-    } <= keys
-    assert not [key for key in keys if re.search(r"audio_model|layernorm|\.dense\.|query", key) and "text" not in key]
+    } <= set(weights)
 
 
-def test_both_towers_give_the_same_outputs(model, published, tokenizer, tmp_path):
-    out = convert(published, tmp_path / "clap", tokenizer=tokenizer)
-    assert out == tmp_path / "clap"
-    clap = ClapSpace(out, device="cpu")
-    network = clap._model
-    assert network.config.audio_config.enable_fusion == model.config.audio_config.enable_fusion
-    mels = torch.randn(3, 4 if clap._fused else 1, 1001, 64, generator=torch.Generator().manual_seed(0)) * 20 - 40
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_converted_model_is_the_same_and_random_states_stay(converted, tmp_path, fused):
+    model = clap_model(fused=fused, bands=64, seed=3)
+    random_states = np.random.get_state()[1].copy(), torch.get_rng_state()
+    out = converted(published_from(model) | LEFT_OVER)
+    np.testing.assert_array_equal(np.random.get_state()[1], random_states[0])
+    assert torch.equal(torch.get_rng_state(), random_states[1])
+    network = transformers.ClapModel.from_pretrained(out).eval()
+    mels = torch.randn(3, 4 if fused else 1, 1001, 64, generator=torch.Generator().manual_seed(0)) * 20 - 40
     longer = torch.tensor([[True], [False], [True]])
     tokens = clap_tokenizer()(CAPTIONS, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -127,50 +116,43 @@ def test_both_towers_give_the_same_outputs(model, published, tokenizer, tmp_path
             (network.get_text_features(**tokens), model.get_text_features(**tokens)),
         ]:
             assert torch.equal(ours.pooler_output, theirs.pooler_output)
-    assert clap.encode([sound(12, 1)], "audio").shape == (1, 24)
-    state, before = network.state_dict(), model.state_dict()
-    assert set(state) == set(before)
-    assert all(torch.equal(state[key], before[key]) for key in state)
+    assert out == tmp_path / "clap"
+    assert ClapSpace(out, device="cpu").encode([sound(12, 1)], "audio").shape == (1, 24)
 
 
-def test_the_text_tower_is_roberta_as_the_published_class_builds_it(model, tokenizer, tmp_path):
-    text = clap_config(fused=False, seconds=10).text_config
-    sizes = "hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings layer_norm_eps"
+def test_the_text_tower_is_roberta_as_the_published_class_builds_it(weights, converted):
     config = transformers.RobertaConfig(
-        vocab_size=300, type_vocab_size=1, **{name: getattr(text, name) for name in sizes.split()}
-    )
+        vocab_size=len(CLAP_PIECES), type_vocab_size=1, hidden_size=128, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=130, layer_norm_eps=1e-5,
+    )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(1)
         tower = transformers.RobertaModel(config).eval()
         head = torch.nn.Sequential(torch.nn.Linear(128, 24), torch.nn.ReLU(), torch.nn.Linear(24, 24))
-    weights = {key: value for key, value in published_from(model).items() if not key.startswith("text_")}
+    weights = {key: value for key, value in weights.items() if not key.startswith("text_")}
     weights |= {f"text_branch.{key}": value for key, value in tower.state_dict().items()}
     weights |= {f"text_projection.{key}": value for key, value in head.state_dict().items()}
-    clap = ClapSpace(convert(save(tmp_path / "p.pt", weights), tmp_path / "clap", tokenizer=tokenizer), device="cpu")
+    clap = ClapSpace(converted(weights), device="cpu")
     tokens = clap_tokenizer()(CAPTIONS, padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
         expected = torch.nn.functional.normalize(head(tower(**tokens).pooler_output), dim=-1)
     np.testing.assert_allclose(clap.encode(CAPTIONS, "text"), expected.numpy(), atol=1e-6)
 
 
-def test_depths_and_widths_are_read_from_bare_weights_of_half_precision(tokenizer, tmp_path):
-    config = clap_config(fused=False, seconds=10)
-    config.audio_config.depths, config.audio_config.num_attention_heads = [1, 3], [8, 2]
-    config.audio_config.window_size, config.audio_config.mlp_ratio = 4, 2.0
-    model = random_clap(config)
+def test_depths_and_widths_are_read_from_weights_of_half_precision(converted):
+    model = clap_model(fused=False, bands=64, depths=[1, 3], num_attention_heads=[8, 2])
     half = {key: v.half() if v.is_floating_point() else v for key, v in published_from(model).items()}
-    torch.save(half, tmp_path / "p.pt")
-    network = ClapSpace(convert(tmp_path / "p.pt", tmp_path / "clap", tokenizer=tokenizer), device="cpu")._model
+    network = transformers.ClapModel.from_pretrained(converted(half))
     assert network.dtype == torch.float32
     read = network.config.audio_config
-    assert (read.depths, read.num_attention_heads, read.window_size, read.mlp_ratio) == ([1, 3], [8, 2], 4, 2.0)
+    assert (read.depths, read.num_attention_heads) == ([1, 3], [8, 2])
 
 
-def test_unknown_and_missing_keys_are_named(model, tokenizer, tmp_path):
-    weights = published_from(model) | {"audio_branch.extra.weight": torch.zeros(1), "image_branch.w": torch.zeros(1)}
-    del weights["audio_branch.norm.bias"]
+def test_unknown_and_missing_keys_are_named(weights, converted, tmp_path):
+    wrong = weights | {"audio_branch.extra.weight": torch.zeros(1), "image_branch.w": torch.zeros(1)}
+    del wrong["audio_branch.norm.bias"]
     with pytest.raises(FormatError) as caught:
-        convert(save(tmp_path / "p.pt", weights), tmp_path / "clap", tokenizer=tokenizer)
+        converted(wrong)
     for key in ("audio_encoder.extra.weight", "image_branch.w", "audio_model.audio_encoder.norm.bias"):
         assert key in str(caught.value)
     assert not (tmp_path / "clap").exists()
@@ -182,55 +164,43 @@ def test_unknown_and_missing_keys_are_named(model, tokenizer, tmp_path):
         ("audio_branch.bn0.weight", torch.zeros(32), "64 mel bands"),
         ("audio_branch.layers.0.blocks.0.attn.qkv.weight", torch.zeros(47, 16), "three equal parts"),
         ("text_projection.0.weight", torch.zeros(5, 5), "size mismatch"),
-        ("audio_branch.patch_embed.proj.weight", torch.zeros(5), "do not fit together"),
-        ("audio_branch.layers.1.blocks.0.attn.relative_position_bias_table", torch.zeros(9, 5), "do not fit together"),
+        ("audio_branch.layers.1.blocks.0.attn.relative_position_bias_table", torch.zeros(9), "do not fit together"),
         ("audio_branch.norm.weight", None, r"missing .*audio_encoder\.norm\.weight"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(model, tokenizer, tmp_path, key, value, message):
-    weights = published_from(model)
-    weights.pop(key)
-    path = save(tmp_path / "p.pt", weights if value is None else weights | {key: value})
+def test_weights_that_do_not_fit_are_refused(weights, converted, key, value, message):
+    others = {name: tensor for name, tensor in weights.items() if name != key}
     with pytest.raises(FormatError, match=re.compile(message, re.DOTALL)):
-        convert(path, tmp_path / "clap", tokenizer=tokenizer)
+        converted(others if value is None else others | {key: value})
 
 
-def test_other_files_say_what_to_fetch(tokenizer, tmp_path):
+def test_other_files_say_what_to_fetch(converted, tmp_path):
     with pytest.raises(ArtefactNotFoundError, match="630k-fusion-best"):
-        convert(tmp_path / "p.pt", tmp_path / "clap", tokenizer=tokenizer)
-    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "p.pt")
+        convert(tmp_path / "none.pt", tmp_path / "clap")
     with pytest.raises(FormatError, match=r"not a published CLAP checkpoint.*630k-fusion-best"):
-        convert(tmp_path / "p.pt", tmp_path / "clap", tokenizer=tokenizer)
+        converted({"a.weight": torch.zeros(2)})
 
 
-def test_nothing_is_replaced_and_nothing_half_written(published, tokenizer, tmp_path):
+def test_nothing_is_replaced_and_nothing_half_written(weights, converted, tmp_path):
     (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "mine").touch()
+    (tmp_path / "taken" / "file").touch()
     with pytest.raises(WriteError, match="already"):
-        convert(published, tmp_path / "taken", tokenizer=tokenizer)
-    (tmp_path / "file").touch()
+        converted(weights, "taken")
     with pytest.raises(WriteError, match="could not write"):
-        convert(published, tmp_path / "file" / "clap", tokenizer=tokenizer)
-    assert not list(Path(tmp_path).glob(".*"))
+        converted(weights, "taken/file/clap")
+    assert not list(tmp_path.glob("**/.*"))
 
 
-def test_the_tokenizer_must_be_there_and_be_the_right_one(published, cache, tmp_path):
-    def refused(error, message, **options):
-        with pytest.raises(error, match=message):
-            convert(published, tmp_path / "clap", **options)
-
-    refused(ArtefactNotFoundError, "none: no such folder", tokenizer=tmp_path / "none")
-    refused(ArtefactNotFoundError, "hf download FacebookAI/roberta-base", local_files_only=True)
+def test_the_tokenizer_must_be_there_and_be_the_right_one(weights, converted, cache, tmp_path):
     (tmp_path / "empty").mkdir()
-    refused(FormatError, r"lacks tokenizer\.json", tokenizer=tmp_path / "empty")
     other = clap_tokenizer()
     other.add_tokens(["<another>"])
     other.save_pretrained(tmp_path / "other")
-    refused(FormatError, "301 tokens", tokenizer=tmp_path / "other")
-
-
-def test_random_states_stay_as_they_were(published, tokenizer, tmp_path):
-    numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()
-    convert(published, tmp_path / "clap", tokenizer=tokenizer)
-    assert torch.equal(torch.get_rng_state(), torch_before)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+    for error, message, tokenizer in [
+        (ArtefactNotFoundError, "none: no such folder", tmp_path / "none"),
+        (ArtefactNotFoundError, "hf download FacebookAI/roberta-base", "FacebookAI/roberta-base"),
+        (FormatError, r"lacks tokenizer\.json", tmp_path / "empty"),
+        (FormatError, "262 tokens", tmp_path / "other"),
+    ]:
+        with pytest.raises(error, match=message):
+            converted(weights, tokenizer=tokenizer, local_files_only=True)

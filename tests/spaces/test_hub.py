@@ -1,6 +1,5 @@
 """Published models that are not there, not whole, not what they should be, or only to be had elsewhere."""
 
-import argparse
 import json
 import os
 import pickle
@@ -8,11 +7,10 @@ import shutil
 import sys
 from zipfile import ZipFile
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import pictures
+from small_models import save_published
 
 from cmcr.errors import ArtefactNotFoundError, ConfigError, DeviceError, FormatError, MissingDependencyError
 from cmcr.spaces.clap import ClapSpace
@@ -31,8 +29,8 @@ def whole(spaces):
 
 
 @pytest.fixture
-def folder(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "clip")
+def folder(copy_of):
+    return copy_of("clip")
 
 
 def put_into(cache, whole, repository="someone/small-clip"):
@@ -47,11 +45,8 @@ def put_into(cache, whole, repository="someone/small-clip"):
 @pytest.mark.parametrize("space", [ClipSpace, SiglipSpace, ClapSpace])
 def test_weights_that_are_not_at_hand_are_asked_for_in_one_message(cache, space, local_files_only):
     for model, commit in space.pins.items():
-        with pytest.raises(ArtefactNotFoundError) as caught:
+        with pytest.raises(ArtefactNotFoundError, match=f"hf download {model} --revision {commit} --include"):
             space(model, local_files_only=local_files_only)
-        assert f"hf download {model} --revision {commit} --include '*.json'" in str(caught.value)
-        assert str(cache) in str(caught.value)
-        assert len(commit) == 40
 
 
 def test_the_pin_is_of_the_default_model_only(cache):
@@ -63,14 +58,10 @@ def test_the_pin_is_of_the_default_model_only(cache):
 
 def test_a_model_in_the_cache_is_found_and_its_commit_recorded(cache, whole):
     space = ClipSpace(put_into(cache, whole), device="cpu")
-    assert space.revision == COMMIT
-    assert space.source == "someone/small-clip"
-    assert repr(space) == "ClipSpace('someone/small-clip' at 0123456789ab: image 24, text 24)"
-    same = ClipSpace(space.source, revision=COMMIT, device="cpu", local_files_only=True)
-    in_place = ClipSpace(cache / "models--someone--small-clip" / "snapshots" / COMMIT, device="cpu")
-    assert space.fingerprint == same.fingerprint == in_place.fingerprint
-    assert in_place.revision == COMMIT
-    np.testing.assert_array_equal(space.encode(pictures(2), "image"), same.encode(pictures(2), "image"))
+    assert (space.source, space.revision) == ("someone/small-clip", COMMIT)
+    in_place = find_snapshot(cache / "models--someone--small-clip" / "snapshots" / COMMIT)
+    for found in (in_place, find_snapshot("someone/small-clip", COMMIT, local_files_only=True)):
+        assert (found.folder, found.revision) == (in_place.folder, COMMIT)
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -92,15 +83,23 @@ def test_the_hub_is_asked_only_if_a_pinned_model_is_not_whole_in_the_cache(cache
     assert asked == ([True] if complete else [True, False])
 
 
-def test_a_folder_has_no_revision(folder):
-    assert ClipSpace(folder, device="cpu").revision is None
-    assert ClipSpace(str(folder), device="cpu").source == str(folder)
+def test_a_folder_has_no_revision(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    found = find_snapshot("~/clip")
+    assert (found.source, found.folder, found.revision) == ("~/clip", folder, None)
     with pytest.raises(ConfigError, match="revision: the folder"):
         ClipSpace(folder, revision="main")
 
 
-def answer(monkeypatch, kind):
-    """Let the hub's client fail as it does when the hub answers."""
+@pytest.mark.parametrize(
+    ("kind", "refused", "message"),
+    [
+        ("RevisionNotFoundError", ConfigError, "'v9'"),
+        ("RepositoryNotFoundError", ArtefactNotFoundError, "no such repository"),
+        ("HfHubHTTPError", ArtefactNotFoundError, r"\(it says no\)"),
+    ],
+)
+def test_what_the_hub_does_not_have(monkeypatch, kind, refused, message):
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -110,18 +109,8 @@ def answer(monkeypatch, kind):
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-
-
-def test_what_the_hub_does_not_have(monkeypatch):
-    answer(monkeypatch, "RevisionNotFoundError")
-    with pytest.raises(ConfigError, match="'v9'"):
+    with pytest.raises(refused, match=message):
         ClipSpace("someone/clip", revision="v9")
-    answer(monkeypatch, "RepositoryNotFoundError")
-    with pytest.raises(ArtefactNotFoundError, match="no such repository"):
-        ClipSpace("someone/clip")
-    answer(monkeypatch, "HfHubHTTPError")
-    with pytest.raises(ArtefactNotFoundError, match=r"\(it says no\)\.\n"):
-        ClipSpace("someone/clip")
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./clip", "a b", "a/b/c"])
@@ -130,22 +119,18 @@ def test_names_that_can_be_neither_folder_nor_repository(name):
         ClipSpace(name)
 
 
-def test_another_kind_of_model_is_named(spaces, whole, tmp_path):
-    assert spaces["siglip"]
-    with pytest.raises(FormatError, match="ClipSpace reads models of type 'clip', but this one is 'siglip'"):
-        ClipSpace(spaces.root / "siglip")
+def test_another_kind_of_model_is_named(copy_of, whole):
+    siglip = copy_of("siglip")
+    with pytest.raises(FormatError, match="reads models of type 'clip', but this one is 'siglip'"):
+        ClipSpace(siglip)
     with pytest.raises(FormatError, match="'clap', but this one is 'clip'"):
         ClapSpace(whole)
-    siglip2 = shutil.copytree(spaces.root / "siglip", tmp_path / "siglip2")
-    (siglip2 / "spiece.model").unlink()
+    (siglip / "spiece.model").unlink()  # SigLIP 2 has another tokenizer
     with pytest.raises(FormatError, match=r"lacks spiece\.model"):
-        SiglipSpace(siglip2)
+        SiglipSpace(siglip)
 
 
-FILES = ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"]
-
-
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"])
 def test_what_is_missing_is_named_and_what_is_damaged_refused(folder, file):
     content = (folder / file).read_bytes()
     (folder / file).write_bytes(content[: len(content) // 2])
@@ -159,7 +144,7 @@ def test_what_is_missing_is_named_and_what_is_damaged_refused(folder, file):
 def test_pickled_weights_are_never_read(folder):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(FormatError, match=r"never from pickled files such as pytorch_model\.bin"):
+    with pytest.raises(FormatError, match=r"never from pickled files"):
         ClipSpace(folder)
 
 
@@ -167,10 +152,10 @@ def test_weights_that_do_not_fit_are_refused(folder):
     weights = load_file(folder / "model.safetensors")
     some = "visual_projection.weight"
     save_file({name: tensor for name, tensor in weights.items() if name != some}, folder / "model.safetensors")
-    with pytest.raises(FormatError, match=rf"not a CLIPModel, 1 missing keys, first {some}"):
+    with pytest.raises(FormatError, match=f"1 missing keys, first {some}"):
         ClipSpace(folder)
     save_file({**weights, "more": torch.ones(2)}, folder / "model.safetensors")
-    with pytest.raises(FormatError, match="not a CLIPModel, 1 unexpected keys, first more"):
+    with pytest.raises(FormatError, match="1 unexpected keys, first more"):
         ClipSpace(folder)
     save_file({**weights, some: torch.ones(3, 3)}, folder / "model.safetensors")
     with pytest.raises(FormatError, match="cannot be read"):
@@ -178,24 +163,20 @@ def test_weights_that_do_not_fit_are_refused(folder):
 
 
 @pytest.mark.parametrize("kind", ["clip", "clap-fused"])
-def test_counters_and_index_tables_may_be_there_or_not(spaces, kind, tmp_path):
-    space = spaces[kind]
-    folder = shutil.copytree(spaces.root / kind, tmp_path / kind)
+def test_counters_and_index_tables_may_be_there_or_not(spaces, kind, copy_of):
+    space, folder = spaces[kind], copy_of(kind)
     weights = load_file(folder / "model.safetensors")
     derived = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
     kept = {name: tensor for name, tensor in weights.items() if not name.endswith(derived)}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    assert type(space)(folder, device="cpu").fingerprint == space.fingerprint
-    if kind == "clip":
-        kept["text_model.embeddings.position_ids"] = torch.arange(24)[None]  # as old versions wrote them
-        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    old = {} if kind != "clip" else {"text_model.embeddings.position_ids": torch.arange(24)[None]}
+    for weights in (kept, kept | old):
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         assert type(space)(folder, device="cpu").fingerprint == space.fingerprint
 
 
 @pytest.mark.parametrize("kind", ["clip", "clap-unfused"])
-def test_code_of_a_model_repository_is_not_run(spaces, kind, tmp_path):
-    assert spaces[kind]
-    folder, ran = shutil.copytree(spaces.root / kind, tmp_path / kind), tmp_path / "ran"
+def test_code_of_a_model_repository_is_not_run(spaces, kind, copy_of, tmp_path):
+    folder, ran = copy_of(kind), tmp_path / "ran"
     (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n")
     autos = ("AutoModel", "AutoConfig", "AutoImageProcessor", "AutoFeatureExtractor")
     for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
@@ -209,23 +190,13 @@ def test_code_of_a_model_repository_is_not_run(spaces, kind, tmp_path):
 def test_wrong_settings(folder):
     with pytest.raises(DeviceError, match="'gpu'"):
         ClipSpace(folder, device="gpu")
-    with pytest.raises(ConfigError, match=r"unknown dtype 'float31'\. Did you mean 'float32'"):
+    with pytest.raises(ConfigError, match="Did you mean 'float32'"):
         ClipSpace(folder, dtype="float31")
-
-
-def test_without_a_device_the_best_of_the_machine_is_taken(folder, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        "cmcr.spaces.dual_encoders.choose_device", lambda device: asked.append(device) or torch.device("cpu")
-    )
-    ClipSpace(folder)
-    ClipSpace(folder, device="cuda:1")
-    assert asked == ["auto", "cuda:1"]
 
 
 def test_transformers_is_asked_for(monkeypatch, folder):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingDependencyError, match=r"transformers is not installed; .*'cmcr\[encoders\]'"):
+    with pytest.raises(MissingDependencyError, match=r"'cmcr\[encoders\]'"):
         ClipSpace(folder)
 
 
@@ -244,27 +215,15 @@ def test_the_fingerprint_knows_names_shapes_types_and_values():
     assert fingerprint({"a": torch.ones(4, 6)[:, ::2]}, {}) == fingerprint({"a": torch.ones(4, 3)}, {})
 
 
-def test_the_home_folder_is_written_as_a_tilde(monkeypatch, folder):
-    monkeypatch.setenv("HOME", str(folder.parent))
-    assert find_snapshot("~/clip").folder == folder
-
-
 class Trap:
     def __reduce__(self):
         return (os.mkdir, ("trapped",))
 
 
 class TestPublishedTensors:
-    """Files as the authors of CLAP and ULIP published them: tensors beside settings and numpy's numbers."""
-
     @pytest.fixture
     def published(self, tmp_path):
-        weights = {"module.a": torch.ones(2, 3), "module.steps": torch.tensor(7)}
-        moments = {"state": {0: {"step": np.int64(1), "moments": np.ones(3)}}}
-        settings = argparse.Namespace(model="ULIP_PointBERT", npoints=8192)
-        bookkeeping = {"optimizer": moments, "best_acc1": np.float64(74.8), "epoch": "last"}
-        torch.save({"state_dict": weights, "args": settings, **bookkeeping}, tmp_path / "published.pt")
-        return tmp_path / "published.pt"
+        return save_published(tmp_path / "published.pt", {"a": torch.ones(2, 3), "steps": torch.tensor(7)})
 
     def test_tensors_are_read_whichever_numpy_wrote_the_numbers_beside_them(self, published, tmp_path):
         with ZipFile(published) as new, ZipFile(tmp_path / "old.pt", "w") as old:

@@ -8,7 +8,7 @@ from PIL import Image
 import cmcr
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, draw_pictures, sample_point_clouds, speak_sounds, write_texts
 from cmcr.evaluation.metrics import answer_ranks, hit_rate
-from cmcr.spaces.mini.encoders import log_mel_of, tokens_of, unit_cloud, voxels_of
+from cmcr.spaces.mini.encoders import log_mel_of, tokens_of, voxels_of
 
 
 def items(modality, numbers, seed=0):
@@ -22,20 +22,14 @@ def items(modality, numbers, seed=0):
     return list(sample_point_clouds(numbers, "test", rng))
 
 
-@pytest.mark.parametrize(
-    ("name", "first", "second", "least", "most"),
-    [
-        ("mini-clip", "image", "text", 0.6, 0.9),
-        ("mini-clap", "audio", "text", 0.6, 0.9),
-        ("mini-ulip", "point_cloud", "image", 0.5, 0.9),
-    ],
-)
-def test_each_space_finds_its_own_partner_seen_or_not(name, first, second, least, most):
+@pytest.mark.parametrize(("name", "least"), [("mini-clip", 0.6), ("mini-clap", 0.6), ("mini-ulip", 0.5)])
+def test_each_space_finds_its_own_partner_seen_or_not(name, least):
     space = cmcr.space(name)
+    first, second = space.widths
     a = space.encode(items(first, ALL_NUMBERS, 1), first, batch_size=200)
     b = space.encode(items(second, ALL_NUMBERS, 2), second, batch_size=200)
     ranks = np.concatenate([answer_ranks(a, b, ALL_NUMBERS), answer_ranks(b, a, ALL_NUMBERS)])
-    assert least < hit_rate(ranks, 1) < most
+    assert least < hit_rate(ranks, 1) < 0.9
     assert hit_rate(ranks.reshape(2, -1)[:, UNSEEN_NUMBERS].ravel(), 1) > least - 0.1
 
 
@@ -44,14 +38,6 @@ def test_pictures_of_another_size_and_mode_are_brought_to_the_encoders():
     grey = Image.fromarray(draw_pictures(np.array([123]), "test", np.random.default_rng(0))[0])
     large = grey.resize((320, 120), Image.Resampling.NEAREST).convert("RGB")
     assert float(space.encode([grey], "image")[0] @ space.encode([large], "image")[0]) > 0.95
-
-
-def test_what_is_transparent_shows_white():
-    drawn = 255 - draw_pictures(np.array([123]), "test", np.random.default_rng(0))[0]
-    ink = np.zeros((*drawn.shape, 4), dtype=np.uint8)  # black everywhere; only the transparency says where
-    ink[..., 3] = 255 - drawn
-    rows = cmcr.space("mini-clip").encode([ink, drawn], "image")
-    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
 
 
 def test_sounds_at_another_rate_and_channel_count_stay_near():
@@ -100,8 +86,3 @@ def test_voxels_count_points_right_side_up():
     grid = torch.expm1(voxels_of(cloud)) * 4 / 608
     filled = {tuple(cell): round(grid[tuple(cell)].item(), 3) for cell in grid.nonzero().tolist()}
     assert filled == {(0, 1, 1, 2): 3.0, (0, 1, 10, 33): 1.0}
-
-
-def test_unit_cloud():
-    cloud = unit_cloud(torch.tensor([[[1.0, 1.0, 1.0], [3.0, 1.0, 1.0]]]))
-    assert cloud.tolist() == [[[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]

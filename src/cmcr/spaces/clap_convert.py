@@ -166,7 +166,7 @@ def _model_of(published: Mapping[str, Tensor], transformers: Any) -> Any:
         raise FormatError(
             f"not a published CLAP checkpoint: missing (by the names of transformers) {error}. {_FETCH}"
         ) from error
-    except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise FormatError(
             f"not a published CLAP checkpoint: its weights do not fit together: {error}. {_FETCH}"
         ) from error
