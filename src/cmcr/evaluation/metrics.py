@@ -2,14 +2,14 @@
 
 Tie rule, for every metric here: of equally similar items, those that are not positives come first. So a model that cannot
 tell items apart gains nothing, no other way of breaking ties gives a lower figure, and the order of the corpus does not
-matter. "Equally" means up to rounding, see `rounding_slack`.
+matter. "Equally" means up to rounding: about 1e-6 for unit rows in float32, 2e-15 in float64.
 
 Metrics return one value per query, because intervals and paired tests need them; the figure to report is their mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,48 +92,6 @@ They count from 1 and rise within each query; a metric refuses others with a `Di
 """
 
 
-def comparable(queries: Array, corpus: Array) -> tuple[Tensor, Tensor]:
-    """Check that queries can be compared with a corpus, and convert both to one precision and device.
-
-    Returns:
-        Queries `(Q, K)` and corpus `(C, K)` in float64 if either was, else in float32; half precision is copied.
-
-    Raises:
-        DtypeError, DimensionError, TooFewRowsError: as `rows_of`, or widths that differ.
-        NonFiniteError: NaN or infinity.
-    """
-    q, c = rows_of(queries, "queries").detach(), rows_of(corpus, "corpus").detach()
-    if q.shape[1] != c.shape[1]:
-        raise DimensionError(
-            f"expected queries (Q, K) and corpus (C, K) of one width, got {tuple(q.shape)} and {tuple(c.shape)}."
-        )
-    check_finite(q, "queries")  # NaN compares false with everything and would rank first
-    check_finite(c, "corpus")
-    dtype = working_dtype(q, c)
-    return q.to(dtype), c.to(device=q.device, dtype=dtype)
-
-
-def similarity_blocks(queries: Tensor, corpus: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield inner products of a few queries with the whole corpus: the queries' slice and `(B, C)`, the caller's to keep.
-
-    `B` is chosen so that a block stays small whatever `C` is. That bounds the scratch memory of every metric: under
-    64 MiB, or two rows of the corpus's length where the corpus is so long that a single row takes more.
-    """
-    size = max(1, min(_QUERIES, _ELEMENTS // len(corpus)))
-    for start in range(0, len(queries), size):
-        block = slice(start, min(start + size, len(queries)))
-        yield block, queries[block] @ corpus.T
-
-
-def rounding_slack(lengths: Tensor) -> Tensor:
-    """How far apart two computations of one inner product may be, given the product of the lengths of its two rows.
-
-    A matrix product may round equal columns differently, depending on their position. Similarities closer than this, about
-    1e-6 for unit rows in float32 and 2e-15 in float64, count as equal, so that a duplicate is always a tie.
-    """
-    return _ROUNDING * torch.finfo(lengths.dtype).eps * lengths
-
-
 def positive_ranks(queries: Array, corpus: Array, positives: PerQuery) -> PerQuery:
     """Rank every positive of every query among the whole corpus by inner product: by cosine, for unit rows.
 
@@ -146,13 +104,15 @@ def positive_ranks(queries: Array, corpus: Array, positives: PerQuery) -> PerQue
         positives: corpus rows of each query's positives, in any order.
 
     Returns:
-        Ranks from 1, rising within each query. Scratch memory is bounded, see `similarity_blocks`.
+        Ranks from 1, rising within each query. A few queries are compared at a time, so that scratch memory stays under
+        64 MiB, or two rows of the corpus's length where that is more.
 
     Raises:
+        DtypeError, TooFewRowsError: no floating-point rows.
         DimensionError: widths or lengths that do not match, a positive outside the corpus or named twice.
         NonFiniteError: NaN or infinity, or rows so long that their inner products overflow.
     """
-    q, c = comparable(queries, corpus)
+    q, c = _comparable(queries, corpus)
     if len(positives) != len(q):
         raise DimensionError(f"expected positives of {len(q)} queries, got those of {len(positives)}.")
     rows = torch.from_numpy(positives.values.astype(np.int64))
@@ -162,12 +122,29 @@ def positive_ranks(queries: Array, corpus: Array, positives: PerQuery) -> PerQue
         )
     starts, counts = positives.starts, torch.from_numpy(positives.counts).to(q.device)
     corpus_lengths = torch.linalg.vector_norm(c, dim=1)
+    size = max(1, min(_QUERIES, _ELEMENTS // len(c)))
     found = []
-    for block, similarity in similarity_blocks(q, c):
+    for start in range(0, len(q), size):
+        block = slice(start, min(start + size, len(q)))
         mine = rows[starts[block.start] : starts[block.stop]].to(q.device)
         lengths = torch.linalg.vector_norm(q[block], dim=1).repeat_interleave(counts[block]) * corpus_lengths[mine]
-        found.append(_ranks_of_block(similarity, mine, counts[block], rounding_slack(lengths)).cpu())
+        # A matrix product may round equal columns differently, depending on their position: a duplicate is still a tie.
+        slack = _ROUNDING * torch.finfo(lengths.dtype).eps * lengths
+        found.append(_ranks_of_block(q[block] @ c.T, mine, counts[block], slack).cpu())
     return PerQuery(torch.cat(found).numpy(), starts)
+
+
+def _comparable(queries: Array, corpus: Array) -> tuple[Tensor, Tensor]:
+    """Convert queries and corpus to one device and precision: float64 if either was, else float32."""
+    q, c = rows_of(queries, "queries").detach(), rows_of(corpus, "corpus").detach()
+    if q.shape[1] != c.shape[1]:
+        raise DimensionError(
+            f"expected queries (Q, K) and corpus (C, K) of one width, got {tuple(q.shape)} and {tuple(c.shape)}."
+        )
+    check_finite(q, "queries")  # NaN compares false with everything and would rank first
+    check_finite(c, "corpus")
+    dtype = working_dtype(q, c)
+    return q.to(dtype), c.to(device=q.device, dtype=dtype)
 
 
 def _ranks_of_block(similarity: Tensor, positives: Tensor, counts: Tensor, slack: Tensor) -> Tensor:
@@ -216,11 +193,6 @@ def hits(ranks: Ranks, k: int) -> NDArray[np.bool_]:
     return np.minimum.reduceat(given.values, given.starts[:-1]) <= k
 
 
-def hit_rate(ranks: Ranks, k: int) -> float:
-    """Share of queries with at least one positive among the first k, in [0, 1]: the mean of `hits`."""
-    return float(hits(ranks, k).mean())
-
-
 def true_recalls(ranks: Ranks, k: int) -> NDArray[np.float64]:
     """Share of each query's positives among the first k, ``|{j : r_j <= k}| / m``: `(Q,)` in [0, 1].
 
@@ -262,16 +234,13 @@ def discounted_gains(ranks: Ranks, k: int = 10) -> NDArray[np.float64]:
     return _sums(given, _gain(given.values, k)) / _sums(given, _gain(_positions(given), k))
 
 
-def retrieval_scores(
-    task: str, ranks: Ranks, *, tops: Sequence[int] = (1, 5, 10), gain_top: int = 10
-) -> dict[str, NDArray[np.float64]]:
+def retrieval_scores(task: str, ranks: Ranks, *, tops: Sequence[int] = (1, 5, 10)) -> dict[str, NDArray[np.float64]]:
     """Score every query by every retrieval metric.
 
     Args:
         task: such as `audio_to_image`.
         ranks: from 1.
         tops: the k of hit rate and true recall.
-        gain_top: the k of nDCG.
 
     Returns:
         `(Q,)` by key: `audio_to_image/R@1` (hit rate), `audio_to_image/true_recall@1`, `audio_to_image/mAP`,
@@ -283,8 +252,7 @@ def retrieval_scores(
     """
     scores = {f"R@{k}": hits(ranks, k).astype(np.float64) for k in tops}
     scores |= {f"true_recall@{k}": true_recalls(ranks, k) for k in tops}
-    scores |= {"mAP": average_precisions(ranks), "MRR": reciprocal_ranks(ranks)}
-    scores[f"nDCG@{gain_top}"] = discounted_gains(ranks, gain_top)
+    scores |= {"mAP": average_precisions(ranks), "MRR": reciprocal_ranks(ranks), "nDCG@10": discounted_gains(ranks, 10)}
     return {f"{task}/{name}": values for name, values in scores.items()}
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from cmcr.evaluation.datasets.layout import (
     VIDEOS,
     Box,
     DataFolder,
+    Item,
+    LabelT,
     clipped,
     existing,
     files_by_stem,
@@ -36,13 +38,6 @@ from cmcr.evaluation.metrics import PerQuery
 Boxes = NDArray[np.float64]
 """`(b, 4)` around the source of the sound."""
 
-_NO_BOXES: Boxes = np.empty((0, 4))
-_Clip = tuple[str, Path | VideoFrame, Path | SoundClip, Boxes]
-"""The id of a clip, its picture, its sound, and its boxes where they are read."""
-
-_Listed = list[tuple[str, _Clip | None]]
-"""Clips as `DataFolder.keep` takes them."""
-
 
 class _Files(NamedTuple):
     """Pictures and sounds of a folder, by name without suffix."""
@@ -50,11 +45,11 @@ class _Files(NamedTuple):
     images: Mapping[str, Path | VideoFrame]
     sounds: Mapping[str, Path]
 
-    def clip(self, name: str, image: str, sound: str, boxes: Boxes = _NO_BOXES) -> tuple[str, _Clip | None]:
-        """Join a picture and a sound; None where one is missing."""
+    def item(self, id: str, image: str, sound: str, label: LabelT) -> Item[LabelT]:
+        """Describe a picture with a sound."""
         exist = image in self.images and sound in self.sounds
-        clip = (name, self.images[image], self.sounds[sound], boxes) if exist else None
-        return f"frames/{image}.jpg with audio/{sound}.wav", clip
+        content = (self.images[image], self.sounds[sound]) if exist else None
+        return Item(id, f"frames/{image}.jpg with audio/{sound}.wav", content, label)
 
 
 def _frames_and_audio(data: DataFolder, *roots: str) -> _Files:
@@ -64,16 +59,16 @@ def _frames_and_audio(data: DataFolder, *roots: str) -> _Files:
     return _Files(files_by_stem(frames, PICTURES), files_by_stem(audio, SOUNDS))
 
 
-def _retrieval(data: DataFolder, listed: _Listed, left_out: int = 0) -> RetrievalRecord:
-    clips, left_out = data.keep(listed, left_out)
-    ids, images, sounds, _ = map(list, zip(*clips, strict=True))
+def _retrieval(data: DataFolder, items: Sequence[Item[Any]], left_out: int = 0) -> RetrievalRecord:
+    ids, clips, _, left_out = data.keep(items, left_out)
+    images, sounds = map(list, zip(*clips, strict=True))
     positives = PerQuery.one(np.arange(len(ids)))
     return RetrievalRecord(data.name, data.layout.modalities, sounds, images, ids, ids, positives, left_out)
 
 
-def _localization(data: DataFolder, listed: _Listed, left_out: int) -> LocalizationRecord:
-    clips, left_out = data.keep(listed, left_out)
-    ids, images, sounds, boxes = map(list, zip(*clips, strict=True))
+def _localization(data: DataFolder, items: Sequence[Item[Boxes]], left_out: int) -> LocalizationRecord:
+    ids, clips, boxes, left_out = data.keep(items, left_out)
+    images, sounds = map(list, zip(*clips, strict=True))
     return LocalizationRecord(data.name, images, sounds, ids, boxes, left_out)
 
 
@@ -99,8 +94,8 @@ def ave(data: DataFolder) -> RetrievalRecord:
     # A video with two events has two rows; it is one clip here, since equal pictures cannot be told apart.
     names = dict.fromkeys(video.strip() for _, video, _, _, _ in rows)
     files = files_by_stem(data.find("AVE"), VIDEOS)
-    clips: dict[str, _Clip] = {name: (name, VideoFrame(video), video, _NO_BOXES) for name, video in files.items()}
-    return _retrieval(data, [(f"AVE/{name}.mp4", clips.get(name)) for name in names])
+    clips = {name: (VideoFrame(video), video) for name, video in files.items()}
+    return _retrieval(data, [Item(name, f"AVE/{name}.mp4", clips.get(name), None) for name in names])
 
 
 _FLICKR_ROOTS = ("", "test/", "Test/")
@@ -121,7 +116,7 @@ def flickr_soundnet(data: DataFolder) -> RetrievalRecord:
     dataset).
     """
     files, ids, _ = _flickr_soundnet(data)
-    return _retrieval(data, [files.clip(name, name, name) for name in ids])
+    return _retrieval(data, [files.item(name, name, name, None) for name in ids])
 
 
 def _flickr_soundnet(data: DataFolder) -> tuple[_Files, list[str], dict[str, Path]]:
@@ -137,13 +132,14 @@ def _flickr_soundnet(data: DataFolder) -> tuple[_Files, list[str], dict[str, Pat
 def _flickr_soundnet_boxes(data: DataFolder) -> LocalizationRecord:
     """Read the boxes of all annotators, one row each."""
     files, ids, annotated = _flickr_soundnet(data)
-    listed: _Listed = []
+    items = []
     for name in ids:
-        if name not in annotated:
-            listed.append((f"Annotations/{name}.xml", None))
-        elif len(boxes := _xml_boxes(annotated[name])):
-            listed.append(files.clip(name, name, name, boxes))
-    return _localization(data, listed, len(ids) - len(listed))
+        boxes = _xml_boxes(annotated[name]) if name in annotated else np.empty((0, 4))
+        if len(boxes):
+            items.append(files.item(name, name, name, boxes))
+        elif name not in annotated:
+            items.append(Item(name, f"Annotations/{name}.xml", None, boxes))
+    return _localization(data, items, len(ids) - len(items))
 
 
 def _xml_boxes(path: Path) -> Boxes:
@@ -190,7 +186,7 @@ def vgg_ss(data: DataFolder) -> RetrievalRecord:
     return _retrieval(data, *_vgg_ss(data))
 
 
-def _vgg_ss(data: DataFolder) -> tuple[_Listed, int]:
+def _vgg_ss(data: DataFolder) -> tuple[list[Item[Boxes]], int]:
     """List the clips of the split that have a box, and count the others: some boxes were withdrawn after publication."""
     path = data.find("vggss.json", "metadata/vggss.json")
     entries = read_json(path, list[_VggSsEntry])
@@ -209,7 +205,7 @@ def _vgg_ss(data: DataFolder) -> tuple[_Listed, int]:
         # The boxes were drawn on frame 125 of clips at 25 frames a second.
         files = _Files({name: VideoFrame(video, 5.0) for name, video in sounds.items()}, sounds)
     boxed = sorted(name for name in names if len(boxes.get(name, ())))
-    return [files.clip(name, name, name, boxes[name]) for name in boxed], len(names) - len(boxed)
+    return [files.item(name, name, name, boxes[name]) for name in boxed], len(names) - len(boxed)
 
 
 vgg_ss_boxes = replace(vgg_ss, name="vgg-ss-boxes", read=lambda data: _localization(data, *_vgg_ss(data)))
@@ -255,7 +251,7 @@ def music_solo(data: DataFolder) -> LocalizationRecord:
         form, pattern = "<YouTube id>_<second>_<frame>", r"(?P<video>.+)_(?P<second>\d{3})_\d{5}"
         drawn = [(one.file, f"frames/{one.file}.jpg", [one.bbox]) for one in read_json(path, list[_SoloFile])]
     sounds = files_by_stem(data.find("audio"), (*SOUNDS, *VIDEOS))
-    listed: _Listed = []
+    items = []
     for name, frame, given in sorted(drawn):
         parts = re.fullmatch(pattern, name)
         if parts is None:
@@ -263,9 +259,9 @@ def music_solo(data: DataFolder) -> LocalizationRecord:
         # Width and height, as the authors' eval.py draws them; later code that reads two corners gets boxes without a size.
         if len(boxes := clipped([(left, top, left + width, top + height) for left, top, width, height in given])):
             image, sound = existing(data.path / frame), sounds.get(parts["video"])
-            clip = (name, image, SoundClip(sound, float(parts["second"]), 1.0), boxes) if image and sound else None
-            listed.append((f"{frame} with audio/{parts['video']}.wav", clip))
-    return _localization(data, listed, len(drawn) - len(listed))
+            clip = (image, SoundClip(sound, float(parts["second"]), 1.0)) if image and sound else None
+            items.append(Item(name, f"{frame} with audio/{parts['video']}.wav", clip, boxes))
+    return _localization(data, items, len(drawn) - len(items))
 
 
 @published_as("ex-vgg-ss", ("audio", "image"), splits=("test",))
@@ -288,11 +284,10 @@ def ex_vgg_ss(data: DataFolder) -> CounterfactualRecord:
         if kind.strip() == "non-sounding":
             pairs.setdefault((image.strip(), sound.strip()), False)
     files = _frames_and_audio(data, "extend_", "")
-    by_id = {f"{image} {sound}": (image, sound) for image, sound in pairs}
-    clips, left_out = data.keep([files.clip(name, *pair) for name, pair in by_id.items()])
-    ids, images, sounds, _ = map(list, zip(*clips, strict=True))
-    present = np.array([pairs[by_id[name]] for name in ids])
-    return CounterfactualRecord(data.name, images, sounds, ids, present, left_out)
+    items = [files.item(f"{image} {sound}", image, sound, present) for (image, sound), present in pairs.items()]
+    ids, clips, present, left_out = data.keep(items)
+    images, sounds = map(list, zip(*clips, strict=True))
+    return CounterfactualRecord(data.name, images, sounds, ids, np.array(present), left_out)
 
 
 ex_flickrnet = replace(ex_vgg_ss, name="ex-flickrnet")

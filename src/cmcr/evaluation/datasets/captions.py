@@ -6,7 +6,8 @@ as they are, down to the last space.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from cmcr.evaluation.datasets.layout import (
     SOUNDS,
     VIDEOS,
     DataFolder,
-    existing,
+    Item,
     files_by_stem,
     published_as,
     read_csv,
@@ -29,38 +30,21 @@ from cmcr.evaluation.metrics import PerQuery
 _CAPTIONS = 5
 
 
-@dataclass
-class _Captioned:
-    """One item: its id, and its file both as the layout names it and, where it exists, on disk."""
-
-    name: str
-    file_name: str
-    file: Path | None
-    captions: list[str] = field(default_factory=list)
-
-
-def _record(data: DataFolder, items: list[_Captioned]) -> RetrievalRecord:
+def _record(data: DataFolder, items: Sequence[Item[list[str]]]) -> RetrievalRecord:
     """Pair items with captions. Captions of white space, which no space encodes, are left out and counted."""
-    kept, left_out = data.keep([(item.file_name, item if item.file else None) for item in items])
+    ids, files, captions, left_out = data.keep(items)
     texts: dict[str, str] = {}  # by id
     rows = []
-    for item in kept:
-        captions = item.captions[:_CAPTIONS]
-        used = {f"{item.name}#{number}": text for number, text in enumerate(captions) if text.strip()}
+    for name, given in zip(ids, captions, strict=True):
+        used = {f"{name}#{number}": text for number, text in enumerate(given[:_CAPTIONS]) if text.strip()}
         if not used:
-            raise FormatError(f"{data.path}: {item.name} of {data.layout.name} has no caption.")
-        left_out += len(captions) - len(used)
+            raise FormatError(f"{data.path}: {name} of {data.layout.name} has no caption.")
+        left_out += len(given[:_CAPTIONS]) - len(used)
         rows.append(np.arange(len(used)) + len(texts))
         texts |= used
+    positives = PerQuery.several(rows)
     return RetrievalRecord(
-        name=data.name,
-        modalities=data.layout.modalities,
-        first=[item.file for item in kept],
-        second=list(texts.values()),
-        first_ids=[item.name for item in kept],
-        second_ids=list(texts),
-        positives=PerQuery.several(rows),
-        left_out=left_out,
+        data.name, data.layout.modalities, files, list(texts.values()), ids, list(texts), positives, left_out
     )
 
 
@@ -84,18 +68,16 @@ class _Karpathy:
     images: list[_KarpathyImage]
 
 
-def _karpathy_items(path: Path, split: str, pictures: Path) -> list[_Captioned]:
+def _karpathy(data: DataFolder, path: Path, split: str, pictures: Path) -> RetrievalRecord:
     """Read the pictures of one split, in the order of the file; their `filepath` starts at `pictures`."""
-    found = []
-    for image in read_json(path, _Karpathy).images:
-        if image.split == split:
-            file_name = f"{image.filepath or pictures.name}/{image.filename}"
-            file = existing(pictures / image.filepath / image.filename)
-            captions = [sentence.raw for sentence in image.sentences]
-            found.append(_Captioned(image.filename, file_name, file, captions))
-    if not found:
+    items = [
+        data.item(image.filename, pictures / image.filepath / image.filename, [one.raw for one in image.sentences])
+        for image in read_json(path, _Karpathy).images
+        if image.split == split
+    ]
+    if not items:
         raise FormatError(f"{path}: holds no picture of the split {split!r}.")
-    return found
+    return _record(data, items)
 
 
 @dataclass(slots=True)
@@ -129,18 +111,14 @@ def coco(data: DataFolder) -> RetrievalRecord:
     Visual-Semantic Alignments, CVPR 2015.
     """
     if data.split != "val2017":
-        split = data.split.removeprefix("karpathy-")
-        return _record(data, _karpathy_items(data.find("dataset_coco.json"), split, data.path))
+        return _karpathy(data, data.find("dataset_coco.json"), data.split.removeprefix("karpathy-"), data.path)
     content = read_json(data.find("annotations/captions_val2017.json", "captions_val2017.json"), _CocoCaptions)
     pictures = data.find("val2017")
-    items = {
-        image.id: _Captioned(image.file_name, f"val2017/{image.file_name}", existing(pictures / image.file_name))
-        for image in sorted(content.images, key=lambda image: image.file_name)
-    }
+    captions: dict[int, list[str]] = {image.id: [] for image in content.images}
     for one in sorted(content.annotations, key=lambda one: one.id):  # the file has no other order
-        if one.image_id in items:
-            items[one.image_id].captions.append(one.caption)
-    return _record(data, list(items.values()))
+        captions.setdefault(one.image_id, []).append(one.caption)
+    images = sorted(content.images, key=lambda image: image.file_name)
+    return _record(data, [data.item(one.file_name, pictures / one.file_name, captions[one.id]) for one in images])
 
 
 @published_as("flickr30k", ("image", "text"), splits=("test", "val", "all"))
@@ -156,18 +134,16 @@ def flickr30k(data: DataFolder) -> RetrievalRecord:
     """
     pictures = data.find("flickr30k-images", "flickr30k_images", "images")
     if data.split != "all":
-        return _record(data, _karpathy_items(data.find("dataset_flickr30k.json"), data.split, pictures))
+        return _karpathy(data, data.find("dataset_flickr30k.json"), data.split, pictures)
     path = data.find("results_20130124.token")
-    items: dict[str, _Captioned] = {}
+    captions: dict[str, list[str]] = {}
     for line in read_text_lines(path):
         key, tab, text = line.partition("\t")
         name, mark, _ = key.rpartition("#")
         if not (tab and mark):
             raise FormatError(f"{path}: expected lines of <picture>#<number>, a tab and a caption, got {line[:80]!r}.")
-        if name not in items:
-            items[name] = _Captioned(name, f"{pictures.name}/{name}", existing(pictures / name))
-        items[name].captions.append(text)
-    return _record(data, list(items.values()))
+        captions.setdefault(name, []).append(text)
+    return _record(data, [data.item(name, pictures / name, texts) for name, texts in captions.items()])
 
 
 @published_as("audiocaps", ("audio", "text"), splits=("test", "val", "train"))
@@ -183,15 +159,16 @@ def audiocaps(data: DataFolder) -> RetrievalRecord:
     """
     table = data.find(f"{data.split}.csv", f"dataset/{data.split}.csv")
     sounds = files_by_stem(data.find(f"audio/{data.split}", "audio", data.split), (*SOUNDS, *VIDEOS))
-    items: dict[str, _Captioned] = {}
+    captions: dict[str, list[str]] = {}
+    files: dict[str, Path] = {}
     for number, video, start, caption in read_csv(table, "audiocap_id", "youtube_id", "start_time", "caption"):
         video = video.strip()
         name = f"{video}_{start.strip()}"  # a clip is a video and the second at which it begins
-        item = items.setdefault(name, _Captioned(name, f"audio/{name}.wav", None))
-        names = (name, video, f"Y{video}", number.strip())
-        item.file = item.file or next((sounds[one] for one in names if one in sounds), None)
-        item.captions.append(caption)
-    return _record(data, list(items.values()))
+        captions.setdefault(name, []).append(caption)
+        for one in (name, video, f"Y{video}", number.strip()):
+            if one in sounds:
+                files.setdefault(name, sounds[one])
+    return _record(data, [Item(name, f"audio/{name}.wav", files.get(name), texts) for name, texts in captions.items()])
 
 
 @published_as("clotho", ("audio", "text"), splits=("evaluation", "validation", "development"))
@@ -206,5 +183,4 @@ def clotho(data: DataFolder) -> RetrievalRecord:
     columns = [f"caption_{number}" for number in range(1, 6)]
     rows = read_csv(data.find(f"clotho_captions_{data.split}.csv"), "file_name", *columns)
     sounds = data.find(f"clotho_audio_{data.split}/{data.split}", f"clotho_audio_{data.split}", data.split)
-    items = [_Captioned(name, f"{sounds.name}/{name}", existing(sounds / name), captions) for name, *captions in rows]
-    return _record(data, items)
+    return _record(data, [data.item(name, sounds / name, captions) for name, *captions in rows])

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,7 +21,7 @@ from cmcr.errors import FormatError, missing_dependency
 from cmcr.evaluation.datasets.layout import (
     PICTURES,
     DataFolder,
-    existing,
+    Item,
     files_by_stem,
     published_as,
     read_csv,
@@ -31,26 +31,11 @@ from cmcr.evaluation.datasets.layout import (
 from cmcr.evaluation.datasets.records import ClassificationRecord
 
 
-class _Labelled(NamedTuple):
-    """One item as the annotations name it; `item` is its array, or its file, or `None` where that is missing."""
-
-    id: str
-    file_name: str
-    item: Any
-    label: int
-
-
-def _record(data: DataFolder, items: Sequence[_Labelled], classes: Sequence[str]) -> ClassificationRecord:
-    kept, left_out = data.keep([(one.file_name, None if one.item is None else one) for one in items])
-    return ClassificationRecord(
-        name=data.name,
-        modality=data.layout.modalities[0],
-        items=[one.item for one in kept],
-        ids=[one.id for one in kept],
-        labels=np.array([one.label for one in kept], dtype=np.int64),
-        classes=[name.replace("_", " ") for name in classes],
-        left_out=left_out,
-    )
+def _record(data: DataFolder, listed: Sequence[Item[int]], classes: Sequence[str]) -> ClassificationRecord:
+    ids, items, labels, left_out = data.keep(listed)
+    names = [name.replace("_", " ") for name in classes]
+    modality = data.layout.modalities[0]
+    return ClassificationRecord(data.name, modality, items, ids, np.array(labels, dtype=np.int64), names, left_out)
 
 
 @published_as("modelnet40", ("point_cloud", "text"), splits=("test", "train"))
@@ -72,8 +57,7 @@ def modelnet40(data: DataFolder) -> ClassificationRecord:
         folder = name.rpartition("_")[0]
         if folder not in labels:
             raise FormatError(f"{listed}: {name!r} is of no class in {names.name}.")
-        file_name = f"{folder}/{name}.txt"
-        items.append(_Labelled(name, file_name, existing(data.path / file_name), labels[folder]))
+        items.append(data.item(name, data.path / folder / f"{name}.txt", labels[folder]))
     return _record(data, items, list(labels))
 
 
@@ -110,18 +94,15 @@ def scanobjectnn(data: DataFolder) -> ClassificationRecord:
             f"and {labels.dtype} {labels.shape}."
         )
     items = [
-        _Labelled(f"{row:05d}", path.name, points[row].astype(np.float32), int(label))
-        for row, label in enumerate(labels)
+        Item(f"{row:05d}", path.name, points[row].astype(np.float32), int(label)) for row, label in enumerate(labels)
     ]
     return _record(data, items, _SCANOBJECTNN_CLASSES)
 
 
 def _points_and_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     if path.suffix == ".npz":
-        with (
-            path.open("rb") as file,
-            np.load(file, allow_pickle=False) as archive,
-        ):  # np.load leaves a damaged file open
+        # Opened here, because np.load leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return archive["data"], archive["label"]
     try:
         import h5py
@@ -153,7 +134,7 @@ def objaverse_lvis(data: DataFolder) -> ClassificationRecord:
     class_of = _lvis_classes(data.find("lvis.json", "lvis_testset.txt", "lvis-annotations.json"))
     files = _shapes_below(data.path)
     labels = {name: label for label, name in enumerate(sorted(set(class_of.values())))}
-    items = [_Labelled(uid, f"{uid}.npz", files.get(uid), labels[name]) for uid, name in sorted(class_of.items())]
+    items = [Item(uid, f"{uid}.npz", files.get(uid), labels[name]) for uid, name in sorted(class_of.items())]
     record = _record(data, items, list(labels))
     if record.items[0].suffix.lower() in (".npz", ".npy"):
         # OpenShape's and Uni3D's files are pickled dictionaries, which are never opened: refused now, not after an hour.
@@ -199,7 +180,7 @@ def esc50(data: DataFolder) -> ClassificationRecord:
     if names.keys() != set(targets):
         raise FormatError(f"{path}: expected targets 0, 1, 2, ... with one category each, got {sorted(pairs)[:5]}.")
     items = [
-        _Labelled(file_name, f"audio/{file_name}", existing(sounds / file_name), int(target))
+        data.item(file_name, sounds / file_name, int(target))
         for file_name, fold, target, _ in rows
         if data.split in ("all", f"fold{fold}")
     ]
@@ -222,8 +203,8 @@ def imagenet(data: DataFolder) -> ClassificationRecord:
     for label, key in enumerate(names):
         folder = pictures / key
         files = sorted(files_by_stem(folder, PICTURES).values()) if folder.is_dir() else []
-        items += [_Labelled(f"{key}/{file.name}", f"val/{key}/{file.name}", file, label) for file in files]
-        items += [_Labelled(key, f"val/{key}/ ({len(files)} of 50)", None, label)] * (50 - len(files))
+        items += [Item(f"{key}/{file.name}", f"val/{key}/{file.name}", file, label) for file in files]
+        items += [Item(key, f"val/{key}/ ({len(files)} of 50)", None, label)] * (50 - len(files))
     return _record(data, items, list(names.values()))
 
 

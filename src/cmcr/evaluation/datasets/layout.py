@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +29,7 @@ Box = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 
 _NAMED = 3  # missing files that a message names
 
-ItemT = TypeVar("ItemT")
+LabelT = TypeVar("LabelT")
 KindT = TypeVar("KindT")
 
 
@@ -57,6 +57,22 @@ def published_as(
 ) -> Callable[[Callable[[DataFolder], Record]], Layout]:
     """Make a reader the `Layout` of a data set, described by the docstring of the reader."""
     return lambda read: Layout(name, modalities, splits, inspect.getdoc(read) or "", read)
+
+
+class Item(NamedTuple, Generic[LabelT]):
+    """One item that the annotations name.
+
+    Attributes:
+        id: unique in the data set.
+        files: its files as the layout names them, for messages.
+        content: what a record holds of it: a file, a picture with its sound, an array; `None` where a file is missing.
+        label: what the annotations say of it: captions, a class, boxes.
+    """
+
+    id: str
+    files: str
+    content: Any
+    label: LabelT
 
 
 @dataclass(frozen=True)
@@ -94,16 +110,19 @@ class DataFolder:
                     return self.path / candidate
         raise self._missing(f"{' or '.join(candidates)} is missing")
 
-    def keep(self, items: Sequence[tuple[str, ItemT | None]], left_out: int = 0) -> tuple[list[ItemT], int]:
+    def item(self, id: str, path: Path, label: LabelT) -> Item[LabelT]:
+        """Describe an item that is one file of this folder."""
+        return Item(id, os.path.relpath(path, self.path), existing(path), label)
+
+    def keep(self, items: Sequence[Item[LabelT]], left_out: int = 0) -> tuple[list[str], list[Any], list[LabelT], int]:
         """Choose the items to use: those whose files exist, at most `limit` of them, evenly spaced.
 
         Args:
-            items: for each item that the annotations name, its files as the layout names them, and the item; `None` where a
-                file is missing.
+            items: all that the annotations name.
             left_out: how many were left out before, for other reasons.
 
         Returns:
-            The items, and how many were left out in all, not counting those beyond the limit.
+            Ids, contents and labels of the items, and how many were left out in all, not counting those beyond the limit.
 
         Raises:
             FormatError: the annotations name no items.
@@ -111,30 +130,29 @@ class DataFolder:
         """
         if not items:
             raise FormatError(f"{self.path}: the annotations of {self.layout.name} name no items.")
-        found = [item for _, item in items if item is not None]
-        missing = [files for files, item in items if item is None]
+        found = [item for item in items if item.content is not None]
+        missing = [item.files for item in items if item.content is None]
         named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
         if not found:
             raise self._missing(f"none of the {len(items)} items that the annotations name exists ({named})")
         if missing and not self.allow_missing:
-            raise _not_found(
-                self.path,
+            raise self._not_found(
                 f"files of {len(missing)} of the {len(items)} items of {self.layout.name} are missing: {named}. Sets from "
-                "YouTube are never complete: allow_missing leaves such items out and counts them",
+                "YouTube are never complete: allow_missing leaves such items out and counts them"
             )
         limit = len(found) if self.limit is None else min(self.limit, len(found))
-        return [found[step * len(found) // limit] for step in range(limit)], left_out + len(missing)
+        kept = [found[step * len(found) // limit] for step in range(limit)]
+        labels = [item.label for item in kept]
+        return [item.id for item in kept], [item.content for item in kept], labels, left_out + len(missing)
 
     def _missing(self, what: str) -> ArtefactNotFoundError:
         problem = what if self.path.exists() else "no such folder"
-        return _not_found(
-            self.path,
-            f"{problem}. Layout of {self.layout.name}:\n{self.layout.description}\ndocs/datasets.md has details",
+        return self._not_found(
+            f"{problem}. Layout of {self.layout.name}:\n{self.layout.description}\ndocs/datasets.md has details"
         )
 
-
-def _not_found(folder: Path, message: str) -> ArtefactNotFoundError:
-    return ArtefactNotFoundError(errno.ENOENT, f"{message}. Incomplete data set", str(folder))
+    def _not_found(self, message: str) -> ArtefactNotFoundError:
+        return ArtefactNotFoundError(errno.ENOENT, f"{message}. Incomplete data set", str(self.path))
 
 
 def existing(path: Path) -> Path | None:
