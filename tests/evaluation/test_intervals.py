@@ -13,13 +13,8 @@ from cmcr.evaluation.intervals import bootstrap_interval, bootstrap_statistic, p
 
 def test_bootstrap_interval_of_a_share_is_near_the_normal_one():
     values = np.arange(1000) < 300
-    low, high = bootstrap_interval(values)
     half = 1.96 * np.sqrt(0.3 * 0.7 / 1000)
-    assert low == pytest.approx(0.3 - half, abs=0.004)
-    assert high == pytest.approx(0.3 + half, abs=0.004)
-    assert bootstrap_interval(values.astype(float)) == (low, high)
-    by_item = bootstrap_statistic(lambda drawn: float(values[drawn].mean()), len(values))
-    assert by_item == pytest.approx((low, high), abs=0.004)
+    assert bootstrap_interval(values) == pytest.approx((0.3 - half, 0.3 + half), abs=0.004)
     assert bootstrap_interval(np.ones(5)) == (1.0, 1.0)
 
 
@@ -30,16 +25,6 @@ def test_bootstrap_intervals_equal_scipys(rng):
     theirs = bootstrap((values,), np.median, n_resamples=5000, method="percentile", rng=1).confidence_interval
     ours = bootstrap_statistic(lambda i: float(np.median(values[i])), 200, resamples=5000)
     assert ours == pytest.approx(theirs, abs=0.03)
-    mean = bootstrap_statistic(lambda i: float(values[i].mean()), 200, resamples=5000)
-    assert mean == pytest.approx(bootstrap_interval(values, resamples=5000), abs=0.02)
-
-
-def test_an_interval_covers_the_truth_as_often_as_it_says(rng):
-    covered = 0
-    for seed in range(300):
-        low, high = bootstrap_interval(rng.random(80), resamples=400, seed=seed, level=0.9)
-        covered += low <= 0.5 <= high
-    assert 0.84 < covered / 300 < 0.95
 
 
 def test_draws_are_those_of_one_generator_however_they_are_portioned(rng):
@@ -60,8 +45,6 @@ def test_strata_keep_their_sizes(rng):
     low, high = bootstrap_statistic(figure, 30, strata=labels, resamples=300)
     assert set(shares) == {2}
     assert 0 < low < average_precision(scores, labels) <= high <= 1
-    with pytest.raises(TooFewRowsError, match="no"):
-        bootstrap_statistic(figure, 30, resamples=300)  # without strata some resample has no positive
 
 
 @given(st.integers(1, 10), st.booleans(), st.integers(0, 10_000))
@@ -74,8 +57,10 @@ def test_the_exact_sign_flip_test_equals_scipys(n, whole_numbers, seed):
             (first, second), lambda a, b: abs((a - b).mean()), permutation_type="samples", alternative="greater"
         )
         assert found.sign_flip_p == pytest.approx(theirs.pvalue, abs=1e-12)
-    assert found.low <= found.high
     assert found.difference == pytest.approx((first - second).mean())
+    back = paired_difference(second, first, resamples=2000)
+    assert (back.difference, back.sign_flip_p) == (-found.difference, found.sign_flip_p)
+    assert (back.low, back.high, back.bootstrap_p) == pytest.approx((-found.high, -found.low, found.bootstrap_p))
 
 
 @pytest.mark.parametrize(("won", "lost"), [(3, 0), (9, 2), (6, 6), (40, 22), (300, 240)])
@@ -89,15 +74,6 @@ def test_on_hits_the_sign_flip_test_is_mcnemars(won, lost):
     assert found.difference == pytest.approx((won - lost) / len(first))
 
 
-def test_the_difference_changes_its_sign_with_the_order(rng):
-    first, second = rng.random(60), rng.random(60) - 0.1
-    there, back = paired_difference(first, second), paired_difference(second, first)
-    assert there.difference == -back.difference
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
-    assert there.bootstrap_p == back.bootstrap_p
-    assert there.sign_flip_p == back.sign_flip_p
-
-
 def test_equal_connections_do_not_differ_and_clear_ones_do(rng):
     values = rng.random(50)
     assert paired_difference(values, values) == (0.0, 0.0, 0.0, 1.0, 1.0)
@@ -105,11 +81,6 @@ def test_equal_connections_do_not_differ_and_clear_ones_do(rng):
     assert 0 < clear.low < clear.difference < clear.high
     assert clear.bootstrap_p == pytest.approx(2 / 10_001)
     assert clear.sign_flip_p == pytest.approx(1 / 10_001)
-
-
-def test_the_sign_flip_test_keeps_its_level(rng):
-    found = [paired_difference(*rng.exponential(size=(2, 8)), resamples=256) for _ in range(400)]
-    assert np.mean([pair.sign_flip_p <= 0.05 for pair in found]) < 0.08
 
 
 @pytest.mark.parametrize(

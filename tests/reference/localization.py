@@ -25,14 +25,6 @@ def consensus_iou(region, consensus):
     return shared / (sum(g for _, g in pixels) + outside)
 
 
-def box_iou(a, b):
-    """Area of the intersection over the area of the union."""
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (a, b)]
-    return width * height / (sum(areas) - width * height)
-
-
 def success_auc(ious):
     """Trapezoid rule over the share of items whose IoU reaches 0, 0.05, ..., 1."""
     curve = [sum(1 for iou in ious if iou >= step / 20) / len(ious) for step in range(21)]
