@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
-import soundfile
+import trimesh
 from PIL import Image, features
+from sounds import NOISE, encoded, written
 
 from cmcr.data.audio import SoundClip, read_audio
 from cmcr.data.images import read_image, to_rgb
@@ -15,7 +16,7 @@ from cmcr.errors import SampleError
 
 ROUNDS = 60
 CODECS = {"mp4": "aac", "adts": "aac", "webm": "libopus", "mov": "pcm_s16le", "matroska": "pcm_s16le"}
-NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, size=16_000)
+SOUND = NOISE[:16_000]
 CLOUD = np.random.default_rng(0).normal(size=(20, 6))
 
 
@@ -41,24 +42,15 @@ def picture(path, kind):
 
 
 def sound(path, kind):
-    soundfile.write(
-        path, NOISE, 16_000, **({"format": "OGG", "subtype": "OPUS"} if kind == "opus" else {"format": kind})
-    )
+    path.write_bytes(written(SOUND, 16_000, *(("OGG", "OPUS") if kind == "opus" else (kind,))))
 
 
 def sound_track(path, kind):
-    av = pytest.importorskip("av")
-    with av.open(str(path), "w", format=kind) as container:
-        stream = container.add_stream(CODECS[kind], rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(NOISE[None].astype(np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 16_000
-        for part in av.AudioResampler(format=stream.format.name, layout="mono", rate=16_000).resample(frame):
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
+    path.write_bytes(encoded(SOUND[None], 16_000, kind, CODECS[kind]))
 
 
 def mesh(path, kind):
-    pytest.importorskip("trimesh").creation.box().export(path, file_type=kind)
+    trimesh.creation.box().export(path, file_type=kind)
 
 
 def cloud(path, kind):
@@ -114,12 +106,10 @@ def test_damaged_files(whole):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("share", [0, 0.02, 0.2, 0.6, 0.8])
-def test_files_that_are_cut_short(whole, share):
+def test_files_that_are_cut_short(whole):
     path, read = whole
-    if path.suffix == ".txt" and share:
-        pytest.skip("a text of points promises nothing")
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(SampleError, match=re.escape(str(path))):
-        read(path)
+    for share in (0, 0.02, 0.2, 0.6, 0.8) if path.suffix != ".txt" else (0,):  # nothing shows where a text should end
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(SampleError, match=re.escape(str(path))):
+            read(path)
