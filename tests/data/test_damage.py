@@ -16,7 +16,7 @@ from cmcr.errors import SampleError
 
 ROUNDS = 60
 CODECS = {"mp4": "aac", "adts": "aac", "webm": "libopus", "mov": "pcm_s16le", "matroska": "pcm_s16le"}
-SOUND = NOISE[:16_000]
+RATE = 48_000
 CLOUD = np.random.default_rng(0).normal(size=(20, 6))
 
 
@@ -42,11 +42,11 @@ def picture(path, kind):
 
 
 def sound(path, kind):
-    path.write_bytes(written(SOUND, 16_000, *(("OGG", "OPUS") if kind == "opus" else (kind,))))
+    path.write_bytes(written(NOISE, RATE, *(("OGG", "OPUS") if kind == "opus" else (kind,))))
 
 
 def sound_track(path, kind):
-    path.write_bytes(encoded(SOUND[None], 16_000, kind, CODECS[kind]))
+    path.write_bytes(encoded(NOISE[None], RATE, kind, CODECS[kind]))
 
 
 def mesh(path, kind):
@@ -109,7 +109,8 @@ def test_damaged_files(whole):
 def test_files_that_are_cut_short(whole):
     path, read = whole
     content = path.read_bytes()
-    for share in (0, 0.02, 0.2, 0.6, 0.8) if path.suffix != ".txt" else (0,):  # nothing shows where a text should end
+    endless = path.suffix in (".txt", ".adts")  # without a length in a header
+    for share in (0,) if endless else (0, 0.02, 0.2, 0.6, 0.8):
         path.write_bytes(content[: int(len(content) * share)])
         with pytest.raises(SampleError, match=re.escape(str(path))):
             read(path)
