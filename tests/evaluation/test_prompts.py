@@ -20,6 +20,7 @@ def test_templates_hold_the_name_once_and_differ(modality):
     assert len(set(templates)) == len(templates)
     prompts = prompts_of("night stand", templates)
     assert [prompt.count("night stand") for prompt in prompts] == [1] * len(templates)
+    assert prompts_of("bow {} {0}", ["a {}."]) == ["a bow {} {0}."]
 
 
 def test_a_modality_without_templates_is_refused():
@@ -39,10 +40,6 @@ def test_a_modality_without_templates_is_refused():
 def test_prompts_that_cannot_be_made_are_refused(name, templates, message):
     with pytest.raises(ConfigError, match=message):
         prompts_of(name, templates)
-
-
-def test_a_name_with_braces_is_put_in_as_it_is():
-    assert prompts_of("bow {} {0}", ["a {}."]) == ["a bow {} {0}."]
 
 
 def test_files_of_prompts(tmp_path):

@@ -130,8 +130,10 @@ def positive_ranks(queries: Array, corpus: Array, positives: PerQuery) -> PerQue
         lengths = torch.linalg.vector_norm(q[block], dim=1).repeat_interleave(counts[block]) * corpus_lengths[mine]
         # A matrix product may round equal columns differently, depending on their position: a duplicate is still a tie.
         slack = _ROUNDING * torch.finfo(lengths.dtype).eps * lengths
-        found.append(_ranks_of_block(q[block] @ c.T, mine, counts[block], slack).cpu())
-    return PerQuery(torch.cat(found).numpy(), starts)
+        found.append(_others_as_similar(q[block] @ c.T, mine, counts[block], slack).cpu())
+    others = torch.cat(found).numpy()
+    order = np.lexsort((others, np.repeat(np.arange(len(positives)), positives.counts)))  # within each query
+    return PerQuery(others[order] + _positions(positives), starts)
 
 
 def _comparable(queries: Array, corpus: Array) -> tuple[Tensor, Tensor]:
@@ -147,23 +149,19 @@ def _comparable(queries: Array, corpus: Array) -> tuple[Tensor, Tensor]:
     return q.to(dtype), c.to(device=q.device, dtype=dtype)
 
 
-def _ranks_of_block(similarity: Tensor, positives: Tensor, counts: Tensor, slack: Tensor) -> Tensor:
-    """Rank the positives `(P,)` of the queries of one block, whose similarities `(B, C)` are overwritten."""
-    size, most = len(counts), int(counts.max())
-    row = torch.arange(size, device=counts.device).repeat_interleave(counts)
-    lowest = similarity[row, positives] - slack
-    if not torch.isfinite(lowest).all():
+def _others_as_similar(similarity: Tensor, positives: Tensor, counts: Tensor, slack: Tensor) -> Tensor:
+    """Count for each positive `(P,)` of a block the other items at least as similar; `similarity` `(B, C)` is overwritten."""
+    row = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    bars = similarity[row, positives] - slack
+    if not torch.isfinite(bars).all():
         raise NonFiniteError("inner products overflow: scale queries and corpus to unit rows first.")
     similarity[row, positives] = -torch.inf  # from here on only the others are counted
     if int((similarity == -torch.inf).sum()) != len(positives):
         raise DimensionError("a query names the same corpus row as a positive more than once.")
     column = torch.arange(len(positives), device=counts.device) - (counts.cumsum(0) - counts)[row]
-    table = similarity.new_full((size, most), torch.inf)
-    table[row, column] = lowest
-    bars = table.sort(dim=1).values  # they rise: the best positive comes last
-    passed = torch.stack([(similarity >= bar[:, None]).sum(dim=1) for bar in bars.T], dim=1)
-    ranks = counts[:, None] - torch.arange(most, device=counts.device) + passed
-    return ranks.flip(1)[ranks.flip(1) > passed.flip(1)]  # rank - passed is the position among the positives, from 1
+    table = similarity.new_full((len(counts), int(counts.max())), torch.inf)  # a query's positives, one a column
+    table[row, column] = bars
+    return torch.stack([(similarity >= bar[:, None]).sum(dim=1) for bar in table.T], dim=1)[row, column]
 
 
 def answer_ranks(queries: Array, corpus: Array, answers: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -46,20 +46,19 @@ def test_hashes_are_the_same_on_every_system_and_in_every_folder(records):
         ("c", {"items": [np.zeros(3), np.zeros((3, 1))]}),
         ("c", {"items": [{"array": np.zeros(3), "sampling_rate": rate} for rate in (8, 9)]}),
         ("l", {"boxes": [BOX, BOX / 2]}),
+        ("l", lambda record: {"images": [replace(image, at_seconds=0.25) for image in record.images]}),
+        ("k", lambda record: {"sounds": [replace(sound, length_seconds=0.5) for sound in record.sounds]}),
         ("k", {"present": np.array([True, True])}),
     ],
 )
 def test_the_hash_covers_every_part(records, name, change):
-    assert replace(records[name], **change).content_hash != records[name].content_hash
+    changed = change(records[name]) if callable(change) else change
+    assert replace(records[name], **changed).content_hash != records[name].content_hash
 
 
-def test_the_hash_covers_the_moment_of_a_frame_and_the_part_of_a_sound(records):
-    later = [replace(image, at_seconds=0.25) for image in records["l"].images]
-    assert replace(records["l"], images=later).content_hash != records["l"].content_hash
-    shorter = [replace(sound, length_seconds=0.5) for sound in records["k"].sounds]
-    assert replace(records["k"], sounds=shorter).content_hash != records["k"].content_hash
+def test_a_hash_of_files_that_are_gone_is_refused(records):
     records["c"].items[1].unlink()
-    with pytest.raises(ReadError, match=r"could not read.*1\.bin"):
+    with pytest.raises(ReadError, match=r"1\.bin"):
         _ = records["c"].content_hash
 
 

@@ -38,7 +38,7 @@ def clip(folder, name):
 
 
 def video(path):
-    """A second of ten frames with a tone; the shade of frame n is 20 n."""
+    """A second of ten frames with a tone."""
     import av
 
     with av.open(str(ready(path)), "w", format="mp4") as container:
@@ -173,8 +173,6 @@ def flickr30k(folder):
         karpathy_image("1009434119.jpg", "test", ["a dog"]),
     ]
     as_json(folder / "dataset_flickr30k.json", {"images": images, "dataset": "flickr30k"})
-    lines = [f"1007129816.jpg#{n}\tA man {n} ." for n in range(2)] + ["1000092795.jpg#0\tTwo men ."]
-    text(folder / "results_20130124.token", *lines)
     for image in images:
         picture(folder / "flickr30k-images" / image["filename"])
 

@@ -98,7 +98,7 @@ def ave(data: DataFolder) -> RetrievalRecord:
     return _retrieval(data, [Item(name, f"AVE/{name}.mp4", clips.get(name), None) for name in names])
 
 
-_FLICKR_ROOTS = ("", "test/", "Test/")
+_FLICKR_ROOTS = ("", "test/")
 _FLICKR_PIXELS = 256  # width and height of the pictures on which the boxes were drawn
 
 
@@ -197,13 +197,12 @@ def _vgg_ss(data: DataFolder) -> tuple[list[Item[Boxes]], int]:
     if data.split != "all":
         listed = data.find(f"vggss_{data.split}_test.csv", f"metadata/vggss_{data.split}_test.csv")
         names = {name.strip() for (name,) in read_csv(listed, "file", header=False)}
-    videos = next((folder for one in ("videos", "video") if (folder := data.path / one).is_dir()), None)
-    if videos is None or (data.path / "frames").is_dir():
+    if (data.path / "frames").is_dir() or not (data.path / "videos").is_dir():
         files = _frames_and_audio(data, "")
     else:
-        sounds = files_by_stem(videos, VIDEOS)
+        videos = files_by_stem(data.path / "videos", VIDEOS)
         # The boxes were drawn on frame 125 of clips at 25 frames a second.
-        files = _Files({name: VideoFrame(video, 5.0) for name, video in sounds.items()}, sounds)
+        files = _Files({name: VideoFrame(video, 5.0) for name, video in videos.items()}, videos)
     boxed = sorted(name for name in names if len(boxes.get(name, ())))
     return [files.item(name, name, name, boxes[name]) for name in boxed], len(names) - len(boxed)
 

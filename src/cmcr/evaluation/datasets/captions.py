@@ -22,7 +22,6 @@ from cmcr.evaluation.datasets.layout import (
     published_as,
     read_csv,
     read_json,
-    read_text_lines,
 )
 from cmcr.evaluation.datasets.records import RetrievalRecord
 from cmcr.evaluation.metrics import PerQuery
@@ -121,29 +120,18 @@ def coco(data: DataFolder) -> RetrievalRecord:
     return _record(data, [data.item(one.file_name, pictures / one.file_name, captions[one.id]) for one in images])
 
 
-@published_as("flickr30k", ("image", "text"), splits=("test", "val", "all"))
+@published_as("flickr30k", ("image", "text"), splits=("test", "val"))
 def flickr30k(data: DataFolder) -> RetrievalRecord:
     """Pictures with five captions each; `test` is the 1k test set of published figures.
 
-    dataset_flickr30k.json    for splits 'test' and 'val'
-    results_20130124.token    <picture>#<number>, a tab, the caption; for split 'all'
+    dataset_flickr30k.json
     flickr30k-images/<picture>    or flickr30k_images/, images/
 
     Published by Young et al., From Image Descriptions to Visual Denotations, TACL 2014; the split by Karpathy and Fei-Fei,
     Deep Visual-Semantic Alignments, CVPR 2015.
     """
     pictures = data.find("flickr30k-images", "flickr30k_images", "images")
-    if data.split != "all":
-        return _karpathy(data, data.find("dataset_flickr30k.json"), data.split, pictures)
-    path = data.find("results_20130124.token")
-    captions: dict[str, list[str]] = {}
-    for line in read_text_lines(path):
-        key, tab, text = line.partition("\t")
-        name, mark, _ = key.rpartition("#")
-        if not (tab and mark):
-            raise FormatError(f"{path}: expected lines of <picture>#<number>, a tab and a caption, got {line[:80]!r}.")
-        captions.setdefault(name, []).append(text)
-    return _record(data, [data.item(name, pictures / name, texts) for name, texts in captions.items()])
+    return _karpathy(data, data.find("dataset_flickr30k.json"), data.split, pictures)
 
 
 @published_as("audiocaps", ("audio", "text"), splits=("test", "val", "train"))
