@@ -121,9 +121,9 @@ def test_names_that_can_be_neither_folder_nor_repository(name):
 
 def test_another_kind_of_model_is_named(copy_of, whole):
     siglip = copy_of("siglip")
-    with pytest.raises(FormatError, match="reads models of type 'clip', but this one is 'siglip'"):
+    with pytest.raises(FormatError, match="'clip', got 'siglip'"):
         ClipSpace(siglip)
-    with pytest.raises(FormatError, match="'clap', but this one is 'clip'"):
+    with pytest.raises(FormatError, match="'clap', got 'clip'"):
         ClapSpace(whole)
     (siglip / "spiece.model").unlink()  # SigLIP 2 has another tokenizer
     with pytest.raises(FormatError, match=r"lacks spiece\.model"):
@@ -134,10 +134,10 @@ def test_another_kind_of_model_is_named(copy_of, whole):
 def test_what_is_missing_is_named_and_what_is_damaged_refused(folder, file):
     content = (folder / file).read_bytes()
     (folder / file).write_bytes(content[: len(content) // 2])
-    with pytest.raises(FormatError, match=r"cannot be read|not a description of a model"):
+    with pytest.raises(FormatError, match=r"cannot be read"):
         ClipSpace(folder)
     (folder / file).unlink()
-    with pytest.raises(FormatError, match=f"(has no|lacks) {file}"):
+    with pytest.raises(FormatError, match=file):
         ClipSpace(folder)
 
 

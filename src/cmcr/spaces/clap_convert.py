@@ -49,7 +49,6 @@ _RENAMED = (
 
 _AUDIO = "audio_model.audio_encoder."
 _TEXT = "text_model."
-_COUNTERS = (_TEXT + "embeddings.position_ids", _TEXT + "embeddings.token_type_ids")
 _MEL_BANDS = 64
 _HEAD_WIDTH = 64  # of RoBERTa's attention, in every size of it; the one number that no weight shows
 _FETCH = "Fetch a CLAP checkpoint of LAION with HTS-AT and RoBERTa, such as 630k-fusion-best.pt of lukewys/laion_clap."
@@ -115,16 +114,10 @@ def convert(
 
 
 def clap_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename published weights to those of transformers' `ClapModel`.
+    """Rename published weights to those of transformers' `ClapModel`, without the text tower's two counters.
 
     The joint `qkv` of the audio tower becomes three equal parts; keys in `IGNORED` are left out; floating point becomes
-    float32. Keys are not yet checked: that needs the model.
-
-    Args:
-        published: tensors by published key, without `module.`.
-
-    Returns:
-        Tensors by the keys of `ClapModel.state_dict()`; the text tower's two counters are not among them.
+    float32. Whether keys and shapes are those of the model is not checked.
 
     Raises:
         FormatError: a `qkv` that is not three equal parts.
@@ -160,13 +153,14 @@ def _model_of(published: Mapping[str, Tensor], transformers: Any) -> Any:
         with torch.device("meta"):  # no random weights, which would move the caller's random state
             model = transformers.ClapModel(config)
         positions = config.text_config.max_position_embeddings
-        counters = (torch.arange(positions)[None], torch.zeros(1, positions, dtype=torch.long))
-        model.load_state_dict(state | dict(zip(_COUNTERS, counters, strict=True)), assign=True)
+        state[_TEXT + "embeddings.position_ids"] = torch.arange(positions)[None]
+        state[_TEXT + "embeddings.token_type_ids"] = torch.zeros(1, positions, dtype=torch.long)
+        model.load_state_dict(state, assign=True)
     except KeyError as error:
         raise FormatError(
             f"not a published CLAP checkpoint: missing (by the names of transformers) {error}. {_FETCH}"
         ) from error
-    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
         raise FormatError(
             f"not a published CLAP checkpoint: its weights do not fit together: {error}. {_FETCH}"
         ) from error
@@ -174,26 +168,23 @@ def _model_of(published: Mapping[str, Tensor], transformers: Any) -> Any:
 
 
 def _audio_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    width, _, *patch = state[_AUDIO + "patch_embed.proj.weight"].shape
-    depths = _depths(state)
-    attention = "blocks.0.attention.self.relative_position_bias_table"
-    tables = [state[f"{_AUDIO}layers.{stage}.{attention}"] for stage in range(max(1, len(depths)))]
-    between = state.get(_AUDIO + "patch_embed.fusion_model.local_att.0.weight")
-    fusion = {} if between is None else {"fusion_type": "aff_2d", "aff_block_r": width // len(between)}
+    """Read what differs between the published HTS-AT; the rest is transformers' default."""
+    stages = _count(state, rf"{_AUDIO}layers\.(\d+)\.")
+    heads = [
+        state[f"{_AUDIO}layers.{stage}.blocks.0.attention.self.relative_position_bias_table"].shape[1]
+        for stage in range(stages)
+    ]
+    fused = any(".fusion_model." in key for key in state)
     if len(state[_AUDIO + "batch_norm.weight"]) != _MEL_BANDS:
         raise FormatError(f"expected an audio tower of {_MEL_BANDS} mel bands. {_FETCH}")
     return {
-        "patch_embeds_hidden_size": width,
-        "patch_size": patch,
-        "patch_stride": patch,  # patches do not overlap in any published file
-        "depths": depths,
-        "num_attention_heads": [table.shape[1] for table in tables],
-        "num_hidden_layers": len(depths),
+        "patch_embeds_hidden_size": len(state[_AUDIO + "patch_embed.proj.weight"]),
+        "depths": [_count(state, rf"{_AUDIO}layers\.{stage}\.blocks\.(\d+)\.") for stage in range(stages)],
+        "num_attention_heads": heads,
+        "num_hidden_layers": stages,
         "hidden_size": len(state[_AUDIO + "norm.weight"]),
-        "window_size": (int(len(tables[0]) ** 0.5) + 1) // 2,  # the table has (2 window - 1)^2 rows
-        "mlp_ratio": len(state[_AUDIO + "layers.0.blocks.0.intermediate.dense.weight"]) / width,
-        "enable_fusion": between is not None,
-        **fusion,
+        "enable_fusion": fused,
+        "fusion_type": "aff_2d" if fused else None,
     }
 
 
@@ -206,20 +197,13 @@ def _text_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_attention_heads": max(1, width // _HEAD_WIDTH),
         "intermediate_size": len(state[_TEXT + "encoder.layer.0.intermediate.dense.weight"]),
         "max_position_embeddings": len(state[_TEXT + "embeddings.position_embeddings.weight"]),
-        "type_vocab_size": len(state[_TEXT + "embeddings.token_type_embeddings.weight"]),
         "layer_norm_eps": 1e-5,
     }
 
 
-def _depths(state: Mapping[str, Tensor]) -> list[int]:
-    stages = _count(state, re.escape(_AUDIO) + r"layers\.(\d+)\.")
-    return [_count(state, re.escape(_AUDIO) + rf"layers\.{stage}\.blocks\.(\d+)\.") for stage in range(stages)]
-
-
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Count the layers of a kind by the largest index in their keys."""
-    indices = [int(match[1]) for key in state if (match := re.match(pattern, key))]
-    return max(indices, default=-1) + 1
+    """Count the layers of a kind by their numbers in the keys."""
+    return len({match[1] for key in state if (match := re.match(pattern, key))})
 
 
 def _tokenizer(name: str | Path, local_files_only: bool, vocabulary: int) -> Any:

@@ -33,7 +33,6 @@ from cmcr.spaces.hub import (
     open_model,
     open_processor,
     require_files,
-    require_model_type,
 )
 from cmcr.spaces.texts import TruncatedTexts, token_batch
 from cmcr.spaces.tower import Tower, TowerSpace, embed_all, listed
@@ -100,16 +99,16 @@ class DualEncoderSpace(TowerSpace):
         if revision is None and not Path(source).is_dir():
             revision = self.pins.get(str(source))
         snapshot = find_snapshot(source, revision, local_files_only=local_files_only)
-        require_model_type(snapshot, self.model_type, type(self).__name__)
+        config = open_processor(snapshot, "AutoConfig")
+        if config.model_type != self.model_type:
+            raise FormatError(f"{snapshot}: expected a model of type {self.model_type!r}, got {config.model_type!r}.")
         require_files(snapshot, WEIGHTS, PROCESSOR, self.tokenizer_files)
         self.source, self.revision = snapshot.source, snapshot.revision
         self._tokenizer = open_processor(snapshot, "AutoTokenizer")
         self._model = open_model(snapshot, "AutoModel", dtype)
-        config = self._model.config
         self._length = self.text_length or int(config.text_config.max_position_embeddings)
-        width = int(
-            getattr(config, "projection_dim", None) or config.vision_config.hidden_size
-        )  # SigLIP projects nothing
+        # SigLIP projects nothing.
+        width = int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
         self.widths = {self.modality: width, "text": width}
         self.fingerprint = fingerprint(
             self._model.state_dict(),
@@ -124,11 +123,6 @@ class DualEncoderSpace(TowerSpace):
             },
         )
         self._model.to(chosen_device)
-
-    def __repr__(self) -> str:
-        at = f" at {self.revision[:12]}" if self.revision else ""
-        widths = ", ".join(f"{modality} {width}" for modality, width in self.widths.items())
-        return f"{type(self).__name__}({self.source!r}{at}: {widths})"
 
     @abstractmethod
     def _open_processor(self, snapshot: Snapshot) -> dict[str, Any]:

@@ -13,9 +13,8 @@ import errno
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -44,7 +43,6 @@ MODEL_FILES = (*TOKENIZER_ALONE, "model*.safetensors")
 # Counters and index tables: no weights. Old files hold some that models no longer have, others leave them out.
 _DERIVED = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_HASHERS = 4  # threads; hashing leaves Python's lock
 
 
 @dataclass(frozen=True)
@@ -125,27 +123,19 @@ def _fetch(repository: str, revision: str | None, local_files_only: bool, files:
             f"{repository}: the hub has no such repository, or it is private or gated. Check the name; if it is not "
             "public, ask for access and run: hf auth login"
         ) from error
-    except errors.LocalEntryNotFoundError as error:  # offline or unreachable, and not in the cache
-        raise _not_fetched(repository, revision, files) from error
-    except (OSError, ValueError) as error:  # the network, a cache that cannot be written, a name the hub refuses
-        raise _not_fetched(repository, revision, files, f" ({_first_line(error)})") from error
-
-
-def _not_fetched(
-    repository: str, revision: str | None, files: Sequence[str], reason: str = ""
-) -> ArtefactNotFoundError:
-    """Build the error for encoders whose files are not here: what to fetch, and where to put it."""
-    at = f" --revision {revision}" if revision else ""
-    include = "".join(f" --include '{pattern}'" for pattern in files)
-    folder = repository.split("/")[-1]
-    cache = import_library("huggingface_hub.constants").HF_HUB_CACHE
-    return ArtefactNotFoundError(
-        f"{repository} (revision {revision or 'main'}) is not on this machine and could not be fetched{reason}.\n"
-        f"On a machine with a network run\n"
-        f"    hf download {repository}{at}{include} --local-dir {folder}\n"
-        f"then copy the folder {folder} here and give its path instead of the name. Or leave out --local-dir and copy "
-        f"models--{repository.replace('/', '--')} from the cache there into the cache here, {cache}."
-    )
+    except (OSError, ValueError) as error:  # offline, unreachable, or a cache that cannot be written
+        at = f" --revision {revision}" if revision else ""
+        include = "".join(f" --include '{pattern}'" for pattern in files)
+        name = repository.split("/")[-1]
+        cached_name = f"models--{repository.replace('/', '--')}"
+        raise ArtefactNotFoundError(
+            f"{repository} (revision {revision or 'main'}) is not on this machine and could not be fetched "
+            f"({_first_line(error)}).\n"
+            f"On a machine with a network run\n"
+            f"    hf download {repository}{at}{include} --local-dir {name}\n"
+            f"then copy the folder {name} here and give its path instead of the name. Or leave out --local-dir and copy "
+            f"{cached_name} from the cache there into the cache here, {hub.constants.HF_HUB_CACHE}."
+        ) from error
 
 
 def require_files(snapshot: Snapshot, *choices: Sequence[str]) -> None:
@@ -172,23 +162,6 @@ def require_files(snapshot: Snapshot, *choices: Sequence[str]) -> None:
     raise FormatError(f"{snapshot}: not a whole model, {snapshot.folder} lacks {wanted}.{hint}")
 
 
-def require_model_type(snapshot: Snapshot, expected: str, space: str) -> None:
-    """Make sure that `config.json` describes the kind of model that a space reads.
-
-    Raises:
-        FormatError: no `config.json`, not JSON, or a model of another kind, which is named.
-    """
-    path = snapshot.folder / "config.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    except FileNotFoundError as error:
-        raise FormatError(f"{snapshot}: not a model, {snapshot.folder} has no config.json.") from error
-    except (OSError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path}: not a description of a model ({error}).") from error
-    if found != expected:
-        raise FormatError(f"{snapshot}: {space} reads models of type {expected!r}, but this one is {found!r}.")
-
-
 def open_model(snapshot: Snapshot, class_name: str, dtype: str) -> Any:
     """Open a model of transformers on the CPU, in evaluation mode, every weight taken from the files.
 
@@ -204,15 +177,8 @@ def open_model(snapshot: Snapshot, class_name: str, dtype: str) -> Any:
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    chosen = getattr(import_library("transformers"), class_name)
-    with _refusing(snapshot), _quiet(), torch.random.fork_rng(devices=[]):
-        model, report = chosen.from_pretrained(
-            snapshot.folder,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+    with torch.random.fork_rng(devices=[]):
+        model, report = open_processor(snapshot, class_name, use_safetensors=True, output_loading_info=True)
     # transformers fills what is missing with random numbers and only logs it; what is derived it computes.
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(key for key in map(str, report[kind]) if not key.endswith(_DERIVED))
@@ -224,7 +190,7 @@ def open_model(snapshot: Snapshot, class_name: str, dtype: str) -> Any:
 
 
 def open_processor(snapshot: Snapshot, *class_names: str, **options: Any) -> Any:
-    """Open an image processor or tokenizer: the first of these classes that the installed transformers has.
+    """Open a configuration, image processor or tokenizer: by the first of these classes that transformers has.
 
     Args:
         snapshot: its files.
@@ -233,12 +199,25 @@ def open_processor(snapshot: Snapshot, *class_names: str, **options: Any) -> Any
 
     Raises:
         FormatError: its files cannot be read.
-        MissingDependencyError: transformers is not installed.
+        MissingDependencyError: transformers, or a library that it needs for this, is not installed.
     """
-    library = import_library("transformers")
+    library, log = import_library("transformers"), import_library("transformers.utils.logging")
     chosen = next(getattr(library, name) for name in class_names if hasattr(library, name))
-    with _refusing(snapshot), _quiet():
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
         return chosen.from_pretrained(snapshot.folder, local_files_only=True, trust_remote_code=False, **options)
+    except ImportError as error:
+        raise missing_dependency(error.name or "transformers", extra="encoders", purpose=str(snapshot)) from error
+    except Exception as error:  # there is no narrower class: its tokenizers raise bare `Exception`
+        raise FormatError(
+            f"{snapshot}: the files in {snapshot.folder} cannot be read ({_first_line(error)})."
+        ) from error
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
 
 
 def import_library(module: str, library: str | None = None) -> Any:
@@ -324,17 +303,11 @@ def fingerprint(weights: Mapping[str, Tensor], preprocessing: Mapping[str, Any])
         weights: a state dict.
         preprocessing: what else decides, as JSON can hold it; the order of its keys does not matter.
     """
-    names = sorted(weights)
-    with ThreadPoolExecutor(_HASHERS, thread_name_prefix="cmcr-hash") as pool:
-        hashes = list(pool.map(lambda name: _hash_of(weights[name]), names))
-    description = {
-        "tensors": [
-            [name, str(weights[name].dtype), list(weights[name].shape), hash_]
-            for name, hash_ in zip(names, hashes, strict=True)
-        ],
-        "preprocessing": preprocessing,
-    }
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+    tensors = [
+        [name, str(tensor.dtype), list(tensor.shape), _hash_of(tensor)] for name, tensor in sorted(weights.items())
+    ]
+    description = json.dumps({"tensors": tensors, "preprocessing": preprocessing}, sort_keys=True)
+    return hashlib.sha256(description.encode()).hexdigest()[:16]
 
 
 def _hash_of(tensor: Tensor) -> str:
@@ -342,33 +315,5 @@ def _hash_of(tensor: Tensor) -> str:
     return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
 
 
-@contextmanager
-def _refusing(snapshot: Snapshot) -> Iterator[None]:
-    """Turn whatever transformers raises about unreadable files into a `FormatError`."""
-    try:
-        yield
-    except ImportError as error:
-        raise missing_dependency(error.name or "transformers", extra="encoders", purpose=str(snapshot)) from error
-    except Exception as error:  # there is no narrower class: its tokenizers raise bare `Exception`
-        raise FormatError(
-            f"{snapshot}: the files in {snapshot.folder} cannot be read ({_first_line(error)})."
-        ) from error
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing bars and logging advice while it loads; its settings are then as they were."""
-    settings = import_library("transformers.utils.logging")
-    verbosity, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
-    settings.set_verbosity_error()
-    settings.disable_progress_bar()
-    try:
-        yield
-    finally:
-        settings.set_verbosity(verbosity)
-        if bars:
-            settings.enable_progress_bar()

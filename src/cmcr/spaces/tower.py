@@ -56,6 +56,10 @@ class TowerSpace(ABC):
     widths: Mapping[str, int]
     fingerprint: str
 
+    def __repr__(self) -> str:
+        widths = ", ".join(f"{modality} {width}" for modality, width in self.widths.items())
+        return f"{type(self).__name__}({self.name!r}: {widths}; {self.fingerprint})"
+
     @abstractmethod
     def _move_to(self, device: torch.device) -> None:
         """Move the networks to a device."""

@@ -81,9 +81,6 @@ class MiniSpace(TowerSpace):
         self.widths = dict.fromkeys(self._networks, MINI_WIDTHS[name])
         self.fingerprint = hashlib.sha256(weights + _PREPROCESSING.encode()).hexdigest()[:16]
 
-    def __repr__(self) -> str:
-        return f"MiniSpace({self.name!r}: {', '.join(f'{m} {w}' for m, w in self.widths.items())})"
-
     def _move_to(self, device: torch.device) -> None:
         self._networks.to(device)
 

@@ -96,9 +96,6 @@ class UlipSpace(TowerSpace):
         self._tokenizer: Any = None
         self._opening = Lock()
 
-    def __repr__(self) -> str:
-        return f"UlipSpace({', '.join(f'{m} {w}' for m, w in self.widths.items())}; {self.fingerprint})"
-
     def _move_to(self, device: torch.device) -> None:
         self._device = device
         self._networks.to(device)
