@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from small_models import CLIP_LENGTH, SIGLIP_LENGTH, pictures, write_siglip
 from cmcr.data.images import to_rgb
 from cmcr.errors import ConfigError, FormatError, MissingDependencyError, SampleError
 from cmcr.spaces.dual_encoders import ClipSpace, SiglipSpace
-from cmcr.spaces.texts import TruncatedTexts, token_batch
 
 transformers = pytest.importorskip("transformers")
 
@@ -59,24 +59,16 @@ class TestAsTransformers:
 
     def test_texts(self, spaces, space, name):
         model, tokenizer = theirs(spaces, name, "Model").eval(), theirs(spaces, name, "Tokenizer")
-        padding = {"padding": True} if name == "clip" else {"padding": "max_length", "max_length": SIGLIP_LENGTH}
-        given = tokenizer(TEXTS, **padding, return_tensors="pt")
-        if name == "siglip":
-            del given["attention_mask"]  # trained without
-        with torch.no_grad():
-            expected = model.get_text_features(**given).pooler_output
-        rows = space.encode(TEXTS, "text", normalize_embeddings=False)
-        np.testing.assert_allclose(rows, expected.numpy(), atol=1e-6)
-
-    @pytest.mark.parametrize("pad_to_full", [True, False])
-    def test_texts_are_cut_and_padded(self, spaces, name, pad_to_full):
-        tokenizer = theirs(spaces, name, "Tokenizer")
-        padding = "max_length" if pad_to_full else True
-        for texts in (LONG, TEXTS):
-            expected = tokenizer(texts, padding=padding, truncation=True, max_length=LENGTH[name], return_tensors="pt")
-            found = token_batch(tokenizer, texts, LENGTH[name], TruncatedTexts(name), pad_to_full=pad_to_full)
-            assert torch.equal(found[0], expected["input_ids"])
-            assert torch.equal(found[1], expected["attention_mask"])
+        padding = True if name == "clip" else "max_length"
+        for texts in (TEXTS, LONG):
+            given = tokenizer(texts, padding=padding, truncation=True, max_length=LENGTH[name], return_tensors="pt")
+            if name == "siglip":
+                del given["attention_mask"]  # trained without
+            with torch.no_grad():
+                expected = model.get_text_features(**given).pooler_output
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # of texts that are cut
+                rows = space.encode(texts, "text", normalize_embeddings=False)
+            np.testing.assert_allclose(rows, expected.numpy(), atol=1e-5)
 
 
 class TestPatches:

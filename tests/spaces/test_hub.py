@@ -50,10 +50,9 @@ def test_weights_that_are_not_at_hand_are_asked_for_in_one_message(cache, space,
 
 
 def test_the_pin_is_of_the_default_model_only(cache):
-    with pytest.raises(ArtefactNotFoundError, match=r"openai/clip-vit-large-patch14 \(revision main\)"):
-        ClipSpace("openai/clip-vit-large-patch14")
-    with pytest.raises(ArtefactNotFoundError, match=r"clip-vit-base-patch32 \(revision abc\)"):
-        ClipSpace(revision="abc")
+    for options, asked in [({"model": "openai/clip-vit-large-patch14"}, "main"), ({"revision": "abc"}, "abc")]:
+        with pytest.raises(ArtefactNotFoundError, match=rf"\(revision {asked}\)"):
+            ClipSpace(**options)
 
 
 def test_a_model_in_the_cache_is_found_and_its_commit_recorded(cache, whole):

@@ -233,22 +233,12 @@ def _encoded_ahead(tower: Tower, batches: Iterable[Sequence[Any]]) -> Iterator[E
 
 
 def _encoded(tower: Tower, decoded: list[Any]) -> EncodedBatch:
-    """Embed what could be decoded of a batch."""
+    """Embed what could be decoded of a batch, one item at a time where the network fails on all of them together."""
     failures = {position: item for position, item in enumerate(decoded) if isinstance(item, SampleError)}
     positions = [position for position in range(len(decoded)) if position not in failures]
-    rows, unusable = _embedded(tower, [decoded[position] for position in positions])
-    failures.update({positions[row]: error for row, error in unusable.items()})
-    return EncodedBatch(rows, failures)
-
-
-def _embedded(tower: Tower, items: list[Any]) -> tuple[Tensor, dict[int, SampleError]]:
-    """Embed items, one at a time where the network fails on all of them together.
-
-    Returns:
-        unit rows of those that have one, and why the others have none, by position.
-    """
+    items = [decoded[position] for position in positions]
     if not items:
-        return torch.empty(0, tower.width), {}
+        return EncodedBatch(torch.empty(0, tower.width), failures)
     try:
         rows = tower.embed(items).float().cpu()
     except (MemoryError, torch.OutOfMemoryError):
@@ -257,14 +247,15 @@ def _embedded(tower: Tower, items: list[Any]) -> tuple[Tensor, dict[int, SampleE
         if isinstance(error, CmcrError) and not isinstance(error, SampleError | EmbeddingsError):
             raise  # all items share it, such as a missing library
         if len(items) == 1:
-            return torch.empty(0, tower.width), {0: _reason(error)}
-        alone = [_embedded(tower, [item]) for item in items]
-        found = [row for row, _ in alone if len(row)]
-        failures = {position: failed[0] for position, (_, failed) in enumerate(alone) if failed}
-        return torch.cat(found) if found else torch.empty(0, tower.width), failures
+            return EncodedBatch(torch.empty(0, tower.width), {**failures, positions[0]: _reason(error)})
+        alone = [_encoded(tower, [item]) for item in items]
+        found = [one.rows for one in alone if len(one.rows)]  # a width that is not known yet cannot be concatenated
+        failures |= {position: one.failures[0] for position, one in zip(positions, alone, strict=True) if one.failures}
+        return EncodedBatch(torch.cat(found) if found else torch.empty(0, tower.width), failures)
     usable = torch.isfinite(rows).all(dim=1) & (rows != 0).any(dim=1)
-    bad = (~usable).nonzero().flatten().tolist()
-    return normalized(rows[usable]), {row: SampleError("its embedding is NaN, infinite or zero.") for row in bad}
+    for row in (~usable).nonzero().flatten().tolist():
+        failures[positions[row]] = SampleError("its embedding is NaN, infinite or zero.")
+    return EncodedBatch(normalized(rows[usable]), failures)
 
 
 def _reason(error: Exception) -> SampleError:

@@ -38,8 +38,8 @@ from cmcr.spaces.mini.encoders import (
 from cmcr.spaces.texts import TruncatedTexts
 from cmcr.spaces.tower import Tower, TowerSpace
 
-MINI_SPACES = ("mini-clap", "mini-clip", "mini-ulip")
-MINI_WIDTHS = {"mini-clip": 128, "mini-clap": 96, "mini-ulip": 64}
+MINI_WIDTHS = {"mini-clap": 96, "mini-clip": 128, "mini-ulip": 64}
+MINI_SPACES = tuple(MINI_WIDTHS)
 _PREPROCESSING = "2"  # raise it when the preprocessing or a decoder changes what the encoders see
 
 
