@@ -52,7 +52,6 @@ def save(connection: Connection, folder: Path, *, replace: bool = False) -> None
         "seed": connection.seed,
         "spaces": [dataclasses.asdict(space) for space in connection.spaces],
         "projector": dataclasses.asdict(next(iter(connection.projectors.values())).shape),
-        "dtype": "float32",
         "settings": dataclasses.asdict(connection.settings),
     }
     tensors = {

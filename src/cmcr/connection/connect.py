@@ -90,23 +90,23 @@ def connect(
     outer = outer_of(left, shared), outer_of(right, shared)
     count = _overlap_count(left, right, shared)
 
-    given = _given_rows(consistent or {}, (left.space, right.space))
-    enhanced = [
-        EnhancedSpace(
-            space.rows[shared],
-            given[space.space]
-            if space.space in given
-            else enhance(space.rows[shared], space.rows[other], chosen, where, _share(progress, number)),
-        )
-        for number, (space, other) in enumerate(zip((left, right), outer, strict=True))
-    ]
+    given, enhanced = consistent or {}, []
+    for name in set(given) - {left.space, right.space}:
+        raise unknown_name("space of the consistent rows", name, (left.space, right.space))
+    for number, (space, other) in enumerate(((left, outer[0]), (right, outer[1]))):
+        rows, report = given.get(space.space), _stage(progress, "semantic consistency", number, 2)
+        if rows is None:
+            rows = enhance(space.rows[shared], space.rows[other], chosen, where, report)
+        elif not isinstance(rows, IndexedRows):
+            rows = rows_of(rows, f"consistent rows of space {space.space!r}")
+        enhanced.append(EnhancedSpace(space.rows[shared], rows))
     trained = train(
         enhanced[0],
         enhanced[1],
         chosen,
         seed=seed,
         device=where,
-        progress=None if progress is None else lambda done: progress("training", done),
+        progress=_stage(progress, "training", 0, 1),
         resume_from=resume_from,
         after_step=after_step,
     )
@@ -146,22 +146,16 @@ def enhance(
 
 
 def two_spaces(memories: Sequence[Any], overlap: str | None = None) -> tuple[SpaceMemories, SpaceMemories]:
-    """Find the two spaces in what was given.
-
-    Raises:
-        ConfigError: neither two `cmcr.Memories` nor memories on disk of two spaces.
-    """
+    """Find the two spaces in what was given; raise a `ConfigError` where there are not two."""
     if memories and all(isinstance(given, StoredRows) for given in memories):
         spaces: tuple[SpaceMemories, SpaceMemories] = memories[0].by_space(memories, overlap)
         return spaces
-    for given in memories:
-        if not isinstance(given, SpaceMemories):
-            raise ConfigError(
-                f"expected two cmcr.Memories, got {type(given).__name__}: wrap the arrays of each space, such as "
-                'cmcr.Memories("clip", text=texts, image=pictures).'
-            )
-    if len(memories) != 2:
-        raise ConfigError(f"expected two cmcr.Memories, or four cmcr.Memory on disk, got {len(memories)}.")
+    if len(memories) != 2 or not all(isinstance(given, SpaceMemories) for given in memories):
+        found = ", ".join(type(given).__name__ for given in memories) or "nothing"
+        raise ConfigError(
+            f"expected two cmcr.Memories, or four cmcr.Memory on disk, got {found}. Wrap the arrays of each space, such as "
+            'cmcr.Memories("clip", text=texts, image=pictures).'
+        )
     left, right = memories
     return left, right
 
@@ -189,10 +183,9 @@ def outer_of(memories: SpaceMemories, overlap: str) -> str:
     """Find the one modality of a space besides the overlap."""
     others = [modality for modality in memories.rows if modality != overlap]
     if len(others) != 1:
-        found = ", ".join(others) if others else "none"
         raise ConfigError(
-            f"space {memories.space!r}: expected exactly one modality besides the overlap {overlap!r}, got {found}. "
-            "Pass the overlap and the modality to be connected."
+            f"space {memories.space!r}: expected exactly one modality besides the overlap {overlap!r}, got "
+            f"{', '.join(others) or 'none'}. Pass the overlap and the modality to be connected."
         )
     return others[0]
 
@@ -205,32 +198,15 @@ def _overlap_count(left: SpaceMemories, right: SpaceMemories, overlap: str) -> i
             "be the same item in both. Embed the same list of items with both encoders."
         )
     if counts[0] < 2:
-        raise TooFewRowsError(
-            f"the overlap {overlap!r} has {counts[0]} row: at least 2 are needed to contrast, thousands to learn from."
-        )
+        raise TooFewRowsError(f"the overlap {overlap!r}: at least 2 rows are needed to contrast, got {counts[0]}.")
     return counts[0]
 
 
-def _given_rows(consistent: Mapping[str, Array | IndexedRows], spaces: tuple[str, str]) -> dict[str, Rows]:
-    """Check semantically consistent rows that were computed before."""
-    for name in consistent:
-        if name not in spaces:
-            raise unknown_name("space of the consistent rows", name, spaces)
-    return {
-        name: rows if isinstance(rows, IndexedRows) else rows_of(rows, f"consistent rows of space {name!r}")
-        for name, rows in consistent.items()
-    }
-
-
-def _share(progress: Progress | None, number: int) -> Callable[[float], None] | None:
-    """Report the semantic consistency of one of the two spaces as a share of both."""
-    if progress is None:
-        return None
-    return lambda done: progress("semantic consistency", (number + done) / 2)
+def _stage(progress: Progress | None, stage: str, part: int, parts: int) -> Callable[[float], None] | None:
+    """Report one of several equal parts of a stage as a share of the whole."""
+    return None if progress is None else lambda done: progress(stage, (part + done) / parts)
 
 
 def _connected(memories: SpaceMemories, overlap: str, other: str) -> ConnectedSpace:
-    rows = memories.rows
-    return ConnectedSpace(
-        memories.space, (overlap, other), rows[overlap].shape[1], memories.fingerprint, outer_rows=len(rows[other])
-    )
+    width, outer_rows = memories.rows[overlap].shape[1], len(memories.rows[other])
+    return ConnectedSpace(memories.space, (overlap, other), width, memories.fingerprint, outer_rows)

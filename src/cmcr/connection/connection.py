@@ -107,7 +107,7 @@ class Connection:
         if rows.shape[1] != projector.width_in:
             raise DimensionError(
                 f"embeddings of space {space!r} must be {projector.width_in} wide, got {rows.shape[1]}: were they made by "
-                f"another encoder, or do they belong to {self._other(space)!r}?"
+                "another encoder, or do they belong to the other space?"
             )
         where = rows.device if isinstance(embeddings, Tensor) else choose_device(device)
         dtype = torch.float32 if where.type == "mps" else rows.dtype  # Apple's GPUs have no float64
@@ -203,21 +203,16 @@ class Connection:
             raise unknown_name("space", space, self.projectors)
         return self.projectors[space]
 
-    def _other(self, space: str) -> str:
-        return next(s.name for s in self.spaces if s.name != space)
-
     def _space_for(self, modality: str, space: str | None) -> str:
         """Find the space that embeds a modality."""
         if modality not in self.modalities:
             raise unknown_name("modality", modality, self.modalities)
         owners = [s.name for s in self.spaces if modality in s.modalities]
-        if space is None:
-            if len(owners) > 1:
-                raise ConfigError(
-                    f"both spaces embed {modality}: say which encoder to use, space={owners[0]!r} or space={owners[1]!r}."
-                )
-            return owners[0]
-        self._projector(space)
-        if space not in owners:
-            raise ConfigError(f"space {space!r} does not embed {modality}; {owners[0]!r} does.")
-        return space
+        if space is not None:
+            self._projector(space)
+            if space not in owners:
+                raise ConfigError(f"space {space!r} does not embed {modality}; {owners[0]!r} does.")
+            return space
+        if len(owners) > 1:
+            raise ConfigError(f"both spaces embed {modality}: choose one, space={owners[0]!r} or space={owners[1]!r}.")
+        return owners[0]

@@ -78,12 +78,15 @@ def semantic_consistency(
             f"temperature: expected {LOWEST_TEMPERATURE_IN_BFLOAT16} or more in bfloat16, got {temperature!r}. Below it "
             'rounding decides which row is nearest; precision="float32" takes any.'
         )
-    asked, rows = rows_of(queries, "queries").detach(), _memory_rows(memory)
+    asked = rows_of(queries, "queries").detach()
+    rows = memory if isinstance(memory, StoredRows) else rows_of(memory, "memory").detach()
     if asked.shape[1] != rows.shape[1]:
         raise DimensionError(
             f"queries are {asked.shape[1]} wide and the memory {rows.shape[1]}: both must be embeddings of one space."
         )
     check_finite(asked, "queries")
+    if isinstance(rows, Tensor):
+        check_finite(rows, "memory")
     where = device or asked.device
     sums = working_dtype(asked, rows) if isinstance(rows, Tensor) else working_dtype(asked)
     if where.type == "mps" and sums == torch.float64:
@@ -109,14 +112,6 @@ def semantic_consistency(
                 )
             result[part] = F.normalize(means, dim=1) if normalize else means
     return as_given(result, queries)
-
-
-def _memory_rows(memory: Array | StoredRows) -> Tensor | StoredRows:
-    if isinstance(memory, StoredRows):
-        return memory
-    rows = rows_of(memory, "memory").detach()
-    check_finite(rows, "memory")
-    return rows
 
 
 def _blocks(rows: Tensor | StoredRows, size: int) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from cmcr.engine.precision import LOWEST_TEMPERATURE_IN_BFLOAT16, Precision
+from cmcr.engine.precision import Precision
 from cmcr.errors import ConfigError, unknown_name, validation_problems
 
 PUBLISHED_BATCH = 10_240
@@ -110,9 +110,6 @@ class Settings:
     def _consistent(self) -> Settings:
         if self.ttc_weight + self.avc_weight == 0:
             raise ValueError("ttc_weight and avc_weight: one of them must be above 0, or nothing is learned")
-        lowest = LOWEST_TEMPERATURE_IN_BFLOAT16
-        if self.precision == "bfloat16" and self.semantic_consistency and self.consistency_temperature < lowest:
-            raise ValueError(f"consistency_temperature: expected {lowest} or more in bfloat16")
         return self
 
     def projector_shape(self, left_width: int, right_width: int) -> ProjectorShape:
@@ -184,11 +181,7 @@ def settings_of(method: str, /, **changes: Any) -> Settings:
 
 
 def check_seed(seed: object) -> int:
-    """Make sure that a seed is a whole number, 0 or more.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Return a seed as an int; raise a `ConfigError` unless it is a whole number, 0 or more."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ConfigError(f"seed: expected a whole number, 0 or more, got {seed!r}.")
     return int(seed)

@@ -114,11 +114,10 @@ def train(
                     progress(state.step / state.total)
             if after_step is not None:
                 after_step(state)
-        by_term = state.history.T.cpu().tolist()
     return Trained(
         left=projectors[0].cpu().eval(),
         right=projectors[1].cpu().eval(),
-        history=dict(zip(LossTerms._fields, by_term, strict=True)),
+        history=dict(zip(LossTerms._fields, state.history.T.cpu().tolist(), strict=True)),
     )
 
 
@@ -143,7 +142,7 @@ def _checked_count(sets: tuple[Rows, ...]) -> int:
         raise DimensionError(f"consistent rows must be as wide as the overlap of their space, got widths {widths}.")
     count = counts.pop()
     if count < 2:
-        raise TooFewRowsError(f"expected at least 2 overlap items to contrast with each other, got {count}.")
+        raise TooFewRowsError(f"expected at least 2 overlap items to contrast, thousands to learn from, got {count}.")
     return count
 
 
