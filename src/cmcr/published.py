@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +11,8 @@ from torch import Tensor
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE, ProjectorShape, settings_of
-from cmcr.errors import ArtefactNotFoundError, FormatError, ReadError
+from cmcr.errors import FormatError
+from cmcr.spaces.hub import read_published_tensors
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def import_published(path: str | Path) -> Connection:
         FormatError: not such a file: other keys or shapes, or a pickle that holds more than tensors.
     """
     path = Path(path)
-    weights = _tensors(path)
+    weights = read_published_tensors(path, "Expected a projector file of C-MCR, such as ulip_clip.pt.")
     kind = CLAP_CLIP if any(".net1." in key for key in weights) else ULIP_CLIP
     projectors = {
         space.name: _projector(path, weights, head, kind)
@@ -94,31 +93,6 @@ def import_published(path: str | Path) -> Connection:
         seed=0,
         overlap_rows=0,
     )
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ArtefactNotFoundError(errno.ENOENT, "there is no projector file here", str(path)) from error
-    except OSError as error:
-        raise ReadError(error.errno or errno.EIO, f"could not read ({error.strerror or error})", str(path)) from error
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        # What is not a pickle at all fails in the unpickler in any of these ways.
-        raise FormatError(
-            f"{path}: not a published projector file: it is damaged, or holds more than tensors, which is never opened."
-        ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise FormatError(f"{path}: expected a dictionary of tensors, got {type(loaded).__name__}.")
-    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
 
 
 def _projector(path: Path, weights: dict[str, Tensor], head: str, kind: PublishedFile) -> Projector:
