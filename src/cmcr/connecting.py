@@ -12,7 +12,6 @@ Called again with the same arguments it resumes, on one machine to the same weig
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import time
@@ -35,8 +34,17 @@ from cmcr.connection.connection import Connection
 from cmcr.connection.settings import Settings, check_seed, settings_of
 from cmcr.engine.device import choose_device
 from cmcr.engine.train_state import TrainState
-from cmcr.errors import ArtefactError, FormatError, IntegrityError, ResumeError, TrainingError, WriteError
-from cmcr.files import MANIFEST, check_target, locked, parsed_manifest, read_manifest, write_bytes_whole, write_manifest
+from cmcr.errors import FormatError, IntegrityError, ResumeError, TrainingError
+from cmcr.files import (
+    MANIFEST,
+    check_target,
+    locked,
+    parsed_manifest,
+    read_manifest,
+    write_bytes_whole,
+    write_manifest,
+    writing,
+)
 from cmcr.interruption import held_back
 from cmcr.memories.consistency import write_consistent
 from cmcr.memories.memories import Memories, Stored, by_space
@@ -49,6 +57,7 @@ SECONDS_BETWEEN = 60.0
 
 _LOCK = ".lock"
 _REMOVED = ".removed"
+_LEFT = "what was finished is safe: free space and run it again"
 
 
 def connect_on_disk(
@@ -161,7 +170,7 @@ def work_folder(connection: Path) -> Iterator[Path]:
     """
     folder = unfinished(connection)
     with contextlib.ExitStack() as held:
-        with _write_errors(folder):
+        with writing(folder, _LEFT):
             if folder.exists() and not (folder / _LOCK).is_file() and any(folder.iterdir()):
                 raise FormatError(f"{folder}: holds other things. Move it away, or choose another path.")
             folder.mkdir(parents=True, exist_ok=True)
@@ -300,7 +309,7 @@ class KeptTraining:
         state.check_loss()
         name = f"step-{state.step:09d}.safetensors"
         content = serialize({key: value.detach().cpu().contiguous() for key, value in state.tensors().items()})
-        with _write_errors(self._folder):
+        with writing(self._folder, _LEFT):
             self._folder.mkdir(exist_ok=True)
             hashed = write_bytes_whole(self._folder / name, content)
             write_manifest(
@@ -314,7 +323,7 @@ class KeptTraining:
 
     def drop(self) -> None:
         """Remove the state."""
-        with _write_errors(self._folder):
+        with writing(self._folder, _LEFT):
             (self._folder / MANIFEST).unlink(missing_ok=True)  # first: the rest may be left by a kill
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -322,14 +331,3 @@ class KeptTraining:
 def _short(value: object) -> str:
     text = "none" if value is None else str(value)
     return f"{text[:12]}…" if len(text) == 64 else text  # of a hash, enough to tell it from another
-
-
-@contextmanager
-def _write_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except ArtefactError:  # some are OSErrors too: reported already
-        raise
-    except OSError as error:
-        said = f"could not write ({error.strerror or error}); what was finished is safe: free space and run it again"
-        raise WriteError(error.errno or errno.EIO, said, str(folder)) from error

@@ -17,6 +17,7 @@ from typing import Any
 from cmcr.errors import (
     ArtefactError,
     ArtefactNotFoundError,
+    CmcrError,
     FormatError,
     IntegrityError,
     LockedError,
@@ -49,16 +50,15 @@ def write_artefact(
     aside = _hidden(folder, "part")
     check_target(folder, manifest["format"], replace=replace)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside.mkdir()
-        write_files(aside)
-        hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.suffix != ".md"}
-        (aside / MANIFEST).write_bytes(_manifest_bytes({**manifest, "sha256": hashes}))
-        for path in aside.iterdir():
-            _flush(path)
-        _move_into_place(aside, folder)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            aside.mkdir()
+            write_files(aside)
+            hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.suffix != ".md"}
+            (aside / MANIFEST).write_bytes(_manifest_bytes({**manifest, "sha256": hashes}))
+            for path in aside.iterdir():
+                _flush(path)
+            _move_into_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -172,17 +172,32 @@ def reading(path: Path) -> Iterator[None]:
         raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", error.filename or str(path)) from error
 
 
+@contextmanager
+def writing(path: Path, left: str = "nothing half-written was left") -> Iterator[None]:
+    """Turn what the system says when it refuses to write into a `WriteError`.
+
+    Args:
+        path: what is written.
+        left: what the refusal leaves on disk and what to do, to end the message with.
+    """
+    try:
+        yield
+    except CmcrError:  # some are OSErrors too: reported already
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WriteError(error.errno or errno.EIO, f"could not write ({reason}); {left}", str(path)) from error
+
+
 def write_text_whole(path: Path, text: str) -> None:
     """Write a text file, whose folder is made if need be, so that it is either whole or as it was before.
 
     Raises:
         WriteError: no permission, disk full.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_whole(path, text.encode("utf-8"))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
 
 
 def write_bytes_whole(path: Path, *parts: bytes | memoryview) -> str:
@@ -325,8 +340,3 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _cannot_write(path: Path, error: OSError) -> WriteError:
-    reason = error.strerror or str(error)
-    return WriteError(error.errno or errno.EIO, f"could not write ({reason}); nothing half-written was left", str(path))

@@ -53,7 +53,6 @@ def test_rows_are_scaled_to_unit_length(tmp_path, rows, dtype, error):
 def test_all_kinds_of_rows_give_the_same_files(tmp_path, rows):
     ids = [f"ü{row}\n" for row in range(11)]
     np.save(tmp_path / "rows.npy", rows)
-    pairs = [(rows[start : start + 3], ids[start : start + 3]) for start in range(0, 11, 3)]
     kinds = {
         "array": (rows, ids),
         "tensor": (torch.from_numpy(rows), ids),
@@ -62,9 +61,6 @@ def test_all_kinds_of_rows_give_the_same_files(tmp_path, rows):
         "foreign": (rows.astype(">f4"), ids),
         "blocks": (cut(rows, 2), ids),
         "one walk": (iter(cut(rows, 5)), ids),
-        "pairs": (pairs, None),
-        "function": (lambda: iter(pairs), None),
-        "generator": ((pair for pair in pairs), None),
     }
     for name, (blocks, given_ids) in kinds.items():
         cmcr.write_memory(tmp_path / name, blocks, given_ids, **CLIP, shard_items=4)
@@ -72,11 +68,6 @@ def test_all_kinds_of_rows_give_the_same_files(tmp_path, rows):
     assert all(digest == digests["array"] for digest in digests.values()), digests
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kinds, "rows.npy"])  # nothing temporary is left
     assert cmcr.Memory(tmp_path / "array").ids == ids
-
-
-def test_blocks_without_ids_are_numbered(tmp_path, rows):
-    for name, blocks in (("list", cut(rows, 4)), ("iterator", iter(cut(rows, 4)))):
-        assert cmcr.write_memory(tmp_path / name, blocks, **CLIP).ids == [str(row) for row in range(11)]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -132,13 +123,9 @@ def test_bad_rows_go_to_quarantine_if_asked(tmp_path, rows):
         cmcr.write_memory(tmp_path / "none", np.zeros((3, 2)), **CLIP, quarantine=True)
 
 
-@pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize("finished", [[0], [1], [0, 2]])
-def test_interrupted_run_is_resumed(tmp_path, rows, finished, once, monkeypatch):
-    def blocks():
-        pairs = [(part, [f"i{3 * n + i}" for i in range(len(part))]) for n, part in enumerate(cut(rows, 3))]
-        return iter(pairs) if once else pairs
-
+def test_interrupted_run_is_resumed(tmp_path, rows, finished, monkeypatch):
+    given = {"ids": [f"i{row}" for row in range(11)], "shard_items": 4, **CLIP}
     write = MemoryWriter.write
 
     def failing(self, number, *arguments):
@@ -146,12 +133,12 @@ def test_interrupted_run_is_resumed(tmp_path, rows, finished, once, monkeypatch)
             raise KeyboardInterrupt
         return write(self, number, *arguments)
 
-    cmcr.write_memory(tmp_path / "whole", blocks(), **CLIP, shard_items=4)
+    cmcr.write_memory(tmp_path / "whole", iter(cut(rows, 3)), **given)
     monkeypatch.setattr(MemoryWriter, "write", failing)
     with pytest.raises(KeyboardInterrupt):
-        cmcr.write_memory(tmp_path / "m", blocks(), **CLIP, shard_items=4)
+        cmcr.write_memory(tmp_path / "m", iter(cut(rows, 3)), **given)
     monkeypatch.undo()
-    cmcr.write_memory(tmp_path / "m", blocks(), **CLIP, shard_items=4)
+    cmcr.write_memory(tmp_path / "m", iter(cut(rows, 3)), **given)
     assert digest_of(tmp_path / "m") == digest_of(tmp_path / "whole")
 
 
@@ -173,7 +160,7 @@ def test_only_some_blocks_lie_in_ram(tmp_path):
             yield block
 
     ids = [str(row) for row in range(400)]
-    assert len(cmcr.write_memory(tmp_path / "m", blocks, ids, **CLIP, shard_items=8)) == 400
+    assert len(cmcr.write_memory(tmp_path / "m", blocks(), ids, **CLIP, shard_items=8)) == 400
     assert most <= 6  # of a hundred, two a shard
 
 
@@ -189,12 +176,10 @@ def test_only_some_blocks_lie_in_ram(tmp_path):
         (np.ones((2, 3), dtype=int), None, DtypeError, "got int64"),
         ([], None, TooFewRowsError, "got none"),
         (iter([]), None, TooFewRowsError, "got none"),
-        ([np.ones((2, 3)), np.ones((2, 4))], None, DimensionError, "the first are 3 wide"),
-        ([np.ones((2, 3))], ["a"], DimensionError, "2 rows and 1 ids or"),
+        ([np.ones((2, 3)), np.ones((2, 4))], list("abcd"), DimensionError, "the first are 3 wide"),
+        ([np.ones((2, 3))], None, ConfigError, "expected the ids of all rows"),
+        ([np.ones((2, 3))], ["a"], DimensionError, "1 ids, but 2 rows"),
         ([np.ones((2, 3))], ["a", "b", "c"], DimensionError, "3 ids, but 2 rows"),
-        ([(np.ones((2, 3)), ["a"])], None, DimensionError, "for each of 2 rows, got 1"),
-        ([(np.ones((1, 3)), ["a"])], ["a"], ConfigError, "got both"),
-        ([(np.ones((1, 3)), ["a"]), np.ones((1, 3))], None, ConfigError, "with all blocks or with none"),
         ("rows.npy", None, DtypeError, "got str"),
     ],
 )

@@ -44,7 +44,7 @@ def import_memory(
         model: Which model; unknown if left out.
         revision: Its commit; unknown if left out.
         dtype: How rows are kept: float16, bfloat16 or float32.
-        ids: Of npy: a file of ids (lines of text, .json, .jsonl or .npy); else rows are numbered.
+        ids: Of npy: a file of ids (lines of text, or .jsonl); else rows are numbered.
         column: Of parquet: the column of embeddings.
         id_column: Of parquet: the column of ids.
         quarantine: Put rows that are not finite or all zeros into quarantine instead of refusing them.
@@ -85,7 +85,7 @@ def export_memory(
 
     Args:
         folder: Of the memory.
-        layout: npy, clip-retrieval or parquet.
+        layout: npy or parquet.
         out: A new folder; of parquet a new file.
     """
     from cmcr.memories.interchange import export_memory

@@ -1,4 +1,4 @@
-"""Memories from and to the files of other programs: numpy arrays, the folders of clip-retrieval, Parquet.
+"""Memories from and to the files of other programs: numpy arrays, Parquet, the folders of clip-retrieval (read only).
 
 `cmcr memory import` and `cmcr memory export`; see docs/memories.md. Nothing is ever unpickled.
 """
@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,25 +23,23 @@ from cmcr.errors import (
     CmcrError,
     ConfigError,
     DimensionError,
-    DtypeError,
     FormatError,
-    ReadError,
-    WriteError,
     missing_dependency,
     unknown_name,
 )
-from cmcr.files import flush_folder
+from cmcr.files import flush_folder, reading, writing
 from cmcr.memories.layout import item_lines, parsed_lines
 from cmcr.memories.memory import Memory
 from cmcr.memories.precomputed import write_memory
 
-LAYOUTS = ("npy", "clip-retrieval", "parquet")
+IMPORTED = ("npy", "clip-retrieval", "parquet")
+EXPORTED = ("npy", "parquet")
 _PARTS = {"image": "img_emb", "text": "text_emb"}  # of clip-retrieval
 _EMBEDDINGS, _ITEMS = "embeddings.npy", "items.jsonl"
 _ROWS = 16_384
 
-_Given = tuple[Any, Sequence[str] | None, Sequence[str] | None]
-"""What `cmcr.write_memory` takes: an array or blocks, ids, sources."""
+_Given = tuple[Iterable[Any], Sequence[str], Sequence[str] | None]
+"""What `cmcr.write_memory` takes: blocks of rows, ids, sources."""
 
 
 def import_memory(
@@ -56,7 +53,7 @@ def import_memory(
     id_column: str | None = None,
     **options: Any,
 ) -> Memory:
-    """Turn the files of another program into a memory, or resume a run that was stopped; see docs/interchange.md.
+    """Turn the files of another program into a memory, or resume a run that was stopped; see docs/memories.md.
 
     Args:
         path: what is imported.
@@ -74,7 +71,8 @@ def import_memory(
         MissingDependencyError: the layout needs pyarrow.
         Others as `cmcr.write_memory`.
     """
-    _check_layout(layout)
+    if layout not in IMPORTED:
+        raise unknown_name("layout", layout, IMPORTED)
     if ids is not None and layout != "npy":
         raise ConfigError(f"--ids belongs to npy; {layout} brings its own.")
     if (column is not None or id_column is not None) and layout != "parquet":
@@ -96,36 +94,24 @@ def export_memory(memory: str | Path | Memory, out: str | Path, *, layout: str) 
     Args:
         memory: or its folder.
         out: a folder; of Parquet a file. Nothing may be there yet.
-        layout: "npy", "clip-retrieval" or "parquet".
+        layout: "npy" or "parquet".
 
     Raises:
-        ConfigError: an unknown layout, or one that does not have the memory's modality.
+        ConfigError: an unknown layout, or ids that it cannot hold.
         MissingDependencyError: the layout needs pyarrow.
         WriteError: something is there already, no permission, disk full.
     """
-    _check_layout(layout)
+    if layout not in EXPORTED:
+        raise unknown_name("layout", layout, EXPORTED)
     source = memory if isinstance(memory, Memory) else Memory(memory)
-    if layout == "clip-retrieval":
-        _part_of(source.modality)
-    write: dict[str, Callable[[Memory, Path], None]] = {
-        "npy": _write_npy,
-        "clip-retrieval": _write_clip_retrieval,
-        "parquet": _write_parquet,
-    }
     with _aside(Path(out)) as aside:
-        write[layout](source, aside)
+        (_write_npy if layout == "npy" else _write_parquet)(source, aside)
 
 
-def _check_layout(layout: str) -> None:
-    if layout not in LAYOUTS:
-        raise unknown_name("layout", layout, LAYOUTS)
-
-
-def _kept(memory: Memory) -> Iterator[tuple[Any, list[str], list[str]]]:
-    """Give rows, ids and sources, a shard at a time. Numpy has no bfloat16: float32 holds each of its values."""
+def _kept(memory: Memory) -> Iterator[tuple[Any, list[tuple[str, str]]]]:
+    """Give rows and items, a shard at a time. Numpy has no bfloat16: float32 holds each of its values."""
     for rows, items in memory.kept_rows():
-        array = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()
-        yield array, [id_ for id_, _ in items], [source for _, source in items]
+        yield (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy(), items
 
 
 # Numpy arrays beside a list of ids.
@@ -138,36 +124,22 @@ def _npy_rows(path: Path, ids: Path | None) -> _Given:
     array = _mapped(path)
     if ids is None:
         return array, [f"{path.name}:{row}" for row in range(len(array) if array.ndim else 1)], None
-    return array, *_read_items(ids)
+    with _parsing(ids, "list of ids"):
+        content = ids.read_bytes()
+        if ids.suffix == ".jsonl":
+            lines = parsed_lines(content)
+            return array, [line["id"] for line in lines], [line.get("source", line["id"]) for line in lines]
+        text = content.decode("utf-8-sig")
+        return array, text.replace("\r\n", "\n").removesuffix("\n").split("\n"), None
 
 
 def _mapped(path: Path) -> Any:
     """Map a numpy file into memory; one of Python objects, which would have to be unpickled, is refused."""
-    with _reading(path, "numpy file (.npy)"):
+    with _parsing(path, "numpy file (.npy) of plain numbers; cmcr never unpickles"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise FormatError(f"{path}: expected one array, got an archive of several.")
     return array
-
-
-def _read_items(path: Path) -> tuple[Sequence[str], Sequence[str] | None]:
-    """Read ids, and sources if there are any, by the ending of the file."""
-    if path.suffix == ".npy":
-        array = _mapped(path)
-        if array.ndim != 1 or array.dtype.kind != "U":
-            raise FormatError(f"{path}: expected one string a row, got {array.dtype} {array.shape}.")
-        return array.tolist(), None
-    with _reading(path, "list of ids"):
-        content = path.read_bytes()
-        if path.suffix == ".jsonl":
-            lines = parsed_lines(content)
-            return [line["id"] for line in lines], [line.get("source", line["id"]) for line in lines]
-        if path.suffix == ".json":
-            given = json.loads(content)
-            if not isinstance(given, list):
-                raise TypeError(f"expected a JSON list, got {type(given).__name__}")
-            return given, None
-        return content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n"), None
 
 
 def _write_npy(memory: Memory, folder: Path) -> None:
@@ -176,10 +148,10 @@ def _write_npy(memory: Memory, folder: Path) -> None:
     array = np.lib.format.open_memmap(folder / _EMBEDDINGS, "w+", kind, memory.shape)
     start = 0
     with (folder / _ITEMS).open("wb") as file:
-        for rows, ids, sources in _kept(memory):
+        for rows, items in _kept(memory):
             array[start : start + len(rows)] = rows
             start += len(rows)
-            file.write(item_lines(zip(ids, sources, strict=True)))
+            file.write(item_lines(items))
     array.flush()
 
 
@@ -188,7 +160,9 @@ def _write_npy(memory: Memory, folder: Path) -> None:
 
 def _clip_retrieval_rows(folder: Path, modality: str) -> _Given:
     """Read the partitions by their numbers. Ids are the paths of pictures if all rows have one of their own."""
-    part = _part_of(modality)
+    if modality not in _PARTS:
+        raise ConfigError(f"clip-retrieval keeps image and text, got {modality!r}. Use npy or parquet.")
+    part = _PARTS[modality]
     found = {
         match[1]: path for path in (folder / part).glob("*.npy") if (match := re.fullmatch(rf"{part}_(\d+)", path.stem))
     }
@@ -197,49 +171,27 @@ def _clip_retrieval_rows(folder: Path, modality: str) -> _Given:
             errno.ENOENT, f"there are no {part}_0.npy, {part}_1.npy, ... here", str(folder / part)
         )
     numbers = sorted(found, key=int)  # however many zeros stand before them
-    tables = [_metadata(folder / "metadata" / f"metadata_{number}.parquet") for number in numbers]
-    paths = [path for table in tables for path in table["image_path"]]
-    named = None not in paths and len(set(paths)) == len(paths)
+    tables = [_picture_paths(folder / "metadata" / f"metadata_{number}.parquet") for number in numbers]
+    paths = [path for table in tables for path in table]
+    if None in paths or len(set(paths)) < len(paths):
+        paths = [f"{number}:{row}" for number, table in zip(numbers, tables, strict=True) for row in range(len(table))]
 
-    def blocks() -> Iterator[tuple[Any, list[str], list[str] | None]]:
+    def blocks() -> Iterator[Any]:
         for number, table in zip(numbers, tables, strict=True):
-            array, count = _mapped(found[number]), len(table["image_path"])
-            if len(array) != count:
-                raise DimensionError(f"{found[number]}: {len(array)} rows, its metadata has {count}.")
-            for start in range(0, count, _ROWS):
-                part = slice(start, start + _ROWS)
-                names = table["image_path"][part] if named else [f"{number}:{row}" for row in range(count)[part]]
-                yield array[part], names, table["source"][part] if named and table["source"] else None
+            array = _mapped(found[number])
+            if len(array) != len(table):  # unseen, the rows of all partitions behind it would have wrong ids
+                raise DimensionError(f"{found[number]}: {len(array)} rows, its metadata has {len(table)}.")
+            yield array
 
-    return blocks, None, None
+    return blocks(), paths, None
 
 
-def _part_of(modality: str) -> str:
-    if modality not in _PARTS:
-        raise ConfigError(f"clip-retrieval keeps image and text, got {modality!r}. Use npy or parquet.")
-    return _PARTS[modality]
-
-
-def _metadata(path: Path) -> dict[str, Any]:
+def _picture_paths(path: Path) -> list[Any]:
     """Read the paths of the pictures of a partition; None for each where there are none."""
     with _opened_table(path) as table:
-        names = table.schema_arrow.names
-        ours = names == ["image_path", "source"]  # elsewhere a column of that name may be anything
-        columns = table.read([name for name in ("image_path",) if name in names] + ["source"] * ours).to_pydict()
-        paths = columns.get("image_path", [None] * table.metadata.num_rows)
-    return {"image_path": paths, "source": columns.get("source")}
-
-
-def _write_clip_retrieval(memory: Memory, folder: Path) -> None:
-    arrow, part = _pyarrow(), _part_of(memory.modality)
-    (folder / part).mkdir(parents=True)
-    (folder / "metadata").mkdir()
-    digits = len(str(sum(len(contents.shards) for contents in memory.contents)))
-    for number, (rows, ids, sources) in enumerate(_kept(memory)):
-        name = str(number).zfill(digits)
-        np.save(folder / part / f"{part}_{name}.npy", rows)
-        table = arrow.table({"image_path": _strings(ids), "source": _strings(sources)})
-        arrow.parquet.write_table(table, folder / "metadata" / f"metadata_{name}.parquet")
+        if "image_path" not in table.schema_arrow.names:
+            return [None] * table.metadata.num_rows
+        return list(table.read(["image_path"]).column(0).to_pylist())
 
 
 # Parquet: a column of embeddings, and columns of ids and sources.
@@ -256,27 +208,27 @@ def _parquet_rows(path: Path, column: str | None, id_column: str | None) -> _Giv
     if id_column not in (None, *names):
         raise ConfigError(f"{files[0]}: has no column {id_column!r}, its columns are {', '.join(names)}.")
     id_column = id_column or ("id" if "id" in names else None)
-    wanted = list(dict.fromkeys([embeddings, *filter(None, [id_column]), *(["source"] if "source" in names else [])]))
+    ids, sources = list[str](), list[str]()
+    for file in files:
+        with _opened_table(file) as table:
+            columns = table.read([name for name in (id_column, "source") if name in names]).to_pydict()
+            own = [f"{file.name}:{row}" for row in range(table.metadata.num_rows)]
+        given: list[Any] = own if id_column is None else columns[id_column]
+        if None in given:
+            raise FormatError(f"{file}: the column {id_column!r} has no value in row {given.index(None)}.")
+        from_where = columns.get("source", given)
+        ids += map(str, given)
+        sources += [str(id_ if source is None else source) for id_, source in zip(given, from_where, strict=True)]
 
-    def blocks() -> Iterator[tuple[Any, list[str], list[str]]]:
+    def blocks() -> Iterator[torch.Tensor]:
         for file in files:
             first = 0
             with _opened_table(file) as table:
-                for batch in table.iter_batches(batch_size=_ROWS, columns=wanted):
-                    ids: list[Any] = [f"{file.name}:{row}" for row in range(first, first + batch.num_rows)]
-                    if id_column is not None:
-                        ids = batch.column(id_column).to_pylist()
-                    if None in ids:
-                        raise FormatError(
-                            f"{file}: the column {id_column!r} has no value in row {first + ids.index(None)}."
-                        )
-                    ids = list(map(str, ids))
-                    sources = batch.column("source").to_pylist() if "source" in names else ids
-                    sources = [id_ if source is None else str(source) for id_, source in zip(ids, sources, strict=True)]
-                    yield _rows_of_lists(file, first, batch.column(embeddings), embeddings), ids, sources
+                for batch in table.iter_batches(batch_size=_ROWS, columns=[embeddings]):
+                    yield _rows_of_lists(file, first, batch.column(0), embeddings)
                     first += batch.num_rows
 
-    return blocks, None, None
+    return blocks(), ids, sources
 
 
 def _embedding_column(path: Path, schema: Any, asked: str | None) -> str:
@@ -310,23 +262,19 @@ def _rows_of_lists(path: Path, first: int, lists: Any, column: str) -> torch.Ten
 def _write_parquet(memory: Memory, path: Path) -> None:
     arrow = _pyarrow()
     kind = arrow.float16() if memory.dtype == "float16" else arrow.float32()
-    schema = arrow.schema(
-        [("id", arrow.string()), ("source", arrow.string()), ("embedding", arrow.list_(kind, memory.width))]
-    )
+    text = arrow.string()
+    schema = arrow.schema([("id", text), ("source", text), ("embedding", arrow.list_(kind, memory.width))])
     # Embeddings hardly compress, and dictionaries of them cost time.
     with arrow.parquet.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
-        for rows, ids, sources in _kept(memory):
+        for rows, items in _kept(memory):
+            try:
+                columns = [arrow.array(column, text) for column in zip(*items, strict=True)]
+            except UnicodeEncodeError as error:
+                raise ConfigError(
+                    f"{error.object!r} is not valid Unicode, which Parquet asks for. Export as npy instead."
+                ) from error
             lists = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.reshape(-1)), memory.width)
-            writer.write_batch(arrow.record_batch([_strings(ids), _strings(sources), lists], schema=schema))
-
-
-def _strings(values: Sequence[str]) -> Any:
-    try:
-        return _pyarrow().array(values, _pyarrow().string())
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"{error.object!r} is not valid Unicode, which Parquet asks for. Export as npy instead."
-        ) from error
+            writer.write_batch(arrow.record_batch([*columns, lists], schema=schema))
 
 
 def _pyarrow() -> Any:
@@ -347,27 +295,20 @@ def _pyarrow() -> Any:
 @contextmanager
 def _opened_table(path: Path) -> Iterator[Any]:
     arrow = _pyarrow()
-    with _reading(path, "Parquet file"), path.open("rb") as file, arrow.parquet.ParquetFile(file) as table:
+    with _parsing(path, "Parquet file"), path.open("rb") as file, arrow.parquet.ParquetFile(file) as table:
         yield table
 
 
 @contextmanager
-def _reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn what goes wrong while a file is read into an error of cmcr."""
-    try:
-        yield
-    except CmcrError:  # some are OSErrors and ValueErrors too
-        raise
-    except FileNotFoundError as error:
-        raise ArtefactNotFoundError(errno.ENOENT, "there is no such file", str(path)) from error
-    except OSError as error:
-        raise ReadError(error.errno or errno.EIO, f"could not read ({error.strerror or error})", str(path)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:  # pyarrow's errors are ValueErrors
-        if "allow_pickle" in str(error) or "Python objects" in str(error):
-            raise DtypeError(
-                f"{path}: holds Python objects, which cmcr never unpickles. Save plain numbers."
-            ) from error
-        raise FormatError(f"{path}: not a whole {kind} ({error}).") from error
+def _parsing(path: Path, kind: str) -> Iterator[None]:
+    """Turn what goes wrong while a file is read into a `ReadError`, or a `FormatError` where its content is at fault."""
+    with reading(path):
+        try:
+            yield
+        except CmcrError:  # some are ValueErrors too
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:  # pyarrow's errors are ValueErrors
+            raise FormatError(f"{path}: not a whole {kind} ({error}).") from error
 
 
 @contextmanager
@@ -375,21 +316,15 @@ def _aside(out: Path) -> Iterator[Path]:
     """Give a path beside the target, and rename it into place once what was written there is on the disk."""
     aside = out.parent / f".{out.name}.{uuid.uuid4().hex}.part"
     try:
-        if os.path.lexists(out):
-            raise FileExistsError(errno.EEXIST, "something is there already; choose another path")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        for path in (*aside.rglob("*"), aside):
-            flush_folder(path)
-        aside.rename(out)
-        flush_folder(out.parent)
-    except CmcrError:
-        raise  # what could not be read is no fault of the target
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteError(
-            error.errno or errno.EIO, f"could not write ({reason}); nothing half-written was left", str(out)
-        ) from error
+        with writing(out):
+            if os.path.lexists(out):
+                raise FileExistsError(errno.EEXIST, "something is there already; choose another path")
+            out.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            for path in (*aside.rglob("*"), aside):
+                flush_folder(path)
+            aside.rename(out)
+            flush_folder(out.parent)
     finally:
         if aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
