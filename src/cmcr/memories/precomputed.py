@@ -130,12 +130,10 @@ def shard_items_for(width: int, dtype: str) -> int:
 
 def _tensors(blocks: Any) -> Iterator[Tensor]:
     """Walk blocks, those of an array too, as tensors on the CPU."""
-    parts: Iterable[Any] = [blocks]
+    parts: Iterable[Any] = blocks
     if isinstance(blocks, np.ndarray | Tensor):
         parts = (blocks[start : start + _SLICE] for start in range(0, len(blocks), _SLICE)) if blocks.ndim else [blocks]
-    elif isinstance(blocks, Iterable) and not isinstance(blocks, str | bytes):
-        parts = blocks
-    else:
+    elif not isinstance(blocks, Iterable) or isinstance(blocks, str | bytes):
         raise DtypeError(
             f"the rows: expected an array (n, D) or an iterable of such blocks, got {type(blocks).__name__}."
         )
