@@ -200,9 +200,8 @@ class TestFiles:
     def test_other_files_say_what_to_fetch(self, tmp_path):
         with pytest.raises(ArtefactNotFoundError, match="salesforce/ULIP"):
             UlipSpace(tmp_path / "none.pt")
-        torch.save({"state_dict": {"conv1.weight": torch.ones(3)}}, tmp_path / "resnet.pt")
         with pytest.raises(FormatError, match=r"missing 'point_encoder.*salesforce/ULIP"):
-            UlipSpace(tmp_path / "resnet.pt")
+            UlipSpace(save_published(tmp_path / "resnet.pt", {"conv1.weight": torch.ones(3)}))
 
     def test_any_safetensors_of_the_published_names_is_read_in_any_precision(self, tmp_path, space):
         state = {f"module.{k}": v.half() if v.is_floating_point() else v for k, v in ulip_state().items()}
@@ -212,7 +211,7 @@ class TestFiles:
 
 
 class TestPointClouds:
-    @given(st.tuples(*[st.integers(-64, 64)] * 3), st.integers(-4, 8), st.integers(0, 5))
+    @given(st.tuples(*[st.integers(-64, 64)] * 3), st.integers(-60, 60), st.integers(0, 5))
     def test_place_and_size_do_not_matter(self, space, offset, doublings, seed):
         points = cloud(seed)
         moved = (points + np.array(offset, dtype=np.float32)) * np.float32(2.0) ** doublings
@@ -240,13 +239,6 @@ class TestPointClouds:
             with pytest.raises(SampleError, match="item 0"):
                 space.encode([item], "point_cloud")
 
-    def test_clouds_of_few_places_and_tiny_or_huge_ones_embed(self, space):
-        cube = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, 8).T.astype(np.float32)
-        odd = [np.tile(cube, (4, 1)), cloud(0) * np.float32(1e-20), cloud(0) * np.float32(1e18)]
-        rows = space.encode(odd, "point_cloud")
-        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), np.ones(3), atol=1e-6)
-        np.testing.assert_allclose(rows[1], rows[2], atol=1e-4)
-
     def test_colours_are_read_where_the_model_has_them_and_grey_where_there_are_none(self, coloured, space):
         points = cloud(2, 50, 6)
         grey = np.concatenate([points[:, :3], np.full((50, 3), 0.4, dtype=np.float32)], axis=1)
@@ -263,10 +255,10 @@ class TestPointClouds:
 class TestPictures:
     def test_imagenets_statistics_are_taken_off(self):
         flat = Image.new("RGB", (300, 260), (124, 116, 104))
-        found = pixels_of(flat, 224)
-        assert found.shape == (3, 224, 224)
         expected = (np.array([124, 116, 104]) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-        np.testing.assert_allclose(found, np.broadcast_to(expected[:, None, None], found.shape), atol=1e-6)
+        np.testing.assert_allclose(
+            pixels_of(flat, 224), np.broadcast_to(expected[:, None, None], (3, 224, 224)), atol=1e-6
+        )
 
     @pytest.mark.parametrize("lying", [True, False])
     def test_the_middle_is_kept(self, lying):
