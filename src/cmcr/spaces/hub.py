@@ -24,14 +24,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cmcr.errors import (
-    ArtefactNotFoundError,
-    ConfigError,
-    FormatError,
-    ReadError,
-    missing_dependency,
-    unknown_name,
-)
+from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, ReadError, missing_dependency, unknown_name
+from cmcr.files import reading
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -272,13 +266,11 @@ def read_published_tensors(path: Path, fetch: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise ArtefactNotFoundError(errno.ENOENT, f"there is no file of weights here. {fetch}", str(path))
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with reading(path), torch.serialization.safe_globals(_HARMLESS):
             tensors_alone = path.suffix == ".safetensors"
             held: Any = load_file(path) if tensors_alone else torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
+    except (MemoryError, ReadError):
         raise
-    except OSError as error:
-        raise ReadError(error.errno or errno.EIO, f"could not read ({error.strerror or error})", str(path)) from error
     except Exception as error:  # a damaged pickle can fail in any way
         # Not torch's own words: they advise to open the file with the restriction lifted.
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
