@@ -41,7 +41,7 @@ def pictures(tmp_path):
     return [str(path) for path in paths]
 
 
-@pytest.mark.parametrize("verb", [[verb] for verb in VERBS] + [["memory", "import"], ["memory", "export"]])
+@pytest.mark.parametrize("verb", [[verb] for verb in VERBS] + [["memory", "import"]])
 def test_every_verb_shows_an_example(verb, capsys):
     assert main([*verb, "--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())

@@ -6,11 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-import cmcr
 from cmcr.errors import (
     ArtefactNotFoundError,
     ConfigError,
@@ -21,9 +17,8 @@ from cmcr.errors import (
     NonFiniteError,
     ReadError,
     TooFewRowsError,
-    WriteError,
 )
-from cmcr.memories.interchange import EXPORTED, export_memory, import_memory
+from cmcr.memories.interchange import import_memory
 
 CLIP = {"space": "clip", "modality": "image"}
 
@@ -32,10 +27,6 @@ CLIP = {"space": "clip", "modality": "image"}
 def rows(rng):
     rows = rng.normal(size=(11, 5)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def kept_bits(memory):
-    return torch.cat([rows for rows, _ in memory.kept_rows()]).contiguous().view(torch.uint8).numpy()
 
 
 def items_of(memory):
@@ -53,37 +44,6 @@ def clip_retrieval_folder(folder, arrays, tables, part="img_emb", name="{}"):
         np.save(folder / part / f"{part}_{name.format(number)}.npy", array)
         pq.write_table(pa.table(table), folder / "metadata" / f"metadata_{name.format(number)}.parquet")
     return folder
-
-
-@pytest.mark.parametrize("layout", EXPORTED)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_what_is_exported_comes_back_bit_for_bit(tmp_path, rows, layout, dtype):
-    rows[4] = np.nan
-    ids = [f"bilder/ü {row}.jpg" for row in range(11)]
-    sources = [f"a.tar:{row}" for row in range(11)]
-    memory = cmcr.write_memory(
-        tmp_path / "m", 3 * rows, ids, sources=sources, **CLIP, dtype=dtype, shard_items=4, quarantine=True
-    )
-    export_memory(memory, tmp_path / "there", layout=layout)
-    back = imported(tmp_path / "there", tmp_path / "back", layout, dtype=dtype, shard_items=3)
-    np.testing.assert_array_equal(kept_bits(back), kept_bits(memory))
-    assert items_of(back) == items_of(memory)
-    assert len(back) == 10
-    assert not list(tmp_path.glob(".*"))
-
-
-@given(
-    st.lists(st.text(st.characters(codec="utf-8"), max_size=6), min_size=1, max_size=6, unique=True), st.integers(1, 4)
-)
-def test_any_ids_and_shapes_come_back(tmp_path_factory, ids, width):
-    folder = tmp_path_factory.mktemp("any")
-    rows = np.random.default_rng(0).normal(size=(len(ids), width)) + 3
-    memory = cmcr.write_memory(folder / "m", rows, ids, **CLIP)
-    for layout in EXPORTED:
-        export_memory(memory, folder / layout, layout=layout)
-        back = imported(folder / layout, folder / f"{layout} back", layout)
-        assert back.ids == ids
-        np.testing.assert_array_equal(kept_bits(back), kept_bits(memory))
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl"])
@@ -236,21 +196,6 @@ def test_no_parquet(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'cmcr\[parquet\]'"):
         imported(tmp_path / "none.parquet", tmp_path / "m", "parquet")
-
-
-def test_exports_are_whole_or_not_there(tmp_path, rows, monkeypatch):
-    memory = cmcr.write_memory(tmp_path / "m", rows, **CLIP)
-    with pytest.raises(ConfigError, match="Did you mean 'parquet'"):
-        export_memory(memory, tmp_path / "out", layout="parket")
-    (tmp_path / "there").write_text("mine")
-    with pytest.raises(WriteError, match="something is there already"):
-        export_memory(memory, tmp_path / "there", layout="npy")
-    odd = cmcr.write_memory(tmp_path / "odd", rows[:1], ["\udcff"], **CLIP)
-    with pytest.raises(ConfigError, match="not valid Unicode"):
-        export_memory(odd, tmp_path / "out", layout="parquet")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "odd", "there"]
-    export_memory(odd, tmp_path / "out", layout="npy")
-    assert imported(tmp_path / "out", tmp_path / "back").ids == ["\udcff"]
 
 
 def test_options_of_other_layouts_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""`cmcr memory import` and `cmcr memory export`."""
+"""`cmcr memory import`."""
 
 from __future__ import annotations
 
@@ -74,26 +74,3 @@ def import_memory(
     facts = {"rows": len(memory), "width": memory.width, "dtype": memory.dtype}
     facts["quarantined"] = sum(contents.quarantined for contents in memory.contents)
     print(json.dumps({"memory": str(out), "space": memory.space, "modality": memory.modality, **facts}))
-
-
-def export_memory(
-    folder: Path, /, *, layout: Annotated[str, Parameter(name="--to")], out: Path, as_json: Json = False
-) -> None:
-    """Write a memory as other programs read it. Rows keep their bits; bfloat16 becomes float32.
-
-    Example: cmcr memory export pictures-in-clip --to parquet --out pictures.parquet
-
-    Args:
-        folder: Of the memory.
-        layout: npy or parquet.
-        out: A new folder; of parquet a new file.
-    """
-    from cmcr.memories.interchange import export_memory
-    from cmcr.memories.memory import Memory
-
-    memory = Memory(folder)
-    export_memory(memory, out, layout=layout)
-    if as_json:
-        print(json.dumps({"exported": str(out), "layout": layout, "rows": len(memory), "width": memory.width}))
-    else:
-        print(f"{out}: {len(memory):,} rows of {memory.width}, as {layout}.")

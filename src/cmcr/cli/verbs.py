@@ -13,7 +13,7 @@ from cmcr.cli.encode import encode
 from cmcr.cli.evaluate import evaluate
 from cmcr.cli.import_ import import_
 from cmcr.cli.info import info
-from cmcr.cli.memory import export_memory, import_memory
+from cmcr.cli.memory import import_memory
 from cmcr.cli.verify import verify
 
 # Lists take all words that follow (--image a.png b.png), flags have no --no-... form.
@@ -28,7 +28,6 @@ app = cyclopts.App(
 )
 memory = cyclopts.App(name="memory", help="Bring memories in and out.")
 memory.command(import_memory, name="import")
-memory.command(export_memory, name="export")
 for _verb in (ablate, connect, demo, embed, encode, evaluate, info, verify, memory):
     app.command(_verb)
 app.command(import_, name="import")

@@ -1,15 +1,12 @@
-"""Memories from and to the files of other programs: numpy arrays, Parquet, the folders of clip-retrieval (read only).
+"""Memories from the files of other programs: numpy arrays, Parquet, the folders of clip-retrieval.
 
-`cmcr memory import` and `cmcr memory export`; see docs/memories.md. Nothing is ever unpickled.
+`cmcr memory import`; see docs/memories.md. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,15 +24,13 @@ from cmcr.errors import (
     missing_dependency,
     unknown_name,
 )
-from cmcr.files import flush_folder, reading, writing
-from cmcr.memories.layout import item_lines, parsed_lines
+from cmcr.files import reading
+from cmcr.memories.layout import parsed_lines
 from cmcr.memories.memory import Memory
 from cmcr.memories.precomputed import write_memory
 
 IMPORTED = ("npy", "clip-retrieval", "parquet")
-EXPORTED = ("npy", "parquet")
 _PARTS = {"image": "img_emb", "text": "text_emb"}  # of clip-retrieval
-_EMBEDDINGS, _ITEMS = "embeddings.npy", "items.jsonl"
 _ROWS = 16_384
 
 _Given = tuple[Iterable[Any], Sequence[str], Sequence[str] | None]
@@ -86,41 +81,7 @@ def import_memory(
     return write_memory(out, blocks, listed, modality=modality, sources=sources, **options)
 
 
-def export_memory(memory: str | Path | Memory, out: str | Path, *, layout: str) -> None:
-    """Write a memory's rows, ids and sources as other programs read them; what is in quarantine is left out.
-
-    Written aside, flushed and renamed: there is all of it or nothing. Rows keep their bits; bfloat16 becomes float32.
-
-    Args:
-        memory: or its folder.
-        out: a folder; of Parquet a file. Nothing may be there yet.
-        layout: "npy" or "parquet".
-
-    Raises:
-        ConfigError: an unknown layout, or ids that it cannot hold.
-        MissingDependencyError: the layout needs pyarrow.
-        WriteError: something is there already, no permission, disk full.
-    """
-    if layout not in EXPORTED:
-        raise unknown_name("layout", layout, EXPORTED)
-    source = memory if isinstance(memory, Memory) else Memory(memory)
-    with _aside(Path(out)) as aside:
-        (_write_npy if layout == "npy" else _write_parquet)(source, aside)
-
-
-def _kept(memory: Memory) -> Iterator[tuple[Any, list[tuple[str, str]]]]:
-    """Give rows and items, a shard at a time. Numpy has no bfloat16: float32 holds each of its values."""
-    for rows, items in memory.kept_rows():
-        yield (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy(), items
-
-
-# Numpy arrays beside a list of ids.
-
-
 def _npy_rows(path: Path, ids: Path | None) -> _Given:
-    if path.is_dir():
-        ids = ids or (path / _ITEMS if (path / _ITEMS).is_file() else None)
-        path = path / _EMBEDDINGS
     array = _mapped(path)
     if ids is None:
         return array, [f"{path.name}:{row}" for row in range(len(array) if array.ndim else 1)], None
@@ -140,22 +101,6 @@ def _mapped(path: Path) -> Any:
     if not isinstance(array, np.ndarray):
         raise FormatError(f"{path}: expected one array, got an archive of several.")
     return array
-
-
-def _write_npy(memory: Memory, folder: Path) -> None:
-    folder.mkdir()
-    kind = np.float16 if memory.dtype == "float16" else np.float32
-    array = np.lib.format.open_memmap(folder / _EMBEDDINGS, "w+", kind, memory.shape)
-    start = 0
-    with (folder / _ITEMS).open("wb") as file:
-        for rows, items in _kept(memory):
-            array[start : start + len(rows)] = rows
-            start += len(rows)
-            file.write(item_lines(items))
-    array.flush()
-
-
-# The folders that clip-retrieval's inference writes: img_emb/img_emb_0.npy beside metadata/metadata_0.parquet, ...
 
 
 def _clip_retrieval_rows(folder: Path, modality: str) -> _Given:
@@ -259,24 +204,6 @@ def _rows_of_lists(path: Path, first: int, lists: Any, column: str) -> torch.Ten
     return torch.from_numpy(values.reshape(len(lists), lengths[0]))
 
 
-def _write_parquet(memory: Memory, path: Path) -> None:
-    arrow = _pyarrow()
-    kind = arrow.float16() if memory.dtype == "float16" else arrow.float32()
-    text = arrow.string()
-    schema = arrow.schema([("id", text), ("source", text), ("embedding", arrow.list_(kind, memory.width))])
-    # Embeddings hardly compress, and dictionaries of them cost time.
-    with arrow.parquet.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
-        for rows, items in _kept(memory):
-            try:
-                columns = [arrow.array(column, text) for column in zip(*items, strict=True)]
-            except UnicodeEncodeError as error:
-                raise ConfigError(
-                    f"{error.object!r} is not valid Unicode, which Parquet asks for. Export as npy instead."
-                ) from error
-            lists = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.reshape(-1)), memory.width)
-            writer.write_batch(arrow.record_batch([*columns, lists], schema=schema))
-
-
 def _pyarrow() -> Any:
     """Import pyarrow with its Parquet reader.
 
@@ -309,24 +236,3 @@ def _parsing(path: Path, kind: str) -> Iterator[None]:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:  # pyarrow's errors are ValueErrors
             raise FormatError(f"{path}: not a whole {kind} ({error}).") from error
-
-
-@contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """Give a path beside the target, and rename it into place once what was written there is on the disk."""
-    aside = out.parent / f".{out.name}.{uuid.uuid4().hex}.part"
-    try:
-        with writing(out):
-            if os.path.lexists(out):
-                raise FileExistsError(errno.EEXIST, "something is there already; choose another path")
-            out.parent.mkdir(parents=True, exist_ok=True)
-            yield aside
-            for path in (*aside.rglob("*"), aside):
-                flush_folder(path)
-            aside.rename(out)
-            flush_folder(out.parent)
-    finally:
-        if aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.unlink(missing_ok=True)

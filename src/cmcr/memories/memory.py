@@ -179,12 +179,6 @@ class Memory:
 
         return by_space(memories, overlap)
 
-    def kept_rows(self) -> Iterator[tuple[Tensor, list[tuple[str, str]]]]:
-        """Read rows as they are kept, `(n, D)` in the memory's dtype, and their ids and sources, a shard at a time."""
-        for number, (_, shard, _) in enumerate(self._shards):
-            if shard.rows:
-                yield self._map(number), self._read_table(number)
-
     def _located(self, row: int) -> tuple[int, int]:
         """Find the shard of a row, and the row's position in it."""
         if not -len(self) <= row < len(self):
