@@ -88,7 +88,7 @@ def test_quarantine_then_retry_then_append(lines, capsys):
         ({"more": ["--dtype", "int8"]}, 2, "dtype"),
         ({"more": ["--append"]}, 2, "there is no finished memory"),
         ({"more": ["--append", "--retry-quarantined"]}, 2, "--retry-quarantined"),
-        ({"more": ["--retry-quarantined"]}, 1, "there is no memory here"),
+        ({"more": ["--retry-quarantined"]}, 1, "there is no cmcr memory here"),
         ({"more": ["--modell", "x"]}, 2, "--modell"),
         ({"more": ["--model", "x"]}, 2, "'model'"),
         ({"more": ["--no-append"]}, 2, "--no-append"),

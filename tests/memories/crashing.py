@@ -206,10 +206,9 @@ def _child(space, folder, run, events):
 def _extract(space, folder, run, tell):
     """Embed, or retry what is in quarantine."""
     from cmcr.memories.embed import embed
-    from cmcr.memories.embed_retry import retry_quarantined
 
-    call = retry_quarantined if run.get("retry") else embed
-    call(space, "text", run["input"], folder, on_event=tell, **run.get("options", {}))
+    again = run.get("retry", False)
+    embed(space, "text", run["input"], folder, on_event=tell, retry_quarantined=again, **run.get("options", {}))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from inputs import SPACE_OF, encoded, half, reasons, tables_of, write_folder
 from PIL import Image
 
 from cmcr.memories.embed import embed
-from cmcr.memories.embed_retry import retry_quarantined
 
 unflushed = inputs.unflushed
 
@@ -73,14 +72,13 @@ def test_good_items_are_embedded_broken_ones_named_and_mended_ones_added(folder,
     left = sorted(broken)[0]
     mend(modality, where, set(broken) - {left})
     told = []
-    memory = retry_quarantined(
-        SPACE_OF[modality], modality, where, tmp_path / "out", batch_size=3, on_event=lambda *event: told.append(event)
-    )
+    again = {"retry_quarantined": True, "on_event": lambda *event: told.append(event)}
+    memory = embed(SPACE_OF[modality], modality, where, tmp_path / "out", batch_size=3, **again)
     assert list(reasons(memory)) == [left]
     assert told[0] == ("started", {"items": len(broken), "done": 0, "shards": 0})
     assert told[-1] == ("finished", {"rows": len(order) - 1, "quarantined": 1, "new": len(broken) - 1})
     mend(modality, where, [left])
-    memory = retry_quarantined(SPACE_OF[modality], modality, where, tmp_path / "out")
+    memory = embed(SPACE_OF[modality], modality, where, tmp_path / "out", retry_quarantined=True)
     mended = embed(SPACE_OF[modality], modality, where, tmp_path / "mended", **OPTIONS)
     assert memory.ids == mended.ids == order
     assert tables_of(tmp_path / "out") == tables_of(tmp_path / "mended")

@@ -7,9 +7,8 @@ from inputs import encoded, files_of, half, reasons, write_lines
 from test_embed import Stop, brought, stop_at
 
 import cmcr
-from cmcr.errors import ArtefactNotFoundError, ConfigError, DimensionError, LockedError, ResumeError
+from cmcr.errors import ArtefactNotFoundError, ConfigError, DimensionError, FormatError, LockedError, ResumeError
 from cmcr.memories.embed import embed
-from cmcr.memories.embed_retry import retry_quarantined
 from cmcr.memories.writer import locked
 
 unflushed = inputs.unflushed
@@ -27,7 +26,7 @@ def lines(tmp_path):
 
 
 def retry(lines, out, **options):
-    return retry_quarantined("mini-clip", "text", lines, out, **options)
+    return embed("mini-clip", "text", lines, out, retry_quarantined=True, **options)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
@@ -79,20 +78,23 @@ def test_an_append_under_way_is_not_thrown_away(tmp_path, lines):
 
 def test_what_is_refused(tmp_path, lines):
     out = tmp_path / "out"
-    with pytest.raises(ArtefactNotFoundError, match="there is no memory here to be completed"):
+    with pytest.raises(ArtefactNotFoundError, match="there is no cmcr memory here"):
         retry(lines, tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(Stop):
         embed("mini-clip", "text", lines, tmp_path / "begun", on_event=stop_at("started"))
-    with pytest.raises(ArtefactNotFoundError, match="not finished: run without --retry-quarantined first"):
+    with pytest.raises(FormatError, match="was never finished"):
         retry(lines, tmp_path / "begun")
     for size in (0, -1, True):
         with pytest.raises(ConfigError, match="batch_size: expected a whole number of at least 1"):
             retry(lines, out, batch_size=size)
     with pytest.raises(ResumeError, match="of another kind: space was mini-clip, now mini-clap"):
-        retry_quarantined("mini-clap", "text", lines, out)
+        embed("mini-clap", "text", lines, out, retry_quarantined=True)
     with pytest.raises(ConfigError, match="unknown modality of mini-clip 'audio'"):
-        retry_quarantined("mini-clip", "audio", lines, out)
+        embed("mini-clip", "audio", lines, out, retry_quarantined=True)
+    for other in ({"append": True}, {"engine": "ray"}):
+        with pytest.raises(ConfigError, match="leave --append and --engine out"):
+            retry(lines, out, **other)
     with locked(out), pytest.raises(LockedError, match="another run is writing"):
         retry(lines, out)
 
@@ -111,5 +113,5 @@ def test_rows_of_another_width_are_refused(tmp_path, lines):
     embed(cmcr.CustomSpace("b", text=fail, fingerprint="f"), "text", lines, tmp_path / "b")
     wider = cmcr.CustomSpace("b", text=lambda texts: np.ones((len(texts), 3)), fingerprint="f")
     with pytest.raises(DimensionError, match="the rows are 3 wide now, the memory's 2"):
-        retry_quarantined(wider, "text", lines, tmp_path / "b")
+        embed(wider, "text", lines, tmp_path / "b", retry_quarantined=True)
     assert cmcr.Memory(tmp_path / "b").shape == (4, 2)

@@ -14,7 +14,6 @@ from cyclopts import Parameter
 from cmcr.cli.console import print_memory, shown_stages
 from cmcr.cli.options import Engine
 from cmcr.cli.signals import stopped_gently
-from cmcr.errors import ConfigError
 
 
 def embed(
@@ -61,32 +60,28 @@ def embed(
         device: auto, cpu, cuda, cuda:1, mps.
     """
     from cmcr.memories.embed import embed as embed_items
-    from cmcr.memories.embed_retry import retry_quarantined as retry
-    from cmcr.spaces.registry import space as open_space
 
     options = {name: value for name, value in (("model", model), ("revision", revision)) if value is not None}
-    if retry_quarantined and (append or engine.engine != "here"):
-        raise ConfigError("--retry-quarantined runs alone and in this process: leave --append and --engine out.")
-    common: dict[str, Any] = {"column": column, "id_column": id_column, "batch_size": batch_size, "device": device}
     kept = f"finished shards are kept in {out}. Run the same command again to resume."
     with stopped_gently(kept), _shown(as_json) as on_event:
-        if retry_quarantined:
-            memory = retry(open_space(space, **options), modality, input_, out, on_event=on_event, **common)
-        else:
-            memory = embed_items(
-                space,
-                modality,
-                input_,
-                out,
-                dtype=dtype,
-                shard_items=shard_items,
-                max_failures=max_failures,
-                append=append,
-                on_event=on_event,
-                space_options=options,
-                **engine.keywords(),
-                **common,
-            )
+        memory = embed_items(
+            space,
+            modality,
+            input_,
+            out,
+            column=column,
+            id_column=id_column,
+            batch_size=batch_size,
+            dtype=dtype,
+            shard_items=shard_items,
+            max_failures=max_failures,
+            append=append,
+            retry_quarantined=retry_quarantined,
+            device=device,
+            on_event=on_event,
+            space_options=options,
+            **engine.keywords(),
+        )
     if not as_json:
         print_memory(memory, out)
         if memory.contents[0].quarantined:

@@ -6,19 +6,19 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cmcr.arrays import check_count
-from cmcr.data.items import Entry, ItemList, TarItems, as_id, open_items, selection_of_pattern
+from cmcr.data.items import Entry, ItemList, as_id, open_items
 from cmcr.engine.device import choose_device
 from cmcr.engine.shards_map import check_engine, map_shards
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.files import MANIFEST
+from cmcr.memories.embed_retry import retry
 from cmcr.memories.embed_shards import FailureLimit, ShardEmbedder
-from cmcr.memories.layout import DTYPES, EMBEDDINGS, ITEMS, QUARANTINE, SHARD_ITEMS, Origin, Plan, Shard, shard_name
+from cmcr.memories.layout import DTYPES, SHARD_ITEMS, Origin, Plan, Shard
 from cmcr.memories.memory import Memory
 from cmcr.memories.survey import survey
 from cmcr.memories.writer import MemoryWriter, clean, locked, open_writer, worker_writer
@@ -27,8 +27,6 @@ from cmcr.spaces.registry import space as open_space
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 """Called with an event's name and its facts: "started", "items", "shard", "finished"."""
-
-_OWN_FILES = (MANIFEST, *(shard_name(0) + ending for ending in (EMBEDDINGS, ITEMS, QUARANTINE)))
 
 
 def embed(
@@ -44,6 +42,7 @@ def embed(
     shard_items: int = SHARD_ITEMS,
     max_failures: float | str = 0.5,
     append: bool = False,
+    retry_quarantined: bool = False,
     device: str | None = None,
     on_event: OnEvent | None = None,
     space_options: Mapping[str, Any] | None = None,
@@ -71,6 +70,8 @@ def embed(
         shard_items: items a shard.
         max_failures: a number of items, or a share below 1 of those tried (also as "5%"); more stop the run.
         append: add the items whose ids are not in the memory yet to a finished memory.
+        retry_quarantined: embed the items in quarantine again, found in `inputs` by their ids, and put the rows that can be
+            made now where they belong in a finished memory. Runs alone and in this process.
         device: where to compute; None leaves the encoder where it is.
         on_event: see `OnEvent`.
         space_options: of a space given by name, such as `{"model": "openai/clip-vit-base-patch32"}`.
@@ -84,9 +85,10 @@ def embed(
 
     Raises:
         ConfigError: a setting out of range, an input that is not there or holds no items, or all items failed.
+        ArtefactNotFoundError, FormatError: there is no finished memory of which the quarantine could be retried.
         LockedError: another run is writing there.
         DeviceError: a device that this machine does not have.
-        ResumeError: begun with another model, input or setting; the message tells what differs.
+        ResumeError: begun with another model, input or setting; the message names what differs.
         TooManyFailuresError: more items failed than `max_failures`; finished shards are kept.
         WriteError: no permission, disk full or too small; finished shards are kept.
         WorkerError: processes on Ray were lost again and again.
@@ -98,27 +100,31 @@ def embed(
         "gpus_per_worker": gpus_per_worker,
     }
     check_count("batch_size", batch_size)
-    check_count("shard_items", shard_items)
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     check_engine(engine, **on_ray)
-    limit, report = FailureLimit(max_failures), on_event or (lambda event, facts: None)
-    encoder = opened(space, modality, job.space_options)
+    if retry_quarantined and (append or engine != "here"):
+        raise ConfigError("--retry-quarantined runs alone and in this process: leave --append and --engine out.")
+    limit, report, folder = FailureLimit(max_failures), on_event or (lambda event, facts: None), Path(out)
+    encoder = job.opened()
     if device is not None and engine == "here":  # workers may have devices that are not here
         choose_device(device)  # before anything is written
-    items = job.listed()
-    _refuse_own_files(inputs, items, Path(out))
-    before = _memory_before(Path(out)) if append else None
-    if before is not None:
+    items, new, before = job.listed(), {}, None
+    if retry_quarantined:
+        count = retry(encoder, items, folder, partial(origin_of, encoder, modality), batch_size, device, report)
+        return _finished(folder, report, {"new": count})
+    if append:
+        if not (folder / MANIFEST).exists():
+            raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
+        before = Memory(folder)
         items = NewItems(items, known_ids(before))
         if items.is_empty():
-            with locked(Path(out)):
-                clean(Path(out))  # an append that was killed after its last shard
-            _report_finished(report, before, {"new": 0})
-            return before
+            with locked(folder):
+                clean(folder)  # an append that was killed after its last shard
+            return _finished(folder, report, {"new": 0})
     found = survey(lambda: ((entry.id, entry.mark) for entry in items.walk()), shard_items, items.description)
     opening = open_writer(
-        out,
+        folder,
         origin_of(encoder, modality, dtype),
         found,
         shard_items=shard_items,
@@ -128,8 +134,10 @@ def embed(
     )
     with opening as writer:
         if writer is not None:
-            _report_started(report, writer, items)
-            limit.count(*_tried(writer), "see the quarantine table.")
+            tried = _tried(writer)
+            skipped = {"passed_over": dict(items.ignored)} if items.ignored else {}
+            report("started", {"items": found.count, "done": tried[0], "shards": writer.count, **skipped})
+            limit.count(*tried, "see the quarantine table.")
 
             def on_batch(tried: int, failed: int, reason: str) -> None:
                 limit.count(tried, failed, reason)
@@ -138,18 +146,16 @@ def embed(
             here = ShardEmbedder(encoder, modality, items, writer, batch_size, device, on_batch)
             elsewhere = replace(job, device="cuda") if device is None and gpus_per_worker else job
             there = partial(elsewhere.worker, Path(os.path.abspath(out)), writer.plan)  # noqa: PTH100 - keeps links
-            shards = map_shards(here, there, writer.missing, engine=engine, **on_ray)
-            with closing(shards):
+            with closing(map_shards(here, there, writer.missing, engine=engine, **on_ray)) as shards:
                 for number, (shard, reason) in shards:
                     # From the result, not from the disk: a network file system may be slow to show what others have written.
                     writer.shards[number] = shard
                     if engine != "here":
                         on_batch(shard.items, shard.quarantined, reason)
-                    report("shard", shard_facts(shard))
-            writer.finish()
-    memory = Memory(out)
-    _report_finished(report, memory, {} if before is None else {"new": len(memory) - len(before)})
-    return memory
+                    report("shard", {"shard": shard.name, "rows": shard.rows, "quarantined": shard.quarantined})
+            contents = writer.finish()
+            new = {} if before is None else {"new": contents.rows - len(before)}
+    return _finished(folder, report, new)
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,21 @@ class _Job:
     device: str | None
     append: bool
 
+    def opened(self) -> Space:
+        """Open the space, and make sure that it embeds the modality.
+
+        Raises:
+            ConfigError: an unknown space, option or modality.
+        """
+        if self.space_options and not isinstance(self.space, str):
+            raise ConfigError("space_options are for a space given by name; this one is open already.")
+        encoder = open_space(self.space, **self.space_options) if isinstance(self.space, str) else self.space
+        if not isinstance(encoder, Space):
+            raise ConfigError(f"expected a space or the name of one, got {type(encoder).__name__}.")
+        if self.modality not in encoder.widths:
+            raise unknown_name(f"modality of {encoder.name}", self.modality, encoder.widths)
+        return encoder
+
     def listed(self) -> ItemList:
         """Open the list of items."""
         if isinstance(self.inputs, ItemList):
@@ -180,7 +201,7 @@ class _Job:
             ResumeError: other versions or weights than those of the run.
         """
         writer = worker_writer(folder, plan)
-        encoder = opened(self.space, self.modality, self.space_options)
+        encoder = self.opened()
         if encoder.fingerprint != plan.origin.fingerprint:
             raise ResumeError(
                 f"space {encoder.name}: its fingerprint is {encoder.fingerprint}, that of the run {plan.origin.fingerprint}. "
@@ -190,22 +211,6 @@ class _Job:
         if self.append:
             items = NewItems(items, known_ids(Memory(folder)))
         return ShardEmbedder(encoder, self.modality, items, writer, self.batch_size, self.device)
-
-
-def opened(space: str | Space, modality: str, options: Mapping[str, Any] | None = None) -> Space:
-    """Open a space by name, and make sure that it embeds a modality.
-
-    Raises:
-        ConfigError: an unknown space, option or modality.
-    """
-    if options and not isinstance(space, str):
-        raise ConfigError("space_options are for a space given by name; this one is open already.")
-    encoder = open_space(space, **(options or {})) if isinstance(space, str) else space
-    if not isinstance(encoder, Space):
-        raise ConfigError(f"expected a space or the name of one, got {type(encoder).__name__}.")
-    if modality not in encoder.widths:
-        raise unknown_name(f"modality of {encoder.name}", modality, encoder.widths)
-    return encoder
 
 
 def origin_of(space: Space, modality: str, dtype: str) -> Origin:
@@ -251,51 +256,13 @@ class NewItems(ItemList):
         return ConfigError(f"{self._items.description}: nothing is new.")
 
 
-def shard_facts(shard: Shard) -> dict[str, Any]:
-    """List what an event reports of a shard."""
-    return {"shard": shard.name, "rows": shard.rows, "quarantined": shard.quarantined}
-
-
-def _report_started(report: OnEvent, writer: MemoryWriter, items: ItemList) -> None:
-    facts = {"items": writer.plan.run.items, "done": _tried(writer)[0], "shards": writer.count}
-    report("started", {**facts, **({"passed_over": dict(items.ignored)} if items.ignored else {})})
-
-
-def _report_finished(report: OnEvent, memory: Memory, more: Mapping[str, Any]) -> None:
-    report("finished", {"rows": len(memory), "quarantined": memory.contents[0].quarantined, **more})
-
-
 def _tried(writer: MemoryWriter) -> tuple[int, int]:
     """Count the items of finished shards, and those of them that failed."""
-    shards = writer.shards.values()
+    shards: Collection[Shard] = writer.shards.values()
     return sum(shard.items for shard in shards), sum(shard.quarantined for shard in shards)
 
 
-def _memory_before(folder: Path) -> Memory:
-    """Open the memory to append to."""
-    if not (folder / MANIFEST).exists():
-        raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
-    return Memory(folder)
-
-
-def _refuse_own_files(inputs: str | Path | ItemList, items: ItemList, out: Path) -> None:
-    """Make sure that the list of items does not grow by the files of the memory.
-
-    A folder of pictures, sounds, clouds or texts may hold the memory: no file of a memory ends like one of those. A
-    pattern takes whatever matches, and a folder of tar files must hold nothing else.
-    """
-    if isinstance(inputs, ItemList):
-        return
-    given = Path(inputs)
-    if given.is_dir():
-        root, takes = given, isinstance(items, TarItems)
-    else:
-        pattern = None if given.exists() else selection_of_pattern(given)
-        if pattern is None:
-            return
-        last = pattern.pattern[-1]
-        root, takes = pattern.root, last == "**" or any(fnmatchcase(name, last) for name in _OWN_FILES)
-    if takes and out.resolve().is_relative_to(root.resolve()):
-        raise ConfigError(
-            f"{out}: lies in the input {given}, which would take its files for items. Choose another folder."
-        )
+def _finished(folder: Path, report: OnEvent, new: Mapping[str, Any]) -> Memory:
+    memory = Memory(folder)
+    report("finished", {"rows": len(memory), "quarantined": memory.contents[0].quarantined, **new})
+    return memory

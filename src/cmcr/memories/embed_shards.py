@@ -188,7 +188,7 @@ class ShardEmbedder:
             raise ResumeError(
                 f"{self._writer.folder}: the list of items has changed since the run began, in the {len(identities)} items "
                 f"after {number * plan.run.shard_items} or behind them. What was finished is kept; restore the list and run it "
-                "again, or begin again in another folder."
+                "again, or begin again in another folder. Does the memory lie in its own input?"
             )
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 
 import numpy as np
 
+from cmcr.arrays import check_count
 from cmcr.errors import ConfigError
 
 Identity = tuple[str, bytes]
@@ -48,8 +49,9 @@ def survey(walk: Callable[[], Iterable[Identity]], shard_items: int, description
         description: what the list is, for messages.
 
     Raises:
-        ConfigError: an id that is not a string, or one that occurs twice.
+        ConfigError: `shard_items` below 1, an id that is not a string, or one that occurs twice.
     """
+    check_count("shard_items", shard_items)
     hashes, digests = array("q"), []
     for part in _parts(walk(), shard_items):
         for position, (id_, _) in enumerate(part, start=len(hashes)):
