@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -100,6 +101,10 @@ def _check_heatmaps(heatmaps: int, out: Path | None, run: str | None) -> None:
         raise ConfigError("--heatmaps need a folder: --out FOLDER.")
     if heatmaps and run is not None and not run.startswith("localization/"):
         raise ConfigError(f"--heatmaps: only localization has any, not {run}.")
+    if heatmaps:  # refused before anything is measured
+        from cmcr.evaluation.tasks.heatmaps import figure_class
+
+        figure_class()
 
 
 def _proposals(detector: str | None) -> Any:
@@ -132,8 +137,9 @@ def _show(result: Mapping[str, Any]) -> None:
     figures, quoted, data = result["figures"], result["published_in_percent"], result["data"]
     # The paper of a published row is in the JSON; the table names the model.
     models = [f"quoted: {row['source'].split(' (')[0].split(',')[0]}" for row in quoted]
+    shown = [key for key in figures["connection"] if key not in _shown_already(figures)]
     rows = []
-    for key in figures["connection"]:
+    for key in shown:
         ours = [percent(measured[key]) if key in measured else "" for measured in figures.values()]
         theirs = [f"{row['figures'][key]:g}" if key in row["figures"] else "" for row in quoted]
         rows.append([key, *ours, *theirs])
@@ -145,5 +151,24 @@ def _show(result: Mapping[str, Any]) -> None:
         rows = [
             [key, percent(found, "difference", "+"), f"{found['sign_flip_p']:.3g}"]
             for key, found in differences.items()
+            if key in shown
         ]
         print_table(f"{result['run']}: this connection minus {other}", ["points", "difference", "p (sign flip)"], rows)
+
+
+def _shown_already(figures: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Name the figures that equal others by definition: where every query has one answer, true recall is R@k and MRR is mAP.
+
+    A direction has such queries if all its true recalls and MRR are those others, of every method.
+    """
+    twins: dict[str, dict[str, str]] = defaultdict(dict)
+    for key in figures["connection"]:
+        twin = key.replace("true_recall@", "R@").replace("/MRR", "/mAP")
+        if twin != key:
+            twins[key.split("/")[0]][key] = twin
+    return {
+        key
+        for direction in twins.values()
+        if all(measured[one] == measured[other] for one, other in direction.items() for measured in figures.values())
+        for key in direction
+    }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,14 @@ from cmcr.arrays import rows_of
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
+from cmcr.demo.plots import png
 from cmcr.demo.world import EmbeddedCase
 from cmcr.evaluation import baselines
 from cmcr.evaluation.ablations import ABLATIONS
 from cmcr.evaluation.baselines import Method, own_space, through
 from cmcr.evaluation.metrics import PerQuery
 from cmcr.evaluation.runs import evaluate_runs, runs_for
-from cmcr.evaluation.tasks.heatmaps import write_heatmaps
+from cmcr.evaluation.tasks.heatmaps import draw_heatmap
 from cmcr.evaluation.tasks.localization import PreparedLocalization
 from cmcr.evaluation.tasks.retrieval import PreparedRetrieval
 from cmcr.evaluation.tasks.scores import PerItem
@@ -63,11 +63,11 @@ def true_pairs(data: EmbeddedCase, seed: int) -> dict[str, torch.Tensor]:
     In the place of semantically consistent rows they make the paired oracle, which nobody without pairs can have: what is
     left to gain.
     """
-    rng = np.random.default_rng(seed)
-    wanted, chosen = data.numbers[2], {}
-    for memories, outer, numbers in zip(data.memories, data.case.outer, data.numbers[:2], strict=True):
-        order = np.argsort(numbers, kind="stable")
-        first, past = (np.searchsorted(numbers[order], wanted, side=side) for side in ("left", "right"))
+    rng, wanted, chosen = np.random.default_rng(seed), data.numbers[data.case.overlap], {}
+    for memories, outer in zip(data.memories, data.case.outer, strict=True):
+        order = np.argsort(data.numbers[outer], kind="stable")
+        rising = data.numbers[outer][order]
+        first, past = (np.searchsorted(rising, wanted, side=side) for side in ("left", "right"))
         chosen[memories.space] = memories.loaded(outer)[torch.from_numpy(order[rng.integers(first, past)])]
     return chosen
 
@@ -82,24 +82,22 @@ def measure(data: EmbeddedCase, method: Method) -> dict[str, Any]:
     left, right = data.outer
     scores = PreparedRetrieval(right, left, _PAIRS).score(method)
     figures: dict[str, Any] = {}
-    for task in tasks_of(data):
-        for k in TOP:
-            hits = scores[f"{task}/R@{k}"]
-            assert isinstance(hits, PerItem)
-            figure = hits.figure(seed=0)
-            figures[f"{task}/R@{k}"] = 100.0 * figure["value"]
-            figures[f"{task}/R@{k}/interval"] = [100.0 * figure["low"], 100.0 * figure["high"]]
-            figures[f"{task}/unseen/R@{k}"] = 100.0 * float(hits.values[UNSEEN_NUMBERS].mean())
+    for task, k in itertools.product(tasks_of(data), TOP):
+        hits = scores[f"{task}/R@{k}"]
+        assert isinstance(hits, PerItem)
+        figure = hits.figure(seed=0)
+        figures[f"{task}/R@{k}"] = 100.0 * figure["value"]
+        figures[f"{task}/R@{k}/interval"] = [100.0 * figure["low"], 100.0 * figure["high"]]
+        figures[f"{task}/unseen/R@{k}"] = 100.0 * float(hits.values[UNSEEN_NUMBERS].mean())
     return figures
 
 
 def chance_figures(data: EmbeddedCase) -> dict[str, Any]:
     """Give what guessing would: k in 1000."""
     found: dict[str, Any] = {}
-    for task in tasks_of(data):
-        for k in TOP:
-            share = 100.0 * k / len(ALL_NUMBERS)
-            found |= {f"{task}/R@{k}": share, f"{task}/R@{k}/interval": [share, share], f"{task}/unseen/R@{k}": share}
+    for task, k in itertools.product(tasks_of(data), TOP):
+        share = 100.0 * k / len(ALL_NUMBERS)
+        found |= {f"{task}/R@{k}": share, f"{task}/R@{k}/interval": [share, share], f"{task}/unseen/R@{k}": share}
     return found
 
 
@@ -155,13 +153,13 @@ def compare(
     soft = connect_case(data, options, lambda share: progress(share / 2), **SOFT)
     pairs = true_pairs(data, options.seed)
     oracle = connect_case(data, options, lambda share: progress(0.5 + share / 2), consistent=pairs, **SOFT)
-    fitted = partial(baselines.centred, *data.memories, data.case.overlap)
+    left, right = data.memories
+    fitted = partial(baselines.centred, left, right, data.case.overlap)
     # Chosen on the test items, which favours the baseline.
     ridges = [
-        measure(data, fitted(partial(baselines.centred_ridge, strength=strength)))
+        {**measure(data, fitted(partial(baselines.centred_ridge, strength=strength))), "strength": strength}
         for strength in baselines.RIDGE_STRENGTHS
     ]
-    best = max(ridges, key=lambda figures: sum(figures[f"{task}/R@1"] for task in tasks_of(data)))
     return {
         "spaces": list(data.case.spaces),
         "overlap": data.case.overlap,
@@ -169,9 +167,9 @@ def compare(
         "tasks": list(tasks_of(data)),
         "methods": {
             "chance": chance_figures(data),
-            "centred_ridge": {**best, "strength": baselines.RIDGE_STRENGTHS[ridges.index(best)]},
+            "centred_ridge": max(ridges, key=lambda figures: sum(figures[f"{task}/R@1"] for task in tasks_of(data))),
             "centred_procrustes": measure(data, fitted(baselines.centred_procrustes)),
-            "overlap_posterior": measure(data, baselines.posterior(*data.memories, data.case.overlap)),
+            "overlap_posterior": measure(data, baselines.posterior(left, right, data.case.overlap)),
             options.method: measure(data, through(connection)),
             "soft": measure(data, through(soft)),
             "paired_oracle": measure(data, through(oracle)),
@@ -192,22 +190,21 @@ def ablate(data: EmbeddedCase, options: DemoOptions, progress: Callable[[float],
 
 def measure_tasks(
     connection: Connection, seed: int, progress: Callable[[float], None]
-) -> tuple[dict[str, Any], list[bytes]]:
+) -> tuple[dict[str, Any], list[str]]:
     """Measure every run of the miniature world that a connection has the modalities for, on few items.
 
     Returns:
-        by run, its figures by method and key; and heat maps of localization as PNG files.
+        by run, its figures by method and key; and heat maps of localization as data URIs.
     """
     measured: dict[str, Any] = {}
-    heatmaps: list[bytes] = []
+    heatmaps: list[str] = []
     runs = runs_for(connection)
     for number, run in enumerate(runs, start=1):
         items = _ITEMS.get(run.split("/", 1)[0], _OTHER_ITEMS)
         evaluation = next(evaluate_runs(connection, run, seed=seed, limit=items))
         measured[run] = {"items": items, "figures": evaluation.result["figures"]}
         if isinstance(evaluation.prepared, PreparedLocalization):
-            with tempfile.TemporaryDirectory() as folder:
-                files = write_heatmaps(evaluation.prepared, through(connection), Path(folder), _HEATMAPS)
-                heatmaps += [file.read_bytes() for file in files]
+            answers = evaluation.prepared.answers(through(connection), _HEATMAPS)
+            heatmaps += [png(draw_heatmap(evaluation.prepared.record, answer)) for answer in answers]
         progress(number / len(runs))
     return measured, heatmaps

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
 from cmcr.demo.world import EmbeddedCase
-from cmcr.errors import missing_dependency
+from cmcr.evaluation.tasks.heatmaps import figure_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def gap_picture(data: EmbeddedCase, connection: Connection) -> str:
     _scatter(common, {label: after[label] for label in [*first, *(label for label in after if label not in first)]})
     common.set_title("common space, after", fontsize=11)
     common.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def loss_picture(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -63,25 +63,12 @@ def loss_picture(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("loss")
     panels[-1].legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def data_uri(content: bytes, kind: str = "image/png") -> str:
     """Put a file into an address, so that the page needs nothing beside it."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def figure_class() -> type[Figure]:
-    """Import matplotlib.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_dependency("matplotlib", extra="demo", purpose="the plots of the report") from error
-    return Figure
 
 
 def _scatter(axes: Axes, sets: Mapping[str, tuple[str, str, NDArray[np.floating]]]) -> None:
@@ -103,7 +90,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure_class()(figsize=(width, height), dpi=120, layout="constrained")
 
 
-def _png(figure: Figure) -> str:
+def png(figure: Figure) -> str:
+    """Make a PNG data URI of a figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return data_uri(buffer.getvalue())

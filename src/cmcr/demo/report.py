@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 from PIL import Image
 
 from cmcr.connection.connection import Connection
@@ -21,8 +20,6 @@ from cmcr.evaluation.tasks.embedding import Embedded
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-_ENLARGED = 6  # pixels of the report per pixel of a picture
 
 LABELS = {
     "chance": "chance",
@@ -60,7 +57,7 @@ def render_report(
     world: World,
     cases: list[EmbeddedCase],
     connections: list[Connection],
-    heatmaps: list[bytes],
+    heatmaps: list[str],
     seed: int,
 ) -> str:
     """Fill the page.
@@ -70,7 +67,7 @@ def render_report(
         world: the items, to show some of them.
         cases: the embeddings of each case.
         connections: the connection of each case.
-        heatmaps: PNG files to show.
+        heatmaps: data URIs.
         seed: chooses the queries that are shown, four seen and two unseen numbers a task.
 
     Returns:
@@ -89,8 +86,17 @@ def render_report(
         words=MODALITY_WORDS,
         task_words=task_words,
         paper_figures=PAPER_FIGURES,
-        heatmaps=[data_uri(png) for png in heatmaps],
-        examples={data.case.name: _examples(data, connection, world, queries) for data, connection in connected},
+        heatmaps=heatmaps,
+        examples={
+            data.case.name: [
+                {
+                    "task": f"{asked.modality}_to_{answered.modality}",
+                    "rows": [_example(number, asked, answered, connection, world) for number in queries.tolist()],
+                }
+                for asked, answered in (data.outer[::-1], data.outer)
+            ]
+            for data, connection in connected
+        },
         gaps={data.case.name: gap_picture(data, connection) for data, connection in connected},
         losses=loss_picture({data.case.name: connection.history for data, connection in connected}),
         settings=json.dumps(results["settings"], indent=2),
@@ -110,20 +116,6 @@ def page_template() -> Template:
     source = (resources.files("cmcr.demo") / "report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source)
-
-
-def _examples(
-    data: EmbeddedCase, connection: Connection, world: World, queries: NDArray[np.int64]
-) -> list[dict[str, Any]]:
-    """Show some queries of each direction with the nearest answers."""
-    left, right = data.outer
-    return [
-        {
-            "task": f"{asked.modality}_to_{answered.modality}",
-            "rows": [_example(number, asked, answered, connection, world) for number in queries.tolist()],
-        }
-        for asked, answered in ((right, left), (left, right))
-    ]
 
 
 def _example(number: int, asked: Embedded, answered: Embedded, connection: Connection, world: World) -> dict[str, Any]:
@@ -148,26 +140,15 @@ def _example(number: int, asked: Embedded, answered: Embedded, connection: Conne
 
 def _shown(modality: str, number: int, world: World) -> dict[str, str]:
     """Make what the page shows of a test item."""
-    item = world.test[modality].inputs[number]
+    item, buffer = world.test[modality][number], io.BytesIO()
     if modality == "image":
-        content = _picture(item)
+        Image.fromarray(item).save(buffer, format="PNG")
+        content = data_uri(buffer.getvalue())
     elif modality == "audio":
-        content = _sound(item)
+        soundfile.write(buffer, item["array"], item["sampling_rate"], format="WAV", subtype="PCM_16")
+        content = data_uri(buffer.getvalue(), "audio/wav")
     elif modality == "point_cloud":
         content = json.dumps(np.round(item - item.mean(axis=0), 1).flatten().tolist(), separators=(",", ":"))
     else:
         content = f"“{number:03d}”"  # the answer is a class: the mean of all phrasings of a number
     return {"kind": modality, "content": content}
-
-
-def _picture(item: NDArray[np.uint8]) -> str:
-    picture, buffer = Image.fromarray(item), io.BytesIO()
-    size = picture.width * _ENLARGED, picture.height * _ENLARGED
-    picture.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG")
-    return data_uri(buffer.getvalue())
-
-
-def _sound(item: dict[str, Any]) -> str:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, item["array"], item["sampling_rate"], format="WAV", subtype="PCM_16")
-    return data_uri(buffer.getvalue(), "audio/wav")

@@ -14,10 +14,10 @@ from typing import Any
 from cmcr.connection.settings import check_seed, settings_of
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, handwriting
 from cmcr.demo.measure import DemoOptions, ablate, compare, connect_case, measure_tasks
-from cmcr.demo.plots import figure_class
 from cmcr.demo.report import page_template, render_report
 from cmcr.demo.world import World, draw_world, embed_world
 from cmcr.errors import WriteError
+from cmcr.evaluation.tasks.heatmaps import figure_class
 from cmcr.files import write_text_whole
 from cmcr.memories.layout import versions_here
 
@@ -95,7 +95,7 @@ def _results(options: DemoOptions, settings: dict[str, Any], world: World, measu
         "seed": options.seed,
         "method": options.method,
         "settings": settings,
-        "memory_items": {modality: len(items.numbers) for modality, items in world.memory.items()},
+        "memory_items": {modality: len(items) for modality, items in world.memory.items()},
         "test_items": len(ALL_NUMBERS),
         "unseen_test_items": len(UNSEEN_NUMBERS),
         "software": versions_here(),
@@ -117,7 +117,7 @@ def _prepare_folder(out: Path) -> None:
         (out / REPORT).unlink(missing_ok=True)
         (out / CONNECTIONS).mkdir(exist_ok=True)
     except OSError as error:
-        raise WriteError(error.errno, f"could not prepare the folder ({error.strerror})", str(out)) from error
+        raise WriteError(f"{out}: could not be prepared ({error}).") from error
 
 
 @contextmanager

@@ -16,8 +16,6 @@ from cmcr.evaluation.tasks.embedding import Embedded
 from cmcr.memories.memories import Memories
 from cmcr.spaces.registry import space
 
-Rows = NDArray[np.float32]
-
 MODALITIES = ("text", "image", "audio", "point_cloud")
 _BATCH = 500
 
@@ -46,97 +44,79 @@ CASES = (
 
 
 @dataclass(frozen=True)
-class Items:
-    """Items of one modality.
-
-    Attributes:
-        numbers: `(n,)` which number each item shows; used by the tests and the paired oracle only, never to connect.
-        inputs: `n` inputs for an encoder.
-    """
-
-    numbers: NDArray[np.int64]
-    inputs: Sequence[Any]
-
-
-@dataclass(frozen=True)
 class World:
-    """Everything the demonstration embeds.
+    """Everything the demonstration embeds, by modality.
 
     Attributes:
-        memory: by modality; training handwriting and voices, seen numbers only, each modality in an order of its own.
-        test: by modality; test handwriting and voices, each of the 1000 numbers once, in order.
+        numbers: `(n,)` which number each memory item shows; used by the paired oracle only, never to connect.
+        memory: `n` inputs for an encoder; training handwriting and voices, seen numbers only, each modality in an order of
+            its own.
+        test: test handwriting and voices, each of the 1000 numbers once, in order.
     """
 
-    memory: dict[str, Items]
-    test: dict[str, Items]
+    numbers: dict[str, NDArray[np.int64]]
+    memory: dict[str, list[Any]]
+    test: dict[str, list[Any]]
 
 
 def draw_world(seed: int, per_number: int) -> World:
     """Draw the memories (so many items per seen number and modality) and the test set."""
-    memory: dict[str, Items] = {}
-    test: dict[str, Items] = {}
+    world = World({}, {}, {})
     for position, modality in enumerate(MODALITIES):
         rng = np.random.default_rng([seed, position, 0])
-        numbers = rng.permutation(np.repeat(SEEN_NUMBERS, per_number))
-        memory[modality] = Items(numbers, draw_items(modality, numbers, "train", rng))
+        world.numbers[modality] = rng.permutation(np.repeat(SEEN_NUMBERS, per_number))
+        world.memory[modality] = draw_items(modality, world.numbers[modality], "train", rng)
         rng = np.random.default_rng([seed, position, 1])
-        test[modality] = Items(ALL_NUMBERS, draw_items(modality, ALL_NUMBERS, "test", rng))
-    return World(memory, test)
+        world.test[modality] = draw_items(modality, ALL_NUMBERS, "test", rng)
+    return world
 
 
 @dataclass(frozen=True)
 class EmbeddedCase:
-    """A case with its embeddings; of pairs the left space comes first.
+    """A case with its embeddings; of two spaces the left one comes first.
 
     Attributes:
         case: what is connected.
         memories: overlap and outer memory of each space, as `cmcr.connect` takes them.
-        numbers: of each memory's outer items, and then of the overlap's (for the paired oracle only).
+        numbers: see `World`.
         outer: of each space the 1000 test items of its outer modality; texts are the means of all phrasings of a number.
         own: of each space the test items of the overlap and of its outer modality, one item each.
     """
 
     case: Case
-    memories: tuple[Memories, Memories]
-    numbers: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
-    outer: tuple[Embedded, Embedded]
-    own: tuple[tuple[Embedded, Embedded], tuple[Embedded, Embedded]]
+    memories: list[Memories]
+    numbers: dict[str, NDArray[np.int64]]
+    outer: list[Embedded]
+    own: list[tuple[Embedded, Embedded]]
 
 
 def embed_world(world: World, progress: Callable[[float], None]) -> list[EmbeddedCase]:
     """Embed the world with every encoder that the cases need, each item once."""
     wanted = list(dict.fromkeys((name, m) for case in CASES for name in case.spaces for m in space(name).widths))
-    memory: dict[tuple[str, str], Rows] = {}
+    memory: dict[tuple[str, str], NDArray[np.float32]] = {}
     test: dict[tuple[str, str], Embedded] = {}
     for done, (name, modality) in enumerate(wanted, start=1):
-        memory[name, modality] = _encode(name, modality, world.memory[modality].inputs)
-        test[name, modality] = Embedded.whole(name, modality, _encode(name, modality, world.test[modality].inputs))
+        memory[name, modality] = _encode(name, modality, world.memory[modality])
+        test[name, modality] = Embedded.whole(name, modality, _encode(name, modality, world.test[modality]))
         progress(done / (len(wanted) + 1))
     phrasings = [class_texts(number) for number in ALL_NUMBERS.tolist()]
     rows = _encode("mini-clip", "text", [text for texts in phrasings for text in texts])
     classes = Embedded.whole("mini-clip", "text", unit_means(rows, np.array([len(texts) for texts in phrasings])))
     progress(1.0)
-    return [_embedded_case(case, world, memory, test, classes) for case in CASES]
+    cases = []
+    for case in CASES:
+        outer = list(zip(case.spaces, case.outer, strict=True))
+        cases.append(
+            EmbeddedCase(
+                case,
+                [Memories(space(name), **{m: memory[name, m] for m in (case.overlap, own)}) for name, own in outer],
+                world.numbers,
+                [classes if modality == "text" else test[name, modality] for name, modality in outer],
+                [(test[name, case.overlap], test[name, modality]) for name, modality in outer],
+            )
+        )
+    return cases
 
 
-def _embedded_case(
-    case: Case,
-    world: World,
-    memory: dict[tuple[str, str], Rows],
-    test: dict[tuple[str, str], Embedded],
-    classes: Embedded,
-) -> EmbeddedCase:
-    sides = list(zip(case.spaces, case.outer, strict=True))
-    left, right = (
-        Memories(space(name), **{modality: memory[name, modality] for modality in (case.overlap, outer)})
-        for name, outer in sides
-    )
-    first, second = (classes if outer == "text" else test[name, outer] for name, outer in sides)
-    one, other = ((test[name, case.overlap], test[name, outer]) for name, outer in sides)
-    numbers = [world.memory[modality].numbers for modality in (*case.outer, case.overlap)]
-    return EmbeddedCase(case, (left, right), (numbers[0], numbers[1], numbers[2]), (first, second), (one, other))
-
-
-def _encode(name: str, modality: str, inputs: Sequence[Any]) -> Rows:
-    rows: Rows = space(name).encode(inputs, modality, batch_size=_BATCH, show_progress_bar=False)
-    return rows
+def _encode(name: str, modality: str, inputs: Sequence[Any]) -> NDArray[np.float32]:
+    return space(name).encode(inputs, modality, batch_size=_BATCH, show_progress_bar=False)

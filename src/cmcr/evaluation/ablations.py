@@ -52,7 +52,6 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """What each ablation changes in the settings: one ingredient off at a time, and at last all of them."""
 
-
 _CONSISTENCY_SETTINGS = ("semantic_consistency", "consistency_temperature", "normalize_consistency", "precision")
 
 
@@ -63,13 +62,10 @@ def over_seeds(values: Sequence[float]) -> dict[str, float | None]:
     seeds (t = 12.7) and three (4.3). A single seed has no interval: `low` and `high` are None.
     """
     mean, seeds = float(np.mean(values)), len(values)
-    half = float(stdtrit(seeds - 1, 0.975) * np.std(values, ddof=1) / seeds**0.5) if seeds > 1 else None
-    return {
-        "mean": mean,
-        "low": None if half is None else mean - half,
-        "high": None if half is None else mean + half,
-        "seeds": seeds,
-    }
+    if seeds == 1:
+        return {"mean": mean, "low": None, "high": None, "seeds": 1}
+    half = float(stdtrit(seeds - 1, 0.975) * np.std(values, ddof=1) / seeds**0.5)
+    return {"mean": mean, "low": mean - half, "high": mean + half, "seeds": seeds}
 
 
 def variants(
@@ -154,7 +150,7 @@ def ablate(
     finished = {(cell["ablation"], cell["seed"]) for cell in cells}
     todo = [(name, seed) for seed in seeds for name in changes if (name, seed) not in finished]
     spaces = by_space(memories, overlap)
-    known: dict[tuple[Any, ...], dict[str, Tensor]] = {}
+    consistent: dict[tuple[Any, ...], dict[str, Tensor]] = {}
     prepared: Prepared | None = None
     for number, (name, seed) in enumerate(todo):
         if progress is not None:
@@ -162,17 +158,10 @@ def ablate(
         start = time.perf_counter()
         chosen = settings_of(method, **changes[name])
         shared_by = tuple(getattr(chosen, setting) for setting in _CONSISTENCY_SETTINGS)
-        if shared_by not in known:
-            known[shared_by] = _consistent_rows(spaces, overlap, chosen, device)
-        connection = connect(
-            *spaces,
-            overlap=overlap,
-            method=method,
-            seed=seed,
-            device=device,
-            consistent=known[shared_by],
-            **changes[name],
-        )
+        if shared_by not in consistent:
+            consistent[shared_by] = _consistent_rows(spaces, overlap, chosen, device)
+        options = {"overlap": overlap, "method": method, "seed": seed, "device": device, **changes[name]}
+        connection = connect(*spaces, consistent=consistent[shared_by], **options)
         prepared = prepared or prepare(_with_encoders(connection, encoders), run, record, prompts=prompts)
         figures = {key: score.value for key, score in prepared.score(through(connection)).items()}
         seconds = round(time.perf_counter() - start, 2)
@@ -193,8 +182,8 @@ def _consistent_rows(
 
 
 def _content(made_from: Mapping[str, Any], seeds: Sequence[int], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    known = {"format": FORMAT, "version": VERSION, "made_from": made_from, "seeds": list(seeds)}
-    return {**known, "summary": summary(cells, seeds), "cells": list(cells)}
+    head = {"format": FORMAT, "version": VERSION, "made_from": made_from, "seeds": list(seeds)}
+    return {**head, "summary": summary(cells, seeds), "cells": list(cells)}
 
 
 def summary(cells: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
@@ -216,14 +205,13 @@ def summary(cells: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[st
 
 def _with_encoders(connection: Connection, encoders: Sequence[Space]) -> Connection:
     """Attach the encoders, after making sure that they made the memories."""
-    by_name = {encoder.name: encoder for encoder in encoders}
+    given = {encoder.name: encoder for encoder in encoders}
     for known in connection.spaces:
-        given = by_name[known.name].fingerprint if known.name in by_name else "none"
-        if known.name not in by_name or known.fingerprint not in (None, given):
+        if known.name not in given or known.fingerprint not in (None, given[known.name].fingerprint):
             raise ConfigError(
-                f"space {known.name!r}: expected the encoders {known.fingerprint}, which made its memories, got {given}."
+                f"space {known.name!r}: expected the encoders that made its memories, {known.fingerprint}."
             )
-    return dataclasses.replace(connection, encoders={known.name: by_name[known.name] for known in connection.spaces})
+    return dataclasses.replace(connection, encoders=given)
 
 
 def _hashes(memories: Sequence[Memory]) -> list[list[str]]:

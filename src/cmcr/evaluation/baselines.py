@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from cmcr.arrays import Array, StoredRows, unit_rows
 from cmcr.connection.connection import Connection
-from cmcr.errors import ConfigError, DimensionError
+from cmcr.errors import ConfigError
 from cmcr.evaluation.tasks.embedding import Embedded
 from cmcr.memories.memories import Memories, by_space
 from cmcr.memories.memory import Memory
@@ -60,9 +60,6 @@ def baselines(left: Memories, right: Memories, overlap: str) -> dict[str, Method
         left: memories of the left space.
         right: of the right one.
         overlap: the shared modality; row i is the same item in both.
-
-    Raises:
-        DimensionError: different numbers of overlap rows.
     """
     return {
         "centred ridge": centred(left, right, overlap, lambda a, b: centred_ridge(a, b, RIDGE_STRENGTH)),
@@ -109,12 +106,8 @@ def centred_ridge(left: Array, right: Array, strength: float) -> Tensor:
 
     Returns:
         `W`, `(D_right, D_left)` float32.
-
-    Raises:
-        DimensionError: row counts that differ.
-        EmbeddingsError: unusable embeddings.
     """
-    a, b = _centred_overlap(left, right)
+    a, b = _centred(left), _centred(right)
     gram = b.T @ b
     ridge = strength * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     return torch.linalg.solve(gram + ridge, b.T @ a).float()
@@ -123,9 +116,9 @@ def centred_ridge(left: Array, right: Array, strength: float) -> Tensor:
 def centred_procrustes(left: Array, right: Array) -> Tensor:
     """Fit the best semi-orthogonal ``W = U V^T``, ``R^T L = U S V^T``, between the centred overlap (Schönemann 1966).
 
-    Arguments, result and errors: as `centred_ridge`.
+    Arguments and result: as `centred_ridge`.
     """
-    a, b = _centred_overlap(left, right)
+    a, b = _centred(left), _centred(right)
     u, _, vh = torch.linalg.svd(b.T @ a, full_matrices=False)
     return (u @ vh).float()
 
@@ -143,15 +136,8 @@ def overlap_posterior(rows: Array, overlap: Array, temperature: float = 0.02) ->
 
     Returns:
         `(Q, n)` probabilities, each row sums to 1.
-
-    Raises:
-        DimensionError: widths that differ.
-        EmbeddingsError: unusable embeddings.
     """
-    q, t = unit_rows(rows, "rows"), unit_rows(overlap, "overlap")
-    if q.shape[1] != t.shape[1]:
-        raise DimensionError(f"rows are {q.shape[1]} wide and the overlap {t.shape[1]}: both must be of one space.")
-    return torch.softmax(q @ t.T / temperature, dim=1)
+    return torch.softmax(unit_rows(rows, "rows") @ unit_rows(overlap, "overlap").T / temperature, dim=1)
 
 
 def baselines_of(connection: Connection, memories: Sequence[Memory]) -> Mapping[str, Method]:
@@ -167,13 +153,11 @@ def baselines_of(connection: Connection, memories: Sequence[Memory]) -> Mapping[
     for known in connection.spaces:
         theirs = given[known.name]
         if connection.overlap not in theirs.rows:
-            raise ConfigError(
-                f"the baselines need a memory of {connection.overlap} in {known.name}; given are {', '.join(theirs.rows)}."
-            )
+            raise ConfigError(f"the baselines need a memory of {connection.overlap} in {known.name}.")
         if None not in (known.fingerprint, theirs.fingerprint) and known.fingerprint != theirs.fingerprint:
             raise ConfigError(
-                f"the baselines need memories of the connection's own encoders: those of {known.name} are of "
-                f"{theirs.fingerprint}, the connection was trained with {known.fingerprint}."
+                f"the baselines need memories of the encoders {known.fingerprint} of {known.name}, with which the "
+                f"connection was trained, got those of {theirs.fingerprint}."
             )
     return baselines(given[names[0]], given[names[1]], connection.overlap)
 
@@ -185,8 +169,6 @@ def _mean(rows: Tensor | StoredRows) -> Tensor:
     return torch.as_tensor(total / len(rows), dtype=torch.float32)
 
 
-def _centred_overlap(left: Array, right: Array) -> tuple[Tensor, Tensor]:
-    a, b = unit_rows(left, "left overlap").double(), unit_rows(right, "right overlap").double()
-    if len(a) != len(b):
-        raise DimensionError(f"the overlap has {len(a)} rows on the left and {len(b)} on the right.")
-    return a - a.mean(dim=0), b - b.mean(dim=0)
+def _centred(overlap: Array) -> Tensor:
+    rows = unit_rows(overlap, "overlap").double()
+    return rows - rows.mean(dim=0)

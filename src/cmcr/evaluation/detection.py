@@ -39,7 +39,8 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
         NonFiniteError: a score that is NaN or infinite.
     """
     right, claimed, _ = _claims(scores, labels)
-    return float(np.sum(np.diff(right, prepend=0) / right[-1] * (right / claimed)))
+    # Divided last: a sum of whole numbers is exact, so that a perfect order gives 1 and not a rounding above it.
+    return float(np.sum(np.diff(right, prepend=0) * (right / claimed)) / right[-1])
 
 
 def max_f1(scores: ArrayLike, labels: ArrayLike) -> MaxF1:

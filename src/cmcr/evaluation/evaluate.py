@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.settings import check_seed
@@ -23,7 +23,7 @@ from cmcr.evaluation.published import PUBLISHED
 from cmcr.evaluation.tasks import classification, counterfactual, localization, retrieval
 from cmcr.evaluation.tasks.embedding import Progress
 from cmcr.evaluation.tasks.regions import Proposals
-from cmcr.evaluation.tasks.scores import Scores, compared, figures
+from cmcr.evaluation.tasks.scores import Scores, compared
 from cmcr.memories.layout import versions_here
 
 FORMAT = "cmcr evaluation"
@@ -44,17 +44,13 @@ def _ignored(stage: str, share: float) -> None:
     """Take progress and show nothing."""
 
 
-class Prepared(Protocol):
-    """A data set, embedded."""
-
-    @property
-    def failed(self) -> int:
-        """Items that could not be embedded."""
-        ...
-
-    def score(self, method: Method) -> Scores:
-        """Measure a method of comparing the modalities."""
-        ...
+Prepared = (
+    retrieval.PreparedRetrieval
+    | localization.PreparedLocalization
+    | counterfactual.PreparedCounterfactual
+    | classification.PreparedClassification
+)
+"""A data set, embedded; its `score` measures a method of comparing the modalities."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,9 @@ def evaluate(
     beside = {"chance": chance(seed), **({"own space": own_space} if run.startswith("retention/") else {})}
     beside |= baselines or {}
     for name, other in (against or {}).items():
-        _check_comparable(connection, other, name, taken=("connection", *beside))
+        if name in ("connection", *beside):
+            raise ConfigError(f"against: {name!r} is taken: give the other connection another name, or its whole path.")
+        _check_comparable(connection, other, name)
     prepared = prepare(
         connection, run, record, prompts=prompts, proposals=proposals, map_rule=map_rule, progress=progress
     )
@@ -131,7 +129,9 @@ def evaluate(
             "failed": prepared.failed,
         },
         "seed": seed,
-        "figures": {name: figures(of_method, seed) for name, of_method in scores.items()},
+        "figures": {
+            name: {key: score.figure(seed) for key, score in of_method.items()} for name, of_method in scores.items()
+        },
         "connection_minus": {
             name: {key: gap._asdict() for key, gap in compared(ours, scores[name], seed).items()}
             for name in against or {}
@@ -198,18 +198,12 @@ def _space_facts(connection: Connection, known: ConnectedSpace) -> dict[str, Any
     }
 
 
-def _check_comparable(connection: Connection, other: Connection, name: str, taken: Sequence[str]) -> None:
-    """Make sure that another connection has a name and encoders with which it can be compared on the same items."""
-    if name in taken:
-        raise ConfigError(
-            f"against: the name {name!r} is taken; call the other connection otherwise (a folder: by its absolute path)."
-        )
+def _check_comparable(connection: Connection, other: Connection, name: str) -> None:
+    """Make sure that items embedded with the encoders of one connection can be scored by another."""
     ours, theirs = (
         {(known.name, known.width, known.fingerprint) for known in each.spaces} for each in (connection, other)
     )
     if ours != theirs:
         raise ConfigError(
-            f"{name}: connects other encoders ({', '.join(known.name for known in other.spaces)}) than the connection it is "
-            f"to be compared with ({', '.join(known.name for known in connection.spaces)}): items cannot be embedded once "
-            "for both. Evaluate them one by one."
+            f"{name}: expected a connection of the same encoders, {sorted(ours)}, got {sorted(theirs)}. Evaluate it alone."
         )

@@ -22,7 +22,7 @@ from cmcr.data.numbers import (
     speak_sounds,
     write_texts,
 )
-from cmcr.errors import ConfigError, unknown_name
+from cmcr.errors import ConfigError
 from cmcr.evaluation.datasets.records import (
     ClassificationRecord,
     CounterfactualRecord,
@@ -57,28 +57,22 @@ def mini_prompts(classes: Sequence[str]) -> list[list[str]]:
     return [list(dict.fromkeys(class_texts(int(name)))) for name in classes]
 
 
-def mini_record(run: str, seed: int = 0, items: int | None = None) -> Record:
-    """Draw a data set of the miniature world.
+def mini_record(run: str, seed: int = 0, limit: int | None = None) -> Record:
+    """Draw a data set of the miniature world: all thousand numbers, or 400 pictures for localization and recognition.
 
     Args:
         run: one of `MINI_RUNS`.
         seed: of handwriting, voices, places and noise.
-        items: how many, at least 8; None takes all.
+        limit: the most items, at least 8; None takes all.
 
     Raises:
-        ConfigError: there is none of that name, or a number of items out of range.
+        ConfigError: a limit below 8.
     """
-    if run not in MINI_RUNS:
-        raise unknown_name("run", run, MINI_RUNS)
-    count = mini_items(run) if items is None else items
-    if not 8 <= count <= mini_items(run):
-        raise ConfigError(f"{run}: expected 8 to {mini_items(run)} items, got {count}.")
-    return _DRAW[run.split("/")[0]](MINI_RUNS[run], count, np.random.default_rng([seed, *run.encode()]))
-
-
-def mini_items(run: str) -> int:
-    """Give the full size of a run: all thousand numbers, or 400 pictures for localization and recognition."""
-    return 400 if run.startswith(("localization", "counterfactual")) else len(ALL_NUMBERS)
+    count = 400 if run.startswith(("localization", "counterfactual")) else len(ALL_NUMBERS)
+    if limit is not None and limit < 8:
+        raise ConfigError(f"{run}: expected at least 8 items, got {limit}.")
+    rng = np.random.default_rng([seed, *run.encode()])
+    return _DRAW[run.split("/")[0]](MINI_RUNS[run], count if limit is None else min(limit, count), rng)
 
 
 def draw_items(modality: str, numbers: Numbers, split: Split, rng: np.random.Generator) -> list[Any]:

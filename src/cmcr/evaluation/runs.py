@@ -13,7 +13,7 @@ from cmcr.evaluation.baselines import baselines_of
 from cmcr.evaluation.datasets import LAYOUTS, read_dataset
 from cmcr.evaluation.datasets.records import ClassificationRecord, Record
 from cmcr.evaluation.evaluate import Evaluation, evaluate
-from cmcr.evaluation.miniature import MINI_RUNS, mini_items, mini_prompts, mini_record
+from cmcr.evaluation.miniature import MINI_RUNS, mini_prompts, mini_record
 from cmcr.evaluation.prompts import prompts_of, read_prompts
 from cmcr.evaluation.tasks.embedding import NotConnectedError, spaces_for
 from cmcr.memories.memory import Memory
@@ -98,7 +98,10 @@ def evaluate_runs(
     incomplete = []
     for name in runs:
         if name in MINI_RUNS:
-            _check_unused(name, data=data, split=split, prompts=prompts)
+            unused = {"--data": data, "--split": split, "--prompts": prompts}
+            given = [option for option, value in unused.items() if value is not None]
+            if given:
+                raise ConfigError(f"{name}: is drawn, not read: leave {' and '.join(given)} out.")
         try:
             record, own = record_of(name, data, split=split, limit=limit, allow_missing=allow_missing, seed=seed)
         except (ArtefactError, SampleError) as error:
@@ -137,7 +140,7 @@ def record_of(
     if run not in RUNS:
         raise unknown_name("run", run, RUNS)
     if run in MINI_RUNS:
-        record = mini_record(run, seed, None if limit is None else min(limit, mini_items(run)))
+        record = mini_record(run, seed, limit)
         return record, mini_prompts(record.classes) if isinstance(record, ClassificationRecord) else None
     name = run.split("/", 1)[1]
     if data is None:
@@ -165,9 +168,3 @@ def _is_connected(connection: Connection, run: str) -> bool:
     except NotConnectedError:
         return False
     return True
-
-
-def _check_unused(run: str, **chosen: object) -> None:
-    unused = [f"--{name}" for name, value in chosen.items() if value is not None]
-    if unused:
-        raise ConfigError(f"{run}: is drawn, not read: leave {' and '.join(unused)} out.")

@@ -22,6 +22,19 @@ _PANEL = 4.2  # inches, the width of each of the two pictures
 _DRAWN, _ANSWERED = "white", "#ff5a1e"
 
 
+def figure_class() -> type[Figure]:
+    """Import matplotlib.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise missing_dependency("matplotlib", extra="demo", purpose="heat maps and plots") from error
+    return Figure
+
+
 def write_heatmaps(prepared: PreparedLocalization, method: Method, folder: Path, limit: int = 20) -> list[Path]:
     """Write one PNG for each of some items, spread evenly over all; see `draw_heatmap`.
 
@@ -62,14 +75,12 @@ def draw_heatmap(record: LocalizationRecord, answer: Answer) -> Figure:
         SampleError: the picture can no longer be read.
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.patheffects import withStroke
-    except ImportError as error:
-        raise missing_dependency("matplotlib", extra="demo", purpose="heat maps") from error
+    new_figure = figure_class()
+    from matplotlib.patheffects import withStroke
+
     picture = to_rgb(read_image(record.images[answer.item]))
     height = np.clip(_PANEL * picture.height / picture.width, 1.0, 2 * _PANEL)
-    figure = Figure(figsize=(2 * _PANEL + 1.0, height + 0.9), dpi=110, layout="constrained")
+    figure = new_figure(figsize=(2 * _PANEL + 1.0, height + 0.9), dpi=110, layout="constrained")
     plain, overlaid = figure.subplots(1, 2)
     extent = (0, picture.width, picture.height, 0)
     plain.imshow(picture, extent=extent)

@@ -168,7 +168,7 @@ def prepare(
     record: LocalizationRecord,
     progress: Progress,
     proposals: Proposals | None = None,
-    rules: Rules | None = None,
+    rules: Rules = Rules(),
 ) -> PreparedLocalization:
     """Embed the sounds, then the regions of the pictures whose sound can be embedded.
 
@@ -177,13 +177,13 @@ def prepare(
         record: the data set.
         progress: see `Progress`.
         proposals: gives the boxes of a picture, such as `detector()`; None takes a grid.
-        rules: how answers are measured; None takes those of VGG-SS.
+        rules: how answers are measured; by default as on VGG-SS.
 
     Raises:
         NotConnectedError: the connection does not have both modalities.
         ConfigError: encoders that are not attached, or no item can be measured.
     """
-    grid, rules = grid_boxes(), rules or Rules()
+    grid = grid_boxes()
     image_space, audio_space = spaces_for(connection, "image", "audio")
     count = len(record.ids)
     sounds = embed_items(connection, audio_space, "audio", [*record.sounds, *silence_and_noise()], progress)

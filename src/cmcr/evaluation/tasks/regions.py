@@ -5,9 +5,8 @@ Boxes are `(left, top, right, bottom)` in shares of the picture's width and heig
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from PIL import Image
 from cmcr.data.images import read_image, to_rgb
 from cmcr.engine.device import choose_device
 from cmcr.errors import SampleError
-from cmcr.spaces.hub import PROCESSOR, WEIGHTS, Snapshot, find_snapshot, open_model, open_processor, require_files
+from cmcr.spaces.hub import PROCESSOR, WEIGHTS, find_snapshot, open_model, open_processor, require_files
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.tower import encode_batches_of
 
@@ -32,17 +31,13 @@ Proposals = Callable[[Image.Image], Boxes]
 DETECTOR = "hustvl/yolos-tiny"
 DETECTOR_REVISION = "95a90f3c189fbfca3bcfc6d7315b9e84d95dc2de"
 
-GRID_SHAPES = ((0.25, 0.25), (0.5, 0.5), (0.75, 0.75), (0.5, 1.0), (1.0, 0.5))
-"""Width and height of the boxes of the grid, as shares of the picture."""
-
-SMALLEST_SIDE = 0.01
-"""Of a box that can be an answer: a thinner one may miss every pixel of the evaluation's map."""
-
+_GRID_SHAPES = ((0.25, 0.25), (0.5, 0.5), (0.75, 0.75), (0.5, 1.0), (1.0, 0.5))  # width and height
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
+_SMALLEST_SIDE = 0.01  # of a box that can be an answer: a thinner one may miss every pixel of the evaluation's map
 _DETECTOR_FILES = ("config.json", *PROCESSOR, "model*.safetensors", "model.safetensors.index.json")
 _LEAST_SCORE, _MOST_BOXES = 0.1, 50  # of a detector; a low score, because a missed source cannot be answered
 _PATCHED_PIXELS = 224  # what a picture is resized to for a map of patches: suits patches of 14, 16 and 32 pixels
-_CELLS, _WINDOW = (7, 7), 0.5  # a map without patches: rows and columns, and the side of the window around each
+_CELLS, _WINDOW = 7, 0.5  # a map without patches: rows and columns, and the side of the window around each
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +74,7 @@ def embed_regions(
     """
     found, failed = dict[int, Regions](), dict[int, str]()
     patches_of = getattr(space, "patch_features", None)  # CLIP and SigLIP embed every patch beside the whole picture
-    windows, cell_windows = window_grid(_CELLS, _WINDOW) if patches_of is None else (np.empty((0, 4)), None)
+    windows = _windows() if patches_of is None else np.empty((0, 4))
     waiting: deque[tuple[int, Image.Image, Boxes]] = deque()  # what the encoder was handed and has not given back
 
     def batches() -> Iterator[list[Image.Image]]:
@@ -105,7 +100,8 @@ def embed_regions(
             elif len(cells) < len(windows):
                 raise SampleError(f"only {len(cells)} of the {len(windows)} windows of its map could be embedded.")
             else:
-                cells = cells[cell_windows]
+                inner = cells.reshape(_CELLS - 2, _CELLS - 2, -1)
+                cells = np.pad(inner, ((1, 1), (1, 1), (0, 0)), mode="edge")  # moved inwards, edge cells share windows
             found[position] = Regions(boxes[usable], crops, cells)
         except SampleError as error:
             failed[position] = str(error)
@@ -113,47 +109,27 @@ def embed_regions(
     return found, failed
 
 
-def window_grid(cells: tuple[int, int], window: float) -> tuple[Boxes, NDArray[np.int64]]:
-    """Lay windows around the centres of cells; at the edges of the picture they are moved inwards, not cut.
-
-    Args:
-        cells: rows and columns.
-        window: side of a window, a share of the picture.
-
-    Returns:
-        the different windows `(k, 4)`, and which of them each cell has, `(rows, columns)`.
-    """
-    half = window / 2
-    (tops, row), (lefts, column) = (
-        np.unique(np.clip((np.arange(count) + 0.5) / count, half, 1 - half) - half, return_inverse=True)
-        for count in cells
-    )
-    top, left = (part.ravel() for part in np.meshgrid(tops, lefts, indexing="ij"))
-    return np.stack([left, top, left + window, top + window], axis=1), row[:, None] * len(lefts) + column
+def _windows() -> Boxes:
+    """Lay windows around the inner cells, row by row; those at the edge of the picture would reach over it."""
+    starts = (np.arange(1, _CELLS - 1) + 0.5) / _CELLS - _WINDOW / 2
+    starts = starts.clip(0, 1 - _WINDOW)
+    return np.array([(left, top, left + _WINDOW, top + _WINDOW) for top in starts for left in starts])
 
 
-def grid_boxes(shapes: Sequence[tuple[float, float]] = GRID_SHAPES, stride: float = 0.5) -> Boxes:
-    """Slide boxes of several shapes over a picture, evenly from edge to edge.
-
-    Args:
-        shapes: width and height of the boxes, shares of the picture.
-        stride: the largest step, as a share of the box's own side.
+def grid_boxes() -> Boxes:
+    """Slide boxes of several shapes over a picture, evenly from edge to edge, by at most half their own side.
 
     Returns:
-        `(k, 4)`: the whole picture, then all boxes shape by shape, row by row.
+        `(69, 4)`: the whole picture, then all boxes shape by shape, row by row.
     """
+    starts = {side: np.linspace(0.0, 1 - side, count) for side, count in ((0.25, 7), (0.5, 3), (0.75, 2), (1.0, 1))}
     boxes = [
         (left, top, left + width, top + height)
-        for width, height in shapes
-        for top in _positions(height, stride)
-        for left in _positions(width, stride)
+        for width, height in _GRID_SHAPES
+        for top in starts[height]
+        for left in starts[width]
     ]
     return with_whole_picture(boxes)
-
-
-def _positions(side: float, stride: float) -> NDArray[np.float64]:
-    steps = int(np.ceil((1 - side) / (side * stride) - 1e-9))  # the quotient may lie a rounding above a whole number
-    return np.linspace(0.0, 1 - side, steps + 1)
 
 
 def detector(model: str | Path = DETECTOR, revision: str | None = None) -> Proposals:
@@ -180,7 +156,7 @@ def detector(model: str | Path = DETECTOR, revision: str | None = None) -> Propo
     snapshot = find_snapshot(model, revision, files=_DETECTOR_FILES)
     require_files(snapshot, ("config.json",), WEIGHTS, PROCESSOR)
     device = choose_device("auto")
-    processor = open_processor(snapshot, *_processor_classes(snapshot), "AutoImageProcessor")
+    processor = open_processor(snapshot, "AutoImageProcessor", backend="pil")  # torchvision gives other pixels
     network = open_model(snapshot, "AutoModelForObjectDetection", "float32").to(device)
 
     def detected(picture: Image.Image) -> Boxes:
@@ -203,20 +179,6 @@ def detector(model: str | Path = DETECTOR, revision: str | None = None) -> Propo
     return detected
 
 
-def _processor_classes(snapshot: Snapshot) -> list[str]:
-    """Name the image processor that computes with Pillow and numpy, where the files say which one it is.
-
-    `AutoImageProcessor` alone would take another one where torchvision happens to be installed, with other pixels.
-    """
-    path = next(path for name in PROCESSOR if (path := snapshot.folder / name).is_file())
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    settings = settings.get("image_processor", settings)
-    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type")
-    if not kind:
-        return []
-    return [str(kind).replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil") + "Pil"]
-
-
 def with_whole_picture(boxes: ArrayLike) -> Boxes:
     """Make boxes `(k, 4)` fit to be answers: cut at the picture's edges, none too thin, the whole picture first and once.
 
@@ -224,7 +186,7 @@ def with_whole_picture(boxes: ArrayLike) -> Boxes:
     """
     inside = np.clip(np.asarray(boxes, dtype=np.float64).reshape(-1, 4), 0.0, 1.0)
     sides = inside[:, 2:] - inside[:, :2]
-    usable = inside[(sides >= SMALLEST_SIDE).all(axis=1) & (sides < 1.0).any(axis=1)]
+    usable = inside[(sides >= _SMALLEST_SIDE).all(axis=1) & (sides < 1.0).any(axis=1)]
     return np.concatenate([[_WHOLE], usable])
 
 

@@ -98,11 +98,6 @@ Scores = Mapping[str, PerItem | OfAll | MeanOfTwo]
 """By key, such as `audio_to_image/R@1`."""
 
 
-def figures(scores: Scores, seed: int) -> dict[str, Figure]:
-    """Give every figure with its interval."""
-    return {key: score.figure(seed) for key, score in scores.items()}
-
-
 def compared(first: Scores, second: Scores, seed: int) -> dict[str, PairedDifference]:
     """Compare what two connections scored on the same items, where figures are means over items."""
     found = {}
