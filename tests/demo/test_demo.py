@@ -1,19 +1,22 @@
 """The demonstration on few items and epochs, as a newcomer runs it: good figures, the same again, a page that stands alone."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import re
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cmcr
 from cmcr.cli import main
-from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, handwriting
+from cmcr.data.numbers import UNSEEN_NUMBERS, handwriting
+from cmcr.demo import measure as measure_module
 from cmcr.demo import run
-from cmcr.demo.measure import DemoOptions, measure, retention_of, true_pairs
+from cmcr.demo.measure import DemoOptions, connect_case, measure, retention_of, true_pairs
 from cmcr.demo.run import QUICK, run_demo
 from cmcr.demo.world import draw_world, embed_world
 from cmcr.errors import ConfigError, MissingDependencyError, WriteError
@@ -24,35 +27,32 @@ OPTIONS = DemoOptions(seed=1, **QUICK)
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    """The program, in the folder in which it was started."""
-    folder = tmp_path_factory.mktemp("newcomer")
-    command = [sys.executable, "-m", "cmcr", "demo", "--quick", "--ablations", "--seed", "1"]
-    return folder, subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def whole(tmp_path_factory):
+    """The verb in a new folder, with two ablations of all, and the cases that it embedded."""
+    embedded, shown = [], io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
+        patch.chdir(tmp_path_factory.mktemp("newcomer"))
+        patch.setattr(measure_module, "ABLATIONS", {name: ABLATIONS[name] for name in ("only L_ttc", "no L_intra")})
+        patch.setattr(run, "embed_world", lambda *given: embedded.extend(embed_world(*given)) or embedded)
+        assert main(["demo", "--quick", "--ablations", "--seed", "1"]) == 0
+        out = Path("cmcr-demo").resolve()
+    assert str(out / "report.html") in shown.getvalue()
+    return out, json.loads((out / "results.json").read_text()), embedded
 
 
 @pytest.fixture(scope="module")
-def demo(program):
-    out = program[0] / "cmcr-demo"
-    return out, json.loads((out / "results.json").read_text())
+def demo(whole):
+    return whole[:2]
+
+
+@pytest.fixture(scope="module")
+def cases(whole):
+    return whole[2]
 
 
 @pytest.fixture(scope="module")
 def world():
     return draw_world(OPTIONS.seed, OPTIONS.per_number)
-
-
-@pytest.fixture(scope="module")
-def cases(world):
-    return embed_world(world, lambda share: None)
-
-
-def test_the_program_ends_well_and_names_the_report(program):
-    folder, done = program
-    assert done.returncode == 0, done.stderr
-    assert str(folder / "cmcr-demo" / "report.html") in done.stdout
-    assert "embedding ..." in done.stderr
-    assert "Warning" not in done.stderr
 
 
 def test_spaces_that_never_met_are_connected(demo):
@@ -67,9 +67,10 @@ def test_spaces_that_never_met_are_connected(demo):
             assert space["gap_after"] < space["gap_before"]
 
 
-def test_the_same_seed_gives_the_same_connection_and_figures_bit_for_bit(demo, cases, tmp_path):
+def test_the_same_seed_gives_the_same_connection_and_figures_bit_for_bit(demo, cases, world, tmp_path):
     data = cases[0]
-    connection = cmcr.connect(*data.memories, overlap="text", seed=1, device="cpu", **OPTIONS.settings)
+    assert all((data.numbers[modality] == numbers).all() for modality, numbers in world.numbers.items())
+    connection = connect_case(data, OPTIONS)
     connection.save(tmp_path / "again")
     saved = [folder / "model.safetensors" for folder in (tmp_path / "again", demo[0] / "connections" / data.case.name)]
     assert saved[0].read_bytes() == saved[1].read_bytes()
@@ -87,24 +88,21 @@ def test_without_quick_it_is_whole(tmp_path, monkeypatch):
 
 
 def test_memories_hold_no_unseen_number_and_are_not_paired(world):
-    for modality, items in world.memory.items():
-        assert not set(items.numbers.tolist()) & set(UNSEEN_NUMBERS.tolist()), modality
-        assert len(items.inputs) == len(items.numbers) == 800
-    orders = [items.numbers for items in world.memory.values()]
+    for modality, numbers in world.numbers.items():
+        assert not set(numbers.tolist()) & set(UNSEEN_NUMBERS.tolist()), modality
+        assert len(world.memory[modality]) == len(numbers) == 800
+        assert len(world.test[modality]) == 1000
+    orders = list(world.numbers.values())
     assert all((a == b).mean() < 0.02 for i, a in enumerate(orders) for b in orders[:i])
-    assert all(items.numbers.tolist() == ALL_NUMBERS.tolist() for items in world.test.values())
-    other = draw_world(seed=2, per_number=1)
-    assert all((other.memory[m].numbers != items.numbers).any() for m, items in world.memory.items())
 
 
-def test_the_oracle_pairs_true_numbers(world, cases):
+def test_the_oracle_pairs_true_numbers(cases):
     for data in cases:
         pairs = true_pairs(data, seed=0)
         for memories, outer in zip(data.memories, data.case.outer, strict=True):
-            wanted = world.memory[data.case.overlap].numbers
             for i in range(0, 800, 97):
                 source = int((memories.rows[outer] == pairs[memories.space][i]).all(dim=1).nonzero()[0, 0])
-                assert world.memory[outer].numbers[source] == wanted[i]
+                assert data.numbers[outer][source] == data.numbers[data.case.overlap][i]
 
 
 def test_results_hold_every_figure_that_must_stand_beside_ours(demo):
@@ -118,7 +116,7 @@ def test_results_hold_every_figure_that_must_stand_beside_ours(demo):
         assert list(case["methods"]) == [
             "chance", "centred_ridge", "centred_procrustes", "overlap_posterior", "c-mcr", "soft", "paired_oracle",
         ]  # fmt: skip
-        assert list(case["ablations"]) == list(ABLATIONS)
+        assert list(case["ablations"]) == ["only L_ttc", "no L_intra"]
         assert set(case["retention"]) == set(case["spaces"])
         for figures in [*case["methods"].values(), *case["ablations"].values()]:
             for task in case["tasks"]:
@@ -141,9 +139,9 @@ def test_the_page_stands_alone_and_lets_people_look_and_listen(demo):
 
 
 def test_saved_connections_open_with_their_encoders(demo, world):
-    connection = cmcr.load(demo[0] / "connections" / "audio-image")
-    z = connection.encode(world.test["audio"].inputs[:2], modality="audio")
-    rows = cmcr.space("mini-clap").encode(world.test["audio"].inputs[:2], "audio")
+    connection, sounds = cmcr.load(demo[0] / "connections" / "audio-image"), world.test["audio"][:2]
+    z = connection.encode(sounds, modality="audio")
+    rows = cmcr.space("mini-clap").encode(sounds, "audio")
     np.testing.assert_allclose(z, connection.project(rows, "mini-clap"), atol=1e-6)
 
 
