@@ -1,6 +1,7 @@
 """`cmcr evaluate` and `cmcr ablate`: what they print and write. What is measured is tested in tests/evaluation."""
 
 import json
+import sys
 
 import pytest
 from PIL import Image
@@ -51,6 +52,9 @@ def test_json_is_what_the_library_returns_and_the_table_shows_it(folders, capsys
     row = cells_of(next(line for line in lines if "mean/R@1 " in line))
     assert row[1] == "{value:.1f} [{low:.1f}, {high:.1f}]".format(**figure)
     assert "scoring chance ..." in shown.err
+    assert "mean/true_recall@1" in result["figures"]["connection"]  # with one answer a query it is R@1: shown once
+    assert "true_recall" not in shown.out
+    assert "MRR" not in shown.out
 
 
 def test_all_writes_one_file_a_run_and_replaces_older_ones(folders, tmp_path, capsys):
@@ -76,6 +80,17 @@ def test_heat_maps_are_written_for_localization(folders, tmp_path, capsys):
     assert (tmp_path / "localization-mini.json").exists()
 
 
+def test_heat_maps_without_matplotlib_are_refused_before_anything_is_measured(folders, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert (
+        main(["evaluate", folders["av"], "localization/mini", "--heatmaps", "1", "--out", str(tmp_path / "out")]) == 1
+    )
+    shown = capsys.readouterr()
+    assert "cmcr[demo]" in shown.err
+    assert "..." not in shown.err  # no stage began
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_connection_is_compared(folders, capsys):
     call = ["evaluate", folders["av"], RUN, "--limit", "40", "--against", folders["short"]]
     assert main([*call, "--json"]) == 0
@@ -97,6 +112,8 @@ def test_published_rows_are_quoted_and_never_cut_off(folders, tmp_path, monkeypa
     rows = {cells[0]: cells for line in lines if len(cells := cells_of(line)) > 5}
     assert rows["mean/R@1"][4:] == ["40.24", "16.67"]
     assert rows["mean/R@10"][4:] == ["", ""]
+    assert "image_to_text/true_recall@1" in rows  # a picture has several captions, a caption one picture
+    assert "text_to_image/true_recall@1" not in rows
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert main(call) == 0

@@ -24,7 +24,7 @@ def given(tmp_path_factory):
     """Memories on disk, encoders, the run, and its data."""
     written = write_memories(tmp_path_factory.mktemp("memories"))
     spaces = [cmcr.space("mini-clip"), cmcr.space("mini-clap")]
-    return [cmcr.Memory(folder) for folder in written.values()], spaces, RUN, mini_record(RUN, items=100)
+    return [cmcr.Memory(folder) for folder in written.values()], spaces, RUN, mini_record(RUN, limit=100)
 
 
 def measured(given, seeds=(0, 1), only=("only L_ttc",), settings=SETTINGS, **options):

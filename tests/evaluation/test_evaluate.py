@@ -93,13 +93,13 @@ def test_miniature_runs_are_far_above_chance(run, connect, items, keys, key, lea
     for of_method in figures.values():
         assert set(of_method) == keys
         for figure in of_method.values():
-            assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1 + 1e-12
+            assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
             assert figure["n"] in (items, 2 * items)  # twice where true sounds and distractors are counted
     assert figures["connection"][key]["value"] >= least
     assert figures["chance"][key]["value"] <= chance
     assert figures["connection"][key]["low"] > figures["chance"][key]["high"]
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    record = mini_record(run, 0, items)
+    record = mini_record(run, limit=items)
     assert result["data"] == {"name": record.name, "sha256": record.content_hash, "left_out": 0, "failed": 0}
     own = figures.get("own space", {})
     assert result["kept"] == {name: figures["connection"][name]["value"] / own[name]["value"] for name in own}
@@ -107,14 +107,14 @@ def test_miniature_runs_are_far_above_chance(run, connect, items, keys, key, lea
 
 
 def test_the_same_seed_gives_the_same_result_and_another_one_other_data():
-    results = [measured(cloud_text(), "retention/mini-image-text", seed=seed, items=20).result for seed in (3, 3, 4)]
-    assert json.dumps(results[0]) == json.dumps(results[1])
+    results = [measured(cloud_text(), "retention/mini-image-text", seed=seed, items=8).result for seed in (3, 3, 4)]
+    assert results[0] == results[1]
     assert results[0]["data"]["sha256"] != results[2]["data"]["sha256"]
     assert results[0]["figures"]["chance"] != results[2]["figures"]["chance"]
 
 
 def test_a_record_of_ones_own_needs_only_a_known_task():
-    record = mini_record("classification/mini-audio", items=10)
+    record = mini_record("classification/mini-audio", limit=10)
     prompts = [[f"{int(name)}"] for name in record.classes]
     result = evaluate(audio_image(), "classification/mine", record, prompts=prompts).result
     assert result["figures"]["connection"]["audio/top-1"]["value"] > 0.5
@@ -145,7 +145,7 @@ def test_connections_that_cannot_be_compared_are_refused_by_name():
     run, ours = "retention/mini-image-text", audio_image()
     renewed = [dataclasses.replace(known, fingerprint="f" * 16) for known in ours.spaces]
     for other in (cloud_text(), dataclasses.replace(ours, spaces=tuple(renewed))):
-        with pytest.raises(ConfigError, match="theirs: connects other encoders"):
+        with pytest.raises(ConfigError, match="theirs: expected a connection of the same encoders"):
             measured(ours, run, items=8, against={"theirs": other})
     for name in ("connection", "chance", "own space"):
         with pytest.raises(ConfigError, match=f"'{name}' is taken"):
@@ -153,7 +153,7 @@ def test_connections_that_cannot_be_compared_are_refused_by_name():
 
 
 def test_published_rows_stand_only_beside_their_own_data_set_and_are_marked():
-    record = mini_record("retention/mini-image-text", items=8)
+    record = mini_record("retention/mini-image-text", limit=8)
     rows = evaluate(audio_image(), "retention/coco", record).result["published_in_percent"]
     assert [row["source"] for row in rows] == [row["source"] for row in PUBLISHED["retention/coco"]]
     assert all(row["quoted"] is True for row in rows)
@@ -194,7 +194,7 @@ def test_the_result_identifies_the_connection_and_its_encoders(tmp_path):
 
 
 def test_items_that_fail_are_counted_and_several_captions_have_no_paired_mean():
-    drawn = mini_record("retention/mini-image-text", items=9)
+    drawn = mini_record("retention/mini-image-text", limit=9)
     pictures = [*drawn.first[:4], "nowhere.png", *drawn.first[5:]]
     texts = [text for text in drawn.second for _ in range(2)]
     lists = PerQuery.several([[2 * row, 2 * row + 1] for row in range(9)])
@@ -209,17 +209,15 @@ def test_items_that_fail_are_counted_and_several_captions_have_no_paired_mean():
 
 def test_miniature_runs_are_those_that_the_modalities_allow_and_hold_the_limit():
     results = results_of(cloud_text(), limit=8)
-    assert [(result["run"], result["figures"]["connection"][key]["n"]) for result, key in zip(
-        results, ["mean/R@1", "point_cloud/top-1", "image/top-1", "mean/R@1", "mean/R@1"], strict=True
-    )] == [
-        ("retrieval/mini-point_cloud-text", 8),
-        ("classification/mini-point_cloud", 8),
-        ("classification/mini-image", 8),
-        ("retention/mini-image-text", 8),
-        ("retention/mini-point_cloud-image", 8),
-    ]  # fmt: skip
-    (whole,) = results_of(audio_image(), "counterfactual/mini", limit=5000)
-    assert whole["figures"]["connection"]["present/AP"]["n"] == 400
+    assert [result["run"] for result in results] == [
+        "retrieval/mini-point_cloud-text",
+        "classification/mini-point_cloud",
+        "classification/mini-image",
+        "retention/mini-image-text",
+        "retention/mini-point_cloud-image",
+    ]
+    assert {figure["n"] for result in results for figure in result["figures"]["connection"].values()} == {8}
+    assert len(mini_record("counterfactual/mini", limit=5000).ids) == 400
 
 
 @pytest.mark.parametrize(
@@ -227,7 +225,7 @@ def test_miniature_runs_are_those_that_the_modalities_allow_and_hold_the_limit()
     [
         ("classification/mini-image", {"data": ".", "split": "train"}, "leave --data and --split out"),
         (None, {"prompts": "templates.json"}, "leave --prompts out"),
-        ("classification/mini-image", {"limit": 3}, "8 to 1000 items, got 3"),
+        ("classification/mini-image", {"limit": 3}, "at least 8 items, got 3"),
         ("retrieval/vggss", {}, "Did you mean 'retrieval/vgg-ss'"),
         ("retrieval/mini-image", {}, "Did you mean 'retrieval/mini-audio-image'"),
         ("retrieval/ave", {}, "--data FOLDER"),

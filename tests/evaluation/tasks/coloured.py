@@ -1,37 +1,25 @@
 """A world in which everything can be worked out by hand: pictures of coloured squares on grey, sounds that name a colour."""
 
 import numpy as np
-import torch
+from given_spaces import GivenSpace, connected
 from PIL import Image
 
-from cmcr.connection.connection import ConnectedSpace, Connection
-from cmcr.connection.settings import Settings
 from cmcr.data.images import read_image
 from cmcr.errors import SampleError
 from cmcr.evaluation.datasets.records import LocalizationRecord
-from cmcr.spaces.tower import Tower, TowerSpace
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 QUARTERS = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]])
 GREY = 128
 
 
-class MeanColour(TowerSpace):
+class MeanColour(GivenSpace):
     """Embeds a picture as its mean colour."""
 
-    name, widths, fingerprint = "eyes", {"image": 3, "text": 3}, "0" * 16
-
     def __init__(self):
-        self.embedded = 0
+        super().__init__("eyes", ("image", "text"), 3)
 
-    def _move_to(self, device):
-        raise AssertionError("nobody asked for a device")
-
-    def _tower(self, modality, truncated):
-        return Tower(3, self._decode, lambda rows: torch.tensor(np.stack(rows)))
-
-    def _decode(self, item):
-        self.embedded += 1
+    def decode(self, item):
         return np.asarray(read_image(item).convert("RGB"), dtype=np.float32).mean(axis=(0, 1))
 
 
@@ -45,28 +33,21 @@ class PatchColour(MeanColour):
         return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
 
 
-class NamedColour(TowerSpace):
+class NamedColour(GivenSpace):
     """Embeds a sound as the colour in its first three samples; silence has no direction and cannot be embedded."""
 
-    name, widths, fingerprint = "ears", {"audio": 3, "text": 3}, "1" * 16
+    def __init__(self):
+        super().__init__("ears", ("audio", "text"), 3)
 
-    def _move_to(self, device):
-        raise AssertionError("nobody asked for a device")
-
-    def _tower(self, modality, truncated):
-        def decode(item):
-            if item == "broken":
-                raise SampleError("no sound at all.")
-            return np.asarray(item["array"][:3], dtype=np.float32)
-
-        return Tower(3, decode, lambda rows: torch.tensor(np.stack(rows)))
+    def decode(self, item):
+        if item == "broken":
+            raise SampleError("no sound at all.")
+        return np.asarray(item["array"][:3], dtype=np.float32)
 
 
 def connection(eyes=None):
     """Connect both, without projectors: their rows are compared as they are."""
-    spaces = (ConnectedSpace("eyes", ("text", "image"), 3), ConnectedSpace("ears", ("text", "audio"), 3))
-    encoders = {"eyes": eyes or MeanColour(), "ears": NamedColour()}
-    return Connection(spaces, {}, "text", "none", Settings(), 0, 1, encoders=encoders)
+    return connected([eyes or MeanColour(), NamedColour()])
 
 
 def picture(squares, width=64, height=64):
@@ -87,7 +68,3 @@ def record(images, sounds, boxes, name="coloured squares"):
     return LocalizationRecord(
         name, images, sounds, ids, [np.asarray(drawn, dtype=float).reshape(-1, 4) for drawn in boxes]
     )
-
-
-def silent(what, share):
-    """Take progress and show nothing."""

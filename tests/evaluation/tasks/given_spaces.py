@@ -17,29 +17,34 @@ class GivenSpace(TowerSpace):
 
     def __init__(self, name, modalities, width, words=None):
         self.name, self.fingerprint = name, name.ljust(16, "0")
-        self.widths = dict.fromkeys(modalities, width)
-        self.words = words or {}
-        self.asked = dict.fromkeys(modalities, 0)
+        self.width, self.widths = width, dict.fromkeys(modalities, width)
+        self.words, self.embedded = words or {}, 0
+
+    def decode(self, item):
+        if isinstance(item, str) and item not in self.words:
+            raise SampleError(f"{item!r} means nothing.")
+        return np.asarray(self.words[item] if isinstance(item, str) else item, dtype=np.float32)
 
     def _move_to(self, device):
         raise AssertionError("nobody asked for a device")
 
     def _tower(self, modality, truncated):
-        def decode(item):
-            self.asked[modality] += 1
-            if isinstance(item, str) and item not in self.words:
-                raise SampleError(f"{item!r} means nothing.")
-            return np.asarray(self.words[item] if isinstance(item, str) else item, dtype=np.float32)
+        def counted(item):
+            self.embedded += 1
+            return self.decode(item)
 
-        return Tower(self.widths[modality], decode, lambda rows: torch.tensor(np.stack(rows)))
+        return Tower(self.widths[modality], counted, lambda rows: torch.tensor(np.stack(rows)))
 
 
-def connection(width, words=None, *, attached=("eyes", "ears"), without=()):
-    """Connect eyes (text, image) and ears (text, audio) without projectors: their rows are compared as they are."""
-    has = {name: tuple(m for m in known if m not in without) for name, known in MODALITIES.items()}
-    left, right = (ConnectedSpace(name, modalities, width) for name, modalities in has.items())
-    encoders = {name: GivenSpace(name, has[name], width, words) for name in attached}
-    return Connection((left, right), {}, "text", "none", Settings(), 0, 1, encoders=encoders)
+def connected(encoders):
+    """Connect two spaces through text without projectors: their rows are compared as they are."""
+    spaces = tuple(ConnectedSpace(known.name, tuple(known.widths), known.width) for known in encoders)
+    return Connection(spaces, {}, "text", "none", Settings(), 0, 1, encoders={known.name: known for known in encoders})
+
+
+def connection(width, words=None):
+    """Connect eyes (text, image) and ears (text, audio)."""
+    return connected([GivenSpace(name, has, width, words) for name, has in MODALITIES.items()])
 
 
 def one_hot(count):

@@ -24,6 +24,14 @@ def test_the_wrong_way_round_is_no_better_than_claiming_all():
     assert scores["present/max_F1"].value == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("count", [20, 45, 95])  # so many shares of rounded size sum to more than 1
+def test_no_bound_of_a_perfect_figure_is_above_1(count):
+    present = np.arange(2 * count) < count
+    images = one_hot(2)[np.zeros(2 * count, dtype=int)]
+    for score in prepared(images, one_hot(2)[1 - present], present, 2).score(own_space).values():
+        assert score.figure(0) == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 2 * count}
+
+
 def test_figures_equal_their_twins_on_any_draw(rng):
     images, sounds, present = rng.standard_normal((20, 3)), rng.standard_normal((20, 3)), rng.random(20) < 0.4
     scores = prepared(images, sounds, present, 3).score(own_space)

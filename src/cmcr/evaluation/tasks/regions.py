@@ -5,6 +5,8 @@ Boxes are `(left, top, right, bottom)` in shares of the picture's width and heig
 
 from __future__ import annotations
 
+import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from PIL import Image
 from cmcr.data.images import read_image, to_rgb
 from cmcr.engine.device import choose_device
 from cmcr.errors import SampleError
-from cmcr.spaces.hub import PROCESSOR, WEIGHTS, find_snapshot, open_model, open_processor, require_files
+from cmcr.spaces.hub import PROCESSOR, WEIGHTS, Snapshot, find_snapshot, open_model, open_processor, require_files
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.tower import encode_batches_of
 
@@ -156,7 +158,7 @@ def detector(model: str | Path = DETECTOR, revision: str | None = None) -> Propo
     snapshot = find_snapshot(model, revision, files=_DETECTOR_FILES)
     require_files(snapshot, ("config.json",), WEIGHTS, PROCESSOR)
     device = choose_device("auto")
-    processor = open_processor(snapshot, "AutoImageProcessor", backend="pil")  # torchvision gives other pixels
+    processor = open_processor(snapshot, _processor_class(snapshot), "AutoImageProcessor")
     network = open_model(snapshot, "AutoModelForObjectDetection", "float32").to(device)
 
     def detected(picture: Image.Image) -> Boxes:
@@ -177,6 +179,18 @@ def detector(model: str | Path = DETECTOR, revision: str | None = None) -> Propo
         return with_whole_picture(found["boxes"][best].cpu().numpy())
 
     return detected
+
+
+def _processor_class(snapshot: Snapshot) -> str:
+    """Name the image processor that computes with Pillow; torchvision, where it is installed, gives other pixels.
+
+    Not `AutoImageProcessor` with a backend, which refuses the feature extractors that older files name.
+    """
+    path = next(path for name in PROCESSOR if (path := snapshot.folder / name).is_file())
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = settings.get("image_processor", settings)
+    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
+    return re.sub("(FeatureExtractor|ImageProcessor)(Fast|Pil)?$", "ImageProcessorPil", kind)
 
 
 def with_whole_picture(boxes: ArrayLike) -> Boxes:
