@@ -27,8 +27,9 @@ def test_the_wrong_way_round_is_no_better_than_claiming_all():
 @pytest.mark.parametrize("count", [20, 45, 95])  # so many shares of rounded size sum to more than 1
 def test_no_bound_of_a_perfect_figure_is_above_1(count):
     present = np.arange(2 * count) < count
-    images = one_hot(2)[np.zeros(2 * count, dtype=int)]
-    for score in prepared(images, one_hot(2)[1 - present], present, 2).score(own_space).values():
+    angles = np.linspace(0, np.pi / 2, 2 * count)
+    sounds = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    for score in prepared([[1, 0]] * len(angles), sounds, present, 2).score(own_space).values():
         assert score.figure(0) == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 2 * count}
 
 
