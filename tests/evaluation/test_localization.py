@@ -45,6 +45,12 @@ def test_success_equals_its_definition(ious):
     assert successes(ious, 0).all()
 
 
+def test_a_pixel_belongs_to_a_box_by_its_centre():
+    assert consensus_map([[[0.25, 0.0, 0.75, 1.0]]], (1, 2)).tolist() == [
+        [1.0, 0.0]
+    ]  # left edge included, right one not
+
+
 def test_annotators_that_disagree_count_by_half():
     consensus = consensus_map([LEFT, TOP, []], (4, 4), agreement=2)
     np.testing.assert_array_equal(consensus[[0, 0, 3, 3], [0, 3, 0, 3]], [1.0, 0.5, 0.5, 0.0])

@@ -99,11 +99,12 @@ def test_a_model_that_cannot_tell_items_apart_gains_nothing():
 @pytest.mark.parametrize("size", [5, 301])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_duplicate_is_a_tie_at_any_position(dtype, size):
-    # Both sizes are such that a matrix product rounds equal columns differently, in float32 or in float64.
+    # Both sizes are such that a matrix product rounds equal columns differently, in float32 or in float64; the longer
+    # the queries, the further apart.
     generator = torch.Generator().manual_seed(1)
     corpus = torch.nn.functional.normalize(torch.randn(size, 384, generator=generator), dim=1)
     corpus = torch.cat([corpus, corpus]).to(dtype)
-    queries = corpus[:size] + 0.02 * torch.randn(size, 384, generator=generator).to(dtype)
+    queries = 100 * (corpus[:size] + 0.02 * torch.randn(size, 384, generator=generator).to(dtype))
     assert set(answer_ranks(queries, corpus, np.arange(size))) == {2}
     assert set(answer_ranks(queries, corpus, np.arange(size) + size)) == {2}
     pairs = np.stack([np.arange(size), np.arange(size) + size], axis=1)

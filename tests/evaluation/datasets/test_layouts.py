@@ -227,7 +227,7 @@ KERAS = {"1": ["n01443537", "goldfish"], "0": ["n01440764", "tench"]}
         ("clotho", moved("evaluation", "clotho_audio_evaluation")),
         ("clotho", moved("evaluation", "clotho_audio_evaluation/evaluation")),
         ("scanobjectnn", as_hdf5),
-        ("objaverse-lvis", written("clouds/000-002/aaa.ply", b"a suffix that comes later")),
+        ("objaverse-lvis", written("clouds/000-001/aaa.ply", b"a suffix that comes later")),
         ("objaverse-lvis", listed("lvis.json", "lvis_testset.txt", *UNI3D)),
         ("objaverse-lvis", listed("lvis.json", "lvis-annotations.json", json.dumps(UIDS))),
         ("imagenet", written("val/n01440764/._00000000.JPEG", b"from macOS")),
