@@ -33,10 +33,9 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Our two heavy steps beside other ways: bench.jsonl, bench.md and bench.png; docs/speed.md explains them.
+# The heavy steps beside the naive way; docs/speed.md explains the figures.
 bench: install
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
-	$(BIN)/python benchmarks/speed.py --out bench
+	$(BIN)/python benchmarks/speed.py
 
 docs: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
