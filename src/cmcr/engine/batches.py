@@ -65,14 +65,9 @@ def _placed(sets: Sequence[Rows], device: torch.device) -> Iterator[Rows]:
     size = sum(4 * rows.shape[0] * rows.shape[1] for rows in sets)
     on_device = device.type == "cpu" or size <= _SHARE * _free_bytes(device)
     in_ram = size <= _SHARE * available_ram_bytes()
-    placed: dict[int, Rows] = {}  # one set may be given twice
     for rows in sets:
-        if id(rows) not in placed:
-            there: Rows = all_rows(rows) if not isinstance(rows, Tensor) and in_ram else rows
-            if isinstance(there, Tensor):
-                there = there.to(device if on_device else "cpu", torch.float32)
-            placed[id(rows)] = there
-        yield placed[id(rows)]
+        there = rows if isinstance(rows, Tensor) or not in_ram else all_rows(rows)
+        yield there.to(device if on_device else "cpu", torch.float32) if isinstance(there, Tensor) else there
 
 
 def _free_bytes(device: torch.device) -> int:
