@@ -183,7 +183,7 @@ def check_count(name: str, value: object) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a setting is a finite real number (numpy's included; true and false are none)."""
+    """Whether a setting is a finite real number (numpy's included; true and false are not)."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
     try:

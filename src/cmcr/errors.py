@@ -16,7 +16,7 @@
     │   ├── ReadError          the system refuses to read it                                  (OSError)
     │   ├── WriteError         could not be written; nothing half-written was left            (OSError)
     │   ├── LockedError        another run is writing it
-    │   └── ResumeError        begun with another model, input or setting than it shall be gone on with
+    │   └── ResumeError        begun with another model, input or setting
     ├── TooManyFailuresError   more items failed than the caller allows
     ├── WorkerError            a worker process was lost, or failed for no reason of the above (RuntimeError)
     ├── DeviceError            a device that this machine does not have                       (ValueError)
@@ -98,7 +98,7 @@ class LockedError(ArtefactError):
 
 
 class ResumeError(ArtefactError):
-    """An artefact was begun with another model, preprocessing, input or setting; the message says what differs."""
+    """An artefact was begun with another model, preprocessing, input or setting; the message names what differs."""
 
 
 class TooManyFailuresError(CmcrError):
@@ -150,7 +150,7 @@ def validation_problems(error: Any) -> str:
 
 
 def words_of(error: Exception) -> str:
-    """Say an error in words: those of the system without their number, the file first."""
+    """Put an error in words: those of the system without their number, the file first."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.rstrip('.')}."
     return str(error)

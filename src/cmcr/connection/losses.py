@@ -40,7 +40,7 @@ def connection_loss(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], s
     """Compute the whole loss of one batch, ``L = L_ttc + L_avc + lambda L_intra``.
 
     Args:
-        left: projected unit rows `(B, K)` of the overlap and of its semantically consistent counterparts, left space.
+        left: projected unit rows `(B, K)` of the overlap and of its semantically consistent rows, left space.
         right: the same of the right space; row i stands for the same overlap item everywhere.
         settings: temperatures tau_2 and tau_3, the weights, the distance of L_intra and the precision. A term of weight 0
             is not computed and reported as 0.
@@ -105,7 +105,7 @@ def intra_attraction(overlap: Tensor, consistent: Tensor, distance: str = "eucli
 
     Args:
         overlap: `(B, K)` projected unit rows of the overlap.
-        consistent: `(B, K)` projected unit rows of its semantically consistent counterparts.
+        consistent: `(B, K)` projected unit rows, semantically consistent with them.
         distance: `"euclidean"` or `"squared"`.
 
     Returns:

@@ -45,7 +45,7 @@ class Projector(nn.Module):
 
         Args:
             overlap: `(B, D)` rows of the overlap.
-            consistent: `(B, D)` their counterparts in the outer modality.
+            consistent: `(B, D)` their semantically consistent rows.
             batch_norm: `"together"` normalises both by common statistics, as inference does; `"apart"` makes two
                 calls, each with the statistics of its own modality. The paper does not say which it means.
 

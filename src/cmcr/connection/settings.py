@@ -50,7 +50,7 @@ class Settings:
     Attributes:
         consistency_temperature: tau_1 of the semantic consistency (paper: 0.01).
         normalize_consistency: make the softmax mean a unit row before the noise (paper: silent).
-        semantic_consistency: False lets the overlap's own embeddings stand in for their counterparts, so that no memory
+        semantic_consistency: False lets the overlap's own embeddings stand in for the consistent rows, so that no memory
             is used: the paper's ablation.
         noise_variance: s^2 of the semantic completion at width 512 (paper: 0.004); 0 switches it off.
         rescale_noise: keep the angle of the noise at other widths (see `semantic_completion`).

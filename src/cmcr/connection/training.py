@@ -28,7 +28,7 @@ class EnhancedSpace:
 
     Attributes:
         overlap: `(n, D)` unit rows of the overlap items, a tensor or rows on disk.
-        consistent: `(n, D)` their counterparts in the space's other modality (see `semantic_consistency`).
+        consistent: `(n, D)` their semantically consistent rows in the space's other modality.
     """
 
     overlap: Rows
@@ -73,7 +73,7 @@ def train(
 
     Args:
         left: embeddings of the left space. What the device has no room for stays in RAM or on disk, and the rows of each
-            batch are brought to it.
+            batch are copied to it.
         right: embeddings of the right space; row i is the same overlap item.
         settings: everything else.
         seed: a whole number, 0 or more.

@@ -30,7 +30,7 @@ class Batches:
         sets: rows `(n, D)`; row i is the same item in all.
         batch: rows of a step.
         seed: of order and noise.
-        device: where the rows are needed. Where they do not fit they stay in RAM or on disk, and each batch is brought.
+        device: where the rows are needed. What does not fit stays in RAM or on disk, and the rows of each batch are copied.
     """
 
     def __init__(self, sets: Sequence[Rows], batch: int, seed: int, device: torch.device) -> None:
