@@ -46,13 +46,8 @@ SINGLE: dict[str, dict[str, Any]] = {
 
 def variants() -> dict[str, dict[str, Any]]:
     """Name every combination of the open choices, then every single change."""
-    combinations = {
-        ", ".join(f"{name}={value}" for name, value in zip(OPEN, values, strict=True)): dict(
-            zip(OPEN, values, strict=True)
-        )
-        for values in itertools.product(*OPEN.values())
-    }
-    return {**combinations, **SINGLE}
+    combinations = [dict(zip(OPEN, values, strict=True)) for values in itertools.product(*OPEN.values())]
+    return {", ".join(f"{name}={value}" for name, value in one.items()): one for one in combinations} | SINGLE
 
 
 def measure(data: EmbeddedCase, settings: dict[str, Any], seed: int) -> dict[str, float]:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cmcr.arrays import rows_of
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
@@ -127,8 +126,7 @@ def retention_of(data: EmbeddedCase, connection: Connection) -> dict[str, Any]:
 
 def _modality_gap(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
     """Distance between the means of two modalities, from 0 to 2 for unit rows (Liang et al., NeurIPS 2022)."""
-    means = [rows_of(rows, "rows").double().mean(dim=0) for rows in (first, second)]
-    return float(torch.linalg.vector_norm(means[0] - means[1]))
+    return float(np.linalg.norm(first.mean(axis=0, dtype=np.float64) - second.mean(axis=0, dtype=np.float64)))
 
 
 def connect_case(

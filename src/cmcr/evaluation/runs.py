@@ -51,8 +51,7 @@ def runs_for(connection: Connection, data: Path | None = None) -> list[str]:
     Raises:
         ConfigError: no data, or none that the connection can be measured on.
     """
-    there = list(MINI_RUNS) if data is None else _runs_in(data)
-    found = [run for run in there if _is_connected(connection, run)]
+    found = [run for run in (MINI_RUNS if data is None else _runs_in(data)) if _is_connected(connection, run)]
     if not found:
         raise ConfigError("there is nothing that this connection can be measured on: its modalities fit no run.")
     return found

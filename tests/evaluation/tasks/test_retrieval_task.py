@@ -127,12 +127,6 @@ def test_retrieval_goes_through_the_connection_and_retention_stays_in_a_space():
     assert spaces == [("ears", "eyes"), ("ears", "ears")]
 
 
-@pytest.mark.parametrize(("modalities", "within"), [(("point_cloud", "image"), False), (("audio", "image"), True)])
-def test_modalities_that_are_not_connected(modalities, within):
-    with pytest.raises(NotConnectedError, match=" and ".join(modalities)):
-        prepared(record(one_hot(2), one_hot(2), modalities=modalities), 2, within=within)
-
-
 @pytest.mark.parametrize("encoders", [{}, {"ears": object()}])
 def test_encoders_that_are_not_attached_are_asked_for(encoders):
     with pytest.raises(ConfigError, match="ears=PATH") as caught:
