@@ -86,7 +86,7 @@ def _memory(path: Path) -> dict[str, Any]:
     if reasons:
         facts["quarantined_because"] = dict(reasons.most_common(_REASONS))
     if (run := verification.under_way(path)) is not None:
-        facts["run_under_way"] = {"items": run.run.items, "shards": run.shards, "finished": run.finished}
+        facts["run_under_way"] = {"items": run.plan.run.items, "shards": run.count, "finished": len(run.shards)}
     return facts
 
 
@@ -96,10 +96,10 @@ def _unfinished_memory(path: Path) -> dict[str, Any]:
         return {**facts, "shards": None, "shards_finished": 0}
     return {
         **facts,
-        **run.origin.model_dump(),
-        "items": run.run.items,
-        "shards": run.shards,
-        "shards_finished": run.finished,
+        **run.plan.origin.model_dump(),
+        "items": run.plan.run.items,
+        "shards": run.count,
+        "shards_finished": len(run.shards),
     }
 
 

@@ -34,7 +34,7 @@ from cmcr.connection.connection import Connection
 from cmcr.connection.settings import Settings, check_seed, settings_of
 from cmcr.engine.device import choose_device
 from cmcr.engine.train_state import TrainState
-from cmcr.errors import FormatError, IntegrityError, ResumeError, TrainingError
+from cmcr.errors import FormatError, IntegrityError, ResumeError, TrainingError, differences
 from cmcr.files import (
     MANIFEST,
     check_target,
@@ -289,13 +289,10 @@ class KeptTraining:
             read_manifest(self._folder, FORMAT, VERSION, {name})
         except (FormatError, IntegrityError) as error:
             raise type(error)(f"{error} Or train again from the start: --restart, in Python restart=True.") from error
-        was, now = manifest["identity"], self._identity
-        differing = [key for key in {**was, **now} if was.get(key) != now.get(key)]
-        if differing:
-            said = "; ".join(f"{key} was {_short(was.get(key))}, now {_short(now.get(key))}" for key in differing)
+        if differing := differences(manifest["identity"], self._identity):
             raise ResumeError(
-                f"{self._folder}: a training with something else was stopped here: {said}. Run it as it was begun, drop its "
-                "state (--restart, in Python restart=True), or choose another path."
+                f"{self._folder}: a training with something else was stopped here: {differing}. Run it as it was begun, drop "
+                "its state (--restart, in Python restart=True), or choose another path."
             )
         return load_file(self._folder / name)
 
@@ -326,8 +323,3 @@ class KeptTraining:
         with writing(self._folder, _LEFT):
             (self._folder / MANIFEST).unlink(missing_ok=True)  # first: the rest may be left by a kill
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text  # of a hash, enough to tell it from another

@@ -29,7 +29,8 @@ Every message says what was expected, what came, where, and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -147,6 +148,24 @@ def validation_problems(error: Any) -> str:
         got = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r:.80}"
         problems.append(f"{field}: {said[0].lower()}{said[1:]}{got}" if field else said)
     return "; ".join(dict.fromkeys(problems))
+
+
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """List what differs between two records, such as "dtype was float16, now float32"; empty where nothing does."""
+    found = []
+    for name in {**was, **now}:
+        before, after = was.get(name), now.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found.append(f"{name}: {inner}" if (inner := differences(before, after)) else "")
+        elif before != after:
+            found.append(f"{name} was {_short(before)}, now {_short(after)}")
+    return "; ".join(filter(None, found))
+
+
+def _short(value: object) -> str:
+    """Show a value; of a hash, enough to tell it from another."""
+    text = "none" if value is None else str(value)
+    return f"{text[:12]}…" if re.fullmatch("[0-9a-f]{16,}", text) else text
 
 
 def words_of(error: Exception) -> str:

@@ -108,21 +108,21 @@ def test_stopped_anywhere_it_goes_on(tmp_path, lines, event, count):
 
 
 @pytest.mark.parametrize(
-    ("change", "differs"),
+    "change",
     [
-        (lambda lines: [*lines, "one"], "31 to 40"),
-        (lambda lines: lines[:3] + lines[4:], "1 to 10"),
-        (lambda lines: [*lines[:19], "nine", *lines[20:]], "11 to 20"),
-        (lambda lines: lines[:21], "21 to 30"),
+        lambda lines: [*lines, "one"],
+        lambda lines: lines[:3] + lines[4:],
+        lambda lines: [*lines[:19], "nine", *lines[20:]],
+        lambda lines: lines[:21],
     ],
     ids=["added", "removed", "edited", "cut short"],
 )
-def test_another_list_is_refused_and_the_first_difference_named(tmp_path, change, differs):
+def test_another_list_is_refused(tmp_path, change):
     lines = write_lines(tmp_path / "texts.txt", TEXTS[:35])
     with pytest.raises(Stop):
         embed("mini-clip", "text", lines, tmp_path / "out", shard_items=10, on_event=stop_at("shard", 2))
     write_lines(lines, change(TEXTS[:35]))
-    with pytest.raises(ResumeError, match=rf"the first item that differs is among {differs}\. Run it as it was begun"):
+    with pytest.raises(ResumeError, match=r"list of items .* was "):
         embed("mini-clip", "text", lines, tmp_path / "out", shard_items=10)
     write_lines(lines, TEXTS[:35])
     assert len(embed("mini-clip", "text", lines, tmp_path / "out", shard_items=10)) == 35

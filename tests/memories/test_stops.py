@@ -23,8 +23,8 @@ def arguments(source, folder):
 @pytest.mark.parametrize(
     ("action", "reason", "advice", "step"),
     [
-        ("full disk", os.strerror(errno.ENOSPC), "finished shards are safe: free space and run it again", 1),
-        ("read-only", os.strerror(errno.EACCES), "finished shards are safe: run it again", 4),
+        ("full disk", os.strerror(errno.ENOSPC), "finished shards are safe", 1),
+        ("read-only", os.strerror(errno.EACCES), "finished shards are safe", 4),
     ],
     ids=["full disk", "read-only"],
 )

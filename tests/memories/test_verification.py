@@ -107,7 +107,7 @@ def test_an_unfinished_memory(tmp_path):
     with pytest.raises(FormatError, match=said):
         verify(folder)
     run = under_way(folder)
-    assert (run.origin, run.run.items, run.finished, run.shards) == (origin(dtype="float16"), 12, 2, 3)
+    assert (run.plan.origin, run.plan.run.items, len(run.shards), run.count) == (origin(dtype="float16"), 12, 2, 3)
     assert (unfinished(folder), being_written(folder)) == (True, False)
 
 

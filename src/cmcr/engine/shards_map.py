@@ -112,12 +112,12 @@ class _Process:
                 self._worker = self._open_worker()
             return self._worker(number)
         except CmcrError as error:
-            position = (
-                1 if isinstance(error, OSError) and error.errno is not None else 0
-            )  # the system's number comes first
-            arguments = list(error.args)
-            arguments[position] = f"{arguments[position]} [on {socket.gethostname()}]"
-            error.args = tuple(arguments)  # of which it is built again after its way through a pickle
+            first, *rest = error.args  # of which it is built again after its way through a pickle
+            here = f" [on {socket.gethostname()}]"
+            if isinstance(error, OSError) and rest:  # the system's number comes first
+                error.args = (first, f"{rest[0]}{here}", *rest[1:])
+            else:
+                error.args = (f"{first}{here}", *rest)
             return error
 
 
@@ -155,7 +155,13 @@ def _on_ray(
                 start(actor.remote(sent, cpus), number)
                 continue
             except ray.exceptions.RayError as error:
-                raise _unforeseen(error) from error
+                cause = getattr(error, "cause", None) or error
+                raised = WorkerError(
+                    f"a worker failed: {type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}. Finished shards are "
+                    "safe: run it again once that is fixed; without Ray it runs in one process."
+                )
+                raised.add_note(str(error))  # with the trace of the worker
+                raise raised from error
             if isinstance(result, CmcrError):
                 raise result
             if waiting:
@@ -164,17 +170,6 @@ def _on_ray(
     finally:
         for process, _ in busy.values():
             ray.kill(process)
-
-
-def _unforeseen(error: Exception) -> WorkerError:
-    cause = getattr(error, "cause", None) or error
-    said = str(cause).strip().partition("\n")[0].rstrip(".")
-    raised = WorkerError(
-        f"a worker failed: {type(cause).__name__}: {said}. Finished shards are safe: run it again once that is fixed; without "
-        "Ray it runs in one process, where it is easier to look into."
-    )
-    raised.add_note(str(error))  # with the trace of the worker
-    return raised
 
 
 @contextmanager
@@ -188,13 +183,16 @@ def _connected(cpus: int) -> Iterator[None]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address:  # workers may share the cores of this machine
         options |= {"num_cpus": max(os.cpu_count() or 1, cpus), "include_dashboard": False}
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
-        with _own_signals():
-            ray.init(address or "local", **options)
+        ray.init(address or "local", **options)
     except (ConnectionError, ValueError) as error:
         raise ConfigError(
             f"there is no Ray cluster at {address!r} that can be joined ({error}). Start one with: ray start --head"
         ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own there
     try:
         yield
     finally:
@@ -228,16 +226,3 @@ def _ray() -> Any:
     except ImportError as error:
         raise missing_dependency("ray", extra="ray", purpose="work by several processes") from error
     return ray
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep what this program does on SIGTERM, which Ray would take over."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    earlier = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)

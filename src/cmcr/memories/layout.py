@@ -21,10 +21,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 
 from cmcr import files
 from cmcr._version import __version__
-from cmcr.errors import ArtefactError, FormatError, IntegrityError
+from cmcr.errors import FormatError, IntegrityError, validation_problems
 from cmcr.files import parsed_manifest
 
 FORMAT, VERSION = "cmcr memory", 1
@@ -183,17 +184,17 @@ def next_generation(name: str) -> str:
 
 def item_lines(items: Iterable[tuple[str, str]]) -> bytes:
     """Write ids and sources, one JSON object a line; a source that is the id is left out."""
-    records = [{"id": id_, "source": source} if id_ != source else {"id": id_} for id_, source in items]
-    encode = json.JSONEncoder(ensure_ascii=False).encode  # made once: json.dumps would make one for each line
-    try:
-        return "".join([encode(record) + "\n" for record in records]).encode()
-    except UnicodeEncodeError:  # a file name that is not valid text
-        return "".join([json.dumps(record) + "\n" for record in records]).encode()
+    return _lines({"id": id_, "source": source} if id_ != source else {"id": id_} for id_, source in items)
 
 
 def quarantine_lines(quarantined: Iterable[Quarantined]) -> bytes:
     """Write items without a row, one JSON object a line."""
-    return "".join(json.dumps(item.model_dump()) + "\n" for item in quarantined).encode()
+    return _lines(item.model_dump() for item in quarantined)
+
+
+def _lines(records: Iterable[Mapping[str, Any]]) -> bytes:
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return lines.encode(errors="backslashreplace")  # a file name that is not valid text: JSON has the same escapes
 
 
 def parsed_lines(content: bytes) -> list[dict[str, Any]]:
@@ -233,16 +234,14 @@ def reading(path: Path) -> Iterator[None]:
         IntegrityError: the file is missing or damaged.
         ReadError: the system refuses to read it.
     """
-    try:
-        with files.reading(path):
-            try:
-                yield
-            except FileNotFoundError as error:
-                raise IntegrityError(f"{path} is missing. Restore the memory from a copy.") from error
-    except ArtefactError:  # a ReadError is an OSError too
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"{path}: damaged ({_fault(error)}). Restore the memory from a copy.") from error
+    with files.reading(path):
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise IntegrityError(f"{path} is missing. Restore the memory from a copy.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            said = f"damaged or cut short ({_fault(error)}). Restore the memory from a copy."
+            raise IntegrityError(f"{path}: {said}") from error
 
 
 def manifest_of(contents: Contents) -> dict[str, Any]:
@@ -299,8 +298,4 @@ def read_plan(folder: Path) -> Plan | None:
 
 
 def _fault(error: Exception) -> str:
-    """Describe the first fault that pydantic found in one line."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")
+    return validation_problems(error) if isinstance(error, ValidationError) else str(error)

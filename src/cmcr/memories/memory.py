@@ -103,34 +103,24 @@ class Memory:
         Raises:
             IndexError: a position that is not there, or something that is not a position.
         """
-        if isinstance(rows, bool | np.bool_ | tuple):  # True is not 1; memory[3, 5] is one element of an array
-            raise IndexError(f"expected positions of rows, got a {type(rows).__name__.strip('_')}.")
-        if isinstance(rows, slice):
-            return self._gather(np.arange(len(self))[rows])
-        if isinstance(rows, int | np.integer):
-            number, row = self._located(int(rows))
-            return as_float32(self._mapped(number)[row])
-        positions = np.asarray(rows)
-        if positions.dtype == bool:
-            if positions.shape != (len(self),):
-                raise IndexError(f"a mask must be of shape ({len(self)},), got {positions.shape}.")
+        positions = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        if positions.dtype == bool and positions.shape == (len(self),):
             positions = positions.nonzero()[0]
-        if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
-            raise IndexError(f"expected positions of rows, got {positions.dtype} {positions.shape}.")
+        # memory[3, 5] is one element of an array; True is not 1
+        if isinstance(rows, tuple) or positions.ndim > 1 or (positions.size and positions.dtype.kind not in "iu"):
+            raise IndexError(
+                f"expected positions of rows, or a mask of shape ({len(self)},), got {positions.dtype} {positions.shape}."
+            )
         wrong = (positions < -len(self)) | (positions >= len(self))
         if wrong.any():
             raise IndexError(f"row {positions[wrong][0]} is not there: the memory has {len(self)} rows.")
-        return self._gather(positions.astype(np.int64))
+        found = self._gather(positions.astype(np.int64).reshape(-1))
+        return found if positions.ndim else found[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("rows on disk cannot become an array without a copy.")
-        rows = np.empty(self.shape, dtype=np.float32)
-        start = 0
-        for block in self.blocks():
-            rows[start : start + len(block)] = block
-            start += len(block)
-        return rows if dtype is None else rows.astype(dtype)
+        return self[:] if dtype is None else self[:].astype(dtype)
 
     def blocks(self, rows: int = _BLOCK_ROWS) -> Iterator[NDArray[np.float32]]:
         """Read all rows in their order, in blocks of at most `rows`: `(n, D)` float32 each.
@@ -164,8 +154,11 @@ class Memory:
 
     def item(self, row: int) -> tuple[str, str]:
         """Look up the id and the source of one row, reading the table of its shard only."""
-        number, place = self._located(row)
-        return self._table(number)[place]
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} is not there: the memory has {len(self)} rows.")
+        row %= len(self)
+        number = bisect_right(self._ends, row)
+        return self._table(number)[row - self._first(number)]
 
     def quarantine(self) -> Iterator[Quarantined]:
         """Read which items have no row, and why."""
@@ -179,13 +172,9 @@ class Memory:
 
         return by_space(memories, overlap)
 
-    def _located(self, row: int) -> tuple[int, int]:
-        """Find the shard of a row, and the row's position in it."""
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} is not there: the memory has {len(self)} rows.")
-        row %= len(self)
-        number = bisect_right(self._ends, row)
-        return number, row - (self._ends[number] - self._shards[number][1].rows)
+    def _first(self, number: int) -> int:
+        """Find the position of a shard's first row."""
+        return self._ends[number] - self._shards[number][1].rows
 
     def _gather(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         positions = np.where(positions < 0, positions + len(self), positions)
@@ -195,8 +184,8 @@ class Memory:
         for part in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
             if len(part):
                 number = int(numbers[part[0]])
-                first = self._ends[number] - self._shards[number][1].rows
-                result[part] = as_float32(self._mapped(number)[torch.from_numpy(positions[part] - first)])
+                rows = self._mapped(number)[torch.from_numpy(positions[part] - self._first(number))]
+                result[part] = as_float32(rows)
         return result
 
     def _map(self, number: int) -> Tensor:

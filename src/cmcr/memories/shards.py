@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -95,11 +95,8 @@ def mapped_rows(folder: Path, shard: Shard, dtype: str) -> Tensor:
         ReadError: the system refuses to read it.
     """
     path = folder / (shard.name + EMBEDDINGS)
-    try:
-        with reading(path), safe_open(path, framework="pt") as file:
-            rows: Tensor = file.get_tensor(TENSOR)
-    except SafetensorError as error:
-        raise IntegrityError(f"{path}: damaged or cut short ({error}). Restore the memory from a copy.") from error
+    with reading(path), safe_open(path, framework="pt") as file:
+        rows: Tensor = file.get_tensor(TENSOR)
     expected = (DTYPES[dtype], (shard.rows, shard.width))
     if (rows.dtype, tuple(rows.shape)) != expected:
         raise IntegrityError(

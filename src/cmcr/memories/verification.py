@@ -12,25 +12,12 @@ import torch
 
 from cmcr.errors import FormatError, IntegrityError, LockedError
 from cmcr.files import MANIFEST, locked, reading, sha256_of
-from cmcr.memories.layout import (
-    EMBEDDINGS,
-    ITEMS,
-    LOCK,
-    QUARANTINE,
-    RUN,
-    Contents,
-    Origin,
-    Run,
-    Shard,
-    contents_in,
-    read_plan,
-)
+from cmcr.memories.layout import EMBEDDINGS, ITEMS, LOCK, QUARANTINE, RUN, Contents, Shard, contents_in, read_plan
 from cmcr.memories.shards import mapped_rows
 from cmcr.memories.writer import MemoryWriter
 from cmcr.progress import tracked
 
 _THREADS = min(8, os.cpu_count() or 1)  # hashing and reading free Python's lock
-_BLOCK_ROWS = 16_384
 _SHOWN = 20
 
 
@@ -42,15 +29,6 @@ class Verified(NamedTuple):
     bytes: int
 
 
-class UnderWay(NamedTuple):
-    """A run that has not finished: it is at work, was stopped or was killed. How many of its shards are on disk."""
-
-    origin: Origin
-    run: Run
-    finished: int
-    shards: int
-
-
 def verify(folder: str | Path, show_progress_bar: bool | None = False) -> Verified:
     """Hash every file of a memory, and look at every value.
 
@@ -60,14 +38,14 @@ def verify(folder: str | Path, show_progress_bar: bool | None = False) -> Verifi
 
     Raises:
         ArtefactNotFoundError: there is nothing.
-        FormatError: not a memory, of another version, or not finished; the message tells how far it is.
+        FormatError: not a memory, of another version, or not finished; the message says how far it is.
         LockedError: a run is writing it.
         IntegrityError: names every damaged file (the first 20), and the rows that its shard holds.
         ReadError: the system refuses to read it.
     """
     folder = Path(folder)
     run = under_way(folder)
-    far = f"{run.finished} of {run.shards} shards are finished" if run else "no shard is finished"
+    far = f"{len(run.shards)} of {run.count} shards are finished" if run else "no shard is finished"
     if being_written(folder):
         raise LockedError(f"{folder}: a run is writing this memory ({far}). Verify it when the run has ended.")
     if unfinished(folder):
@@ -95,16 +73,13 @@ def unfinished(folder: Path) -> bool:
     return folder.is_dir() and not (folder / MANIFEST).exists() and any((folder / n).exists() for n in (RUN, LOCK))
 
 
-def under_way(folder: Path) -> UnderWay | None:
-    """Find how far the run is whose plan lies in the folder; None where there is none, or none that can be read."""
+def under_way(folder: Path) -> MemoryWriter | None:
+    """Find the unfinished run in a folder, with its finished shards; None where there is none, or none that can be read."""
     try:
         plan = read_plan(folder)
     except (OSError, FormatError):
         return None
-    if plan is None:
-        return None
-    writer = MemoryWriter(folder, plan)
-    return UnderWay(plan.origin, plan.run, len(writer.shards), writer.count)
+    return None if plan is None else MemoryWriter(folder, plan)
 
 
 def being_written(folder: Path) -> bool:
@@ -147,18 +122,10 @@ def _damage(folder: Path, dtype: str, shard: Shard, rows: range, file: str) -> s
         elif sha256 != shard.sha256[file]:
             found = f"sha256 is {sha256[:12]}…, expected {shard.sha256[file][:12]}…: its bytes have changed"
         elif file.endswith(EMBEDDINGS):
-            row = _first_unusable(mapped_rows(folder, shard, dtype))
-            found = "" if row is None else f"row {rows.start + row} is NaN or infinite"
+            wrong = ~torch.isfinite(mapped_rows(folder, shard, dtype)).all(dim=1)
+            found = f"row {rows.start + int(wrong.nonzero()[0])} is NaN or infinite" if wrong.any() else ""
     except FileNotFoundError:
         found = "missing"
     except IntegrityError as error:  # the hash is right, and yet it is not what the manifest says
         found = str(error).removeprefix(f"{folder / file}: ")
     return f"{file} ({held}): {found}" if found else ""
-
-
-def _first_unusable(rows: torch.Tensor) -> int | None:
-    for number, block in enumerate(rows.split(_BLOCK_ROWS)):
-        finite = torch.isfinite(block).all(dim=1)
-        if not finite.all():
-            return number * _BLOCK_ROWS + int(finite.int().argmin())
-    return None

@@ -13,7 +13,6 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from torch import Tensor
 
 from cmcr import files
 from cmcr.arrays import check_count
-from cmcr.errors import CmcrError, ConfigError, DimensionError, FormatError, ResumeError, WriteError
-from cmcr.files import MANIFEST, flush_folder, write_bytes_whole, write_manifest
+from cmcr.errors import ConfigError, DimensionError, FormatError, ResumeError, differences
+from cmcr.files import MANIFEST, flush_folder, write_bytes_whole, write_manifest, writing
 from cmcr.memories.layout import (
     DTYPES,
     LOCK,
@@ -47,13 +46,8 @@ Replacement = tuple[str, Tensor, Sequence[tuple[str, str]], Sequence[Quarantined
 """What replaces a shard: its name, rows `(n, D)` in the memory's dtype, items and quarantine."""
 
 _OWN_FILES = re.compile(r"shard-\d{5,}(\.\d+)?\.(safetensors|items\.jsonl|quarantine\.jsonl)")
-_HASH = re.compile("[0-9a-f]{16,}")
-_CALLED = {
-    "items": "number of items",
-    "digest": "list of items (their ids, texts and sizes)",
-    "fingerprint": "fingerprint (of weights and preprocessing)",
-    "shard_items": "items a shard (shard_items)",
-}
+_SAFE = "finished shards are safe: run it again once that is fixed"
+"""Ends the message of a write that was refused."""
 
 
 class MemoryWriter:
@@ -115,7 +109,7 @@ class MemoryWriter:
         if len(rows) and width not in (0, rows.shape[1]):
             raise DimensionError(f"shard {number}: its rows are {rows.shape[1]} wide, those before {width}.")
         kept, run, first = rows.to(DTYPES[self.plan.origin.dtype]), self.plan.number, span.start
-        with _refusals_reported(self.folder):
+        with writing(self.folder, _SAFE):
             shard = write_shard(self.folder, self._name(number), kept, items, quarantined, run=run, first_item=first)
         self.shards[number] = shard
         return shard
@@ -137,7 +131,7 @@ class MemoryWriter:
                 f"{self.folder}: none of the {self.plan.run.items} items has a usable row, see "
                 f"{self.folder}/*.quarantine.jsonl. Remove the folder before you run it again."
             )
-        with _refusals_reported(self.folder):
+        with writing(self.folder, _SAFE):
             write_manifest(self.folder, manifest_of(contents))
         tidy(self.folder, contents)
         return contents
@@ -176,7 +170,7 @@ def open_writer(
     Raises:
         ConfigError: settings out of range, or nothing to append to.
         LockedError: another run is writing there.
-        ResumeError: begun with another model, input or setting; the message tells what differs. Or not as `seen`.
+        ResumeError: begun with another model, input or setting; the message names what differs. Or not as `seen`.
         FormatError: something else is in the folder.
         WriteError: no permission, disk full or too small.
     """
@@ -185,32 +179,34 @@ def open_writer(
     facts = {"versions": versions_here(), "settings": settings or {}}
     run = Run(items=survey.count, digest=survey.digest, shard_items=shard_items, **facts)
     with locked(folder):
-        with _refusals_reported(folder):
-            clean(folder)
-            before = finished_contents(folder)
-            number, first_shard = (len(before.runs), len(before.shards)) if before and append else (0, 0)
-            plan = Plan(origin=origin, run=run, number=number, first_shard=first_shard, digests=survey.digests)
-            earlier = read_plan(folder)
+        before = clean(folder)
         if append and before is None:
             raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
         if before is not None and not append:
             if before.origin != origin or run not in before.runs:
-                same = before.origin == origin  # of another kind, nothing can be added
-                advice = (
-                    "choose another folder, or add what is new with --append" if same else "or choose another folder"
+                differing = differences(_facts(before.origin, before.runs[0]), _facts(origin, run))
+                raise ResumeError(
+                    f"{folder}: made with something else: {differing}. Run it as it was made, choose another folder, or add "
+                    "what is new with --append."
                 )
-                found = _differences(_facts(before.origin, before.runs[0]), _facts(origin, run))
-                raise ResumeError(f"{folder}: made with something else: {found}. Run it as it was made, {advice}.")
             yield None
             return
         if before is not None:
             check_same_origin(folder, before.origin, origin)
             if seen not in (None, before):
                 raise ResumeError(f"{folder}: another run has changed the memory meanwhile. Run it again.")
-        if earlier is not None and earlier != plan:
-            raise _begun_otherwise(folder, earlier, plan)
-        writer = MemoryWriter(folder, plan, before)
-        with _refusals_reported(folder):
+        number, first_shard = (len(before.runs), len(before.shards)) if before else (0, 0)
+        plan = Plan(origin=origin, run=run, number=number, first_shard=first_shard, digests=survey.digests)
+        with writing(folder, _SAFE):
+            earlier = read_plan(folder)
+            if earlier not in (None, plan):
+                assert earlier is not None
+                differing = differences(_facts(earlier.origin, earlier.run), _facts(origin, run))
+                raise ResumeError(
+                    f"{folder}: begun with something else: {differing}. Run it as it was begun, choose another folder, or "
+                    f"remove {folder / RUN}, which gives up what this run has finished."
+                )
+            writer = MemoryWriter(folder, plan, before)
             left = sum(len(writer.items_of(number)) for number in writer.missing)
             _check_free_disk(folder, left * width * DTYPES[origin.dtype].itemsize)
             if earlier is None:
@@ -231,21 +227,11 @@ def worker_writer(folder: Path, plan: Plan) -> MemoryWriter:
             "share, at the same path."
         )
     if (here := versions_here()) != plan.run.versions:
-        found = _differences(plan.run.versions, here)
+        found = differences(plan.run.versions, here)
         raise ResumeError(
             f"versions differ where the run began and on this machine: {found}. Install the same on both."
         )
     return MemoryWriter(folder, plan)
-
-
-def finished_contents(folder: Path) -> Contents | None:
-    """Read the manifest of a memory; None where there is none yet.
-
-    Raises:
-        FormatError, IntegrityError: there is a manifest of something else, or a damaged one.
-        ReadError: the system refuses to read it.
-    """
-    return contents_in(folder) if (folder / MANIFEST).is_file() else None
 
 
 @contextmanager
@@ -257,14 +243,13 @@ def locked(folder: Path) -> Iterator[None]:
         FormatError: a file, or a folder of other things, is there.
         WriteError: the folder cannot be made or written to.
     """
-    with _refusals_reported(folder), contextlib.ExitStack() as held:
-        if os.path.lexists(folder):
-            _refuse_strangers(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        message = f"{folder}: another run is writing this memory. Wait until it ends, or choose another folder."
-        held.enter_context(files.locked(folder / LOCK, message))
-        kept = held.pop_all()
-    with kept:
+    with contextlib.ExitStack() as held:
+        with writing(folder, _SAFE):
+            if os.path.lexists(folder):
+                _refuse_strangers(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            message = f"{folder}: another run is writing this memory. Wait until it ends, or choose another folder."
+            held.enter_context(files.locked(folder / LOCK, message))
         yield
 
 
@@ -283,7 +268,7 @@ def replace_shards(folder: Path, contents: Contents, replacements: Iterable[tupl
         WriteError: no permission, disk full; the memory is as it was.
     """
     new: dict[int, Shard] = {}
-    with _refusals_reported(folder):
+    with writing(folder, _SAFE):
         (folder / RUN).mkdir(exist_ok=True)
         for position, (name, rows, items, quarantined) in replacements:
             old = contents.shards[position]
@@ -304,22 +289,27 @@ def tidy(folder: Path, contents: Contents) -> None:
     shutil.rmtree(folder / RUN, ignore_errors=True)
 
 
-def clean(folder: Path) -> None:
+def clean(folder: Path) -> Contents | None:
     """Remove what a killed run left half-written, and the run's folder if its manifest is written. The caller holds the lock.
+
+    Returns:
+        what the manifest holds; None where there is none yet.
 
     Raises:
         FormatError, IntegrityError: there is a manifest of something else, or a damaged one.
-        WriteError: the system refuses to remove something.
+        ReadError, WriteError: the system refuses to read it, or to remove something.
     """
-    with _refusals_reported(folder):
+    with writing(folder, _SAFE):
         for pattern in (".shard-*.part", f".{MANIFEST}.*.part", f"{RUN}/.*.part"):
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
-        contents = finished_contents(folder)
-        if contents is not None:
-            plan = read_plan(folder)
-            if plan is None or plan.number < len(contents.runs):
-                tidy(folder, contents)
+        if not (folder / MANIFEST).is_file():
+            return None
+        contents = contents_in(folder)
+        plan = read_plan(folder)
+        if plan is None or plan.number < len(contents.runs):
+            tidy(folder, contents)
+        return contents
 
 
 def check_same_origin(folder: Path, was: Origin, now: Origin) -> None:
@@ -328,45 +318,20 @@ def check_same_origin(folder: Path, was: Origin, now: Origin) -> None:
     Raises:
         ResumeError: with what differs.
     """
-    if was != now:
-        found = _differences(was.model_dump(), now.model_dump())
-        raise ResumeError(f"{folder}: the memory is of another kind: {found}. Choose another folder.")
-
-
-def _begun_otherwise(folder: Path, earlier: Plan, plan: Plan) -> ResumeError:
-    """Describe in what a plan differs from that of an unfinished run, and where the lists of items part."""
-    found = _differences(_facts(earlier.origin, earlier.run), _facts(plan.origin, plan.run))
-    size, pairs = plan.run.shard_items, zip_longest(earlier.digests, plan.digests)
-    parting = next((number for number, (was, now) in enumerate(pairs) if was != now), None)
-    if parting is not None and size == earlier.run.shard_items:
-        found += f"; the first item that differs is among {parting * size + 1} to {(parting + 1) * size}"
-    advice = "Run it as it was begun, choose another folder, or remove this one to begin again."
-    if plan.first_shard:  # the folder holds a finished memory, which nobody must be advised to remove
-        advice = f"Run it as it was begun, or remove {folder / RUN}, which gives up only what was being appended."
-    return ResumeError(f"{folder}: begun with something else: {found}. {advice}")
+    if differing := differences(was.model_dump(), now.model_dump()):
+        raise ResumeError(f"{folder}: the memory is of another kind: {differing}. Choose another folder.")
 
 
 def _facts(origin: Origin, run: Run) -> dict[str, Any]:
-    facts = {**origin.model_dump(), **run.model_dump()}
-    settings = facts.pop("settings")
-    return {**facts, **settings}
-
-
-def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    found = []
-    for name in {**was, **now}:
-        before, after = was.get(name), now.get(name)
-        if isinstance(before, dict) and isinstance(after, dict) and before != after:
-            found.append(f"{name}: {_differences(before, after)}")
-        elif before != after:
-            found.append(f"{_CALLED.get(name, name)} was {_short(before)}, now {_short(after)}")
-    return "; ".join(found)
-
-
-def _short(value: object) -> str:
-    """Show a value; of a hash, enough to tell it from another."""
-    text = "none" if value is None else str(value)
-    return f"{text[:12]}…" if _HASH.fullmatch(text) else text
+    """List, by the words of a message, what a run must not differ in from the one that it resumes."""
+    return {
+        **origin.model_dump(),
+        "number of items": run.items,
+        "list of items (their ids, texts and sizes)": run.digest,
+        "shard_items": run.shard_items,
+        "versions": run.versions,
+        **run.settings,
+    }
 
 
 def _write_plan(folder: Path, plan: Plan) -> None:
@@ -382,11 +347,7 @@ def _write_plan(folder: Path, plan: Plan) -> None:
 def _check_free_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise WriteError(
-            errno.ENOSPC,
-            f"the rows need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free space or choose another folder",
-            str(folder),
-        )
+        raise OSError(errno.ENOSPC, f"the rows need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
 
 
 def _refuse_strangers(folder: Path) -> None:
@@ -395,17 +356,3 @@ def _refuse_strangers(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     if names and not names & {MANIFEST, RUN, LOCK}:
         raise FormatError(f"{folder}: holds other things ({sorted(names)[0]}, ...). Choose an empty or new folder.")
-
-
-@contextmanager
-def _refusals_reported(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except CmcrError:  # some are OSErrors too
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        advice = "free space and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "run it again"
-        raise WriteError(
-            error.errno or errno.EIO, f"could not write ({reason}); finished shards are safe: {advice}", str(folder)
-        ) from error
