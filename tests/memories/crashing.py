@@ -18,7 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from helpers import tree_of
 from moments import Moments
+
+SHARD_ITEMS = 20
+_DIGITS = "zero one two three four five six seven eight nine".split()
 
 
 class Crashes:
@@ -43,7 +47,7 @@ class Crashes:
         """Do runs one after another on one folder, which begins as a copy of `start` and is removed unless it is kept.
 
         Returns:
-            what became of each run, and the tree that they left: hashes by path.
+            how each run ended, and the tree that they left: hashes by path.
         """
         job = {"folder": str(folder), "runs": runs, "start": str(start) if start else None, "keep": keep}
         self.process.stdin.write(json.dumps(job) + "\n")
@@ -52,12 +56,13 @@ class Crashes:
         return answer["runs"], answer["tree"]
 
 
-def tree_of(folder):
-    """Hash everything in a folder, hidden files too."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-        for path in sorted(Path(folder).rglob("*"))
-    }
+def write_numbers(path, count, *, fixed=False):
+    """Write a list of numbers as words; every 37th cannot be embedded unless it is fixed."""
+    lines = [" ".join(_DIGITS[int(digit)] for digit in f"{number:03d}") for number in range(count)]
+    bad = chr(0) * (not fixed)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(f"{bad * (number % 37 == 5)}{line}\n" for number, line in enumerate(lines)))
+    return path
 
 
 def embedded_twice(first, second):
@@ -69,12 +74,12 @@ def embedded_twice(first, second):
 
 
 def written(run):
-    """Name the shards that a run has said to have written."""
+    """Name the shards that a run reported as written."""
     return [event["shard"] for event in run["events"] if event["event"] == "shard"]
 
 
 def _serve():
-    """Load all that children need, which each of them would load anew, and do jobs."""
+    """Load what children need once, and do jobs."""
     import torch
 
     import cmcr
@@ -105,7 +110,7 @@ def _warm_up(space):
 
 
 def _done(space, folder, run):
-    """Embed here, which is quickest, where nothing is to happen meanwhile; else in a child."""
+    """Embed here, which is quickest, where nothing happens meanwhile; else in a child."""
     if set(run) - {"input", "options", "retry"}:
         return _forked(space, folder, run)
     events = []
@@ -130,15 +135,14 @@ def _forked(space, folder, run):
     _, status = os.waitpid(pid, os.WUNTRACED)
     if os.WIFSTOPPED(status):
         return {"pid": pid, "events": str(events)}
-    told = (
-        [json.loads(line) for line in events.read_text().splitlines() if line.endswith("}")] if events.exists() else []
-    )
+    lines = events.read_text().splitlines() if events.exists() else []
     events.unlink(missing_ok=True)
-    end = next((event for event in told if event["event"] == "end"), {})
+    seen = [json.loads(line) for line in lines if line.endswith("}")]
+    end = next((event for event in seen if event["event"] == "end"), {})
     return {
         "killed": os.WIFSIGNALED(status),
         "code": os.waitstatus_to_exitcode(status),
-        "events": told,
+        "events": seen,
         "end": end,
         "state": _state_of(folder),
     }
@@ -167,7 +171,7 @@ def _state_of(folder):
 
 
 def _ended(work):
-    """Say how a piece of work has ended: what it said, its exit code."""
+    """Report how a piece of work ended: its error, its exit code."""
     from cmcr.errors import CmcrError
 
     try:
@@ -184,31 +188,31 @@ def _child(space, folder, run, events):
         resource.setrlimit(resource.RLIMIT_FSIZE, (run["longest_file"],) * 2)
     handle = os.open(events, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def tell(event, facts):
+    def on_event(event, facts):
         os.write(handle, (json.dumps({"event": event, **facts}) + "\n").encode())
 
     moments = Moments(folder, run.get("moment"), run.get("action", "kill"))
     moments.install()
-    said = io.StringIO()
+    stderr = io.StringIO()
 
     def work():
         if "arguments" not in run:
-            return _extract(space, folder, run, tell)
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            return _extract(space, folder, run, on_event)
+        with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             return main(run["arguments"])
 
     end, code = _ended(work)
     moments.reach("end", False)
-    tell("end", {"message": said.getvalue(), **end, "moments": moments.labels})
+    on_event("end", {"message": stderr.getvalue(), **end, "moments": moments.labels})
     return code
 
 
-def _extract(space, folder, run, tell):
+def _extract(space, folder, run, on_event):
     """Embed, or retry what is in quarantine."""
     from cmcr.memories.embed import embed
 
     again = run.get("retry", False)
-    embed(space, "text", run["input"], folder, on_event=tell, retry_quarantined=again, **run.get("options", {}))
+    embed(space, "text", run["input"], folder, on_event=on_event, retry_quarantined=again, **run.get("options", {}))
 
 
 if __name__ == "__main__":

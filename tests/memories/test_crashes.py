@@ -1,152 +1,181 @@
-"""The guarantee of extraction: killed at any moment and run again, the folder is that of a run that nobody stopped.
+"""Killed at any moment and run again, a folder is that of a run that nobody stopped; and what else stops a run.
 
 Kills are placed at every call that changes the disk, and at random points in time; loss of power after every flush. Hidden
 files are compared too. How many points were tried is printed with `pytest -s`.
 """
 
+import errno
+import json
+import os
 import random
+import signal
+import subprocess
+import sys
 import time
+from itertools import pairwise
 
 import pytest
-from crashing import embedded_twice, written
-from extractions import SHARD_ITEMS, write_texts
+from crashing import SHARD_ITEMS, embedded_twice, write_numbers, written
+from helpers import tree_of
 
-RANDOM_KILLS = 110
-
-
-def problems(first, second, tree, expected):
-    """Say what is wrong after a run that died and one that completed its work."""
-    found = []
-    if not first["killed"]:
-        found.append("was not killed")
-    if second["code"] != 0:
-        found.append(f"could not be gone on with: {second['end']}")
-    if tree != expected:
-        found.append(f"another tree: {sorted(set(tree.items()) ^ set(expected.items()))}")
-    if (twice := embedded_twice(first, second)) > SHARD_ITEMS:
-        found.append(f"{twice} items were embedded twice")
-    if again := set(written(first)) & set(written(second)):
-        found.append(f"finished shards were written again: {again}")
-    return found
+RANDOM_KILLS = 60
 
 
-def moments_of(whole, action):
-    """Give the moments, from 1; without power only those after a flush: until the next one the disk keeps the same."""
-    labels = whole["moments"]
-    if action == "kill":
-        return list(range(1, len(labels) + 1))
-    return [moment for moment in range(2, len(labels) + 1) if labels[moment - 2].startswith("flush")] + [len(labels)]
+class Case:
+    """Runs on copies of a folder `start`, and what one that nobody stopped makes of it."""
+
+    def __init__(self, crashes, folder, run, start=None, before=None):
+        self.run, self.start, self.before = run, start, before
+        (done,), self.tree = crashes.do(folder, {**run, "watched": True}, start=start, keep=True)
+        assert done["code"] == 0
+        self.folder, self.state, self.moments = folder, done["state"], done["end"]["moments"]
+
+    def at(self, label):
+        """Find the first moment with a label, from 1."""
+        return self.moments.index(label) + 1
+
+    def moments_of(self, action):
+        """List the moments; without power those after a flush, since until the next one the disk keeps the same."""
+        every = range(1, len(self.moments) + 1)
+        return [m for m in every if action == "kill" or m == every[-1] or self.moments[m - 2].startswith("flush")]
 
 
-def sweep(crashes, folder, run, whole, start=None, action="kill"):
-    """Let every moment of a run be the one, and complete the run each time."""
-    wrong, moments = [], moments_of(whole, action)
-    for moment in moments:
-        dying = {**run, "moment": moment, "action": action}
-        (first, second), tree = crashes.do(folder / f"memory-{moment}", dying, run, start=start)
-        label = whole["moments"][moment - 1]
-        wrong += [(moment, label, problem) for problem in problems(first, second, tree, whole["tree"])]
-        yield moment, first
-    print(f"\n{action}: {len(moments)} moments")
+@pytest.fixture(scope="module")
+def cases(crashes, tmp_path_factory):
+    """Three shards from nothing, two appended to them, and the shards that gain rows when their items are fixed."""
+    folder = tmp_path_factory.mktemp("cases")
+    options = {"shard_items": SHARD_ITEMS}
+    texts = [write_numbers(folder / "texts.txt", 50), write_numbers(folder / "fixed" / "texts.txt", 50, fixed=True)]
+    more = write_numbers(folder / "more" / "texts.txt", 90)
+    run = Case(crashes, folder / "run", {"input": str(texts[0]), "options": options})
+    append = {"input": str(more), "options": {**options, "append": True}}
+    return {
+        "run": run,
+        "append": Case(crashes, folder / "append", append, run.folder, run.state),
+        "retry": Case(crashes, folder / "retry", {"input": str(texts[1]), "retry": True}, run.folder, run.state),
+    }
+
+
+def test_the_order_on_disk(cases):
+    assert len(cases["run"].moments) > 70
+    shard = [f"{what} .shard-00002.safetensors.part" for what in ("create", "write", "half of", "flush")]
+    shard += [f"rename to shard-00002.{ending}" for ending in ("safetensors", "items.jsonl", "json")]
+    manifest = ["create .config.json.part", "flush .config.json.part", "rename to config.json"]
+    order = ["rename to plan.json", *shard, *manifest, "remove plan.json", "remove .run", "end"]
+    moments = [cases["run"].at(label) for label in order]
+    assert moments == sorted(moments)
+    assert "shard-00003.safetensors" in cases["append"].tree
+    assert "shard-00000.1.safetensors" in cases["retry"].tree
+
+
+@pytest.mark.parametrize("action", ["kill", "power loss"])
+@pytest.mark.parametrize("name", ["run", "append", "retry"])
+def test_stopped_at_every_moment(crashes, cases, tmp_path, name, action):
+    case, wrong = cases[name], []
+    for moment in case.moments_of(action):
+        dying = {**case.run, "moment": moment, "action": action}
+        (first, second), tree = crashes.do(tmp_path / f"memory-{moment}", dying, case.run, start=case.start)
+        whole = moment > case.at("rename to config.json")
+        state = case.state if whole else case.before  # an unfinished memory never passes for a finished one
+        held = {
+            "killed": first["killed"],
+            "completed": second["code"] == 0,
+            "the same files": tree == case.tree,
+            "its state": first["state"] in ([state] if action == "kill" else [case.before, case.state]),
+            "a shard embedded twice at most": embedded_twice(first, second) <= SHARD_ITEMS,
+            "finished shards kept": name == "retry" or not set(written(first)) & set(written(second)),
+        }
+        wrong += [(moment, case.moments[moment - 1], what, second["end"]) for what, true in held.items() if not true]
+    print(f"\n{name}, {action}: {len(case.moments_of(action))} moments")
     assert wrong == []
 
 
-def test_killed_at_every_moment_of_a_run(crashes, embedding, whole, tmp_path):
-    assert len(whole["moments"]) > 120
-    for moment, first in sweep(crashes, tmp_path, embedding, whole):
-        finished = moment > whole["moments"].index("rename to config.json") + 1
-        assert first["state"] == (whole["state"] if finished else None)  # it is never mistaken for a finished one
-
-
-def test_the_moments_are_those_that_the_order_on_disk_speaks_of(whole):
-    def at(label):
-        return whole["moments"].index(label)
-
-    shard = [at(f"{what} .shard-00004.safetensors.part") for what in ("create", "write", "half of", "flush")]
-    shard += [at("rename to shard-00004.safetensors"), at("rename to shard-00004.items.jsonl")]
-    order = [at("rename to plan.json"), *shard, at("create .shard-00004.json.part"), at("rename to shard-00004.json")]
-    order += [at("create .config.json.part"), at("flush .config.json.part"), at("rename to config.json")]
-    order += [at("remove plan.json"), at("remove .run"), at("end")]
-    assert order == sorted(order)
-
-
-def test_without_power_at_every_moment_of_a_run(crashes, embedding_few, whole_few, tmp_path):
-    for _ in sweep(crashes, tmp_path, embedding_few, whole_few, action="power loss"):
-        pass
-
-
-def test_killed_at_random_several_times_in_a_row(crashes, embedding, whole, tmp_path):
-    seed = random.Random(20230523)
+def test_killed_at_random_several_times_in_a_row(crashes, cases, tmp_path):
+    case, chance = cases["run"], random.Random(20230523)
     began = time.monotonic()
-    crashes.do(tmp_path / "timed", embedding)
+    crashes.do(tmp_path / "timed", case.run)
     longest = time.monotonic() - began
-    kills, folders = 0, 0
+    kills = folders = 0
     while kills < RANDOM_KILLS:
         folders += 1
-        delays = [seed.uniform(0, longest) for _ in range(seed.randint(2, 6))]
-        dying = [{**embedding, "delay": delay} for delay in delays]
-        runs, tree = crashes.do(tmp_path / f"memory-{folders}", *dying, embedding)
+        dying = [{**case.run, "delay": chance.uniform(0, longest)} for _ in range(chance.randint(2, 6))]
+        runs, tree = crashes.do(tmp_path / f"memory-{folders}", *dying, case.run)
         kills += sum(run["killed"] for run in runs)
-        assert tree == whole["tree"]
-        for number, run in enumerate(runs[:-1]):
-            assert embedded_twice(run, runs[number + 1]) <= SHARD_ITEMS
+        assert tree == case.tree
+        for earlier, later in pairwise(runs):
+            assert embedded_twice(earlier, later) <= SHARD_ITEMS
         names = [name for run in runs for name in written(run)]
         assert len(names) == len(set(names))
     print(f"\n{kills} kills at random in {folders} folders")
 
 
-@pytest.fixture(scope="module")
-def grown(crashes, few_texts, embedding_few, tmp_path_factory):
-    """A finished memory; what appends to it: the tree of an append that nobody stopped."""
-    folder = tmp_path_factory.mktemp("grown")
-    (made,), _ = crashes.do(folder / "old", {**embedding_few, "watched": True}, keep=True)
-    source = folder / "texts.txt"
-    write_texts(source, 230)
-    run = {"input": str(source), "options": {"shard_items": SHARD_ITEMS, "append": True}}
-    (done,), tree = crashes.do(folder / "memory", {**run, "watched": True}, start=folder / "old")
-    assert (made["code"], done["code"], len(tree) > 12) == (0, 0, True)
-    whole = {"tree": tree, "state": done["state"], "moments": done["end"]["moments"]}
-    return folder / "old", made["state"], run, whole
-
-
-def test_killed_at_every_moment_of_an_append(crashes, grown, tmp_path):
-    old, before, run, whole = grown
-    for moment, first in sweep(crashes, tmp_path, run, whole, start=old):
-        finished = moment > whole["moments"].index("rename to config.json") + 1
-        assert first["state"] == (whole["state"] if finished else before)
-
-
-def test_without_power_at_every_moment_of_an_append(crashes, grown, tmp_path):
-    old, before, run, whole = grown
-    for _, first in sweep(crashes, tmp_path, run, whole, start=old, action="power loss"):
-        assert first["state"] in (before, whole["state"])
-
-
-@pytest.fixture(scope="module")
-def mended(crashes, embedding_few, tmp_path_factory):
-    """A finished memory, and what completes it with the items in quarantine, mended since."""
-    folder = tmp_path_factory.mktemp("mended")
-    (made,), _ = crashes.do(folder / "old", {**embedding_few, "watched": True}, keep=True)
-    source = write_texts(folder / "texts.txt", 130, mended=True)
-    run = {"input": str(source), "retry": True}
-    (done,), tree = crashes.do(folder / "memory", {**run, "watched": True}, start=folder / "old")
-    assert (made["code"], done["code"], "shard-00000.1.safetensors" in tree) == (0, 0, True)
-    whole = {"tree": tree, "state": done["state"], "moments": done["end"]["moments"]}
-    return folder / "old", made["state"], run, whole
-
-
-@pytest.mark.parametrize("action", ["kill", "power loss"])
-def test_stopped_at_every_moment_of_a_retry(crashes, mended, tmp_path, action):
-    old, before, run, whole = mended
-    wrong, moments = [], moments_of(whole, action)
-    for moment in moments:
-        dying = {**run, "moment": moment, "action": action}
-        (first, second), tree = crashes.do(tmp_path / f"memory-{moment}", dying, run, start=old)
-        finished = moment > whole["moments"].index("rename to config.json") + 1
-        assert first["state"] in (
-            [whole["state"] if finished else before] if action == "kill" else [before, whole["state"]]
-        )
-        if (first["killed"], second["code"], tree) != (True, 0, whole["tree"]):
-            wrong.append((moment, second["end"].get("message"), set(tree) ^ set(whole["tree"])))
-    print(f"\n{action}: {len(moments)} moments")
+@pytest.mark.parametrize(
+    ("action", "code", "step"),
+    [("full disk", errno.ENOSPC, 2), ("read-only", errno.EACCES, 4)],
+    ids=["full", "read-only"],
+)
+def test_writes_that_are_refused_from_any_moment_on(crashes, cases, tmp_path, action, code, step):
+    case, wrong = cases["run"], []
+    for moment, label in enumerate(case.moments, start=1):
+        if moment % step or label.startswith(("remove", "end")):
+            continue  # in the end nothing is written any more
+        failing = {**case.run, "moment": moment, "action": action}
+        (first, second), tree = crashes.do(tmp_path / f"memory-{moment}", failing, case.run)
+        error, message = first["end"].get("error"), first["end"].get("message", "")
+        if error != "WriteError" or os.strerror(code) not in message or "finished shards are safe" not in message:
+            wrong.append((moment, label, first["code"], first["end"]))
+        if (second["code"], tree) != (0, case.tree) or embedded_twice(first, second) > SHARD_ITEMS:
+            wrong.append((moment, label, second["end"]))
     assert wrong == []
+
+
+def test_a_file_that_the_system_refuses_to_grow(crashes, cases, tmp_path):
+    case = cases["run"]
+    (first, second), tree = crashes.do(tmp_path / "memory", {**case.run, "longest_file": 4_000}, case.run)
+    assert first["end"]["error"] == "WriteError"
+    assert os.strerror(errno.EFBIG) in first["end"]["message"]
+    assert (second["code"], tree) == (0, case.tree)
+
+
+def command(case, folder):
+    return ["embed", "mini-clip", "text", case.run["input"], "--out", str(folder), "--shard-items", str(SHARD_ITEMS)]
+
+
+def test_the_command_stopped_by_a_signal_at_many_moments(crashes, cases, tmp_path):
+    case = cases["run"]
+    for moment in range(3, len(case.moments), 8):
+        folder = tmp_path / f"memory-{moment}"
+        call = {"arguments": command(case, folder)}
+        stopped = {**call, "moment": moment, "action": ("SIGINT", "SIGTERM")[moment // 8 % 2]}
+        (first, second), tree = crashes.do(folder, stopped, call)
+        assert first["code"] == 130, (moment, first["end"])
+        assert f"finished shards are kept in {folder}" in first["end"]["message"]
+        assert (second["code"], tree) == (0, case.tree)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_the_program_itself_stopped_by_a_signal(crashes, cases, tmp_path, number):
+    case, folder = cases["run"], tmp_path / "memory"
+    call = [sys.executable, "-m", "cmcr", *command(case, folder), "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
+        for line in run.stdout:
+            if json.loads(line)["event"] == "shard":
+                run.send_signal(number)
+                run.communicate()
+                break
+    assert run.returncode == 130
+    (done,), tree = crashes.do(folder, case.run)
+    assert (done["code"], tree) == (0, case.tree)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_second_writer_is_refused_while_the_first_lives(crashes, cases, tmp_path, killed):
+    case, folder = cases["run"], tmp_path / "memory"
+    paused = {**case.run, "moment": case.at("flush .shard-00001.safetensors.part"), "action": "stop"}
+    (first, second), before = crashes.do(folder, paused, case.run, keep=True)
+    assert (second["code"], second["end"]["error"]) == (1, "LockedError")
+    assert tree_of(folder) == before
+    going_on = {"continue": first["pid"], "events": first["events"], "kill": killed}
+    (first, again), tree = crashes.do(folder, going_on, case.run)
+    assert (first["killed"], again["code"], tree) == (killed, 0, case.tree)

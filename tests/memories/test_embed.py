@@ -1,22 +1,20 @@
-"""`embed`: the rows of `encode`, whatever the batches and shards, and what is told and refused on the way."""
+"""`embed`: the rows of `encode`, whatever the batches and shards; resumed, appended, and refused."""
 
+import os
 import threading
 
-import inputs
 import numpy as np
 import pytest
+from helpers import SPACE_OF, Stop, assert_encoded, reasons, stop_at, tree_of, write_folder, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inputs import SPACE_OF, encoded, files_of, half, reasons, tables_of, write_folder, write_lines
 
 import cmcr
 from cmcr.data.numbers import write_texts
-from cmcr.errors import ConfigError, DimensionError, ResumeError, TooManyFailuresError
+from cmcr.errors import ConfigError, DimensionError, ReadError, ResumeError, TooManyFailuresError
 from cmcr.memories import embed as embed_module
 from cmcr.memories.embed import embed
 from cmcr.memories.embed_shards import FailureLimit
-
-unflushed = inputs.unflushed
 
 TEXTS = write_texts(np.arange(200, 240), np.random.default_rng(1))
 
@@ -26,61 +24,50 @@ def lines(tmp_path):
     return write_lines(tmp_path / "texts.txt", TEXTS)
 
 
-class Stop(Exception):  # noqa: N818 - no error: whoever runs it has had enough
-    pass
+@pytest.fixture
+def events():
+    return []
 
 
-def stop_at(event, count=1):
-    seen = []
+@pytest.fixture
+def embedded(tmp_path, lines, events):
+    """Embed the lines into `tmp_path / "out"`, noting the events."""
 
-    def tell(name, facts):
-        seen.append(name)
-        if seen.count(event) == count:
-            raise Stop
+    def call(inputs=lines, out="out", space="mini-clip", **options):
+        events.clear()
+        noted = {"on_event": lambda *event: events.append(event), "shard_items": 10}
+        return embed(space, "text", inputs, tmp_path / out, **{**noted, **options})
 
-    return tell
+    return call
 
 
 @pytest.mark.parametrize("modality", SPACE_OF)
 def test_rows_are_those_of_encode(tmp_path, modality):
     items = write_folder(modality, tmp_path / "in", 7)
+    space, options = cmcr.space(SPACE_OF[modality]), {"batch_size": 3, "shard_items": 5}
     for dtype in ("float16", "float32"):
-        memory = embed(
-            SPACE_OF[modality], modality, tmp_path / "in", tmp_path / dtype, batch_size=3, shard_items=5, dtype=dtype
-        )
-        expected = encoded(modality, items)
-        np.testing.assert_allclose(memory[:], half(expected) if dtype == "float16" else expected, rtol=0, atol=6e-4)
-        if dtype == "float32":
-            np.testing.assert_allclose(memory[:], expected, rtol=0, atol=1e-6)
-    space = cmcr.space(SPACE_OF[modality])
+        memory = cmcr.embed(SPACE_OF[modality], modality, tmp_path / "in", tmp_path / dtype, dtype=dtype, **options)
+        assert_encoded(memory, modality, items)
     assert (memory.space, memory.modality, memory.fingerprint) == (space.name, modality, space.fingerprint)
     assert (memory.model, memory.revision, memory.dtype) == (None, None, "float32")
-    ending = {"image": "png", "text": "txt", "audio": "wav", "point_cloud": "npy"}[modality]
-    assert memory.ids == [f"good{n}.{ending}" for n in range(7)]
-    assert memory.contents[0].quarantined == 0
-    assert cmcr.embed is embed
+    assert memory.ids == sorted(path.name for path in (tmp_path / "in").iterdir())
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(st.integers(1, 45), st.integers(1, 45))
 def test_batches_and_shards_do_not_matter(tmp_path_factory, batch_size, shard_items):
     folder = tmp_path_factory.mktemp("any")
     lines = write_lines(folder / "texts.txt", TEXTS)
     memory = embed("mini-clip", "text", lines, folder / "out", batch_size=batch_size, shard_items=shard_items)
-    expected = half(encoded("text", TEXTS))
-    np.testing.assert_allclose(memory[:], expected, rtol=0, atol=2.5e-4)  # a step of float16 between 0.25 and 0.5
+    assert_encoded(memory, "text", TEXTS)
     assert memory.ids == [f"texts.txt:{n}" for n in range(1, 41)]
-    assert [shard.rows for shard in memory.contents[0].shards] == [
-        min(shard_items, 40 - start) for start in range(0, 40, shard_items)
-    ]
+    sizes = [min(shard_items, 40 - start) for start in range(0, 40, shard_items)]
+    assert [shard.rows for shard in memory.contents[0].shards] == sizes
 
 
-def test_what_is_told(tmp_path, lines):
-    told = []
-    embed(
-        "mini-clip", "text", lines, tmp_path / "out", batch_size=15, shard_items=20, on_event=lambda *e: told.append(e)
-    )
-    assert told == [
+def test_events(embedded, events):
+    embedded(batch_size=15, shard_items=20)
+    assert events == [
         ("started", {"items": 40, "done": 0, "shards": 2}),
         ("items", {"count": 15}), ("items", {"count": 5}),
         ("shard", {"shard": "shard-00000", "rows": 20, "quarantined": 0}),
@@ -88,297 +75,247 @@ def test_what_is_told(tmp_path, lines):
         ("shard", {"shard": "shard-00001", "rows": 20, "quarantined": 0}),
         ("finished", {"rows": 40, "quarantined": 0}),
     ]  # fmt: skip
-    told.clear()
-    embed("mini-clip", "text", lines, tmp_path / "out", shard_items=20, on_event=lambda *e: told.append(e))
-    assert told == [("finished", {"rows": 40, "quarantined": 0})]
-
-
-@pytest.mark.parametrize(("event", "count"), [("started", 1), ("items", 1), ("shard", 1), ("items", 4), ("shard", 2)])
-def test_stopped_anywhere_it_goes_on(tmp_path, lines, event, count):
-    embed("mini-clip", "text", lines, tmp_path / "whole", batch_size=10, shard_items=20)
-    options = {"batch_size": 10, "shard_items": 20}
-    with pytest.raises(Stop) as stopped:
-        embed("mini-clip", "text", lines, tmp_path / "out", on_event=stop_at(event, count), **options)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("cmcr-decode")], stopped
-    told = []
-    embed("mini-clip", "text", lines, tmp_path / "out", on_event=lambda *e: told.append(e), **options)
-    done = {("shard", 1): 20, ("items", 4): 20, ("shard", 2): 40}.get((event, count), 0)
-    assert told[0] == ("started", {"items": 40, "done": done, "shards": 2})
-    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+    embedded(shard_items=20)
+    assert events == [("finished", {"rows": 40, "quarantined": 0})]
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        lambda lines: [*lines, "one"],
-        lambda lines: lines[:3] + lines[4:],
-        lambda lines: [*lines[:19], "nine", *lines[20:]],
-        lambda lines: lines[:21],
-    ],
-    ids=["added", "removed", "edited", "cut short"],
+    ("event", "count", "done"), [("items", 1, 0), ("shard", 1, 10), ("items", 8, 30), ("shard", 4, 40)]
 )
-def test_another_list_is_refused(tmp_path, change):
-    lines = write_lines(tmp_path / "texts.txt", TEXTS[:35])
+def test_an_error_of_the_caller_stops_a_run_that_can_be_resumed(tmp_path, embedded, events, event, count, done):
+    embedded(out="whole")
+    with pytest.raises(Stop) as stopped:
+        embedded(batch_size=5, on_event=stop_at(event, count))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("cmcr-decode")], stopped
+    embedded()
+    assert events[0] == ("started", {"items": 40, "done": done, "shards": 4})
+    assert tree_of(tmp_path / "out") == tree_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda texts: [*texts, "one"], ResumeError, "list of items"),
+        (lambda texts: texts[:3] + texts[4:], ResumeError, "list of items"),
+        (lambda texts: [*texts[:19], "nine", *texts[20:]], ResumeError, "list of items"),
+        (lambda texts: texts[:21], ResumeError, "list of items"),
+        (None, (ConfigError, ReadError), "no such file"),
+    ],
+    ids=["added", "removed", "edited", "cut short", "gone"],
+)
+def test_a_run_is_resumed_with_the_same_list_only(tmp_path, lines, embedded, change, error, message):
     with pytest.raises(Stop):
-        embed("mini-clip", "text", lines, tmp_path / "out", shard_items=10, on_event=stop_at("shard", 2))
-    write_lines(lines, change(TEXTS[:35]))
-    with pytest.raises(ResumeError, match=r"list of items .* was "):
-        embed("mini-clip", "text", lines, tmp_path / "out", shard_items=10)
-    write_lines(lines, TEXTS[:35])
-    assert len(embed("mini-clip", "text", lines, tmp_path / "out", shard_items=10)) == 35
+        embedded(on_event=stop_at("shard", 2))
+    before = tree_of(tmp_path / "out")
+    lines.unlink() if change is None else write_lines(lines, change(TEXTS))
+    with pytest.raises(error, match=message):
+        embedded()
+    assert tree_of(tmp_path / "out") == before
+    write_lines(lines, TEXTS)
+    assert len(embedded()) == 40
 
 
-class TestAppend:
-    def test_what_is_new_is_added(self, tmp_path):
-        folder = tmp_path / "in"
-        items = write_folder("text", folder, 3)
-        (folder / "bad.txt").write_bytes(b"\xff")
-        embed("mini-clip", "text", folder, tmp_path / "out")
-        more = {"a.txt": "four hundred", "zz.txt": "seven"}
-        for name, text in more.items():
-            (folder / name).write_text(text)
-        told = []
-        memory = embed("mini-clip", "text", folder, tmp_path / "out", append=True, on_event=lambda *e: told.append(e))
-        assert memory.ids == ["good0.txt", "good1.txt", "good2.txt", "a.txt", "zz.txt"]
-        expected = half(encoded("text", [*items, *more.values()]))
-        np.testing.assert_allclose(memory[:], expected, rtol=0, atol=2.5e-4)
-        assert list(reasons(memory)) == ["bad.txt"]
-        assert told[0] == ("started", {"items": 2, "done": 0, "shards": 1})
-        assert told[-1] == ("finished", {"rows": 5, "quarantined": 1, "new": 2})
+@pytest.mark.parametrize(("name", "content"), [("39.txt", "another\n"), ("30.txt", ""), ("39.txt", "one\ntwo\n")])
+def test_a_list_that_changes_during_the_run_is_noticed(tmp_path, embedded, events, name, content):
+    (tmp_path / "lists").mkdir()
+    for n, text in enumerate(TEXTS):
+        write_lines(tmp_path / "lists" / f"{n:02d}.txt", [text])
+    lists, changed = f"{tmp_path}/lists/*.txt", tmp_path / "lists" / name
+    original = changed.read_text()
 
-    def test_nothing_new_changes_nothing(self, tmp_path, lines):
-        embed("mini-clip", "text", lines, tmp_path / "out")
-        before, told = files_of(tmp_path / "out"), []
-        memory = embed("mini-clip", "text", lines, tmp_path / "out", append=True, on_event=lambda *e: told.append(e))
-        assert len(memory) == 40
-        assert files_of(tmp_path / "out") == before
-        assert told == [("finished", {"rows": 40, "quarantined": 0, "new": 0})]
+    def change(event, facts):
+        if event == "shard":
+            changed.write_text(content)
 
-    def test_to_nothing_is_refused(self, tmp_path, lines):
-        with pytest.raises(ConfigError, match=r"out: there is no finished memory to append to\. Leave --append out"):
-            embed("mini-clip", "text", lines, tmp_path / "out", append=True)
-        assert not (tmp_path / "out").exists()
-
-    def test_another_append_in_between_is_noticed(self, tmp_path, lines, monkeypatch):
-        more = write_lines(tmp_path / "more.txt", ["one", "two"])
-        embed("mini-clip", "text", lines, tmp_path / "out")
-        real = embed_module.known_ids
-
-        def meanwhile(memory):
-            known = real(memory)
-            monkeypatch.setattr(embed_module, "known_ids", real)
-            embed("mini-clip", "text", more, tmp_path / "out", append=True)
-            return known
-
-        monkeypatch.setattr(embed_module, "known_ids", meanwhile)
-        with pytest.raises(ResumeError, match=r"another run has changed the memory meanwhile. Run it again"):
-            embed("mini-clip", "text", more, tmp_path / "out", append=True)
-        write_lines(more, ["one", "two", "three"])
-        memory = embed("mini-clip", "text", more, tmp_path / "out", append=True)
-        assert memory.ids[40:] == ["more.txt:1", "more.txt:2", "more.txt:3"]
+    with pytest.raises(ResumeError, match="has changed since the run began"):
+        embedded(lists, batch_size=4, on_event=change)
+    changed.write_text(original)
+    embedded(lists)
+    assert events[0][1]["done"] >= 10
+    assert events[-1] == ("finished", {"rows": 40, "quarantined": 0})
 
 
-class TestListsThatChange:
-    """What is walked is compared shard by shard with what was surveyed; what is listed already is not seen to change."""
-
-    @pytest.fixture
-    def lists(self, tmp_path):
-        folder = tmp_path / "lists"
-        folder.mkdir()
-        for n, text in enumerate(TEXTS):
-            (folder / f"{n:02d}.txt").write_text(text + "\n")
-        return folder
-
-    @pytest.mark.parametrize(("name", "content"), [("39.txt", "another\n"), ("30.txt", ""), ("39.txt", "one\ntwo\n")])
-    def test_during_the_run(self, tmp_path, lists, name, content):
-        was = (lists / name).read_text()
-
-        def report(event, facts):
-            if event == "shard":
-                (lists / name).write_text(content)
-
-        with pytest.raises(ResumeError, match="the list of items has changed since the run began"):
-            embed(
-                "mini-clip", "text", f"{lists}/*.txt", tmp_path / "out", batch_size=4, shard_items=10, on_event=report
-            )
-        with pytest.raises(ResumeError, match="begun with something else"):
-            embed("mini-clip", "text", f"{lists}/*.txt", tmp_path / "out", shard_items=10)
-        (lists / name).write_text(was)
-        told = []
-        embed(
-            "mini-clip", "text", f"{lists}/*.txt", tmp_path / "out", shard_items=10, on_event=lambda *e: told.append(e)
-        )
-        assert told[0][1]["done"] >= 10
-        assert told[-1] == ("finished", {"rows": 40, "quarantined": 0})
+def test_append_adds_what_is_new(tmp_path, embedded, events):
+    folder = tmp_path / "in"
+    items = write_folder("text", folder, 3)
+    (folder / "3.txt").write_bytes(b"\xff")
+    embedded(folder)
+    more = {"4.txt": "four hundred", "0a.txt": "seven"}
+    for name, text in more.items():
+        (folder / name).write_text(text)
+    memory = embedded(folder, append=True)
+    assert memory.ids == ["0.txt", "1.txt", "2.txt", "0a.txt", "4.txt"]
+    assert_encoded(memory, "text", [*items, "seven", "four hundred"])
+    assert list(reasons(memory)) == ["3.txt"]
+    assert events[0] == ("started", {"items": 2, "done": 0, "shards": 1})
+    assert events[-1] == ("finished", {"rows": 5, "quarantined": 1, "new": 2})
+    before = tree_of(tmp_path / "out")
+    embedded(folder, append=True)
+    assert events == [("finished", {"rows": 5, "quarantined": 1, "new": 0})]
+    assert tree_of(tmp_path / "out") == before
 
 
-class TestFailures:
-    def test_all_items(self, tmp_path):
-        lines = write_lines(tmp_path / "in.txt", ["", "  "])
-        told = r"none of the 2 items has a usable row, see \S+quarantine.jsonl\. Remove the folder"
-        for _ in range(2):
-            with pytest.raises(ConfigError, match=told):
-                embed("mini-clip", "text", lines, tmp_path / "out")
-        assert len(tables_of(tmp_path / "out")["quarantine"]) == 2
+def test_append_notices_another_append_meanwhile(tmp_path, embedded, monkeypatch):
+    more = write_lines(tmp_path / "more.txt", ["one", "two"])
+    embedded()
+    known_ids = embed_module.known_ids
 
-    @pytest.mark.parametrize("allowed", [4, 0, 0.0, 0.004])
-    def test_too_many(self, tmp_path, allowed):
-        lines = write_lines(tmp_path / "in.txt", ["one", "", "two", "", "three", "", "four", "", "five", ""])
-        with pytest.raises(
-            TooManyFailuresError, match=rf"items failed, more than the {allowed} allowed .*: empty; there"
-        ):
-            embed("mini-clip", "text", lines, tmp_path / "out", max_failures=allowed, shard_items=2, batch_size=2)
-        memory = embed("mini-clip", "text", lines, tmp_path / "out", max_failures=5, shard_items=2, batch_size=2)
-        assert (len(memory), memory.contents[0].quarantined) == (5, 5)
+    def meanwhile(memory):
+        known = known_ids(memory)
+        monkeypatch.undo()
+        embedded(more, append=True)
+        return known
 
-    def test_too_many_in_shards_that_are_done(self, tmp_path):
-        lines = write_lines(tmp_path / "in.txt", ["", "", "one", "two"])
-        with pytest.raises(Stop):
-            embed("mini-clip", "text", lines, tmp_path / "out", shard_items=2, on_event=stop_at("shard"))
-        with pytest.raises(TooManyFailuresError, match=r"2 of 2 items failed, .* see the quarantine table"):
-            embed("mini-clip", "text", lines, tmp_path / "out", shard_items=2, max_failures=1)
-
-    def test_a_shard_without_rows(self, tmp_path):
-        lines = write_lines(tmp_path / "in.txt", ["", "", "one", ""])
-        memory = embed("mini-clip", "text", lines, tmp_path / "out", shard_items=2)
-        assert memory.ids == ["in.txt:3"]
-        np.testing.assert_allclose(memory[:], half(encoded("text", ["one"])), atol=2.5e-4)
-        assert [item.position for item in memory.quarantine()] == [0, 1, 3]
+    monkeypatch.setattr(embed_module, "known_ids", meanwhile)
+    with pytest.raises(ResumeError, match="meanwhile"):
+        embedded(more, append=True)
+    write_lines(more, ["one", "two", "three"])
+    assert embedded(more, append=True).ids[40:] == ["more.txt:1", "more.txt:2", "more.txt:3"]
 
 
-class TestFailureLimit:
-    def test_a_number_of_items(self):
-        limit = FailureLimit(2)
-        limit.count(10, 1, "a")
-        limit.count(10, 1, "b")
-        with pytest.raises(TooManyFailuresError, match=r"^3 of 21 items failed, more than the 2 allowed .*: torn\."):
-            limit.count(1, 1, "torn.")
-        limit.count(1, 0)  # what was reported once is not reported again by a good item
-        assert (limit.tried, limit.failed) == (22, 3)
-
-    def test_a_share_is_taken_of_a_thousand_at_least(self):
-        limit = FailureLimit("10%")
-        limit.count(100, 100)
-        limit.count(1000, 10)
-        with pytest.raises(TooManyFailuresError, match="111 of 1101 items failed"):
-            limit.count(1, 1)
-
-    @pytest.mark.parametrize(
-        ("text", "allowed"), [("100", 100), ("0", 0), ("0.05", 0.05), ("5%", 0.05), ("0.5%", 0.005), ("50 %", 0.5)]
-    )
-    def test_limits_as_people_write_them(self, text, allowed):
-        assert FailureLimit(text).allowed == allowed
-        assert type(FailureLimit(text).allowed) is type(allowed)
-
-    @pytest.mark.parametrize(
-        "allowed",
-        [
-            -1,
-            1.0,
-            1.5,
-            True,
-            None,
-            float("nan"),
-            np.float64(2),
-            "",
-            "%",
-            "many",
-            "5%%",
-            "²",
-            "1,5",
-            "-5",
-            "100%",
-            "1e3",
-        ],
-    )
-    def test_limits_out_of_range(self, allowed):
-        with pytest.raises(ConfigError, match="max_failures: expected a number of items or a share below 1"):
-            FailureLimit(allowed)
+@pytest.mark.parametrize("allowed", [4, 0, 0.0, 0.004])
+def test_too_many_failures_stop_a_run(embedded, lines, allowed):
+    write_lines(lines, ["one", "", "two", "", "three", "", "four", "", "five", ""])
+    options = {"shard_items": 2, "batch_size": 2}
+    with pytest.raises(TooManyFailuresError, match=f"more than the {allowed} allowed .*: empty"):
+        embedded(max_failures=allowed, **options)
+    memory = embedded(max_failures=5, **options)
+    assert (len(memory), memory.contents[0].quarantined) == (5, 5)
 
 
-def test_columns(tmp_path):
-    table = tmp_path / "in.csv"
-    table.write_text("name,caption\nn1,one\nn2,two\n")
-    memory = embed("mini-clip", "text", table, tmp_path / "out", column="caption", id_column="name")
-    assert memory.ids == ["n1", "n2"]
-    assert memory.item(1) == ("n2", "in.csv:2")
-    np.testing.assert_allclose(memory[:], half(encoded("text", ["one", "two"])), rtol=0, atol=2.5e-4)
-    with pytest.raises(ConfigError, match=r"unknown column 'captions'\. Did you mean 'caption'"):
-        embed("mini-clip", "text", table, tmp_path / "other", column="captions")
+def test_failures_of_finished_shards_count_and_a_memory_needs_a_row(tmp_path, embedded, lines):
+    write_lines(lines, ["", "", "one", ""])
+    with pytest.raises(Stop):
+        embedded(shard_items=2, on_event=stop_at("shard"))
+    with pytest.raises(TooManyFailuresError, match="2 of 2 items failed"):
+        embedded(shard_items=2, max_failures=1)
+    memory = embedded(shard_items=2)
+    assert memory.ids == ["texts.txt:3"]
+    assert [item.position for item in memory.quarantine()] == [0, 1, 3]
+    write_lines(lines, ["", " "])
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="none of the 2 items has a usable row"):
+            embedded(out="none")
 
 
-def brought(widths):
+def test_failure_limit_counts_items_or_a_share_of_a_thousand_at_least():
+    limit = FailureLimit(2)
+    limit.count(20, 2, "a")
+    with pytest.raises(TooManyFailuresError, match=r"3 of 21 items .*: torn\."):
+        limit.count(1, 1, "torn.")
+    limit.count(1, 0)  # what was reported once is not reported again by a good item
+    assert (limit.tried, limit.failed) == (22, 3)
+    limit = FailureLimit("10%")
+    limit.count(100, 100)
+    limit.count(1000, 10)
+    with pytest.raises(TooManyFailuresError, match="111 of 1101 items"):
+        limit.count(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"), [("100", 100), ("0", 0), ("0.05", 0.05), ("5%", 0.05), ("0.5%", 0.005), ("50 %", 0.5)]
+)
+def test_failure_limits_as_people_write_them(text, allowed):
+    assert repr(FailureLimit(text).allowed) == repr(allowed)
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [-1, 1.0, True, None, float("nan"), np.float64(2), "", "%", "many", "5%%", "²", "1,5", "-5", "100%", "1e3"],
+)
+def test_failure_limits_out_of_range(allowed):
+    with pytest.raises(ConfigError, match="max_failures"):
+        FailureLimit(allowed)
+
+
+def test_columns(tmp_path, embedded):
+    (tmp_path / "in.csv").write_text("name,caption\nn1,one\nn2,two\n")
+    memory = embedded(tmp_path / "in.csv", column="caption", id_column="name")
+    assert (memory.ids, memory.item(1)) == (["n1", "n2"], ("n2", "in.csv:2"))
+    assert_encoded(memory, "text", ["one", "two"])
+
+
+def custom(widths):
     """A space whose rows have the width that is next in the list."""
 
-    def embed(texts):
+    def encode(texts):
         width = widths.pop(0) if len(widths) > 1 else widths[0]
         return np.array([[len(text) + n for n in range(width)] for text in texts], dtype=np.float64)
 
-    return cmcr.CustomSpace("mine", text=embed, fingerprint="of the user")
+    return cmcr.CustomSpace("mine", text=encode, fingerprint="custom")
 
 
-class TestSpacesOfTheUser:
-    def test_a_brought_one_whose_width_is_not_known_yet(self, tmp_path):
-        lines = write_lines(tmp_path / "in.txt", ["", "", "ab", "c"])
-        space = brought([3])
-        assert space.widths == {"text": 0}
-        with pytest.raises(Stop):
-            embed(space, "text", lines, tmp_path / "out", shard_items=2, on_event=stop_at("shard", 2))
-        embed(space, "text", lines, tmp_path / "out", shard_items=2)
-        embed(space, "text", lines, tmp_path / "again", shard_items=2)  # its width is known by now
-        embed(brought([3]), "text", lines, tmp_path / "whole", shard_items=2)
-        assert files_of(tmp_path / "out") == files_of(tmp_path / "whole") == files_of(tmp_path / "again")
-        memory = cmcr.Memory(tmp_path / "out")
-        assert (memory.space, memory.width, len(memory)) == ("mine", 3, 4)
-
-    @pytest.mark.parametrize("batch_size", [4, 8])
-    def test_rows_that_change_their_width_are_refused(self, tmp_path, lines, batch_size):
-        with pytest.raises(DimensionError, match=r"wide|widths of"):
-            embed(brought([2, 3]), "text", lines, tmp_path / "out", batch_size=batch_size, shard_items=8)
-
-    def test_one_with_only_encode(self, tmp_path, lines):
-        class Mine:
-            name, widths, fingerprint = "mine", {"text": 2}, "f"
-
-            def encode(self, inputs, modality, batch_size=32, show_progress_bar=None, convert_to_numpy=True,
-                       convert_to_tensor=False, device=None, normalize_embeddings=True):  # fmt: skip
-                rows = cmcr.space("mini-clip").encode(inputs, "text", convert_to_tensor=True)[:, :2]
-                return rows / rows.norm(dim=1, keepdim=True)
-
-        memory = embed(Mine(), "text", lines, tmp_path / "out", batch_size=7)
-        assert memory.shape == (40, 2)
+def test_a_custom_space_whose_width_is_not_known_yet(tmp_path, embedded, lines):
+    write_lines(lines, ["", "", "ab", "c"])
+    space = custom([3])
+    assert space.widths == {"text": 0}
+    with pytest.raises(Stop):
+        embedded(space=space, shard_items=2, on_event=stop_at("shard", 2))
+    memory = embedded(space=space, shard_items=2)
+    embedded(space=custom([3]), shard_items=2, out="whole")
+    assert tree_of(tmp_path / "out") == tree_of(tmp_path / "whole")
+    assert (memory.space, memory.shape) == ("mine", (4, 3))
 
 
-def test_a_folder_of_one_modality_may_hold_its_memory(tmp_path):
-    write_folder("image", tmp_path, 3)
-    for _ in range(2):
-        assert embed("mini-clip", "image", tmp_path, tmp_path / "memory").ids == [f"good{n}.png" for n in range(3)]
-    assert len(embed("mini-clip", "image", f"{tmp_path}/**/*.png", tmp_path / "of a pattern")) == 3
+@pytest.mark.parametrize("batch_size", [4, 8])
+def test_rows_that_change_their_width_are_refused(embedded, batch_size):
+    with pytest.raises(DimensionError, match=r"wide|widths of"):
+        embedded(space=custom([2, 3]), batch_size=batch_size, shard_items=8)
+
+
+def test_a_space_with_nothing_but_encode(embedded):
+    class Mine:
+        name, widths, fingerprint = "mine", {"text": 2}, "f"
+
+        def encode(self, inputs, modality, batch_size=32, show_progress_bar=None, convert_to_numpy=True,
+                   convert_to_tensor=False, device=None, normalize_embeddings=True):  # fmt: skip
+            rows = cmcr.space("mini-clip").encode(inputs, "text", convert_to_tensor=True)[:, :2]
+            return rows / rows.norm(dim=1, keepdim=True)
+
+    assert embedded(space=Mine(), batch_size=7).shape == (40, 2)
+
+
+def test_a_folder_of_pictures_may_hold_its_memory(tmp_path):
+    write_folder("image", tmp_path / "in", 3)
+    for inputs in (tmp_path / "in", f"{tmp_path}/in/**/*.png"):
+        for _ in range(2):
+            memory = embed("mini-clip", "image", inputs, tmp_path / "in" / ("folder", "pattern")["*" in str(inputs)])
+            assert memory.ids == ["0.png", "1.png", "2.png"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
-        ({"shard_items": 0}, "shard_items: expected a whole number of at least 1, got 0"),
-        ({"dtype": "half"}, "unknown dtype 'half'"),
-        ({"max_failures": 1.5}, "max_failures: expected a number of items or a share below 1"),
-        ({"space": "mini-clop"}, r"unknown space 'mini-clop'\. Did you mean 'mini-clip'"),
-        ({"modality": "texts"}, r"unknown modality of mini-clip 'texts'\. Did you mean 'text'"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"shard_items": 0}, "shard_items"),
+        ({"dtype": "half"}, "dtype 'half'"),
+        ({"max_failures": 1.5}, "max_failures"),
+        ({"space": "mini-clop"}, "Did you mean 'mini-clip'"),
+        ({"space": 5}, "got int"),
+        ({"modality": "texts"}, "Did you mean 'text'"),
         ({"inputs": "nowhere.txt"}, "no such file or folder"),
-        ({"column": "a"}, r"a file of lines has no columns"),
+        ({"inputs": ["one", "two"]}, "got list"),
+        ({"column": "a"}, "has no columns"),
+        ({"append": True}, "no finished memory to append to"),
     ],
 )
-def test_settings_out_of_range(tmp_path, lines, options, message):
+def test_settings_out_of_range_write_nothing(tmp_path, lines, options, message):
     call = {"space": "mini-clip", "modality": "text", "inputs": lines, "out": tmp_path / "out", **options}
     with pytest.raises(ConfigError, match=message):
         embed(**call)
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_neither_a_path_nor_a_space(tmp_path):
-    with pytest.raises(ConfigError, match="inputs: expected a path or a pattern, got list"):
-        embed("mini-clip", "text", ["one", "two"], tmp_path / "out")
-    with pytest.raises(ConfigError, match="expected a space or the name of one, got int"):
-        embed(5, "text", tmp_path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_memories_made_elsewhere_on_another_day_are_equal(tmp_path, monkeypatch):
+    trees = []
+    for name, day in (("here", 0.0), ("there", 1e9)):
+        monkeypatch.setattr("time.time", lambda day=day: day)
+        folder = tmp_path / name
+        write_folder("image", folder / "in", 4)
+        (folder / "in" / "bad.png").write_bytes(b"not a picture")
+        os.utime(folder / "in" / "0.png", (day, day))
+        embed("mini-clip", "image", folder / "in", folder / "memory", shard_items=2)
+        trees.append(tree_of(folder / "memory"))
+        for path in (folder / "memory").iterdir():
+            assert str(tmp_path).encode() not in path.read_bytes()
+    assert trees[0] == trees[1]

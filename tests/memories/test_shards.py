@@ -1,4 +1,4 @@
-"""Records of a memory to bytes and back; one shard on disk: its files, its receipt, its rows."""
+"""Records of a memory to bytes and back; one shard on disk: its files, its receipt, its rows; lists of items surveyed."""
 
 import hashlib
 import json
@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers import ORIGIN, bad_item, unit
 from hypothesis import given
 from hypothesis import strategies as st
-from stored import ORIGIN, bad_item, unit
 
 from cmcr.errors import ConfigError, FormatError, IntegrityError
 from cmcr.memories.layout import (
@@ -27,14 +27,15 @@ from cmcr.memories.layout import (
     shard_name,
 )
 from cmcr.memories.shards import as_float32, finished_shard, mapped_rows, write_shard
-from cmcr.memories.survey import digest_of, survey
+from cmcr.memories.survey import survey
 
 ANY_TEXT = st.text(st.characters(codec=None) | st.sampled_from('\udc80\ud800\u2028\n\r"\\\0'))
 AWKWARD = torch.tensor([[0.1, -1 / 3, 1e-8, 6e-5, 1.0, -0.0, 0.99999, 2**-24]])
 
 
-def shard(name, rows, width, run, first_item, items):
-    return Shard(name=name, rows=rows, width=width, run=run, first_item=first_item, items=items, sha256={}, bytes={})
+def shard(number, rows, width, run, first_item, items):
+    facts = {"run": run, "first_item": first_item, "items": items, "sha256": {}, "bytes": {}}
+    return Shard(name=shard_name(number), rows=rows, width=width, **facts)
 
 
 CONTENTS = Contents(
@@ -43,11 +44,11 @@ CONTENTS = Contents(
         Run(items=8, digest="d", shard_items=4, versions={"numpy": "2"}),
         Run(items=2, digest="e", shard_items=4, versions={}, settings={"temperature": 0.01}),
     ],
-    shards=[shard("shard-00000", 0, 0, 0, 0, 4), shard("shard-00001", 3, 5, 0, 4, 4), shard("shard-00002", 2, 5, 1, 0, 2)],
-)  # fmt: skip
+    shards=[shard(0, 0, 0, 0, 0, 4), shard(1, 3, 5, 0, 4, 4), shard(2, 2, 5, 1, 0, 2)],
+)
 
 
-def test_manifest_comes_back():
+def test_a_manifest_comes_back():
     manifest = json.loads(json.dumps(manifest_of(CONTENTS)))
     assert contents_of(manifest, "here") == CONTENTS
     assert (manifest["format"], manifest["version"], manifest["space"]) == ("cmcr memory", 1, "mine")
@@ -56,36 +57,25 @@ def test_manifest_comes_back():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ({"rows": 6}, "do not add up"),
-        ({"width": 4}, "do not add up"),
-        ({"dtype": "int8"}, "dtype"),
-        ({"shards": []}, "do not add up"),
-        ({"shards": [1]}, "shards.0"),
-        ({"runs": {"a": 1}}, "runs"),
-        ({"runs": [{**manifest_of(CONTENTS)["runs"][0], "more": 1}]}, "runs.0.more"),
-    ],
+    [({"rows": 6}, "add up"), ({"width": 4}, "add up"), ({"shards": []}, "add up"), ({"dtype": "int8"}, "dtype")],
 )
-def test_contents_of_refuses_what_does_not_hold_together(change, message):
-    with pytest.raises(FormatError, match=f"^here: not a usable cmcr memory .*{message}"):
+def test_a_manifest_that_does_not_hold_together(change, message):
+    with pytest.raises(FormatError, match=f"^here: .*{message}"):
         contents_of({**manifest_of(CONTENTS), **change}, "here")
 
 
-@given(st.lists(st.tuples(ANY_TEXT, ANY_TEXT), max_size=5))
-def test_items_come_back_whatever_they_hold(pairs):
+@given(st.lists(st.tuples(ANY_TEXT, ANY_TEXT, st.integers(0, 9), ANY_TEXT), max_size=4))
+def test_lines_come_back_whatever_they_hold(fields):
+    pairs = [(id_, source) for id_, source, _, _ in fields]
     lines = item_lines(pairs)
     assert lines.count(b"\n") == len(pairs)
     assert [(line["id"], line.get("source", line["id"])) for line in parsed_lines(lines)] == pairs
-
-
-def test_item_lines_leave_out_a_source_that_is_the_id_and_stay_readable():
-    assert item_lines([("日本", "日本"), ("b", "c")]).decode() == '{"id": "日本"}\n{"id": "b", "source": "c"}\n'
-
-
-@given(st.lists(st.tuples(ANY_TEXT, ANY_TEXT, st.integers(0, 9), ANY_TEXT), max_size=4))
-def test_quarantine_comes_back_whatever_it_holds(fields):
     items = [Quarantined(id=a, source=b, position=c, reason=d) for a, b, c, d in fields]
     assert [Quarantined(**line) for line in parsed_lines(quarantine_lines(items))] == items
+
+
+def test_lines_of_items_leave_out_a_source_that_is_the_id_and_stay_readable():
+    assert item_lines([("日本", "日本"), ("b", "c")]).decode() == '{"id": "日本"}\n{"id": "b", "source": "c"}\n'
 
 
 def test_names_of_shards():
@@ -94,7 +84,7 @@ def test_names_of_shards():
 
 
 def written(folder, rows, quarantined=()):
-    (folder / ".run").mkdir(exist_ok=True)
+    (folder / ".run").mkdir()
     items = [(f"i{n}", f"s:{n}") for n in range(len(rows))]
     return write_shard(folder, "shard-00002", rows, items, quarantined, run=1, first_item=8)
 
@@ -106,11 +96,13 @@ def test_mapped_rows_are_those_written(tmp_path, dtype):
     mapped = mapped_rows(tmp_path, made, dtype)
     assert torch.equal(mapped, rows)
     np.testing.assert_array_equal(as_float32(mapped), rows.float().numpy())
+    other = "float16" if dtype == "float32" else "float32"
+    with pytest.raises(IntegrityError, match=other):
+        mapped_rows(tmp_path, made, other)
 
 
-def test_receipt_names_what_is_there(tmp_path):
-    bad = bad_item("x", 11)
-    made = written(tmp_path, torch.ones(3, 2), [bad])
+def test_a_receipt_names_what_is_there(tmp_path):
+    made = written(tmp_path, torch.ones(3, 2), [bad_item("x", 11)])
     assert (made.rows, made.width, made.run, made.first_item, made.items, made.quarantined) == (3, 2, 1, 8, 4, 1)
     names = {"shard-00002.safetensors", "shard-00002.items.jsonl", "shard-00002.quarantine.jsonl"}
     assert set(made.sha256) == set(made.bytes) == names == {path.name for path in tmp_path.glob("shard*")}
@@ -119,7 +111,6 @@ def test_receipt_names_what_is_there(tmp_path):
         assert (made.sha256[name], made.bytes[name]) == (hashlib.sha256(content).hexdigest(), len(content))
     assert finished_shard(tmp_path, "shard-00002") == made
     assert items_in(tmp_path, made) == [("i0", "s:0"), ("i1", "s:1"), ("i2", "s:2")]
-    assert not list(tmp_path.rglob("*.part"))
 
 
 @pytest.mark.parametrize(
@@ -127,47 +118,36 @@ def test_receipt_names_what_is_there(tmp_path):
     [
         (".run/shard-00002.json", None),
         (".run/shard-00002.json", b"{"),
-        (".run/shard-00002.json", b"{}"),
         ("shard-00002.safetensors", None),
         ("shard-00002.items.jsonl", b""),
     ],
 )
-def test_finished_shard_needs_a_receipt_and_whole_files(tmp_path, file, content):
+def test_a_finished_shard_needs_a_receipt_and_whole_files(tmp_path, file, content):
     written(tmp_path, torch.ones(3, 2))
     (tmp_path / file).unlink() if content is None else (tmp_path / file).write_bytes(content)
     assert finished_shard(tmp_path, "shard-00002") is None
 
 
-def test_mapped_rows_of_another_type_are_refused(tmp_path):
-    made = written(tmp_path, torch.ones(3, 2))
-    with pytest.raises(IntegrityError, match="float16"):
-        mapped_rows(tmp_path, made, "float16")
-
-
-def surveyed(ids, shard_items=2, marks=None):
-    return survey(lambda: zip(ids, marks or [b""] * len(ids), strict=True), shard_items, "a list")
+def surveyed(*ids, marks=(b"",) * 4):
+    return survey(lambda: zip(ids, marks, strict=False), 2, "a list")
 
 
 def test_survey_counts_and_hashes_by_shard():
-    found = surveyed(["a", "b", "c"])
-    assert (found.count, found.digests) == (3, (digest_of([("a", b""), ("b", b"")]), digest_of([("c", b"")])))
-    others = [surveyed(["b", "a", "c"]), surveyed(["ab", "c"]), surveyed(["a", "b", "c"], marks=[b"", b"x", b""])]
+    found = surveyed("a", "b", "c")
+    assert (found.count, len(found.digests)) == (3, 2)
+    others = [surveyed("b", "a", "c"), surveyed("ab", "c"), surveyed("a", "b", "c", marks=[b"", b"x", b""])]
     assert len({one.digest for one in (found, *others)}) == 4
-    assert surveyed(["a", "b", "d"]).digests[0] == found.digests[0]
+    assert surveyed("a", "b", "d").digests[0] == found.digests[0] != surveyed("a", "d").digests[0]
 
 
-def test_survey_refuses_an_id_that_occurs_twice():
+def test_survey_refuses_ids_that_occur_twice_but_not_those_of_one_hash():
     with pytest.raises(ConfigError, match="'b' occurs twice, for items 1 and 3"):
-        surveyed(["a", "b", "c", "b"])
-    with pytest.raises(ConfigError, match=r"got 2 \(int\) for item 1"):
-        surveyed(["a", 2])
+        surveyed("a", "b", "c", "b")
 
-
-def test_survey_lets_ids_of_one_hash_pass():
     class Alike(str):
         def __hash__(self):
             return 7
 
         __eq__ = str.__eq__
 
-    assert surveyed([Alike("a"), Alike("b")]).count == 2
+    assert surveyed(Alike("a"), Alike("b")).count == 2

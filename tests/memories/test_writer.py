@@ -1,15 +1,13 @@
 """The writer: plans, receipts, resuming, appending, and what it leaves alone."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import stored
 import torch
-from stored import ORIGIN, bad_item, origin, store, surveyed, twin_ids, twin_rows, unit
+from helpers import ORIGIN, bad_item, origin, rows_on_disk, store, surveyed, tree_of, unit
 
 from cmcr.errors import (
     ConfigError,
@@ -22,17 +20,14 @@ from cmcr.errors import (
 )
 from cmcr.memories import writer as writer_module
 from cmcr.memories.memory import Memory
-from cmcr.memories.writer import locked, open_writer, replace_shards, worker_writer
-
-unflushed = stored.unflushed
+from cmcr.memories.writer import locked, open_writer, worker_writer
 
 ROWS = unit(10)
-IDS = [f"i{n}" for n in range(10)]
 
 
-def opened(folder, rows=ROWS, *, shard_items=4, made=ORIGIN, ids=None, **options):
-    names = ids or [f"i{n}" for n in range(len(rows))]
-    return open_writer(folder, made, surveyed(names, shard_items), shard_items=shard_items, **options)
+def opened(folder, rows=ROWS, *, shard_items=4, made=ORIGIN, **options):
+    found = surveyed([f"i{n}" for n in range(len(rows))], shard_items)
+    return open_writer(folder, made, found, shard_items=shard_items, **options)
 
 
 def begin(folder, rows=ROWS, *, numbers=None, finish=True, **options):
@@ -50,63 +45,49 @@ def begin(folder, rows=ROWS, *, numbers=None, finish=True, **options):
 
 def write(writer, number, rows=ROWS):
     span = writer.items_of(number)
-    return writer.write(number, torch.from_numpy(rows[span.start : span.stop]), [(f"i{n}", f"s:{n}") for n in span], ())
+    return writer.write(number, torch.from_numpy(rows[span.start : span.stop]), [(f"i{n}", f"s:{n}") for n in span])
 
 
-def files_of(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()
-    }
-
-
-def test_memory_from_nothing(tmp_path):
+def test_a_new_memory_and_none_of_its_kind_after_it(tmp_path):
     folder = tmp_path / "deep" / "memory"
     assert begin(folder) == [0, 1, 2]
-    np.testing.assert_array_equal(twin_rows(folder), ROWS)
-    assert twin_ids(folder) == IDS
-    assert set(files_of(folder)) == {
+    np.testing.assert_array_equal(rows_on_disk(folder), ROWS)
+    before = tree_of(folder)
+    assert set(before) == {
         ".lock", "config.json", *(f"shard-0000{n}.{e}" for n in range(3) for e in ("items.jsonl", "safetensors")),
     }  # fmt: skip
+    assert begin(folder) is None
+    assert tree_of(folder) == before
 
 
-@pytest.mark.parametrize("stopped_after", [[], [0], [2, 0], [1], [0, 1, 2]])
-def test_resumed_run_is_byte_for_byte_the_same(tmp_path, stopped_after):
+@pytest.mark.parametrize("finished", [[], [2, 0], [0, 1, 2]])
+def test_a_resumed_run_is_byte_for_byte_the_same(tmp_path, finished):
     begin(tmp_path / "whole")
-    begin(tmp_path / "stopped", numbers=stopped_after, finish=False)
-    with pytest.raises(FormatError, match="was never finished"):
+    begin(tmp_path / "stopped", numbers=finished, finish=False)
+    with pytest.raises(FormatError, match="never finished"):
         Memory(tmp_path / "stopped")
-    assert begin(tmp_path / "stopped") == [n for n in range(3) if n not in stopped_after]
-    assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
+    assert begin(tmp_path / "stopped") == [n for n in range(3) if n not in finished]
+    assert tree_of(tmp_path / "stopped") == tree_of(tmp_path / "whole")
 
 
-def test_worker_writer_needs_the_plan_and_the_versions_of_the_run(tmp_path, monkeypatch):
+def test_a_worker_needs_the_plan_and_the_versions_of_the_run(tmp_path, monkeypatch):
     with opened(tmp_path / "shared") as writer:
         write(worker_writer(tmp_path / "shared", writer.plan), 1)
-        with opened(tmp_path / "elsewhere", shard_items=5), pytest.raises(ConfigError, match="all machines share"):
+        with opened(tmp_path / "elsewhere", shard_items=5), pytest.raises(ConfigError, match="machines share"):
             worker_writer(tmp_path / "elsewhere", writer.plan)
-        monkeypatch.setattr(writer_module, "versions_here", lambda: {**writer.plan.run.versions, "torch": "9"})
+        here = writer_module.versions_here()
+        assert {"cmcr", "torch", "numpy"} <= set(here)
+        monkeypatch.setattr(writer_module, "versions_here", lambda: {**here, "torch": "9"})
         with pytest.raises(ResumeError, match=r"torch was .*, now 9"):
             worker_writer(tmp_path / "shared", writer.plan)
+    with pytest.raises(ResumeError, match=r"torch was .*, now 9"):
+        begin(tmp_path / "shared")
     monkeypatch.undo()
     assert begin(tmp_path / "shared") == [0, 2]
 
 
-def test_finishing_too_early_is_refused(tmp_path):
-    with opened(tmp_path) as writer:
-        write(writer, 1)
-        with pytest.raises(ConfigError, match="2 of 3 shards are missing"):
-            writer.finish()
-
-
-def test_finished_memory_of_the_same_plan_stays_as_it_is(tmp_path):
-    begin(tmp_path)
-    before = files_of(tmp_path)
-    assert begin(tmp_path) is None
-    assert files_of(tmp_path) == before
-
-
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "differs"),
     [
         ({"made": origin(fingerprint="f2")}, "fingerprint was 0123456789ab…, now f2"),
         ({"made": origin(space="other", model=None)}, "space was mine, now other; model was a/model, now none"),
@@ -116,115 +97,90 @@ def test_finished_memory_of_the_same_plan_stays_as_it_is(tmp_path):
         ({"settings": {"temperature": 0.1}}, "temperature was none, now 0.1"),
     ],
 )
-def test_another_plan_is_refused_with_what_differs(tmp_path, change, said):
+def test_another_plan_is_refused_with_what_differs(tmp_path, change, differs):
     begin(tmp_path / "begun", numbers=[0], finish=False)
     begin(tmp_path / "done")
-    with pytest.raises(ResumeError, match=rf"begun: begun with something else: .*{said}.* Run it as it was begun"):
-        begin(tmp_path / "begun", **change)
-    with pytest.raises(ResumeError, match=rf"done: made with something else: .*{said}.* with --append"):
-        begin(tmp_path / "done", **change)
+    for folder in ("begun", "done"):
+        with pytest.raises(ResumeError, match=f"{folder}: .*{differs}"):
+            begin(tmp_path / folder, **change)
 
 
-def test_another_version_of_a_library_is_named(tmp_path, monkeypatch):
-    begin(tmp_path, numbers=[0], finish=False)
-    here = writer_module.versions_here()
-    assert {"cmcr", "torch", "numpy"} <= set(here)
-    monkeypatch.setattr(writer_module, "versions_here", lambda: {**here, "torch": "9"})
-    with pytest.raises(ResumeError, match=r"versions: torch was .*, now 9"):
-        begin(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"origin": 1, "run": 2, "first_shard": 0}'])
+@pytest.mark.parametrize("content", ["{", '{"origin": 1, "run": 2, "first_shard": 0}'])
 def test_damaged_plan(tmp_path, content):
     begin(tmp_path, numbers=[0], finish=False)
     (tmp_path / ".run" / "plan.json").write_text(content)
-    with pytest.raises(FormatError, match=r"plan\.json: damaged .* Remove \S+\.run "):
+    with pytest.raises(FormatError, match=r"plan\.json: damaged"):
         begin(tmp_path)
 
 
-def test_wrong_numbers_of_rows(tmp_path):
+def test_a_shard_holds_all_its_items_and_a_memory_all_its_shards(tmp_path):
     with opened(tmp_path) as writer:
         items, bad = [("a", "s")] * 4, bad_item("b", 0)
         for rows, given, quarantined in ((3, items, ()), (4, items, (bad,)), (4, items[:3], (bad,)), (0, [], ())):
             with pytest.raises(ConfigError, match="shard 0: expected 4 items"):
                 writer.write(0, torch.zeros(rows, 5), given, quarantined)
-        assert writer.missing == [0, 1, 2]
+        write(writer, 1)
+        with pytest.raises(ConfigError, match="2 of 3 shards"):
+            writer.finish()
 
 
 def test_rows_of_another_width_are_refused_before_they_spoil_the_memory(tmp_path):
     with opened(tmp_path) as writer:
         write(writer, 0)
-        with pytest.raises(DimensionError, match="shard 1: its rows are 6 wide, those before 5"):
+        with pytest.raises(DimensionError, match=r"shard 1: .*6 wide"):
             write(writer, 1, unit(10, width=6))
     begin(tmp_path)
-    with pytest.raises(DimensionError, match="shard 0: its rows are 6 wide, those before 5"):
+    with pytest.raises(DimensionError, match=r"shard 0: .*6 wide"):
         begin(tmp_path, unit(3, width=6), append=True)
     assert Memory(tmp_path).shape == (10, 5)
 
 
-def test_settings_out_of_range(tmp_path):
-    for shard_items in (0, 2.5, True):
-        with pytest.raises(ConfigError, match="shard_items"), open_writer(
-            tmp_path / "memory", ORIGIN, surveyed(IDS), shard_items=shard_items
-        ):  # fmt: skip
-            pass
-    with pytest.raises(ConfigError, match="no finished memory to append to"):
-        begin(tmp_path / "memory", append=True)
-
-
 def test_too_small_a_disk_is_refused_before_the_work(tmp_path, monkeypatch):
     begin(tmp_path, numbers=[1], finish=False)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 119, 119))
-    with pytest.raises(WriteError, match="are free"):
-        begin(tmp_path, width=5)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 120, 120))
-    assert begin(tmp_path, width=5) == [0, 2]  # six rows of five float32
+    for free, missing in ((119, None), (120, [0, 2])):  # six rows of five float32
+        usage = shutil._ntuple_diskusage(10**6, 10**6 - free, free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
+        if missing is None:
+            with pytest.raises(WriteError, match="are free"):
+                begin(tmp_path, width=5)
+        else:
+            assert begin(tmp_path, width=5) == missing
 
 
-def test_other_things_are_left_alone(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    (folder / "a.png").write_bytes(b"a")
-    (folder / "shard-00000.tar").write_bytes(b"b")
-    with pytest.raises(FormatError, match=r"photos: holds other things \(a\.png"):
-        begin(folder)
-    assert set(files_of(folder)) == {"a.png", "shard-00000.tar"}
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.png": "a", "shard-00000.tar": "b"}, r"holds other things \(a\.png"),
+        ({"config.json": '{"model_type": "clip"}', "shard-00000.safetensors": "weights"}, "expected a cmcr memory"),
+    ],
+)
+def test_other_things_are_left_alone(tmp_path, files, message):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(FormatError, match=message):
+        begin(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.name != ".lock"} == files
     (tmp_path / "link").symlink_to("nowhere")
-    for path in (folder / "a.png", tmp_path / "link"):
-        with pytest.raises(FormatError, match="expected a folder for a memory"):
+    for path in (tmp_path / next(iter(files)), tmp_path / "link"):
+        with pytest.raises(FormatError, match="expected a folder"):
             begin(path)
 
 
-def test_artefact_of_another_kind_is_left_alone(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    (tmp_path / "shard-00000.safetensors").write_bytes(b"weights")
-    with pytest.raises(FormatError, match="expected a cmcr memory"):
-        begin(tmp_path)
-    assert (tmp_path / "shard-00000.safetensors").read_bytes() == b"weights"
-
-
 def test_leftovers_go_and_the_files_of_others_stay(tmp_path):
-    begin(tmp_path)
+    folder = tmp_path / "m"
+    begin(folder, finish=False)
+    shutil.copytree(folder / ".run", tmp_path / "kept")
+    begin(folder)
     strangers = ["shard-00000.safetensors.bak", "shard-1.txt", "shard-00000.tar", "readme.md", ".notes.part"]
-    own = ["shard-00001.1.safetensors", "shard-00009.items.jsonl", "shard-00009.quarantine.jsonl",
-           ".shard-00009.safetensors.0f.part", ".config.json.0f.part"]  # fmt: skip
-    for name in strangers + own:
-        (tmp_path / name).write_bytes(b"x")
-    (tmp_path / ".run").mkdir()
-    (tmp_path / ".run" / "shard-00000.json").write_bytes(b"{}")
-    before = set(files_of(tmp_path)) - set(own) - {".run/shard-00000.json"}
-    assert begin(tmp_path) is None
-    assert set(files_of(tmp_path)) == before
-    assert not (tmp_path / ".run").exists()
-
-
-def test_folder_of_the_run_goes_if_the_manifest_came_after_it(tmp_path):
-    begin(tmp_path / "m", finish=False)
-    shutil.copytree(tmp_path / "m" / ".run", tmp_path / "kept")
-    begin(tmp_path / "m")
-    shutil.copytree(tmp_path / "kept", tmp_path / "m" / ".run")
-    assert begin(tmp_path / "m") is None
-    assert not (tmp_path / "m" / ".run").exists()
+    for name in strangers:
+        (folder / name).write_bytes(b"x")
+    before = tree_of(folder)
+    for name in ("shard-00001.1.safetensors", "shard-00009.items.jsonl", "shard-00009.quarantine.jsonl",
+                 ".shard-00009.safetensors.0f.part", ".config.json.0f.part"):  # fmt: skip
+        (folder / name).write_bytes(b"x")
+    shutil.copytree(tmp_path / "kept", folder / ".run")  # as if killed right after the manifest
+    assert begin(folder) is None
+    assert tree_of(folder) == before
 
 
 def test_appended_shards_continue_the_numbers(tmp_path):
@@ -237,78 +193,46 @@ def test_appended_shards_continue_the_numbers(tmp_path):
     ]  # fmt: skip
     np.testing.assert_array_equal(Memory(tmp_path)[:], np.concatenate([ROWS, more]))
     assert [run.items for run in contents.runs] == [10, 5]
-    assert begin(tmp_path) is None  # the first run is done
+    assert begin(tmp_path) is None  # the first run is finished
 
 
-def test_stopped_append_leaves_the_memory_whole_and_is_resumed(tmp_path):
+def test_a_stopped_append_leaves_the_memory_whole_and_is_resumed(tmp_path):
     begin(tmp_path)
+    with pytest.raises(ResumeError, match="now none"):
+        begin(tmp_path, append=True, made=origin(fingerprint=None))
     more = unit(6, seed=3)
     assert begin(tmp_path, more, append=True, numbers=[1], finish=False) == [0, 1]
     assert Memory(tmp_path).shape == (10, 5)
     assert begin(tmp_path) is None
-    with pytest.raises(ResumeError, match=r"number of items was 6, now 3.* or remove \S+\.run, which gives up"):
+    with pytest.raises(ResumeError, match=r"was 6, now 3.* remove \S+\.run"):
         begin(tmp_path, unit(3), append=True)
     assert begin(tmp_path, more, append=True) == [0]
     np.testing.assert_array_equal(Memory(tmp_path)[:], np.concatenate([ROWS, more]))
 
 
-def test_rows_of_another_kind_are_not_appended(tmp_path):
-    begin(tmp_path)
-    with pytest.raises(ResumeError, match=r"of another kind: fingerprint was 0123456789ab…, now none"):
-        begin(tmp_path, append=True, made=origin(fingerprint=None))
-
-
 def test_one_writer_at_a_time(tmp_path):
-    with locked(tmp_path), pytest.raises(LockedError, match="another run is writing this memory"):
+    with locked(tmp_path), pytest.raises(LockedError, match="another run"):
         begin(tmp_path)
     assert begin(tmp_path) == [0, 1, 2]
 
 
-def test_damaged_manifest_is_not_written_over(tmp_path):
+def test_a_damaged_manifest_is_not_written_over(tmp_path):
     begin(tmp_path)
     manifest = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**manifest, "rows": 9}))
     for append in (False, True):
-        with pytest.raises(IntegrityError, match="its content is not what was written"):
+        with pytest.raises(IntegrityError, match="not what was written"):
             begin(tmp_path, append=append)
 
 
-@pytest.mark.parametrize("code", [28, 5])
-def test_disk_that_refuses(tmp_path, monkeypatch, code):
-    begin(tmp_path, numbers=[0], finish=False)
-
-    def refuse(handle):
-        raise OSError(code, os.strerror(code))
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "fsync", refuse)
-        with pytest.raises(WriteError, match=rf"could not write \({os.strerror(code)}\); finished shards are safe"):
-            begin(tmp_path)
-    assert begin(tmp_path) == [1, 2]
-
-
-def test_folder_that_cannot_be_listed_or_made(tmp_path, monkeypatch):
+def test_folders_that_cannot_be_made_or_listed(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="could not write"):
+    with pytest.raises(WriteError, match="file"):
         begin(tmp_path / "file" / "memory")
 
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(WriteError, match=r"could not write .Permission denied."):
+    with pytest.raises(WriteError, match="Permission denied"):
         begin(tmp_path)
-
-
-def test_replaced_shards(tmp_path):
-    contents = store(tmp_path, ROWS[1:], bad=(0,))
-    items = [(f"item-{n}", f"list:{n}") for n in range(4)]
-    with locked(tmp_path):
-        rows = torch.from_numpy(ROWS[:4].copy())
-        (shard,) = replace_shards(tmp_path, contents, [(0, ("shard-00000.1", rows, items, []))])
-    assert (shard.name, shard.rows, shard.first_item, shard.run) == ("shard-00000.1", 4, 0, 0)
-    np.testing.assert_array_equal(Memory(tmp_path)[:], ROWS)
-    assert sorted(path.name for path in tmp_path.glob("shard-00000*")) == [
-        "shard-00000.1.items.jsonl", "shard-00000.1.safetensors",
-    ]  # fmt: skip
-    assert not (tmp_path / ".run").exists()
