@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcr.data.images import read_image, to_rgb
-from cmcr.spaces.dual_encoders import ClipSpace, pooled
+from cmcr.spaces.dual_encoders import ClipSpace
 
 
 def write_pictures(folder: Path, count: int, edge: int) -> list[Path]:
@@ -69,9 +69,8 @@ def loops(space: ClipSpace, folder: Path, files: list[Path], batch: int) -> dict
 
     def forward(pictures: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         with torch.no_grad():
-            rows: NDArray[np.float32] = pooled(
-                model.get_image_features(pixel_values=torch.from_numpy(np.stack(pictures)))
-            ).numpy()
+            output = model.get_image_features(pixel_values=torch.from_numpy(np.stack(pictures)))
+        rows: NDArray[np.float32] = output.pooler_output.numpy()
         return rows
 
     ready = [prepare(file) for file in files]

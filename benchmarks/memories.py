@@ -29,7 +29,7 @@ import torch
 
 from cmcr import Memory, embed, space, write_memory
 from cmcr.data.numbers import write_texts
-from cmcr.spaces.dual_encoders import ClipSpace, pooled
+from cmcr.spaces.dual_encoders import ClipSpace
 
 WIDTH = 512
 
@@ -82,7 +82,7 @@ def embedding(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any]
         with torch.no_grad():
             for start in range(0, len(ready), 16):
                 batch = torch.from_numpy(np.stack(ready[start : start + 16]))
-                pooled(model.get_image_features(pixel_values=batch)).numpy()
+                model.get_image_features(pixel_values=batch).pooler_output.numpy()
 
     numbers = iter(range(1000))
     yield {

@@ -100,7 +100,7 @@ def test_silence_and_a_single_sample_are_sounds(spaces, kind):
 def test_texts_are_cut_at_77_tokens_as_the_tokenizer_would(spaces):
     clap, text = spaces["clap-fused"], "~" * 75
     clap.encode(text, "text")  # with both end marks 77 tokens: a warning would be an error
-    with pytest.warns(UserWarning, match="longer than the 77 tokens"):
+    with pytest.warns(UserWarning, match="the 77 tokens"):
         row = clap.encode(text + "dog", "text")
     np.testing.assert_allclose(row, clap.encode(text, "text"), atol=1e-5)
 

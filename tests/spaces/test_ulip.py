@@ -26,11 +26,10 @@ from small_models import (
 )
 
 from cmcr.data.point_clouds import with_up_axis
-from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, SampleError, WriteError
+from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, SampleError
 from cmcr.spaces.ulip.preprocessing import group_points, pixels_of, prepared_points
 from cmcr.spaces.ulip.space import UlipSpace
 from cmcr.spaces.ulip.towers import ImageTower, PointCloudTower, TextTower, TowerShape
-from cmcr.spaces.ulip.weights import convert, read_tensors
 from reference.point_groups import groups as reference_groups
 
 
@@ -82,7 +81,7 @@ class TestParity:
         shape = shape_of(config["trans_dim"], config["depth"], config["num_heads"], tensors)
         tower = loaded(PointCloudTower(shape, channels=channels, group_width=config["encoder_dims"]), tensors)
         divided = [group_points(p.numpy(), config["num_group"], config["group_size"]) for p in tensors["points"]]
-        inputs = [torch.from_numpy(np.stack(part)) for part in zip(*(vars(d).values() for d in divided), strict=True)]
+        inputs = [torch.from_numpy(np.stack(part)) for part in zip(*divided, strict=True)]
         assert_close(tower.point_encoder(*inputs), tensors["features"])
         assert_close(tower(*inputs), tensors["embeddings"])
 
@@ -112,15 +111,15 @@ class TestGroups:
         num_group, group_size = 1 + int(groups * (count - 1)), 1 + int(size * (count - 1))
         found = group_points(points, num_group, group_size)
         neighborhoods, centers = reference_groups(points, num_group, group_size)
-        np.testing.assert_array_equal(found.neighborhoods, neighborhoods)
-        np.testing.assert_array_equal(found.centers, centers)
+        np.testing.assert_array_equal(found[0], neighborhoods)
+        np.testing.assert_array_equal(found[1], centers)
 
 
 def test_a_cloud_embeds_as_its_tower_does(space):
     points = prepared_points(cloud(0), channels=3, num_points=40, fewest=12, up_axis="y")
-    divided = group_points(points, NUM_GROUP, GROUP_SIZE)
+    neighborhoods, centers = group_points(points, NUM_GROUP, GROUP_SIZE)
     tower = point_tower().requires_grad_(False)
-    row = tower(torch.from_numpy(divided.neighborhoods)[None], torch.from_numpy(divided.centers)[None])
+    row = tower(torch.from_numpy(neighborhoods)[None], torch.from_numpy(centers)[None])
     found = space.encode([cloud(0)], "point_cloud", normalize_embeddings=False)
     np.testing.assert_allclose(found, row.numpy(), atol=1e-5)
 
@@ -143,31 +142,13 @@ def test_the_fingerprint_follows_the_settings(published, space):
 
 
 class TestFiles:
-    def test_a_converted_file_is_the_same_space(self, published, spaces, space, tmp_path):
-        out = convert(published, tmp_path / "small.safetensors")
-        converted = UlipSpace(out, tokenizer=spaces.root / "ulip-xyz" / "tokenizer", **SMALL)
-        assert converted.fingerprint == space.fingerprint
-        assert "logit_scale" not in read_tensors(out)
+    def test_a_published_file_is_the_same_space_as_its_tensors(self, published, spaces, space):
+        found = UlipSpace(published, tokenizer=spaces.root / "ulip-xyz" / "tokenizer", **SMALL)
+        assert found.fingerprint == space.fingerprint
         for modality in space.widths:
             np.testing.assert_array_equal(
-                converted.encode(items(modality), modality), space.encode(items(modality), modality)
+                found.encode(items(modality), modality), space.encode(items(modality), modality)
             )
-
-    def test_conversion_replaces_nothing_and_checks_first(self, published, tmp_path):
-        (tmp_path / "there.safetensors").write_text("mine")
-        for name, message in [
-            ("there.safetensors", "already"),
-            ("out.pt", r"ends in \.safetensors"),
-            ("no/out.safetensors", "could not write"),
-        ]:
-            with pytest.raises(WriteError, match=message):
-                convert(published, tmp_path / name)
-        assert (tmp_path / "there.safetensors").read_text() == "mine"
-        state = ulip_state()
-        del state["pc_projection"]
-        with pytest.raises(FormatError, match="missing 'pc_projection'"):
-            convert(save_published(tmp_path / "bad.pt", state), tmp_path / "out.safetensors")
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.pt", "there.safetensors"]
 
     def test_the_coloured_files_copy_of_another_model_is_left_out(self, tmp_path, coloured):
         state = ulip_state(point_tower(6, 1)) | {"open_clip_model.visual.proj": torch.ones(2, 2)}

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from cmcr.data.audio import read_audio
 from cmcr.errors import FormatError
-from cmcr.spaces.dual_encoders import DualEncoderSpace, pooled
+from cmcr.spaces.dual_encoders import DualEncoderSpace
 from cmcr.spaces.hub import Snapshot, import_library, open_processor
-from cmcr.spaces.tower import Tower
 
 MOST_WINDOWS = 6  # of the unfused encoder: a minute is read whole, of anything longer six windows spread over it
 
@@ -65,29 +64,28 @@ class ClapSpace(DualEncoderSpace):
             "fused": self._fused,  # it decides the scale of the mel filters too
         }
 
-    def _other_tower(self) -> Tower:
-        return Tower(self.widths["audio"], self._read_windows, self._embed_sounds)
-
-    def _read_windows(self, item: Any) -> SoundWindows:
+    def _prepare(self, item: Any) -> SoundWindows:
         # The whole sound, however few windows are used: a fused encoder reads all of it shrunk, the positions of windows
         # follow from the length after resampling, and a part resampled alone differs at its edges. Even where the rate is
         # right, seeking in an mp3 gives other bits, and damage between the windows would not be noticed.
         samples = read_audio(item, self._extractor.sampling_rate)
         return (fused_windows if self._fused else unfused_windows)(samples, self._extractor)
 
-    def _embed_sounds(self, sounds: list[SoundWindows]) -> Tensor:
-        windows = torch.from_numpy(np.concatenate([sound.windows for sound in sounds]))
-        longer = torch.tensor([[sound.longer] for sound in sounds for _ in sound.windows])
+    def _embed(self, prepared: list[SoundWindows]) -> Tensor:
+        windows = torch.from_numpy(np.concatenate([sound.windows for sound in prepared]))
+        longer = torch.tensor([[sound.longer] for sound in prepared for _ in sound.windows])
         # No more windows at a time than there are sounds: batch_size bounds the memory for long sounds as well.
-        parts = zip(windows.split(len(sounds)), longer.split(len(sounds)), strict=True)
+        parts = zip(windows.split(len(prepared)), longer.split(len(prepared)), strict=True)
         rows = torch.cat([self._embed_windows(*part) for part in parts])
-        of_sound = rows.split([len(sound.windows) for sound in sounds])
+        of_sound = rows.split([len(sound.windows) for sound in prepared])
         return torch.stack([part.mean(dim=0) for part in of_sound])
 
     def _embed_windows(self, windows: Tensor, longer: Tensor) -> Tensor:
         model = self._model
         inputs = windows.to(model.device, model.dtype)
-        return pooled(model.get_audio_features(input_features=inputs, is_longer=longer.to(model.device))).float()
+        output = model.get_audio_features(input_features=inputs, is_longer=longer.to(model.device))
+        rows: Tensor = output.pooler_output.float()
+        return rows
 
 
 @dataclass(frozen=True)

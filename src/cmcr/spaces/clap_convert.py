@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cmcr.errors import FormatError, WriteError
+from cmcr.files import writing
 from cmcr.spaces.hub import (
     BPE_FILES,
     TOKENIZER_ALONE,
@@ -98,18 +99,13 @@ def convert(
         truncation="fusion" if model.config.audio_config.enable_fusion else "rand_trunc",
         padding="repeatpad",
     )
-    try:
+    with writing(out):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         # Beside the target and renamed at the end, so that a half-written folder never has its name.
         with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as aside:
             for part in (model, extractor, words):
                 part.save_pretrained(Path(aside, "whole"))
             Path(aside, "whole").replace(out)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteError(
-            error.errno or errno.EIO, f"could not write ({reason}); nothing half-written was left", str(out)
-        ) from error
     return out
 
 
@@ -118,9 +114,6 @@ def clap_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The joint `qkv` of the audio tower becomes three equal parts; keys in `IGNORED` are left out; floating point becomes
     float32. Whether keys and shapes are those of the model is not checked.
-
-    Raises:
-        FormatError: a `qkv` that is not three equal parts.
     """
     state: dict[str, Tensor] = {}
     for key, value in published.items():
@@ -133,8 +126,6 @@ def clap_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if ".attention.self.qkv." not in name:
             state[name] = tensor.contiguous()
             continue
-        if tensor.ndim == 0 or len(tensor) % 3:
-            raise FormatError(f"{key}: expected three equal parts, got shape {tuple(tensor.shape)}.")
         for part, rows in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
             # Clones, for parts of one tensor share its memory, which safetensors refuses to write.
             state[name.replace(".qkv.", f".{part}.")] = rows.clone()
@@ -143,8 +134,8 @@ def clap_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _model_of(published: Mapping[str, Tensor], transformers: Any) -> Any:
     """Build the model that these weights belong to, and load them strictly."""
-    state = clap_state(published)
     try:
+        state = clap_state(published)
         config = transformers.ClapConfig(
             text_config=_text_config(state),
             audio_config=_audio_config(state),
@@ -156,14 +147,9 @@ def _model_of(published: Mapping[str, Tensor], transformers: Any) -> Any:
         state[_TEXT + "embeddings.position_ids"] = torch.arange(positions)[None]
         state[_TEXT + "embeddings.token_type_ids"] = torch.zeros(1, positions, dtype=torch.long)
         model.load_state_dict(state, assign=True)
-    except KeyError as error:
-        raise FormatError(
-            f"not a published CLAP checkpoint: missing (by the names of transformers) {error}. {_FETCH}"
-        ) from error
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
-        raise FormatError(
-            f"not a published CLAP checkpoint: its weights do not fit together: {error}. {_FETCH}"
-        ) from error
+        reason = f"missing {error}" if isinstance(error, KeyError) else f"its weights do not fit together: {error}"
+        raise FormatError(f"not a published CLAP checkpoint (names as in transformers): {reason}. {_FETCH}") from error
     return model.eval()
 
 
@@ -175,8 +161,6 @@ def _audio_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         for stage in range(stages)
     ]
     fused = any(".fusion_model." in key for key in state)
-    if len(state[_AUDIO + "batch_norm.weight"]) != _MEL_BANDS:
-        raise FormatError(f"expected an audio tower of {_MEL_BANDS} mel bands. {_FETCH}")
     return {
         "patch_embeds_hidden_size": len(state[_AUDIO + "patch_embed.proj.weight"]),
         "depths": [_count(state, rf"{_AUDIO}layers\.{stage}\.blocks\.(\d+)\.") for stage in range(stages)],
@@ -209,7 +193,7 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
 def _tokenizer(name: str | Path, local_files_only: bool, vocabulary: int) -> Any:
     snapshot = find_snapshot(name, local_files_only=local_files_only, files=TOKENIZER_ALONE)
     require_files(snapshot, BPE_FILES)
-    tokenizer = open_processor(snapshot, "RobertaTokenizerFast", "RobertaTokenizer")
+    tokenizer = open_processor(snapshot, "RobertaTokenizer")
     if len(tokenizer) != vocabulary:
         raise FormatError(
             f"{snapshot}: the tokenizer knows {len(tokenizer)} tokens, the checkpoint {vocabulary}: it is another one's."

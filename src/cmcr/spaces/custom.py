@@ -6,9 +6,9 @@ Each becomes a `Space` without touching cmcr; `cmcr.register_space` gives it a n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +16,6 @@ from cmcr.arrays import Array, rows_of, unit_rows
 from cmcr.data.images import read_image, to_rgb
 from cmcr.data.texts import read_text
 from cmcr.errors import ConfigError, DimensionError, SampleError
-from cmcr.spaces.texts import TruncatedTexts
 from cmcr.spaces.tower import Tower, TowerSpace
 
 
@@ -62,7 +61,7 @@ class CustomSpace(TowerSpace):
     def _move_to(self, device: torch.device) -> None:
         raise ConfigError(f"space {self.name!r} is your own: put its model on {str(device)!r} yourself.")
 
-    def _tower(self, modality: str, truncated: TruncatedTexts) -> Tower:
+    def _tower(self, modality: str) -> Tower:
         def embed(items: list[Any]) -> Tensor:
             what = f"the {modality} function of space {self.name!r}"
             rows = rows_of(self._embed[modality](items), f"what {what} returned")
@@ -88,12 +87,8 @@ def from_sentence_transformers(model: Any, name: str, *, fingerprint: str, modal
     """
     if not callable(getattr(model, "encode", None)):
         raise ConfigError(f"expected a model with a method encode, got {type(model).__name__}.")
-    return CustomSpace(
-        name,
-        fingerprint=fingerprint,
-        decode=None,
-        **{modality: lambda items: model.encode(items, convert_to_numpy=True)},
-    )
+    embed: dict[str, Any] = {modality: lambda items: model.encode(items, convert_to_numpy=True)}
+    return CustomSpace(name, fingerprint=fingerprint, **embed)
 
 
 def from_open_clip(
@@ -101,8 +96,8 @@ def from_open_clip(
     name: str,
     *,
     fingerprint: str,
-    preprocess: Callable[[Any], Tensor] | None = None,
-    tokenizer: Callable[[list[str]], Tensor] | None = None,
+    preprocess: Callable[[Any], Tensor],
+    tokenizer: Callable[[list[str]], Tensor],
 ) -> CustomSpace:
     """Make a space of an open_clip-like model: anything with `encode_image` and `encode_text`.
 
@@ -111,28 +106,21 @@ def from_open_clip(
         name: the space's name.
         fingerprint: see `CustomSpace`.
         preprocess: one upright RGB PIL image, what was transparent white -> `(3, H, W)`; called from other threads.
-            Without it there is no image modality.
-        tokenizer: texts -> `(n, L)` token ids; without it there is no text modality.
+        tokenizer: texts -> `(n, L)` token ids.
 
     Raises:
-        ConfigError: neither of the two, or a model without the methods.
+        ConfigError: a model without the methods.
     """
-    decode: dict[str, Callable[[Any], Any]] = {}
-    embed: dict[str, Callable[[list[Any]], Array]] = {}
-    if preprocess is not None and callable(getattr(model, "encode_image", None)):
-        prepare = preprocess
-        decode["image"] = lambda item: prepare(to_rgb(read_image(item)))
-        embed["image"] = lambda pixels: model.encode_image(torch.stack(pixels))
-    if tokenizer is not None and callable(getattr(model, "encode_text", None)):
-        tokenize = tokenizer
-        decode["text"] = read_text
-        embed["text"] = lambda texts: model.encode_text(tokenize(texts))
-    if not embed:
-        raise ConfigError(
-            "expected a model with encode_image and a preprocess, or with encode_text and a tokenizer, got "
-            f"{type(model).__name__}."
-        )
-    return CustomSpace(name, fingerprint=fingerprint, decode=decode, **embed)
+    for method in ("encode_image", "encode_text"):
+        if not callable(getattr(model, method, None)):
+            raise ConfigError(f"expected a model with a method {method}, got {type(model).__name__}.")
+    return CustomSpace(
+        name,
+        fingerprint=fingerprint,
+        decode={"image": lambda item: preprocess(to_rgb(read_image(item))), "text": read_text},
+        image=lambda pixels: model.encode_image(torch.stack(pixels)),
+        text=lambda texts: model.encode_text(tokenizer(texts)),
+    )
 
 
 class PrecomputedSpace(CustomSpace):
@@ -141,7 +129,7 @@ class PrecomputedSpace(CustomSpace):
     Args:
         name: the space's name.
         fingerprint: see `CustomSpace`.
-        **rows: by modality, a mapping of ids to rows `(D,)`, or a pair of ids and `(n, D)` rows.
+        **rows: by modality, a pair of ids and `(n, D)` rows.
 
     Raises:
         ConfigError: no rows, or ids that occur twice.
@@ -149,39 +137,26 @@ class PrecomputedSpace(CustomSpace):
         EmbeddingsError: unusable rows.
     """
 
-    def __init__(
-        self, name: str, *, fingerprint: str, **rows: Mapping[str, Array] | tuple[Sequence[str], Array]
-    ) -> None:
-        tables = {modality: _table(f"{modality} of space {name!r}", given) for modality, given in rows.items()}
+    def __init__(self, name: str, *, fingerprint: str, **rows: tuple[Sequence[str], Array]) -> None:
+        tables = {modality: unit_rows(given, f"{modality} of space {name!r}") for modality, (_, given) in rows.items()}
+        row_of: dict[str, dict[str, int]] = {}
+        for modality, (ids, _) in rows.items():
+            row_of[modality] = {id_: row for row, id_ in enumerate(ids)}
+            if len(ids) != len(tables[modality]):
+                raise DimensionError(f"{modality} of space {name!r}: {len(ids)} ids for {len(tables[modality])} rows.")
+            if len(row_of[modality]) != len(ids):
+                raise ConfigError(f"{modality} of space {name!r}: {len(ids) - len(row_of[modality])} ids occur twice.")
 
-        def finder(modality: str) -> Callable[[Any], int]:
-            row_of, _ = tables[modality]
-
-            def find(item: Any) -> int:
-                try:
-                    return row_of[item]
-                except (KeyError, TypeError) as error:
-                    raise SampleError(f"space {name!r} has no precomputed {modality} with the id {item!r}.") from error
-
-            return find
+        def find(modality: str, item: Any) -> int:
+            try:
+                return row_of[modality][item]
+            except (KeyError, TypeError) as error:
+                raise SampleError(f"space {name!r} has no precomputed {modality} with the id {item!r}.") from error
 
         super().__init__(
             name,
             fingerprint=fingerprint,
-            decode={modality: finder(modality) for modality in tables},
-            **{modality: table.__getitem__ for modality, (_, table) in tables.items()},
+            decode={modality: partial(find, modality) for modality in tables},
+            **{modality: table.__getitem__ for modality, table in tables.items()},
         )
-        self._widths.update({modality: table.shape[1] for modality, (_, table) in tables.items()})
-
-
-def _table(name: str, given: Mapping[str, Array] | tuple[Sequence[str], Array]) -> tuple[dict[str, int], Tensor]:
-    """Return the row number of each id, and the unit rows `(n, D)`."""
-    if isinstance(given, Mapping):
-        given = (list(given), np.stack([np.asarray(row) for row in given.values()]))
-    ids, rows = given[0], unit_rows(given[1], name)
-    if len(ids) != len(rows):
-        raise DimensionError(f"{name}: {len(ids)} ids for {len(rows)} rows.")
-    row_of = {id_: row for row, id_ in enumerate(ids)}
-    if len(row_of) != len(ids):
-        raise ConfigError(f"{name}: {len(ids) - len(row_of)} ids occur twice.")
-    return row_of, rows
+        self._widths.update({modality: table.shape[1] for modality, table in tables.items()})

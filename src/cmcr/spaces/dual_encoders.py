@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,8 +32,8 @@ from cmcr.spaces.hub import (
     open_model,
     open_processor,
     require_files,
+    token_batch,
 )
-from cmcr.spaces.texts import TruncatedTexts, token_batch
 from cmcr.spaces.tower import Tower, TowerSpace, embed_all, listed
 
 _LONGEST_EDGE = 16_384  # pixels of a resized picture; a strip of 1 x 100000 would otherwise take gigabytes
@@ -46,8 +45,7 @@ _PROCESSOR_SETTINGS = (
 class DualEncoderSpace(TowerSpace):
     """A published model that embeds texts and something else (a `Space`): see `ClipSpace`, `SiglipSpace`, `ClapSpace`.
 
-    Texts must hold something besides white space. What is beyond the model's length is cut, and a warning gives the
-    number of such texts.
+    Texts must hold something besides white space. What is beyond the model's length is cut, with a warning.
 
     Args:
         model: a folder or the name of a repository on the hub; None is the default model of the family.
@@ -133,22 +131,26 @@ class DualEncoderSpace(TowerSpace):
         """
 
     @abstractmethod
-    def _other_tower(self) -> Tower:
-        """Give the tower of `modality`."""
+    def _prepare(self, item: Any) -> Any:
+        """Decode and prepare one picture or sound."""
+
+    @abstractmethod
+    def _embed(self, prepared: list[Any]) -> Tensor:
+        """Embed prepared pictures or sounds: `(B, D)`, not normalised."""
 
     def _move_to(self, device: torch.device) -> None:
         self._model.to(device)
 
-    def _tower(self, modality: str, truncated: TruncatedTexts) -> Tower:
-        if modality == "text":
-            return Tower(self.widths["text"], read_text, partial(self._embed_texts, truncated=truncated))
-        return self._other_tower()
+    def _tower(self, modality: str) -> Tower:
+        decode, embed = (read_text, self._embed_texts) if modality == "text" else (self._prepare, self._embed)
+        return Tower(self.widths[modality], decode, embed)
 
-    def _embed_texts(self, texts: list[str], *, truncated: TruncatedTexts) -> Tensor:
-        ids, mask = token_batch(self._tokenizer, texts, self._length, truncated, pad_to_full=self.pad_to_full)
-        inputs = {"input_ids": ids, "attention_mask": mask} if self.masked else {"input_ids": ids}
+    def _embed_texts(self, texts: list[str]) -> Tensor:
+        ids, mask = token_batch(self._tokenizer, texts, self._length, self.name, pad_to_full=self.pad_to_full)
         device = self._model.device
-        return pooled(self._model.get_text_features(**{name: tensor.to(device) for name, tensor in inputs.items()}))
+        attended = mask.to(device) if self.masked else None
+        rows: Tensor = self._model.get_text_features(input_ids=ids.to(device), attention_mask=attended).pooler_output
+        return rows
 
 
 class ImageTextSpace(DualEncoderSpace):
@@ -173,7 +175,6 @@ class ImageTextSpace(DualEncoderSpace):
         *,
         batch_size: int = 8,
         show_progress_bar: bool | None = None,
-        device: str | None = None,
     ) -> NDArray[np.float32]:
         """Embed every patch of pictures in the space of whole pictures and texts, to find things in them.
 
@@ -184,7 +185,6 @@ class ImageTextSpace(DualEncoderSpace):
                 as `encode` does, crop included.
             batch_size: pictures per forward pass.
             show_progress_bar: as for `encode`.
-            device: as for `encode`.
 
         Returns:
             `(n, rows, columns, D)` float32, unit rows along D, top row of patches first; `n` is 1 for a single picture.
@@ -198,10 +198,7 @@ class ImageTextSpace(DualEncoderSpace):
         rows, columns = (edge // self._model.config.vision_config.patch_size for edge in (height, width))
         depth = self.widths["image"]
         tower = Tower(rows * columns * depth, lambda item: self._pixels(read_image(item), resized), self._embed_patches)
-        items, _ = listed(images)
-        if device is not None:
-            self._move_to(choose_device(device))
-        features = embed_all(tower, items, batch_size, f"{self.name} patches", show_progress_bar)
+        features = embed_all(tower, listed(images)[0], batch_size, f"{self.name} patches", show_progress_bar)
         return np.asarray(features.cpu()).reshape(len(features), rows, columns, depth)
 
     def _open_processor(self, snapshot: Snapshot) -> dict[str, Any]:
@@ -216,21 +213,25 @@ class ImageTextSpace(DualEncoderSpace):
         settings = self._processor.to_dict()
         return {name: _plain(settings.get(name)) for name in _PROCESSOR_SETTINGS}
 
-    def _other_tower(self) -> Tower:
-        return Tower(self.widths["image"], lambda item: self._pixels(read_image(item)), self._embed_pictures)
+    def _prepare(self, item: Any) -> NDArray[np.float32]:
+        return self._pixels(read_image(item))
 
     def _pixels(self, picture: Image.Image, size: dict[str, int] | None = None) -> NDArray[np.float32]:
         """Prepare one picture: `(3, H, W)`; with a `size` it is resized to that, without a crop."""
         options: dict[str, Any] = {}
-        if size is None:
-            _refuse_strip(picture, self._processor.size)
-        else:
+        if size is not None:
             options = {"size": size, "do_resize": True, "do_center_crop": False}
+        elif max(picture.size) * (self._processor.size.get("shortest_edge") or 0) > _LONGEST_EDGE * min(picture.size):
+            # The processor, which scales the shorter edge, would blow it up.
+            raise SampleError(
+                f"a picture of {picture.width} x {picture.height} pixels is too narrow a strip to be read."
+            )
         prepared = self._processor(images=to_rgb(picture), return_tensors="np", **options)
         return np.asarray(prepared["pixel_values"][0], dtype=np.float32)
 
-    def _embed_pictures(self, pictures: list[NDArray[np.float32]]) -> Tensor:
-        return pooled(self._model.get_image_features(pixel_values=self._batch(pictures)))
+    def _embed(self, prepared: list[NDArray[np.float32]]) -> Tensor:
+        rows: Tensor = self._model.get_image_features(pixel_values=self._batch(prepared)).pooler_output
+        return rows
 
     def _embed_patches(self, pictures: list[NDArray[np.float32]]) -> Tensor:
         vision = self._model.vision_model(pixel_values=self._batch(pictures), interpolate_pos_encoding=True)
@@ -295,19 +296,6 @@ class SiglipSpace(ImageTextSpace):
         alone = hidden.flatten(0, 1)[:, None]
         embedded: Tensor = self._model.vision_model.head(alone)
         return embedded.reshape(hidden.shape)
-
-
-def pooled(output: Any) -> Tensor:
-    """Take the embedding out of what `get_image_features` returns: a tensor in transformers 4, an object in 5."""
-    embedding: Tensor = getattr(output, "pooler_output", output)
-    return embedding
-
-
-def _refuse_strip(picture: Image.Image, size: Mapping[str, Any]) -> None:
-    """Refuse a strip that the processor, which scales the shorter edge, would blow up."""
-    shortest = dict(size).get("shortest_edge")
-    if shortest and max(picture.size) * shortest > _LONGEST_EDGE * min(picture.size):
-        raise SampleError(f"a picture of {picture.width} x {picture.height} pixels is too narrow a strip to be read.")
 
 
 def _plain(setting: Any) -> Any:

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -212,6 +213,34 @@ def open_processor(snapshot: Snapshot, *class_names: str, **options: Any) -> Any
         log.set_verbosity(verbosity)
         if bars:
             log.enable_progress_bar()
+
+
+def token_batch(
+    tokenizer: Any, texts: Sequence[str], length: int, space: str, *, pad_to_full: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Turn texts into token ids, as a tokenizer of transformers that truncates and pads on the right does.
+
+    Warns of texts that are cut, in words that do not change, so that Python shows them once, not with every batch.
+
+    Args:
+        tokenizer: of transformers; not asked to cut or pad, which would change its state.
+        texts: `B` texts.
+        length: the most tokens of a text; of a longer one the last token, which marks its end, is kept.
+        space: the name of the space, for the warning.
+        pad_to_full: pad to `length` instead of to the longest text.
+
+    Returns:
+        `(B, L)` int64 token ids, and `(B, L)` int64 with 1 for tokens and 0 for padding.
+    """
+    rows: list[list[int]] = tokenizer(list(texts), padding=False, truncation=False, verbose=False)["input_ids"]
+    if any(len(row) > length for row in rows):
+        warnings.warn(f"{space}: the end of texts longer than the {length} tokens it reads is cut.", stacklevel=2)
+        rows = [row if len(row) <= length else [*row[: length - 1], row[-1]] for row in rows]
+    padded = length if pad_to_full else max(map(len, rows))
+    padding = int(tokenizer.pad_token_id)
+    ids = [row + [padding] * (padded - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (padded - len(row)) for row in rows]
+    return torch.tensor(ids), torch.tensor(mask)
 
 
 def import_library(module: str, library: str | None = None) -> Any:

@@ -22,7 +22,6 @@ from cmcr.engine.device import choose_device
 from cmcr.errors import CmcrError, ConfigError, DimensionError, EmbeddingsError, SampleError, unknown_name
 from cmcr.progress import tracked
 from cmcr.spaces.protocol import BatchEncoder, EncodedBatch, Space
-from cmcr.spaces.texts import TruncatedTexts
 
 _DECODERS = 2  # threads that decode ahead; files decode outside Python's lock
 _BATCHES_AHEAD = 2
@@ -44,12 +43,9 @@ class Tower:
 
 
 class TowerSpace(ABC):
-    """A space made of towers (a `cmcr.spaces.protocol.Space`): `encode`, once for all of them.
+    """A space made of towers: `encode` and `encode_batches`, once for all of them.
 
-    Attributes:
-        name: such as "clip".
-        widths: width D by modality.
-        fingerprint: changes whenever the weights or the preprocessing do.
+    Attributes, arguments, results and errors: see `cmcr.spaces.protocol.Space` and `BatchEncoder`.
     """
 
     name: str
@@ -65,8 +61,8 @@ class TowerSpace(ABC):
         """Move the networks to a device."""
 
     @abstractmethod
-    def _tower(self, modality: str, truncated: TruncatedTexts) -> Tower:
-        """Give the tower of one call for a modality of `widths`; it counts the texts that it cuts in `truncated`."""
+    def _tower(self, modality: str) -> Tower:
+        """Return the tower of a modality of `widths`."""
 
     def encode(
         self,
@@ -79,14 +75,10 @@ class TowerSpace(ABC):
         device: str | None = None,
         normalize_embeddings: bool = True,
     ) -> Any:
-        """Embed items of one modality, decoding the next batches while one is embedded.
-
-        Arguments, result and errors: see `cmcr.spaces.protocol.Space.encode`.
-        """
+        """Embed items of one modality, decoding the next batches while one is embedded."""
         items, single = listed(inputs)
-        tower, truncated = self._prepared(modality, device)
+        tower = self._tower_on(device, modality)
         embeddings = embed_all(tower, items, batch_size, f"{self.name} {modality}", show_progress_bar)
-        truncated.warn()
         if normalize_embeddings:
             embeddings = normalized(embeddings)
         if single:
@@ -96,21 +88,15 @@ class TowerSpace(ABC):
     def encode_batches(
         self, batches: Iterable[Sequence[Any]], modality: str, device: str | None = None
     ) -> Iterator[EncodedBatch]:
-        """Embed a stream of batches, decoding the next ones meanwhile; failing items do not stop it.
+        """Embed a stream of batches, decoding the next ones meanwhile; failing items do not stop it."""
+        yield from _encoded_ahead(self._tower_on(device, modality), batches)
 
-        See `cmcr.spaces.protocol.BatchEncoder`.
-        """
-        tower, truncated = self._prepared(modality, device)
-        yield from _encoded_ahead(tower, batches)
-        truncated.warn()
-
-    def _prepared(self, modality: str, device: str | None) -> tuple[Tower, TruncatedTexts]:
+    def _tower_on(self, device: str | None, modality: str) -> Tower:
         if modality not in self.widths:
             raise unknown_name(f"modality of {self.name}", modality, self.widths)
         if device is not None:
             self._move_to(choose_device(device))
-        truncated = TruncatedTexts(self.name)
-        return self._tower(modality, truncated), truncated
+        return self._tower(modality)
 
 
 def listed(inputs: Any) -> tuple[Sequence[Any], bool]:
@@ -132,21 +118,13 @@ def listed(inputs: Any) -> tuple[Sequence[Any], bool]:
 def embed_all(
     tower: Tower, items: Sequence[Any], batch_size: int, label: str, show_progress_bar: bool | None = False
 ) -> Tensor:
-    """Embed items batch after batch.
-
-    Args:
-        tower: of their modality.
-        items: `n` items.
-        batch_size: items per call of `Tower.embed`.
-        label: names the work on the progress bar.
-        show_progress_bar: see `cmcr.progress.tracked`.
+    """Embed items batch after batch; the `label` names the work on the progress bar.
 
     Returns:
         `(n, D)` float32, not normalised, on the tower's device.
 
     Raises:
-        ConfigError: a wrong batch size.
-        SampleError: an item that cannot be decoded, with its position.
+        ConfigError, SampleError: as `cmcr.spaces.protocol.Space.encode`.
     """
     check_count("batch_size", batch_size)
     starts = range(0, len(items), batch_size)
@@ -191,9 +169,6 @@ def _decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]
     pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="cmcr-decode")
     waiting: deque[list[Any]] = deque()
 
-    def decode_all(items: Sequence[Any]) -> list[Any]:
-        return [_decoded(decode, item) for item in items]
-
     def next_decoded() -> list[Any]:
         return [item for part in waiting.popleft() for item in part.result()]
 
@@ -201,7 +176,7 @@ def _decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]
         for batch in batches:
             share = max(1, -(-len(batch) // _DECODERS))  # all threads share one batch, so that the first is ready soon
             parts = [batch[i : i + share] for i in range(0, len(batch), share)]
-            waiting.append([pool.submit(decode_all, part) for part in parts])
+            waiting.append([pool.submit(_decoded, decode, part) for part in parts])
             if len(waiting) > _BATCHES_AHEAD:
                 yield next_decoded()
         while waiting:
@@ -210,18 +185,21 @@ def _decoded_ahead(decode: Callable[[Any], Any], batches: Iterable[Sequence[Any]
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decoded(decode: Callable[[Any], Any], item: Any) -> Any:
-    """Decode an item, or return why it has no row; reading may fail in ways that no reader foresaw."""
-    try:
-        return item if isinstance(item, SampleError) else decode(item)
-    except SampleError as error:
-        return error
-    except (CmcrError, MemoryError):  # one that all items share, such as a missing library
-        raise
-    except Exception as error:
-        failure = SampleError(f"cannot be decoded ({type(error).__name__}: {error}).")
-        failure.__cause__ = error
-        return failure
+def _decoded(decode: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Decode items; of one that cannot be decoded return why, for reading may fail in ways that no reader foresaw."""
+    decoded: list[Any] = []
+    for item in items:
+        try:
+            decoded.append(item if isinstance(item, SampleError) else decode(item))
+        except SampleError as error:
+            decoded.append(error)
+        except (CmcrError, MemoryError):  # one that all items share, such as a missing library
+            raise
+        except Exception as error:
+            failure = SampleError(f"cannot be decoded ({type(error).__name__}: {error}).")
+            failure.__cause__ = error
+            decoded.append(failure)
+    return decoded
 
 
 def _encoded_ahead(tower: Tower, batches: Iterable[Sequence[Any]]) -> Iterator[EncodedBatch]:
@@ -241,13 +219,16 @@ def _encoded(tower: Tower, decoded: list[Any]) -> EncodedBatch:
         return EncodedBatch(torch.empty(0, tower.width), failures)
     try:
         rows = tower.embed(items).float().cpu()
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.OutOfMemoryError, Warning):  # the last where the user makes warnings errors
         raise
     except Exception as error:
         if isinstance(error, CmcrError) and not isinstance(error, SampleError | EmbeddingsError):
             raise  # all items share it, such as a missing library
         if len(items) == 1:
-            return EncodedBatch(torch.empty(0, tower.width), {**failures, positions[0]: _reason(error)})
+            failure = SampleError(f"cannot be embedded ({type(error).__name__}: {error})")
+            if isinstance(error, SampleError):  # `encode` names the position among its items, here always the first
+                failure = SampleError(str(error).removeprefix("item 0: "))
+            return EncodedBatch(torch.empty(0, tower.width), {**failures, positions[0]: failure})
         alone = [_encoded(tower, [item]) for item in items]
         found = [one.rows for one in alone if len(one.rows)]  # a width that is not known yet cannot be concatenated
         failures |= {position: one.failures[0] for position, one in zip(positions, alone, strict=True) if one.failures}
@@ -256,9 +237,3 @@ def _encoded(tower: Tower, decoded: list[Any]) -> EncodedBatch:
     for row in (~usable).nonzero().flatten().tolist():
         failures[positions[row]] = SampleError("its embedding is NaN, infinite or zero.")
     return EncodedBatch(normalized(rows[usable]), failures)
-
-
-def _reason(error: Exception) -> SampleError:
-    if isinstance(error, SampleError):  # `encode` names the position among its items, here always the first
-        return SampleError(str(error).removeprefix("item 0: "))
-    return SampleError(f"cannot be embedded ({type(error).__name__}: {error})")

@@ -28,7 +28,7 @@ class GivenSpace(TowerSpace):
     def _move_to(self, device):
         raise AssertionError("nobody asked for a device")
 
-    def _tower(self, modality, truncated):
+    def _tower(self, modality):
         def counted(item):
             self.embedded += 1
             return self.decode(item)

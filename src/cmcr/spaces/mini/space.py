@@ -35,7 +35,6 @@ from cmcr.spaces.mini.encoders import (
     unit_cloud,
     voxels_of,
 )
-from cmcr.spaces.texts import TruncatedTexts
 from cmcr.spaces.tower import Tower, TowerSpace
 
 MINI_WIDTHS = {"mini-clap": 96, "mini-clip": 128, "mini-ulip": 64}
@@ -84,7 +83,7 @@ class MiniSpace(TowerSpace):
     def _move_to(self, device: torch.device) -> None:
         self._networks.to(device)
 
-    def _tower(self, modality: str, truncated: TruncatedTexts) -> Tower:
+    def _tower(self, modality: str) -> Tower:
         decode, collate = _READ[modality]
         network = self._networks[modality]
         device = next(network.parameters()).device

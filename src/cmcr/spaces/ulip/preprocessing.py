@@ -8,7 +8,6 @@ Letters: `P` points, `G` groups, `S` points in a group, `C` channels of a point 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -72,20 +71,9 @@ def prepared_points(item: Any, *, channels: int, num_points: int, fewest: int, u
     return np.concatenate([unit, grey if colours is None else colours[kept]], axis=1)
 
 
-@dataclass(frozen=True)
-class PointGroups:
-    """One cloud as PointBERT reads it.
-
-    Attributes:
-        neighborhoods: `(G, S, C)` float32, coordinates relative to the group's centre, colours as they were.
-        centers: `(G, 3)` float32.
-    """
-
-    neighborhoods: NDArray[np.float32]
-    centers: NDArray[np.float32]
-
-
-def group_points(points: NDArray[np.float32], num_group: int, group_size: int) -> PointGroups:
+def group_points(
+    points: NDArray[np.float32], num_group: int, group_size: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Divide one cloud into overlapping groups.
 
     A group holds its points in the order of the cloud: PointBERT takes maxima over them, so their order means nothing.
@@ -94,12 +82,16 @@ def group_points(points: NDArray[np.float32], num_group: int, group_size: int) -
         points: `(P, C)`, coordinates first; any further channels are appended unchanged.
         num_group: groups G, at most P.
         group_size: points S in each group, at most P.
+
+    Returns:
+        `(G, S, C)` float32 neighbourhoods, coordinates relative to the group's centre, colours as they were; and the
+        centres, `(G, 3)` float32.
     """
     centers, distances = farthest_points(points[:, :3], num_group)
     members = np.stack([_nearest(row, group_size) for row in distances])
     neighborhoods = points[members]
     neighborhoods[..., :3] -= points[centers, None, :3]
-    return PointGroups(neighborhoods, points[centers, :3])
+    return neighborhoods, points[centers, :3]
 
 
 def farthest_points(xyz: NDArray[np.float32], count: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -18,20 +19,20 @@ from cmcr.data.images import read_image
 from cmcr.data.texts import read_text
 from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, FormatError, unknown_name
-from cmcr.spaces.hub import BPE_FILES, TOKENIZER_ALONE, find_snapshot, open_processor, require_files
-from cmcr.spaces.texts import TruncatedTexts, token_batch
+from cmcr.spaces.hub import BPE_FILES, TOKENIZER_ALONE, find_snapshot, open_processor, require_files, token_batch
 from cmcr.spaces.tower import Tower, TowerSpace
-from cmcr.spaces.ulip.preprocessing import PREPROCESSING, PointGroups, UpAxis, group_points, pixels_of, prepared_points
-from cmcr.spaces.ulip.towers import TextTower
-from cmcr.spaces.ulip.weights import build_towers, read_tensors
+from cmcr.spaces.ulip.preprocessing import PREPROCESSING, UpAxis, group_points, pixels_of, prepared_points
+from cmcr.spaces.ulip.weights import open_towers
 
 _NUM_POINTS = {3: 8192, 6: 10_000}  # points that the published files were trained with, by channels of a point
 _TOKENIZER = "openai/clip-vit-base-patch32"  # any model of CLIP has the same vocabulary
+Groups = tuple[NDArray[np.float32], NDArray[np.float32]]  # neighbourhoods and centres of a cloud
+
 _CLOUDS_AT_ONCE = 4  # a cloud's groups pass through layers of 16384 x 512 numbers: 32 MiB each
 
 
 class UlipSpace(TowerSpace):
-    """ULIP-2 with PointBERT (a `Space`), from a published file or one that `convert` wrote.
+    """ULIP-2 with PointBERT (a `Space`), from a published file, or its tensors as safetensors.
 
     All sizes but those of the groups are read from the weights: points of 3 or 6 channels, any depth and width, with or
     without the image and text towers.
@@ -80,14 +81,16 @@ class UlipSpace(TowerSpace):
                 raise ConfigError(f"num_points: the groups need at least {fewest}, got {num_points}.")
         self.name = "ulip"
         self._device = choose_device(device or "auto")
-        self._networks = build_towers(read_tensors(Path(model)), str(model))
-        channels = self._networks.point_cloud.channels
+        self._networks = open_towers(Path(model))
+        channels = self._networks["point_cloud"].channels
         most = max(num_points or _NUM_POINTS[channels], fewest)
-        self.widths = self._networks.widths()
-        self.fingerprint = _fingerprint(self._networks, f"{PREPROCESSING} {most} {up_axis} {num_group} {group_size}")
-        self._networks.to(self._device)
+        self.widths = {modality: tower.shape.embedding for modality, tower in self._networks.items()}
+        self.fingerprint = _fingerprint(
+            nn.ModuleDict(self._networks), f"{PREPROCESSING} {most} {up_axis} {num_group} {group_size}"
+        )
+        self._move_to(self._device)
 
-        def grouped(item: Any) -> PointGroups:
+        def grouped(item: Any) -> Groups:
             points = prepared_points(item, channels=channels, num_points=most, fewest=fewest, up_axis=up_axis)
             return group_points(points, num_group, group_size)
 
@@ -98,34 +101,34 @@ class UlipSpace(TowerSpace):
 
     def _move_to(self, device: torch.device) -> None:
         self._device = device
-        self._networks.to(device)
+        for network in self._networks.values():
+            network.to(device)
 
-    def _tower(self, modality: str, truncated: TruncatedTexts) -> Tower:
-        width, networks = self.widths[modality], self._networks
-        if modality == "image" and networks.image is not None:
-            size = networks.image.size
-            return Tower(width, lambda item: pixels_of(read_image(item), size), partial(self._embed, networks.image))
-        if modality == "text" and networks.text is not None:
-            return Tower(width, read_text, partial(self._embed_texts, networks.text, truncated))
+    def _tower(self, modality: str) -> Tower:
+        width, network = self.widths[modality], self._networks[modality]
+        if modality == "image":
+            return Tower(width, lambda item: pixels_of(read_image(item), network.size), partial(self._embed, network))
+        if modality == "text":
+            return Tower(width, read_text, self._embed_texts)
         return Tower(width, self._grouped, self._embed_clouds)
 
-    def _embed_clouds(self, clouds: list[PointGroups]) -> Tensor:
+    def _embed_clouds(self, clouds: list[Groups]) -> Tensor:
         parts = []
         for start in range(0, len(clouds), _CLOUDS_AT_ONCE):
-            few = clouds[start : start + _CLOUDS_AT_ONCE]
-            groups = ([cloud.neighborhoods for cloud in few], [cloud.centers for cloud in few])
-            parts.append(self._embed(self._networks.point_cloud, *groups))
+            neighborhoods, centers = zip(*clouds[start : start + _CLOUDS_AT_ONCE], strict=True)
+            parts.append(self._embed(self._networks["point_cloud"], neighborhoods, centers))
         return torch.cat(parts)
 
-    def _embed_texts(self, network: TextTower, truncated: TruncatedTexts, texts: list[str]) -> Tensor:
+    def _embed_texts(self, texts: list[str]) -> Tensor:
+        network = self._networks["text"]
         with self._opening:
             if self._tokenizer is None:
                 self._tokenizer = self._opened_tokenizer(network.vocabulary)
-        ids, _ = token_batch(self._tokenizer, texts, network.context, truncated)
+        ids, _ = token_batch(self._tokenizer, texts, network.context, self.name)
         rows: Tensor = network(ids.to(self._device))
         return rows
 
-    def _embed(self, network: nn.Module, *inputs: list[NDArray[np.float32]]) -> Tensor:
+    def _embed(self, network: nn.Module, *inputs: Sequence[NDArray[np.float32]]) -> Tensor:
         rows: Tensor = network(*(torch.from_numpy(np.stack(arrays)).to(self._device) for arrays in inputs))
         return rows
 
@@ -144,7 +147,7 @@ class UlipSpace(TowerSpace):
 
 
 def _fingerprint(networks: nn.Module, settings: str) -> str:
-    """Hash names, shapes and values of the weights and the settings, so that a converted file counts as the same."""
+    """Hash names, shapes and values of the weights and the settings, so that they count the same in any file format."""
     state = networks.state_dict()
     digest = hashlib.sha256(settings.encode())
     for name in sorted(state):
