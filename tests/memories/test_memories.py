@@ -136,7 +136,7 @@ def test_by_space_refuses(four, tmp_path):
         ([*four, text_a], ConfigError, "given twice"),
         ([on_disk(tmp_path / "f", "a", "text", fingerprint="f"), image_a, audio_b], ConfigError, "encoders f"),
         ([text_a, image_a, audio_b, twice], ConfigError, "'t18' occurs twice"),
-        ([on_disk(tmp_path / "wide", "a", "text", width=5), image_a, audio_b], DimensionError, "wide"),
+        ([on_disk(tmp_path / "wide", "a", "text", width=5), image_a, audio_b], DimensionError, "one width"),
         ([text_a, image_a, audio_b, few], TooFewRowsError, "1 ids are in both"),
     ]:
         with pytest.raises(error, match=message):

@@ -156,9 +156,10 @@ def _on_ray(
                 continue
             except ray.exceptions.RayError as error:
                 cause = getattr(error, "cause", None) or error
+                said = str(cause).strip().partition("\n")[0]
                 raised = WorkerError(
-                    f"a worker failed: {type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}. Finished shards are "
-                    "safe: run it again once that is fixed; without Ray it runs in one process."
+                    f"a worker failed: {type(cause).__name__}: {said}. Finished shards are safe: run it again once that is "
+                    "fixed; without Ray it runs in one process."
                 )
                 raised.add_note(str(error))  # with the trace of the worker
                 raise raised from error

@@ -102,11 +102,10 @@ class _Consistent:
     def __call__(self, number: int) -> Shard:
         span = self.writer.items_of(number)
         finished, count = len(self.writer.shards), self.writer.count
-        queries = torch.from_numpy(self.queries[span.start : span.stop])
+        # Rounding on disk has moved their length a little.
+        queries = normalized(torch.from_numpy(self.queries[span.start : span.stop]))
         rows = semantic_consistency(
-            normalized(queries).to(
-                choose_device(self.device or "cpu")
-            ),  # rounding on disk has moved their length a little
+            queries.to(choose_device(self.device or "cpu")),
             self.memory,
             progress=lambda share: self.report((finished + share) / count),
             **self.options,

@@ -23,7 +23,6 @@ from cmcr.memories.layout import (
     Quarantined,
     contents_in,
     items_in,
-    next_generation,
     quarantine_in,
     read_plan,
 )
@@ -97,7 +96,7 @@ def retry(
                     found[number][item.position] = (row, (item.id, item.source))
                 report("items", {"count": len(batch)})
         if found:
-            completed = ((number, _completed(folder, contents, number, found[number])) for number in sorted(found))
+            completed = (_completed(folder, contents, number, found[number]) for number in sorted(found))
             for shard in replace_shards(folder, contents, completed):
                 report("shard", {"shard": shard.name, "rows": shard.rows, "quarantined": shard.quarantined})
     return sum(map(len, found.values()))
@@ -122,7 +121,7 @@ def _completed(folder: Path, contents: Contents, number: int, found: _Found) -> 
     known = {**dict(zip(kept, zip(rows, items_in(folder, shard), strict=True), strict=True)), **found}
     merged = [known[position] for position in positions if position in known]
     return (
-        next_generation(shard.name),
+        number,
         torch.stack([row for row, _ in merged]),
         [item for _, item in merged],
         [item for position, item in quarantined.items() if position not in found],

@@ -100,13 +100,13 @@ def encoded_with(
             drawn.append(known)
             yield content
 
-    with closing(_closable(encode_batches_of(space, contents(), modality, device))) as results:
+    results = encode_batches_of(space, contents(), modality, device)
+    try:
         for encoded in results:
             yield drawn.popleft(), encoded
-
-
-def _closable(results: Iterator[EncodedBatch]) -> Generator[EncodedBatch, None, None]:
-    yield from results  # a space of the user's may give any iterator
+    finally:
+        if isinstance(results, Generator):  # a space of the user's may give any iterator
+            results.close()
 
 
 class ShardEmbedder:

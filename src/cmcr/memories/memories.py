@@ -204,11 +204,6 @@ def _by_modality(memories: Sequence[Memory]) -> dict[str, Memory]:
                 f"space {first.space!r}: its {first.modality} memory is of the encoders {first.fingerprint}, its "
                 f"{memory.modality} memory of {memory.fingerprint}: embed both with the same model."
             )
-        if memory.width != first.width:
-            raise DimensionError(
-                f"{memory!r} is {memory.width} wide, {first!r} {first.width}: both must be embeddings of one space. Embed both "
-                "with the same model."
-            )
     by_modality = {memory.modality: memory for memory in memories}
     if len(by_modality) < len(memories):
         raise ConfigError(

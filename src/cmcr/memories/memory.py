@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cmcr.arrays import check_count
-from cmcr.errors import ConfigError, DimensionError, IntegrityError
+from cmcr.errors import ConfigError, DimensionError, IntegrityError, differences
 from cmcr.memories.layout import EMBEDDINGS, Contents, Quarantined, Shard, contents_in, items_in, quarantine_in, reading
 from cmcr.memories.shards import as_float32, mapped_rows
 
@@ -197,12 +197,10 @@ class Memory:
 
 
 def _check_alike(folders: Sequence[Path], contents: Sequence[Contents]) -> None:
-    first = contents[0].origin
-    for folder, other in zip(folders[1:], contents[1:], strict=True):
-        for name in ("space", "modality", "fingerprint", "model", "revision"):
-            was, now = getattr(first, name), getattr(other.origin, name)
-            if was != now:
-                raise ConfigError(f"{folder} has the {name} {now!r}, {folders[0]} {was!r}: they are not of one kind.")
+    kinds = [one.origin.model_dump(exclude={"dtype"}) for one in contents]
+    for folder, kind, other in zip(folders, kinds, contents, strict=True):
+        if differing := differences(kinds[0], kind):
+            raise ConfigError(f"{folders[0]} and {folder} are not of one kind: {differing}.")
         if other.width != contents[0].width:
             raise DimensionError(f"{folder} is {other.width} wide, {folders[0]} {contents[0].width}.")
 

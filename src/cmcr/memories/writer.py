@@ -35,6 +35,7 @@ from cmcr.memories.layout import (
     Shard,
     contents_in,
     manifest_of,
+    next_generation,
     read_plan,
     shard_name,
     versions_here,
@@ -42,8 +43,8 @@ from cmcr.memories.layout import (
 from cmcr.memories.shards import finished_shard, write_shard
 from cmcr.memories.survey import Survey
 
-Replacement = tuple[str, Tensor, Sequence[tuple[str, str]], Sequence[Quarantined]]
-"""What replaces a shard: its name, rows `(n, D)` in the memory's dtype, items and quarantine."""
+Replacement = tuple[int, Tensor, Sequence[tuple[str, str]], Sequence[Quarantined]]
+"""What replaces the shard at a position: rows `(n, D)` in the memory's dtype, items and quarantine."""
 
 _OWN_FILES = re.compile(r"shard-\d{5,}(\.\d+)?\.(safetensors|items\.jsonl|quarantine\.jsonl)")
 _SAFE = "finished shards are safe: run it again once that is fixed"
@@ -253,13 +254,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def replace_shards(folder: Path, contents: Contents, replacements: Iterable[tuple[int, Replacement]]) -> list[Shard]:
+def replace_shards(folder: Path, contents: Contents, replacements: Iterable[Replacement]) -> list[Shard]:
     """Write shards again under other names, and a manifest that names them; the caller holds the lock.
 
     Args:
         folder: of the memory.
         contents: of its manifest.
-        replacements: positions of shards, and what replaces them; drawn one after another, so that one is in RAM at a time.
+        replacements: drawn one after another, so that one is in RAM at a time.
 
     Returns:
         the new shards.
@@ -270,9 +271,10 @@ def replace_shards(folder: Path, contents: Contents, replacements: Iterable[tupl
     new: dict[int, Shard] = {}
     with writing(folder, _SAFE):
         (folder / RUN).mkdir(exist_ok=True)
-        for position, (name, rows, items, quarantined) in replacements:
+        for position, rows, items, quarantined in replacements:
             old = contents.shards[position]
-            new[position] = write_shard(folder, name, rows, items, quarantined, run=old.run, first_item=old.first_item)
+            place = {"run": old.run, "first_item": old.first_item}
+            new[position] = write_shard(folder, next_generation(old.name), rows, items, quarantined, **place)
         shards = tuple(new.get(position, old) for position, old in enumerate(contents.shards))
         changed = contents.model_copy(update={"shards": shards})
         write_manifest(folder, manifest_of(changed))
