@@ -96,7 +96,7 @@ def embedding(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any]
     lines = folder / "texts.txt"
     lines.write_text("\n".join(texts), encoding="utf-8")
     mini: Any = space("mini-clip")
-    tokens = import_module("cmcr.spaces.mini.encoders").tokens_of
+    tokens = import_module("cmcr.spaces.mini.space").tokens_of
     network = mini._networks["text"]
     batches = [tokens(texts[start : start + 256]) for start in range(0, len(texts), 256)]
 

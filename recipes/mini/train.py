@@ -30,8 +30,15 @@ from cmcr.data.numbers import (
     speak_sounds,
     write_texts,
 )
-from cmcr.spaces.mini.encoders import log_mel_of, pixels_of, tokens_of, unit_cloud, voxels_of
-from cmcr.spaces.mini.space import MINI_WIDTHS, mini_towers
+from cmcr.spaces.mini.space import (
+    MINI_WIDTHS,
+    log_mel_of,
+    mini_towers,
+    pixels_of,
+    tokens_of,
+    unit_cloud,
+    voxels_of,
+)
 
 BATCH = 400
 LEARNING_RATE = 2e-3

@@ -8,7 +8,7 @@ from PIL import Image
 import cmcr
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, draw_pictures, sample_point_clouds, speak_sounds, write_texts
 from cmcr.evaluation.metrics import answer_ranks, hits
-from cmcr.spaces.mini.encoders import log_mel_of, tokens_of, voxels_of
+from cmcr.spaces.mini.space import log_mel_of, tokens_of, voxels_of
 
 
 def items(modality, numbers, seed=0):

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from cmcr.data.paths import NamedBytes
 from cmcr.errors import MissingDependencyError, SampleError
-from cmcr.spaces.protocol import BatchEncoder
 from cmcr.spaces.tower import Tower, TowerSpace, encode_batches_of, listed
 
 
@@ -125,7 +124,6 @@ def test_the_device_is_chosen_once():
 class TestASpaceWithOnlyEncode:
     def test_is_asked_batch_after_batch(self):
         space, texts = OnlyEncode(), ["one", "three", "seven", "o"]
-        assert not isinstance(space, BatchEncoder)
         results = list(encode_batches_of(space, [texts[:3], texts[3:]], "text", "cpu"))
         assert space.calls == [(texts[:3], 3, "cpu"), (texts[3:], 1, "cpu")]
         rows = torch.cat([result.rows for result in results]).numpy()

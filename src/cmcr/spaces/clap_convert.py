@@ -136,11 +136,7 @@ def _model_of(published: Mapping[str, Tensor], transformers: Any) -> Any:
     """Build the model that these weights belong to, and load them strictly."""
     try:
         state = clap_state(published)
-        config = transformers.ClapConfig(
-            text_config=_text_config(state),
-            audio_config=_audio_config(state),
-            projection_dim=len(state["audio_projection.linear1.weight"]),
-        )
+        config = _config_of(state, transformers)
         with torch.device("meta"):  # no random weights, which would move the caller's random state
             model = transformers.ClapModel(config)
         positions = config.text_config.max_position_embeddings
@@ -153,41 +149,36 @@ def _model_of(published: Mapping[str, Tensor], transformers: Any) -> Any:
     return model.eval()
 
 
-def _audio_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read what differs between the published HTS-AT; the rest is transformers' default."""
-    stages = _count(state, rf"{_AUDIO}layers\.(\d+)\.")
-    heads = [
-        state[f"{_AUDIO}layers.{stage}.blocks.0.attention.self.relative_position_bias_table"].shape[1]
-        for stage in range(stages)
-    ]
+def _config_of(state: Mapping[str, Tensor], transformers: Any) -> Any:
+    """Read what differs between the published files; the rest is transformers' default."""
+
+    def count(pattern: str) -> int:  # layers of a kind, by their numbers in the keys
+        return len({match[1] for key in state if (match := re.match(pattern, key))})
+
+    stages = range(count(rf"{_AUDIO}layers\.(\d+)\."))
+    bias = "blocks.0.attention.self.relative_position_bias_table"
     fused = any(".fusion_model." in key for key in state)
-    return {
+    audio = {
         "patch_embeds_hidden_size": len(state[_AUDIO + "patch_embed.proj.weight"]),
-        "depths": [_count(state, rf"{_AUDIO}layers\.{stage}\.blocks\.(\d+)\.") for stage in range(stages)],
-        "num_attention_heads": heads,
-        "num_hidden_layers": stages,
+        "depths": [count(rf"{_AUDIO}layers\.{stage}\.blocks\.(\d+)\.") for stage in stages],
+        "num_attention_heads": [state[f"{_AUDIO}layers.{stage}.{bias}"].shape[1] for stage in stages],
+        "num_hidden_layers": len(stages),
         "hidden_size": len(state[_AUDIO + "norm.weight"]),
         "enable_fusion": fused,
         "fusion_type": "aff_2d" if fused else None,
     }
-
-
-def _text_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     vocabulary, width = state[_TEXT + "embeddings.word_embeddings.weight"].shape
-    return {
+    text = {
         "vocab_size": vocabulary,
         "hidden_size": width,
-        "num_hidden_layers": _count(state, _TEXT + r"encoder\.layer\.(\d+)\."),
+        "num_hidden_layers": count(_TEXT + r"encoder\.layer\.(\d+)\."),
         "num_attention_heads": max(1, width // _HEAD_WIDTH),
         "intermediate_size": len(state[_TEXT + "encoder.layer.0.intermediate.dense.weight"]),
         "max_position_embeddings": len(state[_TEXT + "embeddings.position_embeddings.weight"]),
         "layer_norm_eps": 1e-5,
     }
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Count the layers of a kind by their numbers in the keys."""
-    return len({match[1] for key in state if (match := re.match(pattern, key))})
+    joint = len(state["audio_projection.linear1.weight"])
+    return transformers.ClapConfig(text_config=text, audio_config=audio, projection_dim=joint)
 
 
 def _tokenizer(name: str | Path, local_files_only: bool, vocabulary: int) -> Any:

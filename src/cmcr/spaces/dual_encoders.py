@@ -255,10 +255,7 @@ class ImageTextSpace(DualEncoderSpace):
 
 
 class ClipSpace(ImageTextSpace):
-    """CLIP, or any model of its architecture (a `Space`); see `ImageTextSpace` (Radford et al., 2021).
-
-    Arguments, attributes and errors: see `DualEncoderSpace`.
-    """
+    """CLIP (Radford et al., 2021), or any model of its architecture; see `ImageTextSpace`."""
 
     name = "clip"
     model_type = "clip"
@@ -273,13 +270,11 @@ class ClipSpace(ImageTextSpace):
 
 
 class SiglipSpace(ImageTextSpace):
-    """SigLIP, or any model of its architecture (a `Space`); see `ImageTextSpace` (Zhai et al., 2023).
+    """SigLIP (Zhai et al., 2023), or any model of its architecture; see `ImageTextSpace`.
 
     It was trained with a sigmoid over each pair instead of a softmax over a batch. The scale and bias of that sigmoid turn
     a cosine into a probability; embeddings and their order do not depend on them, so cmcr leaves them aside. SigLIP 2,
-    which has another tokenizer, is refused.
-
-    Arguments, attributes and errors: see `DualEncoderSpace`; besides, sentencepiece and protobuf must be installed.
+    which has another tokenizer, is refused. sentencepiece and protobuf must be installed.
     """
 
     name = "siglip"

@@ -148,13 +148,13 @@ def require_files(snapshot: Snapshot, *choices: Sequence[str]) -> None:
     if not missing:
         return
     wanted = "; ".join(" or ".join(names).replace("+", " and ") for names in missing)
-    hint = ""
-    if WEIGHTS in missing:
-        hint = (
-            " Weights are read from safetensors only, never from pickled files such as pytorch_model.bin; many "
-            "repositories keep them in another revision, which the page of the model lists under its pull requests."
-        )
-    raise FormatError(f"{snapshot}: not a whole model, {snapshot.folder} lacks {wanted}.{hint}")
+    hint = (
+        " Weights are read from safetensors only, never from pickled files such as pytorch_model.bin; many "
+        "repositories keep them in another revision, which the page of the model lists under its pull requests."
+    )
+    raise FormatError(
+        f"{snapshot}: not a whole model, {snapshot.folder} lacks {wanted}.{hint if WEIGHTS in missing else ''}"
+    )
 
 
 def open_model(snapshot: Snapshot, class_name: str, dtype: str) -> Any:
@@ -324,16 +324,12 @@ def fingerprint(weights: Mapping[str, Tensor], preprocessing: Mapping[str, Any])
         weights: a state dict.
         preprocessing: what else decides, as JSON can hold it; the order of its keys does not matter.
     """
-    tensors = [
-        [name, str(tensor.dtype), list(tensor.shape), _hash_of(tensor)] for name, tensor in sorted(weights.items())
-    ]
+    tensors = []
+    for name, tensor in sorted(weights.items()):
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        tensors.append([name, str(tensor.dtype), list(tensor.shape), hashlib.sha256(content.data).hexdigest()])
     description = json.dumps({"tensors": tensors, "preprocessing": preprocessing}, sort_keys=True)
     return hashlib.sha256(description.encode()).hexdigest()[:16]
-
-
-def _hash_of(tensor: Tensor) -> str:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,30 +72,3 @@ class EncodedBatch:
 
     rows: Tensor
     failures: Mapping[int, SampleError]
-
-
-@runtime_checkable
-class BatchEncoder(Protocol):
-    """What a space may offer besides `encode`: a stream of batches that failing items do not stop.
-
-    All spaces of cmcr do. For one that does not, `cmcr.embed` calls `encode` batch after batch.
-    """
-
-    def encode_batches(
-        self, batches: Iterable[Sequence[Any]], modality: str, device: str | None = None
-    ) -> Iterator[EncodedBatch]:
-        """Embed batches as they come, decoding the next ones while one is embedded.
-
-        Args:
-            batches: lists of items as `encode` takes them; a `SampleError` in the place of an item is a failure.
-            modality: one of `widths`.
-            device: where to compute; None leaves the encoder where it is.
-
-        Yields:
-            one result for each batch, in order.
-
-        Raises:
-            ConfigError: an unknown modality.
-            MissingDependencyError: a library is missing that items of this kind need.
-        """
-        ...

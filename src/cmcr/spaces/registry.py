@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -21,6 +21,7 @@ _OWN = {
     "clap": "cmcr.spaces.clap:ClapSpace",
     "ulip": "cmcr.spaces.ulip.space:UlipSpace",
 }
+_mini = cache(MiniSpace)  # each is opened once
 _registered: dict[str, Space | Callable[..., Space]] = {}
 
 
@@ -84,7 +85,7 @@ def register_space(name: str, made_by: Space | Callable[..., Space]) -> None:
 
 def _factory(name: str) -> Callable[..., Space]:
     if name in MINI_SPACES:
-        return lambda: _mini(name)
+        return partial(_mini, name)
     if name in _registered:
         made_by = _registered[name]
         return (lambda: made_by) if isinstance(made_by, Space) else made_by
@@ -93,8 +94,3 @@ def _factory(name: str) -> Callable[..., Space]:
         loaded: Callable[..., Space] = point.load()
         return loaded
     raise unknown_name("space", name, space_names())
-
-
-@lru_cache(maxsize=len(MINI_SPACES))
-def _mini(name: str) -> MiniSpace:
-    return MiniSpace(name)

@@ -21,7 +21,7 @@ from cmcr.data.paths import NamedBytes
 from cmcr.engine.device import choose_device
 from cmcr.errors import CmcrError, ConfigError, DimensionError, EmbeddingsError, SampleError, unknown_name
 from cmcr.progress import tracked
-from cmcr.spaces.protocol import BatchEncoder, EncodedBatch, Space
+from cmcr.spaces.protocol import EncodedBatch, Space
 
 _DECODERS = 2  # threads that decode ahead; files decode outside Python's lock
 _BATCHES_AHEAD = 2
@@ -45,7 +45,7 @@ class Tower:
 class TowerSpace(ABC):
     """A space made of towers: `encode` and `encode_batches`, once for all of them.
 
-    Attributes, arguments, results and errors: see `cmcr.spaces.protocol.Space` and `BatchEncoder`.
+    Attributes, arguments, results and errors: see `cmcr.spaces.protocol.Space` and `encode_batches_of`.
     """
 
     name: str
@@ -142,12 +142,24 @@ def embed_all(
 def encode_batches_of(
     space: Space, batches: Iterable[Sequence[Any]], modality: str, device: str | None = None
 ) -> Iterator[EncodedBatch]:
-    """Embed a stream of batches with any space: by its own `encode_batches` if it has one, else by `encode`.
+    """Embed a stream of batches that failing items do not stop: by the space's own `encode_batches`, else by `encode`.
 
-    See `cmcr.spaces.protocol.BatchEncoder`.
+    Args:
+        space: all spaces of cmcr have `encode_batches`; a user's own class need not.
+        batches: lists of items as `encode` takes them; a `SampleError` in the place of an item is a failure.
+        modality: one of the space's `widths`.
+        device: where to compute; None leaves the encoder where it is.
+
+    Yields:
+        one result for each batch, in order; the next batches are decoded while one is embedded.
+
+    Raises:
+        ConfigError: an unknown modality.
+        MissingDependencyError: a library is missing that items of this kind need.
     """
-    if isinstance(space, BatchEncoder):
-        return space.encode_batches(batches, modality, device)
+    if hasattr(space, "encode_batches"):
+        found: Iterator[EncodedBatch] = space.encode_batches(batches, modality, device)
+        return found
 
     def embed(items: list[Any]) -> Tensor:
         rows: Tensor = space.encode(

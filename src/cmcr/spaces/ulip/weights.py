@@ -49,12 +49,10 @@ def open_towers(path: Path) -> dict[str, Any]:
     if bad:
         raise FormatError(f"{path}: {len(bad)} tensors hold NaN or infinity, the first is {bad[0]}. {_FETCH}")
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    builders: dict[str, Callable[[Shapes], Any]] = {"point_cloud": _point_cloud_tower}
-    builders |= {"image": _image_tower} if any(name.startswith(_IMAGE) for name in shapes) else {}
-    builders |= {"text": _text_tower} if any(name.startswith(_TEXT) for name in shapes) else {}
+    there = {"point_cloud", *map(_tower_of, shapes)}
     try:
         with torch.device("meta"):  # no random initialisation, which would move the caller's random state
-            towers = {modality: build(shapes) for modality, build in builders.items()}
+            towers = {modality: build(shapes) for modality, build in _BUILDERS.items() if modality in there}
         networks = nn.ModuleDict(towers)
         networks.load_state_dict({f"{_tower_of(name)}.{name}": value for name, value in tensors.items()}, assign=True)
         networks.eval().requires_grad_(False)
@@ -107,3 +105,10 @@ def _shape(shapes: Shapes, width: int, blocks: str, hidden_layer: str, projectio
     numbered = re.compile(rf"{re.escape(blocks)}\.(\d+)\.")
     depth = len({found[1] for name in shapes if (found := numbered.match(name))})
     return TowerShape(width, depth, width // _HEAD_WIDTH, hidden, embedding)
+
+
+_BUILDERS: dict[str, Callable[[Shapes], Any]] = {
+    "point_cloud": _point_cloud_tower,
+    "image": _image_tower,
+    "text": _text_tower,
+}
