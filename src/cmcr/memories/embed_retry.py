@@ -14,12 +14,11 @@ from torch import Tensor
 
 from cmcr.data.items import ItemList
 from cmcr.errors import DimensionError, ResumeError
-from cmcr.memories.embed_shards import encoded_with
+from cmcr.memories.embed_shards import encoded_with, origin_of
 from cmcr.memories.layout import (
     DTYPES,
     RUN,
     Contents,
-    Origin,
     Quarantined,
     contents_in,
     items_in,
@@ -39,9 +38,9 @@ _Found = dict[int, tuple[Tensor, tuple[str, str]]]
 
 def retry(
     space: Space,
+    modality: str,
     items: ItemList,
     folder: Path,
-    origin_in: Callable[[str], Origin],
     batch_size: int,
     device: str | None,
     report: Callable[[str, Mapping[str, Any]], None],
@@ -53,9 +52,9 @@ def retry(
 
     Args:
         space: embeds; the same model as before.
+        modality: the memory's.
         items: the list of the run, with items that were fixed.
         folder: of a finished memory.
-        origin_in: what makes the rows now, given the memory's dtype.
         batch_size: items per forward pass.
         device: where to compute; None leaves the encoder where it is.
         report: see `cmcr.memories.embed.OnEvent`.
@@ -77,22 +76,21 @@ def retry(
                 f"{folder}: something is being appended to it, and that is not finished. Finish that first, or remove "
                 f"{folder / RUN}, which gives up only what was being appended."
             )
-        origin = origin_in(contents.origin.dtype)
-        check_same_origin(folder, contents.origin, origin)
+        check_same_origin(folder, contents.origin, origin_of(space, modality, contents.origin.dtype))
         waiting = {
             item.id: (n, item) for n, shard in enumerate(contents.shards) for item in quarantine_in(folder, shard)
         }
         report("started", {"items": len(waiting), "done": 0, "shards": 0})
         found: defaultdict[int, _Found] = defaultdict(dict)
         batches = _batches(items, waiting, batch_size)
-        with closing(encoded_with(space, origin.modality, batches, device)) as results:
+        with closing(encoded_with(space, modality, batches, device)) as results:
             for batch, encoded in results:
                 if len(encoded.rows) and encoded.rows.shape[1] != contents.width:
                     raise DimensionError(
                         f"the rows are {encoded.rows.shape[1]} wide now, the memory's {contents.width}."
                     )
                 good = [known for place, known in enumerate(batch) if place not in encoded.failures]
-                for row, (number, item) in zip(encoded.rows.to(DTYPES[origin.dtype]), good, strict=True):
+                for row, (number, item) in zip(encoded.rows.to(DTYPES[contents.origin.dtype]), good, strict=True):
                     found[number][item.position] = (row, (item.id, item.source))
                 report("items", {"count": len(batch)})
         if found:

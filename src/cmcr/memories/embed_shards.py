@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from cmcr.arrays import is_number
-from cmcr.data.items import Entry, ItemList
+from cmcr.data.items import Entry, ItemList, as_id
 from cmcr.errors import ConfigError, DimensionError, ResumeError, TooManyFailuresError
-from cmcr.memories.layout import Quarantined, Shard
+from cmcr.memories.layout import Origin, Quarantined, Shard
 from cmcr.memories.survey import Identity, digest_of
 from cmcr.memories.writer import MemoryWriter
 from cmcr.spaces.protocol import EncodedBatch, Space
@@ -36,21 +36,18 @@ class FailureLimit:
     """Counts failures, and stops a run that has too many.
 
     Args:
-        allowed: a whole number of items; or a share, in [0, 1), of the items tried so far, taken of 1000 at least; or
-            either as people write it: "100", "0.05", "5%".
+        allowed: from 1 on a whole number of items; below 1 a share of the items tried so far, taken of 1000 at least.
 
     Raises:
-        ConfigError: none of these.
+        ConfigError: neither.
     """
 
-    def __init__(self, allowed: float | str) -> None:
-        number = _parsed(allowed) if isinstance(allowed, str) else allowed
-        whole = isinstance(number, int) and not isinstance(number, bool) and number >= 0
-        if not whole and not (is_number(number) and 0 <= number < 1):
+    def __init__(self, allowed: float) -> None:
+        if not is_number(allowed) or allowed < 0 or (allowed >= 1 and allowed != int(allowed)):
             raise ConfigError(
-                f"max_failures: expected a number of items or a share below 1, such as 100 or 5%, got {allowed!r}."
+                f"max_failures: expected a number of items or a share below 1, such as 100 or 0.05, got {allowed!r}."
             )
-        self.allowed = number
+        self.allowed = allowed
         self.tried = self.failed = 0
 
     def count(self, tried: int, failed: int, last_reason: str = "") -> None:
@@ -61,22 +58,22 @@ class FailureLimit:
         """
         self.tried += tried
         self.failed += failed
-        most = self.allowed if isinstance(self.allowed, int) else self.allowed * max(self.tried, JUDGED_AFTER)
+        most = self.allowed if self.allowed >= 1 else self.allowed * max(self.tried, JUDGED_AFTER)
         if failed and self.failed > most:
             raise TooManyFailuresError(
-                f"{self.failed} of {self.tried} items failed, more than the {self.allowed} allowed (max_failures); the last "
+                f"{self.failed} of {self.tried} items failed, more than the {self.allowed:g} allowed (max_failures); the last "
                 f"one: {last_reason} What was finished is kept: allow more and run it again, then fix the items and complete "
                 "the memory (--retry-quarantined); or fix them and begin again in another folder."
             )
 
 
-def _parsed(text: str) -> float:
-    try:
-        if text.endswith("%"):
-            return float(text[:-1]) / 100
-        return int(text) if text.isdigit() else float(text)
-    except ValueError:
-        return -1.0
+def origin_of(space: Space, modality: str, dtype: str) -> Origin:
+    """Record what makes rows: the space, and which model in which revision stands behind it."""
+    source = getattr(space, "source", None)
+    # Where a folder lies differs from machine to machine; the fingerprint knows its weights.
+    model = None if source is None else as_id(Path(source).name if Path(source).exists() else str(source))
+    facts = {"model": model, "revision": getattr(space, "revision", None), "dtype": dtype}
+    return Origin(space=space.name, modality=modality, fingerprint=space.fingerprint, **facts)  # type: ignore[arg-type]
 
 
 def encoded_with(
