@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cmcr._version import __version__
+
+if "torch" not in sys.modules:
+    # Threads of torch wait for each other by spinning, which makes a busy machine ten times slower. Only the environment
+    # can tell them to sleep, and only before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from cmcr.connecting import connect_on_disk

@@ -70,9 +70,6 @@ def _run(tokens: list[str]) -> None:
     except cyclopts.CycloptsError as error:
         raise WrongCallError(f"{error}{_setting_hint(error)} See: cmcr --help") from error
     if verb.__module__.startswith("cmcr."):  # --help and --version are cyclopts' own and need no torch
-        # Threads of torch that wait for each other by spinning make a busy machine ten times slower; only the environment
-        # can tell them to sleep, before torch is loaded.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         with held_back():
             import torch
 
