@@ -1,15 +1,18 @@
 """A warm process for the tests that kill runs, and a disk that is spared in all others."""
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 
+import crashing
 import pytest
-from crashing import Crashes
 
 
 @pytest.fixture(scope="session")
 def crashes():
-    with Crashes() as process:
-        yield process
+    """Do runs in that process, see `crashing.run_all`."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), crashing.warm_up) as process:
+        yield lambda *arguments, **options: process.submit(crashing.run_all, *arguments, **options).result()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,7 +1,4 @@
-"""A warm process that has opened a space, and whose children embed and die: starting one takes milliseconds, not seconds.
-
-Run as a program it reads jobs, one line of JSON each, and answers each with one line.
-"""
+"""A warm process that has opened a space, and whose children embed and die: starting one takes milliseconds, not seconds."""
 
 import contextlib
 import gc
@@ -12,48 +9,21 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+import torch
 from helpers import tree_of
 from moments import Moments
 
+import cmcr
+from cmcr.cli import main
+from cmcr.errors import ArtefactNotFoundError, CmcrError, FormatError
+from cmcr.memories.embed import embed
+
 SHARD_ITEMS = 20
 _DIGITS = "zero one two three four five six seven eight nine".split()
-
-
-class Crashes:
-    """The warm process, from outside."""
-
-    def __init__(self):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()
-
-    def do(self, folder, *runs, start=None, keep=False):
-        """Do runs one after another on one folder, which begins as a copy of `start` and is removed unless it is kept.
-
-        Returns:
-            how each run ended, and the tree that they left: hashes by path.
-        """
-        job = {"folder": str(folder), "runs": runs, "start": str(start) if start else None, "keep": keep}
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
-        return answer["runs"], answer["tree"]
 
 
 def write_numbers(path, count, *, fixed=False):
@@ -78,49 +48,42 @@ def written(run):
     return [event["shard"] for event in run["events"] if event["event"] == "shard"]
 
 
-def _serve():
-    """Load what children need once, and do jobs."""
-    import torch
-
-    import cmcr
-    import cmcr.cli
-
+def warm_up():
+    """Open a space and embed a little, so that children import nothing."""
+    global _space
     torch.set_num_threads(1)
-    space = cmcr.space("mini-clip")
-    _warm_up(space)
+    _space = cmcr.space("mini-clip")
+    with tempfile.TemporaryDirectory() as folder:
+        texts = write_numbers(Path(folder, "texts.txt"), 1)
+        _embed(Path(folder, "memory"), {"input": texts}, lambda event, facts: None)
     os.fsync = lambda handle: None  # bytes that are written outlive a killed process without it
     gc.freeze()  # so that children do not copy what they do not change
-    for line in sys.stdin:
-        job = json.loads(line)
-        folder = Path(job["folder"])
-        if job["start"]:
-            shutil.copytree(job["start"], folder)
-        runs = [_done(space, folder, run) for run in job["runs"]]
-        answer = {"runs": runs, "tree": tree_of(folder)}
-        if not job["keep"]:
-            shutil.rmtree(folder, ignore_errors=True)
-        print(json.dumps(answer), flush=True)
 
 
-def _warm_up(space):
-    """Embed a little once, so that children import nothing."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "texts.txt").write_text("one\n")
-        _extract(space, Path(folder, "memory"), {"input": f"{folder}/texts.txt"}, lambda event, facts: None)
+def run_all(folder, *runs, start=None, keep=False):
+    """Do runs one after another on one folder, which begins as a copy of `start` and is removed unless it is kept.
+
+    Returns:
+        how each run ended, and the tree that they left: hashes by path.
+    """
+    if start:
+        shutil.copytree(start, folder)
+    ends, tree = [_run(folder, run) for run in runs], tree_of(folder)
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return ends, tree
 
 
-def _done(space, folder, run):
+def _run(folder, run):
     """Embed here, which is quickest, where nothing happens meanwhile; else in a child."""
     if set(run) - {"input", "options", "retry"}:
-        return _forked(space, folder, run)
+        return _forked(folder, run)
     events = []
-    end, code = _ended(
-        lambda: _extract(space, folder, run, lambda event, facts: events.append({"event": event, **facts}))
-    )
+    end, code = _ended(lambda: _embed(folder, run, lambda event, facts: events.append({"event": event, **facts})))
     return {"killed": False, "code": code, "events": events, "end": end}
 
 
-def _forked(space, folder, run):
+def _forked(folder, run):
     """Embed in a child."""
     if "continue" in run:
         pid, events = run["continue"], Path(run["events"])
@@ -129,7 +92,11 @@ def _forked(space, folder, run):
         events = folder.with_name(f"{folder.name}-{time.monotonic_ns()}.events")
         pid = os.fork()
         if pid == 0:
-            os._exit(_child(space, folder, run, events))
+            code = 70  # of an error that nobody foresaw
+            try:
+                code = _child(folder, run, events)
+            finally:
+                os._exit(code)
     if run.get("delay") is not None:
         _kill_after(pid, run["delay"])
     _, status = os.waitpid(pid, os.WUNTRACED)
@@ -160,9 +127,6 @@ def _kill_after(pid, delay):
 
 def _state_of(folder):
     """Hash the rows and ids of a memory; None where it cannot be opened."""
-    import cmcr
-    from cmcr.errors import ArtefactNotFoundError, FormatError
-
     try:
         memory = cmcr.Memory(folder)
     except (FormatError, ArtefactNotFoundError):
@@ -172,17 +136,13 @@ def _state_of(folder):
 
 def _ended(work):
     """Report how a piece of work ended: its error, its exit code."""
-    from cmcr.errors import CmcrError
-
     try:
         return {}, work() or 0
     except CmcrError as error:
         return {"error": type(error).__name__, "message": str(error)}, 1
 
 
-def _child(space, folder, run, events):
-    from cmcr.cli import main
-
+def _child(folder, run, events):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "longest_file" in run:
         resource.setrlimit(resource.RLIMIT_FSIZE, (run["longest_file"],) * 2)
@@ -197,7 +157,7 @@ def _child(space, folder, run, events):
 
     def work():
         if "arguments" not in run:
-            return _extract(space, folder, run, on_event)
+            return _embed(folder, run, on_event)
         with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
             return main(run["arguments"])
 
@@ -207,13 +167,6 @@ def _child(space, folder, run, events):
     return code
 
 
-def _extract(space, folder, run, on_event):
-    """Embed, or retry what is in quarantine."""
-    from cmcr.memories.embed import embed
-
+def _embed(folder, run, on_event):
     again = run.get("retry", False)
-    embed(space, "text", run["input"], folder, on_event=on_event, retry_quarantined=again, **run.get("options", {}))
-
-
-if __name__ == "__main__":
-    _serve()
+    embed(_space, "text", run["input"], folder, on_event=on_event, retry_quarantined=again, **run.get("options", {}))

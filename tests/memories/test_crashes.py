@@ -26,7 +26,7 @@ class Case:
 
     def __init__(self, crashes, folder, run, start=None, before=None):
         self.run, self.start, self.before = run, start, before
-        (done,), self.tree = crashes.do(folder, {**run, "watched": True}, start=start, keep=True)
+        (done,), self.tree = crashes(folder, {**run, "watched": True}, start=start, keep=True)
         assert done["code"] == 0
         self.folder, self.state, self.moments = folder, done["state"], done["end"]["moments"]
 
@@ -74,7 +74,7 @@ def test_stopped_at_every_moment(crashes, cases, tmp_path, name, action):
     case, wrong = cases[name], []
     for moment in case.moments_of(action):
         dying = {**case.run, "moment": moment, "action": action}
-        (first, second), tree = crashes.do(tmp_path / f"memory-{moment}", dying, case.run, start=case.start)
+        (first, second), tree = crashes(tmp_path / f"memory-{moment}", dying, case.run, start=case.start)
         whole = moment > case.at("rename to config.json")
         state = case.state if whole else case.before  # an unfinished memory never passes for a finished one
         held = {
@@ -93,13 +93,13 @@ def test_stopped_at_every_moment(crashes, cases, tmp_path, name, action):
 def test_killed_at_random_several_times_in_a_row(crashes, cases, tmp_path):
     case, chance = cases["run"], random.Random(20230523)
     began = time.monotonic()
-    crashes.do(tmp_path / "timed", case.run)
+    crashes(tmp_path / "timed", case.run)
     longest = time.monotonic() - began
     kills = folders = 0
     while kills < RANDOM_KILLS:
         folders += 1
         dying = [{**case.run, "delay": chance.uniform(0, longest)} for _ in range(chance.randint(2, 6))]
-        runs, tree = crashes.do(tmp_path / f"memory-{folders}", *dying, case.run)
+        runs, tree = crashes(tmp_path / f"memory-{folders}", *dying, case.run)
         kills += sum(run["killed"] for run in runs)
         assert tree == case.tree
         for earlier, later in pairwise(runs):
@@ -120,7 +120,7 @@ def test_writes_that_are_refused_from_any_moment_on(crashes, cases, tmp_path, ac
         if moment % step or label.startswith(("remove", "end")):
             continue  # in the end nothing is written any more
         failing = {**case.run, "moment": moment, "action": action}
-        (first, second), tree = crashes.do(tmp_path / f"memory-{moment}", failing, case.run)
+        (first, second), tree = crashes(tmp_path / f"memory-{moment}", failing, case.run)
         error, message = first["end"].get("error"), first["end"].get("message", "")
         if error != "WriteError" or os.strerror(code) not in message or "finished shards are safe" not in message:
             wrong.append((moment, label, first["code"], first["end"]))
@@ -131,7 +131,7 @@ def test_writes_that_are_refused_from_any_moment_on(crashes, cases, tmp_path, ac
 
 def test_a_file_that_the_system_refuses_to_grow(crashes, cases, tmp_path):
     case = cases["run"]
-    (first, second), tree = crashes.do(tmp_path / "memory", {**case.run, "longest_file": 4_000}, case.run)
+    (first, second), tree = crashes(tmp_path / "memory", {**case.run, "longest_file": 4_000}, case.run)
     assert first["end"]["error"] == "WriteError"
     assert os.strerror(errno.EFBIG) in first["end"]["message"]
     assert (second["code"], tree) == (0, case.tree)
@@ -147,7 +147,7 @@ def test_the_command_stopped_by_a_signal_at_many_moments(crashes, cases, tmp_pat
         folder = tmp_path / f"memory-{moment}"
         call = {"arguments": command(case, folder)}
         stopped = {**call, "moment": moment, "action": ("SIGINT", "SIGTERM")[moment // 8 % 2]}
-        (first, second), tree = crashes.do(folder, stopped, call)
+        (first, second), tree = crashes(folder, stopped, call)
         assert first["code"] == 130, (moment, first["end"])
         assert f"finished shards are kept in {folder}" in first["end"]["message"]
         assert (second["code"], tree) == (0, case.tree)
@@ -165,7 +165,7 @@ def test_the_program_itself_stopped_by_a_signal(crashes, cases, tmp_path, number
                 run.communicate()
                 break
     assert run.returncode == 130
-    (done,), tree = crashes.do(folder, case.run)
+    (done,), tree = crashes(folder, case.run)
     assert (done["code"], tree) == (0, case.tree)
 
 
@@ -173,9 +173,9 @@ def test_the_program_itself_stopped_by_a_signal(crashes, cases, tmp_path, number
 def test_a_second_writer_is_refused_while_the_first_lives(crashes, cases, tmp_path, killed):
     case, folder = cases["run"], tmp_path / "memory"
     paused = {**case.run, "moment": case.at("flush .shard-00001.safetensors.part"), "action": "stop"}
-    (first, second), before = crashes.do(folder, paused, case.run, keep=True)
+    (first, second), before = crashes(folder, paused, case.run, keep=True)
     assert (second["code"], second["end"]["error"]) == (1, "LockedError")
     assert tree_of(folder) == before
     going_on = {"continue": first["pid"], "events": first["events"], "kill": killed}
-    (first, again), tree = crashes.do(folder, going_on, case.run)
+    (first, again), tree = crashes(folder, going_on, case.run)
     assert (first["killed"], again["code"], tree) == (killed, 0, case.tree)

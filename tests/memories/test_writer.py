@@ -7,20 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ORIGIN, bad_item, origin, rows_on_disk, store, surveyed, tree_of, unit
+from helpers import ORIGIN, bad_item, origin, rows_on_disk, surveyed, tree_of, unit
 
 from cmcr.errors import (
     ConfigError,
     DimensionError,
     FormatError,
     IntegrityError,
-    LockedError,
     ResumeError,
     WriteError,
 )
 from cmcr.memories import writer as writer_module
 from cmcr.memories.memory import Memory
-from cmcr.memories.writer import locked, open_writer, worker_writer
+from cmcr.memories.writer import open_writer, worker_writer
 
 ROWS = unit(10)
 
@@ -60,16 +59,6 @@ def test_a_new_memory_and_none_of_its_kind_after_it(tmp_path):
     assert tree_of(folder) == before
 
 
-@pytest.mark.parametrize("finished", [[], [2, 0], [0, 1, 2]])
-def test_a_resumed_run_is_byte_for_byte_the_same(tmp_path, finished):
-    begin(tmp_path / "whole")
-    begin(tmp_path / "stopped", numbers=finished, finish=False)
-    with pytest.raises(FormatError, match="never finished"):
-        Memory(tmp_path / "stopped")
-    assert begin(tmp_path / "stopped") == [n for n in range(3) if n not in finished]
-    assert tree_of(tmp_path / "stopped") == tree_of(tmp_path / "whole")
-
-
 def test_a_worker_needs_the_plan_and_the_versions_of_the_run(tmp_path, monkeypatch):
     with opened(tmp_path / "shared") as writer:
         write(worker_writer(tmp_path / "shared", writer.plan), 1)
@@ -83,7 +72,11 @@ def test_a_worker_needs_the_plan_and_the_versions_of_the_run(tmp_path, monkeypat
     with pytest.raises(ResumeError, match=r"torch was .*, now 9"):
         begin(tmp_path / "shared")
     monkeypatch.undo()
+    with pytest.raises(FormatError, match="never finished"):
+        Memory(tmp_path / "shared")
     assert begin(tmp_path / "shared") == [0, 2]
+    begin(tmp_path / "whole")
+    assert tree_of(tmp_path / "shared") == tree_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -183,19 +176,6 @@ def test_leftovers_go_and_the_files_of_others_stay(tmp_path):
     assert tree_of(folder) == before
 
 
-def test_appended_shards_continue_the_numbers(tmp_path):
-    begin(tmp_path)
-    more = unit(5, seed=9)
-    contents = store(tmp_path, more, append=True, ids=[f"new{n}" for n in range(5)])
-    assert [shard.name for shard in contents.shards] == [f"shard-0000{n}" for n in range(5)]
-    assert [(s.run, s.first_item, s.items) for s in contents.shards] == [
-        (0, 0, 4), (0, 4, 4), (0, 8, 2), (1, 0, 4), (1, 4, 1),
-    ]  # fmt: skip
-    np.testing.assert_array_equal(Memory(tmp_path)[:], np.concatenate([ROWS, more]))
-    assert [run.items for run in contents.runs] == [10, 5]
-    assert begin(tmp_path) is None  # the first run is finished
-
-
 def test_a_stopped_append_leaves_the_memory_whole_and_is_resumed(tmp_path):
     begin(tmp_path)
     with pytest.raises(ResumeError, match="now none"):
@@ -207,13 +187,12 @@ def test_a_stopped_append_leaves_the_memory_whole_and_is_resumed(tmp_path):
     with pytest.raises(ResumeError, match=r"was 6, now 3.* remove \S+\.run"):
         begin(tmp_path, unit(3), append=True)
     assert begin(tmp_path, more, append=True) == [0]
-    np.testing.assert_array_equal(Memory(tmp_path)[:], np.concatenate([ROWS, more]))
-
-
-def test_one_writer_at_a_time(tmp_path):
-    with locked(tmp_path), pytest.raises(LockedError, match="another run"):
-        begin(tmp_path)
-    assert begin(tmp_path) == [0, 1, 2]
+    memory = Memory(tmp_path)
+    np.testing.assert_array_equal(memory[:], np.concatenate([ROWS, more]))
+    assert [(shard.name, shard.run, shard.first_item, shard.items) for shard in memory.contents[0].shards] == [
+        ("shard-00000", 0, 0, 4), ("shard-00001", 0, 4, 4), ("shard-00002", 0, 8, 2),
+        ("shard-00003", 1, 0, 4), ("shard-00004", 1, 4, 2),
+    ]  # fmt: skip
 
 
 def test_a_damaged_manifest_is_not_written_over(tmp_path):
