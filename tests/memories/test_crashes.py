@@ -160,7 +160,7 @@ def test_the_program_itself_stopped_by_a_signal(crashes, cases, tmp_path, number
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
         for line in run.stdout:
-            if json.loads(line)["event"] == "started":  # all shards lie ahead: the signal comes before the end
+            if json.loads(line)["event"] == "shard":
                 run.send_signal(number)
                 run.communicate()
                 break
