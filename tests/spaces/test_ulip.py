@@ -179,8 +179,6 @@ class TestFiles:
             UlipSpace(save_published(tmp_path / "x.pt", ulip_state() | {name: value}))
 
     def test_other_files_say_what_to_fetch(self, tmp_path):
-        with pytest.raises(ArtefactNotFoundError, match="salesforce/ULIP"):
-            UlipSpace(tmp_path / "none.pt")
         with pytest.raises(FormatError, match=r"missing 'point_encoder.*salesforce/ULIP"):
             UlipSpace(save_published(tmp_path / "resnet.pt", {"conv1.weight": torch.ones(3)}))
 
@@ -214,11 +212,6 @@ class TestPointClouds:
         assert np.isfinite(found.encode([cloud(1, 20)], "point_cloud")).all()
         with pytest.raises(SampleError, match="at least 20 points"):
             found.encode([cloud(1, 19)], "point_cloud")
-
-    def test_what_has_no_shape_is_refused(self, space):
-        for item in (np.full((30, 3), 0.1, dtype=np.float32), 3, np.ones((3, 50))):
-            with pytest.raises(SampleError, match="item 0"):
-                space.encode([item], "point_cloud")
 
     def test_colours_are_read_where_the_model_has_them_and_grey_where_there_are_none(self, coloured, space):
         points = cloud(2, 50, 6)

@@ -254,23 +254,18 @@ def _picture(item: Any) -> NDArray[np.uint8]:
     return np.asarray(grey)
 
 
-def _sound(item: Any) -> NDArray[np.float32]:
-    return window_of(read_audio(item, SAMPLE_RATE_HZ), CLIP_SAMPLES)
-
-
-def _spectrograms(clips: list[NDArray[np.float32]]) -> Tensor:
-    return log_mel_of(torch.from_numpy(np.stack(clips)))
-
-
 def _voxels(clouds: list[NDArray[np.float32]]) -> Tensor:
-    if len({len(cloud) for cloud in clouds}) == 1:
+    if len({len(cloud) for cloud in clouds}) == 1:  # together, which takes less than half the time
         return voxels_of(unit_cloud(torch.from_numpy(np.stack(clouds))))
     return torch.cat([voxels_of(unit_cloud(torch.from_numpy(cloud)[None])) for cloud in clouds])
 
 
 _READ: dict[str, tuple[Callable[[Any], Any], Callable[[list[Any]], Tensor]]] = {
     "image": (_picture, lambda pictures: pixels_of(np.stack(pictures))),
-    "audio": (_sound, _spectrograms),
+    "audio": (
+        lambda item: window_of(read_audio(item, SAMPLE_RATE_HZ), CLIP_SAMPLES),
+        lambda clips: log_mel_of(torch.from_numpy(np.stack(clips))),
+    ),
     "point_cloud": (read_point_cloud, _voxels),
     "text": (read_text, tokens_of),
 }
