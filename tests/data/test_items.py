@@ -142,7 +142,7 @@ def test_a_folder_that_is_emptied_or_vanishes(tmp_path):
     ("given", "modality", "options", "message"),
     [
         ("photos", "picture", {}, "unknown modality 'picture'"),
-        ("", "image", {}, "empty path"),
+        ("", "image", {}, "expected a path"),
         (np.zeros((2, 3)), "image", {}, "write_memory"),
         ("photo", "image", {}, r"Did you mean photos\?"),
         ("photos/dgo.png", "image", {}, r"Did you mean photos/dog\.png\?"),

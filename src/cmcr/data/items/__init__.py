@@ -7,7 +7,6 @@ of a CSV, JSONL or Parquet file) or `TarItems` (each member of tar files). Each 
 from __future__ import annotations
 
 import difflib
-import itertools
 import os
 from contextlib import closing
 from pathlib import Path
@@ -16,12 +15,14 @@ from cmcr.data.items.files import (
     ENDINGS_OF,
     TABLE_ENDINGS,
     TAR_ENDINGS,
+    Entry,
     FileItems,
+    ItemList,
     Selection,
+    as_id,
     ending_of,
     selection_of_pattern,
 )
-from cmcr.data.items.item import Entry, ItemList, as_id
 from cmcr.data.items.tables import TableItems
 from cmcr.data.items.tar_files import TarItems
 from cmcr.data.paths import reading
@@ -31,7 +32,6 @@ __all__ = ["Entry", "ItemList", "Selection", "TarItems", "as_id", "open_items", 
 
 _LIST, _TAR, _FILE = "list", "tar", "file"
 _LIST_ENDINGS = (".txt", *TABLE_ENDINGS)
-_NAMES_COMPARED = 10_000
 
 
 def open_items(
@@ -44,7 +44,7 @@ def open_items(
     - a folder: the files in it and below with an ending of the modality; or, where tar files are all it holds, those;
     - a pattern with `*`, `?`, `[` or `**`: the files that match, whatever their ending; or, where all of them are tar files,
       or all are lists (below), what they hold. `.txt` files of point clouds are clouds, not lists;
-    - a list: `.txt` with an item a line, `.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.parquet` with an item a row. Texts stand in
+    - a list: `.txt` with an item a line, `.csv`, `.tsv`, `.jsonl` or `.parquet` with an item a row. Texts stand in
       the list itself; other modalities are paths from the folder of the list (in Parquet also bytes);
     - a tar file: the members with an ending of the modality;
     - one file of the modality.
@@ -66,13 +66,11 @@ def open_items(
     """
     if modality not in ENDINGS_OF:
         raise unknown_name("modality", modality, ENDINGS_OF)
-    if not isinstance(given, str | os.PathLike):
+    if not isinstance(given, str | os.PathLike) or not str(given):
         raise ConfigError(
-            f"inputs: expected a path or a pattern, got {type(given).__name__}. Items in RAM are embedded by a space's "
-            "encode; their rows are kept by cmcr.write_memory."
+            f"inputs: expected a path or a pattern, got {given!r:.40}. Items in RAM are embedded by a space's encode; their "
+            "rows are kept by cmcr.write_memory."
         )
-    if not os.fspath(given):
-        raise ConfigError("the input is an empty path. Give a folder, a pattern, a list, a tar file or a single file.")
     items = _opened(Path(given), modality, column, id_column)
     with closing(items.walk()) as walk:
         next(walk)
@@ -146,8 +144,7 @@ def _missing(path: Path) -> ConfigError:
     """Build the error for a path that does not exist: the last folder on it that does, and a similar name there."""
     there = next(parent for parent in path.parents if parent.is_dir())
     wanted = path.relative_to(there).parts[0]
-    with reading(there), os.scandir(there) as entries:
-        names = sorted(entry.name for entry in itertools.islice(entries, _NAMES_COMPARED))
-    near = difflib.get_close_matches(wanted, names, n=1)
+    with reading(there):
+        near = difflib.get_close_matches(wanted, [entry.name for entry in there.iterdir()], n=1)
     hint = f"Did you mean {there / near[0]}?" if near else "Check the path."
     return ConfigError(f"{path}: no such file or folder; {there.resolve()} holds no {wanted!r}. {hint}")

@@ -1,38 +1,39 @@
-r"""Files as items: those of a folder, those a pattern selects, or one alone.
+r"""Lists of items, and the simplest of them: files as items, those of a folder or a pattern, or one alone.
 
-They are ordered by their relative paths, written with `/` and compared by code points, on every file system and in every
-locale. Each folder is sorted by itself, subfolders by their names with a `/`: the order is that of all paths sorted, but no
-more than the names of one folder on each level are held.
+Lists can be walked any number of times, and are never held in memory as a whole. Files are ordered by their relative paths,
+written with `/` and compared by code points, on every file system and in every locale. Each folder is sorted by itself,
+subfolders by their names with a `/`: the order is that of all paths sorted, but no more than the names of one folder on each
+level are held.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from cmcr.data.items.item import Entry, ItemList, as_id, text_of
 from cmcr.data.meshes import MESH_SUFFIXES
 from cmcr.data.paths import file_of, reading
 from cmcr.data.point_clouds import POINT_SUFFIXES
+from cmcr.data.texts import decode_utf8
 from cmcr.errors import ConfigError, SampleError
 
-TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 ENDINGS_OF = {
     "image": tuple(
         ".jpg .jpeg .jpe .jfif .png .apng .gif .webp .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .avif".split()
     ),
     "text": (".txt",),
-    "audio": tuple(
-        ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .caf .m4a .mp4 .mov .webm .mkv .mka .aac .wma .avi".split()
-    ),
+    "audio": tuple(".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .caf .m4a .mp4 .mov .webm .mkv .mka .avi".split()),
     "point_cloud": (*(ending for ending in POINT_SUFFIXES if ending not in TABLE_ENDINGS), *MESH_SUFFIXES),
 }
 """The endings that are taken from folders and tar files for each modality, in small letters."""
@@ -42,6 +43,59 @@ _ANY_DEPTH = "**"
 
 Pattern = tuple[str, ...]
 """The parts of a pattern, such as `("**", "*.jpg")`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing to embed, before its content is read.
+
+    Args:
+        id: the same on every machine and day, and unique in the list.
+        source: where it came from: a relative path with `/`, then `:` and a row number if it lies in a table. Never absolute.
+        mark: the part of its content that enters the hash of the list: all of it where it stands in the list itself, the
+            size of a member of an archive, nothing of a file.
+        read: gives what a space reads: a path, a string, bytes or `NamedBytes`; a `SampleError` (not raised) where the item
+            cannot be read. Valid until the walk moves on: a tar file is read in one direction.
+    """
+
+    id: str
+    source: str
+    mark: bytes
+    read: Callable[[], Any]
+
+
+class ItemList(ABC):
+    """Items in a stable order, which can be walked any number of times.
+
+    Attributes:
+        description: what it is, for messages: "folder photos (image files)".
+        ignored: endings of files that were passed over and how many files, as the latest walk found them.
+    """
+
+    description: str
+    ignored: Mapping[str, int] = MappingProxyType({})
+
+    def walk(self) -> Generator[Entry, None, None]:
+        """Give the entries in order.
+
+        Raises:
+            ConfigError: there are none.
+            ReadError: the system refuses to read the list, it is gone or damaged.
+        """
+        empty = True
+        for entry in self._entries():
+            empty = False
+            yield entry
+        if empty:
+            raise self._nothing()
+
+    @abstractmethod
+    def _entries(self) -> Iterator[Entry]:
+        """Give the entries in order, and start the count of `ignored` again."""
+
+    @abstractmethod
+    def _nothing(self) -> ConfigError:
+        """Build the error for a list without items: what was expected, what is there instead, what to do."""
 
 
 @dataclass(frozen=True)
@@ -167,3 +221,16 @@ def _rests(pattern: Pattern, name: str) -> Iterator[Pattern]:
             yield pattern
     elif fnmatchcase(name, first) and (not hidden or first.startswith(".")):
         yield rest
+
+
+def as_id(name: str) -> str:
+    r"""Make a name writable as UTF-8: bytes of it that are not become escapes such as `\udce9`."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def text_of(content: bytes, name: str) -> str | SampleError:
+    """Decode a file that is one text, without the line end that editors add at its end."""
+    try:
+        return decode_utf8(content, name).removesuffix("\n").removesuffix("\r")
+    except SampleError as error:
+        return error
