@@ -21,7 +21,6 @@ TRACKS = {
     "mov": ("mov", "pcm_s16le", 44_100),
     "webm": ("webm", "libopus", 48_000),
     "mkv": ("matroska", "pcm_s16le", 44_100),
-    "aac": ("adts", "aac", 44_100),
 }
 
 
@@ -69,7 +68,7 @@ def test_sound_tracks_are_the_mean_of_their_channels(tmp_path, suffix):
     # PyAV's own mono would be 0.354 here: 0.5 / sqrt(2).
     assert np.sqrt(2 * np.mean(sound[rate // 4 : rate // 2] ** 2)) == pytest.approx(0.25, abs=0.005)
     np.testing.assert_array_equal(read_audio(content, rate), sound)
-    part = read_audio(SoundClip(path.as_uri(), 0.25, 0.5), rate)
+    part = read_audio(SoundClip(path, 0.25, 0.5), rate)
     np.testing.assert_array_equal(part, sound[rate // 4 : rate // 4 + rate // 2])
 
 
@@ -144,16 +143,13 @@ def with_data_size(content, size):
     return content[:at] + struct.pack("<I", size) + content[at + 4 :]
 
 
-def test_lengths_that_are_not_those_of_the_header(tmp_path):
+def test_lengths_that_are_not_those_of_the_header():
     content = written(NOISE, 44_100, subtype="PCM_16")
     whole = read_audio(content, 44_100)
     for size in (0xFFFFFFFF, 0x7FFFFFFF):  # what programs write into a pipe
         np.testing.assert_array_equal(read_audio(with_data_size(content, size), 44_100), whole)
     with pytest.raises(SampleError, match="1073741824 bytes"):
         read_audio(with_data_size(content, 1 << 30), 44_100)
-    (tmp_path / "a.aac").write_bytes(encoded(tone(44_100)[None], 44_100, "adts", "aac"))
-    with pytest.raises(SampleError, match=r"ends before 9\.00 s"):
-        read_audio(SoundClip(tmp_path / "a.aac", 9, 1), 44_100)
 
 
 def test_window_is_the_middle_or_padded_behind():

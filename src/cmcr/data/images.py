@@ -22,17 +22,17 @@ _TRUSTED = "Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
 def read_image(source: Picture) -> Image.Image:
     """Decode one picture, turned upright by its EXIF orientation.
 
-    Animations (gif, webp, apng) give their first frame, PIL images their current one. 16-bit greys lose their lower byte.
-    Colour profiles are ignored. Transparency, palettes and CMYK stay as they are: see `to_rgb`.
+    Animations (gif, webp, apng) give their first frame, PIL images their current one. Colour profiles are ignored.
+    Transparency, palettes and CMYK stay as they are: see `to_rgb`.
 
     Args:
-        source: a path or `file://` address, the bytes of a file, a PIL image, a uint8 array `(H, W)`, `(H, W, 3)` or
+        source: a path, the bytes of a file, a PIL image, a uint8 array `(H, W)`, `(H, W, 3)` or
             `(H, W, 4)`, or a `VideoFrame` (with the extra `media`).
 
     Raises:
         SampleError: no such file, a folder, not a picture, truncated, more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a
-            small file can unpack to any size), floating-point or 32-bit greys, or an array of another kind; of a
-            `VideoFrame` as `read_frame`.
+            small file can unpack to any size), greys of more than 8 bits, or an array of another kind; of a `VideoFrame` as
+            `read_frame`.
         MissingDependencyError: a `VideoFrame` without PyAV.
     """
     if isinstance(source, np.ndarray):
@@ -65,44 +65,27 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Args:
         image: as `read_image` gives it.
-
-    Raises:
-        SampleError: floating-point or 32-bit greys (see `read_image`).
     """
-    shallow = _eight_bit(image, "the picture")
-    if not shallow.has_transparency_data:
-        return shallow if shallow.mode == "RGB" else shallow.convert("RGB")
-    if shallow.mode == "La":  # Pillow cannot convert this to RGBA directly
-        shallow = shallow.convert("LA")
-    opaque = shallow.convert("RGBA")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    opaque = image.convert("RGBA")
     white = Image.new("RGBA", opaque.size, "white")
     return Image.alpha_composite(white, opaque).convert("RGB")
 
 
 def _upright(picture: Image.Image, name: str) -> Image.Image:
-    """Decode the pixels, turn them by the EXIF orientation, and scale 16-bit greys to 8 bits: Pillow would clip them."""
+    """Decode the pixels and turn them by the EXIF orientation, unless they are too many or too deep."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and picture.width * picture.height > limit:
         size = f"{picture.width} x {picture.height} pixels, the limit is {limit}"
         raise SampleError(f"{name}: too large to decode safely ({size}). {_TRUSTED}")
+    if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):  # Pillow would clip them at 255
+        raise SampleError(f"{name}: holds greys of more than 8 bits. Scale them to 0..255 and save it with 8 bits.")
     picture.load()
     upright = ImageOps.exif_transpose(picture)
     if 0 in upright.size:
         raise SampleError(f"{name}: holds no pixels ({upright.width} x {upright.height}).")
-    return _eight_bit(upright, name)
-
-
-def _eight_bit(picture: Image.Image, name: str) -> Image.Image:
-    """Scale 16-bit greys to 8 bits; other pictures stay as they are."""
-    if picture.mode not in ("F", "I") and not picture.mode.startswith("I;16"):
-        return picture
-    levels = np.asarray(picture)
-    if picture.mode == "F" or levels.min() < 0 or levels.max() > 65535:  # no rule says where black and white lie
-        raise SampleError(
-            f"{name}: greys must be integers in 0..65535, got {levels.dtype} {levels.min():g}..{levels.max():g}. "
-            "Save it with 8 or 16 bits."
-        )
-    return Image.fromarray((levels >> 8).astype(np.uint8))
+    return upright
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:

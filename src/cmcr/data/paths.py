@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
 
 from cmcr.errors import CmcrError, ReadError, SampleError
 
@@ -38,16 +37,18 @@ class NamedBytes:
 
 
 def file_of(source: FilePath, kind: str) -> Path:
-    """Find the file that a path or a `file://` address names.
+    """Find the file that a path names.
 
     Args:
-        source: a path, or an address such as `file:///tmp/a%20b.png` on this machine.
+        source: a path on this machine.
         kind: what it should be, for the message: "picture", "sound", "point cloud".
 
     Raises:
-        SampleError: nothing there, a folder or a device, an address elsewhere, or a path that the system refuses.
+        SampleError: nothing there, a folder or a device, a web address, or a path that the system refuses.
     """
-    path = _path_of(source, kind)
+    if isinstance(source, str) and "://" in source:
+        raise SampleError(f"{source}: cmcr downloads nothing; fetch the {kind} first and give its path.")
+    path = Path(source)
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
         readable = is_file and os.access(path, os.R_OK)
@@ -77,15 +78,3 @@ def reading(path: Path) -> Iterator[None]:
 def damaged(path: Path, kind: str, reason: object) -> ReadError:
     """Build the error for a file that is not whole."""
     return ReadError(errno.EIO, f"the {kind} is damaged or cut short ({reason}); fetch or write it again", str(path))
-
-
-def _path_of(source: FilePath, kind: str) -> Path:
-    text = os.fspath(source)
-    if not isinstance(text, str):
-        raise SampleError(f"{source!r}: a path of a {kind} must be text, got {type(text).__name__}.")
-    if "://" not in text or not isinstance(source, str):
-        return Path(text)
-    address = urlsplit(text)
-    if address.scheme.lower() != "file" or address.netloc not in ("", "localhost"):
-        raise SampleError(f"{source}: cmcr downloads nothing; fetch the {kind} first and give its path.")
-    return Path(unquote(address.path))

@@ -81,7 +81,7 @@ def read_coloured_point_cloud(source: PointCloud) -> ColouredPointCloud:
     normals. Colours are divided by 255 where they are integers or one of them is above 1.
 
     Args:
-        source: a path or `file://` address, a file inside another as `NamedBytes` (its ending says the format), an array
+        source: a path, a file inside another as `NamedBytes` (its ending says the format), an array
             `(p, 3)` or wider, or a mapping of names to arrays as in npz.
 
     Raises:
@@ -142,7 +142,7 @@ def _from_file(file: Path | NamedBytes, name: str) -> _Table:
     if suffix in (".npy", ".npz"):
         return _from_numpy(file.read_bytes(), name)
     if suffix in POINT_SUFFIXES:
-        return _from_text(file.read_bytes(), name, suffix)
+        return _from_text(file.read_bytes(), name)
     if suffix in MESH_SUFFIXES:
         return read_points(file, name, MESH_POINTS)
     expected = ", ".join((*POINT_SUFFIXES, *MESH_SUFFIXES))
@@ -174,27 +174,18 @@ def _from_arrays(arrays: Mapping[str, Any], name: str) -> _Table:
     return np.asarray(arrays[points[0]]), colours
 
 
-def _from_text(content: bytes, name: str, suffix: str) -> _Table:
-    """Read one point a line; `#` and `//` begin comments, the first line may be names or the number of points."""
-    lines = lines_of(decode_utf8(content, name))
-    rows = [line.partition("#")[0].partition("//")[0].translate(_SEPARATORS).strip() for line in lines]
-    rows = [row for row in rows if row]
-    first = rows[0].split() if rows else []
-    promised = int(first[0]) if len(first) == 1 and first[0].isdecimal() else None
-    if promised is not None or all(word.strip('"').isidentifier() for word in first):
+def _from_text(content: bytes, name: str) -> _Table:
+    """Read one point a line; `#` and `//` begin comments, the first line may be names."""
+    rows = [row for row in lines_of(decode_utf8(content, name).translate(_SEPARATORS)) if row.strip()]
+    if rows and all(word.strip('"').isidentifier() for word in rows[0].split()):
         rows = rows[1:]
-    if promised not in (None, len(rows)):
-        raise SampleError(f"{name}: the first line promises {promised} points, {len(rows)} follow.")
     if not rows:
         raise SampleError(f"{name}: holds no points.")
     try:
-        numbers = np.loadtxt(rows, comments=None, ndmin=2)
+        return np.loadtxt(rows, comments=["#", "//"], ndmin=2), None
     except ValueError as error:
         reason = str(error).partition(";")[0]  # without numpy's advice, which is about its own options
         raise SampleError(f"{name}: expected lines of numbers, all of the same length ({reason}).") from error
-    if suffix == ".pts" and numbers.shape[1] == 7:  # x y z intensity r g b, as laser scanners write
-        return numbers[:, :3], numbers[:, 4:]
-    return numbers, None
 
 
 def _coordinates(numbers: NDArray[Any], name: str) -> NDArray[np.float32]:

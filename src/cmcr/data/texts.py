@@ -9,7 +9,6 @@ from typing import Any
 from cmcr.data.paths import FilePath, file_of
 from cmcr.errors import SampleError
 
-UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -57,8 +56,6 @@ def decode_utf8(content: bytes, name: str) -> str:
     Raises:
         SampleError: not UTF-8, with the first line that is not.
     """
-    if content.startswith(UTF16_MARKS):
-        raise SampleError(f"{name}: written in UTF-16; only UTF-8 is read. Save it as UTF-8.")
     content = content.removeprefix(codecs.BOM_UTF8)
     try:
         return content.decode()

@@ -28,7 +28,6 @@ _QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 _SOUND_SLACK_SECONDS = 0.1  # encoders pad and prime by less than this, and containers round
 _FRAME_SLACK_SECONDS = 1.0  # the last frame stays on the screen; sound tracks are often a little longer
-_TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
 def media_format(head: bytes) -> str | None:
@@ -40,13 +39,7 @@ def media_format(head: bytes) -> str | None:
         return "mov"
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return "matroska"
-    if head.startswith(b"\x30\x26\xb2\x75"):
-        return "asf"
-    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
-        return "avi"
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # an ADTS header; in mp3 the layer bits are not 0
-        return "aac"
-    return None
+    return "avi" if head.startswith(b"RIFF") and head[8:12] == b"AVI " else None
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ class VideoFrame:
     """One frame of a video: the one on the screen at a moment. `read_image` takes it wherever it takes a path.
 
     Args:
-        path: a path or `file://` address.
+        path: the file.
         at_seconds: the moment, counted from the first frame, at least 0; `None` is the middle.
 
     Raises:
@@ -100,19 +93,22 @@ def read_frame(frame: VideoFrame) -> Image.Image:
         RGB.
 
     Raises:
-        SampleError: no such file, not a video (mp4, mov, webm, mkv, avi, wmv), no pictures in it, a moment after its end,
+        SampleError: no such file, not a video (mp4, mov, webm, mkv, avi), no pictures in it, a moment after its end,
             cut short, or the middle of a video that does not say its length.
         MissingDependencyError: PyAV is not installed.
     """
     with file_of(frame.path, "video").open("rb") as file:
         reader = media_format(file.read(16))
-        if reader is None or reader == "aac":
-            raise SampleError(f"{frame.path}: not a video (mp4, mov, webm, mkv, avi or wmv).")
+        if reader is None:
+            raise SampleError(f"{frame.path}: not a video (mp4, mov, webm, mkv or avi).")
         file.seek(0)
         with _opened(file, str(frame), reader) as container:
             if not container.streams.video:
                 raise SampleError(f"{frame.path}: holds no pictures.")
-            return _upright(_shown_at(container, frame))
+            shown = _shown_at(container, frame)
+            # In degrees, counterclockwise; PyAV gives it since version 14.
+            upright: Image.Image = shown.to_image().rotate(round(getattr(shown, "rotation", 0)), expand=True)
+            return upright
 
 
 @contextlib.contextmanager
@@ -138,7 +134,7 @@ def opened_track(file: BinaryIO, name: str, reader: str) -> Iterator[SoundTrack]
         rate = int(getattr(stream, "rate", 0) or 0)  # PyAV leaves the attribute out where it has no decoder
         if rate < 1:
             raise SampleError(f"{name}: cannot be decoded (its header names no known codec or no sample rate).")
-        seconds = None if reader == "aac" else _length_seconds(container, stream)
+        seconds = _length_seconds(container, stream)
         total = None if seconds is None else round(seconds * rate)
         yield SoundTrack(
             rate, total, _SOUND_SLACK_SECONDS * rate, lambda start, count: _mono_blocks(container, name, start, count)
@@ -229,9 +225,3 @@ def _last_until(container: InputContainer, stream: VideoStream, moment: int) -> 
             return (decoded if first else found), False
         found = decoded
     return found, True
-
-
-def _upright(decoded: Any) -> Image.Image:
-    picture: Image.Image = decoded.to_image()
-    turn = _TURNS.get(round(getattr(decoded, "rotation", 0)) % 360)  # PyAV gives it counterclockwise, since version 14
-    return picture.transpose(turn) if turn is not None else picture
