@@ -92,7 +92,7 @@ def test_clips_equal_the_part_of_the_whole(tmp_path, kind):
     for start, length in ((0, 1), (1, 1), (2.5, 9), (0, 99)):
         part = whole[round(start * 44_100) : round((start + length) * 44_100)]
         np.testing.assert_allclose(read_audio(SoundClip(tmp_path / "a", start, length), 44_100), part, atol=1e-6)
-    with pytest.raises(SampleError, match=r"lasts 3\.0\d s"):
+    with pytest.raises(SampleError, match=r"ends before 9\.00 s"):
         read_audio(SoundClip(tmp_path / "a", 9, 1), 44_100)
     for start, length in ((float("nan"), 1), (0, 0)):
         with pytest.raises(ConfigError, match="_seconds must be"):

@@ -55,7 +55,7 @@ def test_colours_from_every_place(tmp_path):
         *tmp_path.iterdir(),
         np.hstack([CLOUD, unit]),
         {"xyz": CLOUD, "rgb": unit},
-        {"xyz": CLOUD, "colours": np.hstack([COLOURS, COLOURS[:, :1]])},  # alpha is left out
+        {"xyz": CLOUD, "colours": COLOURS},
     ):
         cloud = read_coloured_point_cloud(source)
         np.testing.assert_array_equal(cloud.points, CLOUD)

@@ -154,10 +154,10 @@ def test_marks_are_the_cells_alone(tmp_path):
 
 
 def test_a_pattern_of_lists_gives_one_after_another(tmp_path):
-    (tmp_path / "sub").mkdir()
+    (tmp_path / "a").mkdir()
     written(tmp_path / "b.csv", "text\nthree\n")
-    written(tmp_path / "a.txt", "one\ntwo\n")
-    written(tmp_path / "sub" / "c.jsonl", '{"text": "four"}\n')
-    items = open_items(str(tmp_path / "**" / "*"), "text")
-    assert ids(items) == ["a.txt:1", "a.txt:2", "b.csv:1", "sub/c.jsonl:1"]
-    assert contents(items) == ["one", "two", "three", "four"]
+    written(tmp_path / "a" / "c.csv", "text\none\ntwo\n")
+    written(tmp_path / "d.txt", "no table\n")
+    items = open_items(str(tmp_path / "**" / "*.csv"), "text")
+    assert ids(items) == ["a/c.csv:1", "a/c.csv:2", "b.csv:1"]
+    assert contents(items) == ["one", "two", "three"]

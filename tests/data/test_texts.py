@@ -22,9 +22,9 @@ def test_any_unicode_passes_unchanged(text):
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (b"abc", "Decode it first"),
+        (b"abc", "got bytes"),
         (Path("a.txt"), "got PosixPath|WindowsPath"),
-        ("ab\ud83d", r"U\+D83D\) at character 2"),
+        ("ab\ud83d", "ud83d'.* at character 2"),
     ],
 )
 def test_unusable_texts(item, message):

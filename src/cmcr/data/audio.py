@@ -7,6 +7,7 @@ import io
 import math
 import os
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -111,27 +112,19 @@ def _from_file(source: FilePath | bytes, clip: SoundClip | None, name: str) -> t
         reader = media_format(file.read(16))
         file.seek(0)
         with opened_track(file, name, reader) if reader else _opened_file(file, name) as sound:
-            start, count = (0, None) if clip is None else _span(clip, sound)
-            samples = np.concatenate([np.zeros(0, dtype=np.float32), *sound.read(start, count)])
-    found, from_second = samples.size, start / sound.rate
-    if start and not found:
-        raise SampleError(f"{name}: ends before {from_second:.2f} s, where the clip begins.")
-    if sound.total is not None and found < (sound.total - start if count is None else count) - sound.slack:
+            rate, start, stop = sound.rate, 0, sys.maxsize
+            if clip is not None:
+                start = round(clip.start_seconds * rate)
+                stop = start + max(1, round(clip.length_seconds * rate))
+            samples = np.concatenate([np.zeros(0, dtype=np.float32), *sound.read(start, stop)])
+    if start and not samples.size:
+        raise SampleError(f"{name}: ends before {start / rate:.2f} s, where the clip begins.")
+    if sound.total is not None and samples.size < min(stop, sound.total) - start - sound.slack:
         raise SampleError(
-            f"{name}: cut short: the header promises {sound.total / sound.rate:.2f} s, only {found / sound.rate:.2f} s from "
-            f"{from_second:.2f} s on could be decoded. Fetch it again."
+            f"{name}: cut short: the header promises {sound.total / rate:.2f} s, only {samples.size / rate:.2f} s from "
+            f"{start / rate:.2f} s on could be decoded. Fetch it again."
         )
-    return samples, sound.rate
-
-
-def _span(clip: SoundClip, sound: SoundTrack) -> tuple[int, int]:
-    """Turn a clip in seconds into its first sample and how many there are at most."""
-    start, count = round(clip.start_seconds * sound.rate), max(1, round(clip.length_seconds * sound.rate))
-    if sound.total is None:
-        return start, count
-    if start and start >= sound.total:
-        raise SampleError(f"{clip}: the sound lasts {sound.total / sound.rate:.2f} s.")
-    return start, min(count, sound.total - start)
+    return samples, rate
 
 
 def _from_mapping(source: Mapping[str, Any]) -> tuple[Mono, int]:
@@ -165,10 +158,10 @@ def _opened_file(file: BinaryIO, name: str) -> Iterator[SoundTrack]:
     try:
         with soundfile.SoundFile(path_or_bytes) as opened:
 
-            def read(start: int, count: int | None) -> Iterator[Mono]:
+            def read(start: int, stop: int) -> Iterator[Mono]:
                 """Read in blocks, so that a header that lies about the length allocates nothing."""
-                opened.seek(start)
-                left = opened.frames - start if count is None else count
+                opened.seek(min(start, opened.frames))
+                left = min(stop, opened.frames) - start
                 while left > 0:
                     block = opened.read(min(left, _BLOCK_FRAMES), dtype="float32", always_2d=True)
                     if len(block) == 0:

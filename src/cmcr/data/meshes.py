@@ -133,8 +133,6 @@ def _load(file: Path | NamedBytes, name: str) -> list[Any]:
             transform, geometry = scene.graph[node]
             pieces.append(scene.geometry[geometry].copy().apply_transform(transform))
         return pieces
-    except ImportError as error:
-        raise missing_dependency(str(error.name), extra="mesh", purpose=f"reading {name}") from error
     except Exception as error:  # its readers raise whatever a damaged file leads them into
         raise SampleError(f"{name}: the shape cannot be decoded ({type(error).__name__}: {error}).") from error
 

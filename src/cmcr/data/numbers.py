@@ -173,29 +173,21 @@ def sample_point_clouds(numbers: NDArray[np.int64], split: Split, rng: np.random
     parts.append((rng.random((n, _CLUTTER_POINTS, 3), dtype=np.float32) - 0.5) * box)
     points = np.concatenate(parts, axis=1).astype(np.float32)
     points += 0.15 * rng.standard_normal(points.shape, dtype=np.float32)
-    return _turn(points, np.asarray(rng.uniform(-np.pi / 9, np.pi / 9, size=n), dtype=np.float32))
-
-
-def _turn(points: NDArray[np.float32], angle: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rotate clouds `(n, p, 3)` about the vertical (y) axis by `(n,)` radians."""
+    angle = np.asarray(rng.uniform(-np.pi / 9, np.pi / 9, size=n), dtype=np.float32)
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     x, y, z = points[..., 0], points[..., 1], points[..., 2]
     return np.stack([cos * x + sin * z, y, cos * z - sin * x], axis=2)
 
 
-def _below_hundred(value: int) -> str:
+def _cardinal(value: int, joiner: str) -> str:
+    """Write 0..999 in words; `joiner` stands between the hundreds and the rest."""
     if value < 20:
         return _UNITS[value]
-    tens = _TENS[value // 10 - 2]
-    return tens if value % 10 == 0 else f"{tens} {_UNITS[value % 10]}"
-
-
-def _cardinal(value: int, joiner: str) -> str:
-    hundreds, rest = divmod(value, 100)
-    if hundreds == 0:
-        return _below_hundred(rest)
-    head = f"{_UNITS[hundreds]} hundred"
-    return head if rest == 0 else f"{head}{joiner}{_below_hundred(rest)}"
+    if value < 100:
+        head, rest, joiner = _TENS[value // 10 - 2], value % 10, " "
+    else:
+        head, rest = f"{_UNITS[value // 100]} hundred", value % 100
+    return head if rest == 0 else f"{head}{joiner}{_cardinal(rest, joiner)}"
 
 
 def _wordings(value: int) -> tuple[str, ...]:
@@ -268,27 +260,15 @@ def speak_sounds(numbers: NDArray[np.int64], split: Split, rng: np.random.Genera
     gaps = rng.integers(0, _LONGEST_GAP, size=(len(numbers), 2))
     place = rng.random(len(numbers))
     sounds = np.zeros((len(numbers), _SAMPLES), dtype=np.float32)
-    for i in range(len(numbers)):
-        _place_words(sounds[i], store.words, bounds[i], gaps[i], place[i])
+    for sound, spans, gap, at in zip(sounds, bounds, gaps, place, strict=True):
+        one, two, three = (store.words[first:last] for first, last in spans)
+        first_gap, second_gap = (np.zeros(samples, dtype=np.float32) for samples in gap)
+        spoken = np.concatenate([one, first_gap, two, second_gap, three])[:_SAMPLES]
+        first = int(at * (_SAMPLES - len(spoken)))
+        sound[first : first + len(spoken)] = spoken
     for start in range(0, len(numbers), _MIXED_TOGETHER):
         _add_noise(sounds[start : start + _MIXED_TOGETHER], rng)
     return sounds
-
-
-def _place_words(
-    sound: NDArray[np.float32],
-    words: NDArray[np.float32],
-    bounds: NDArray[np.int64],
-    gaps: NDArray[np.int64],
-    place: float,
-) -> None:
-    """Write three words and the gaps between them into silence, at a relative place (0..1); words too long are cut."""
-    lengths = bounds[:, 1] - bounds[:, 0]
-    offsets = np.array([0, lengths[0] + gaps[0], lengths[0] + gaps[0] + lengths[1] + gaps[1]])
-    first = int(place * max(0, len(sound) - int(offsets[2] + lengths[2])))
-    for (start, stop), offset in zip(bounds, first + offsets, strict=True):
-        room = sound[offset : offset + stop - start]
-        room[:] = words[start : start + len(room)]
 
 
 def _add_noise(sounds: NDArray[np.float32], rng: np.random.Generator) -> None:

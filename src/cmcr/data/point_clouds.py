@@ -121,7 +121,7 @@ def normalised(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 _Table = tuple[NDArray[Any], NDArray[Any] | None]
-"""What a source holds, unchecked: `(p, 3)` coordinates or wider, and `(p, 3)` or `(p, 4)` colours where they are apart."""
+"""What a source holds, unchecked: `(p, 3)` coordinates or wider, and `(p, 3)` colours where they are apart."""
 
 
 def _table(source: PointCloud) -> tuple[_Table, str]:
@@ -211,9 +211,8 @@ def _colours(numbers: NDArray[Any], given: NDArray[Any] | None, name: str) -> ND
         given = numbers[:, 3:]
         if given.shape[1] != 3 or (given < 0).any():
             return None
-    if given.ndim != 2 or given.shape[1] not in (3, 4) or len(given) != len(numbers):
+    if given.ndim != 2 or given.shape[1] != 3 or len(given) != len(numbers):
         raise SampleError(f"{name}: expected colours of shape ({len(numbers)}, 3), got {given.shape}.")
-    given = given[:, :3]
     if given.dtype.kind not in "fiu" or not np.isfinite(given).all() or given.min() < 0 or given.max() > 255:
         raise SampleError(f"{name}: its colours must be numbers in [0, 1] or in [0, 255].")
     of_255 = given.dtype.kind in "iu" or given.max() > 1

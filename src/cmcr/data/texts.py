@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from typing import Any
 
@@ -20,14 +19,11 @@ def read_text(item: Any) -> str:
             (which no encoding can write) or a NUL (which cuts a text short in some tokenisers).
     """
     if not isinstance(item, str):
-        hint = " Decode it first: item.decode('utf-8')." if isinstance(item, bytes | bytearray) else ""
-        raise SampleError(f"a text: expected a string, got {type(item).__name__}.{hint}")
+        raise SampleError(f"a text: expected a string, got {type(item).__name__}.")
     if not item.strip():
         raise SampleError(f"a text: {'white space only' if item else 'empty'}; there is nothing to embed.")
-    unusable = _UNUSABLE.search(item)
-    if unusable:
-        kind = "a NUL" if unusable[0] == "\0" else f"a lone surrogate (U+{ord(unusable[0]):04X})"
-        raise SampleError(f"a text: holds {kind} at character {unusable.start()}; remove it.")
+    if unusable := _UNUSABLE.search(item):
+        raise SampleError(f"a text: holds {unusable[0]!a} (no text) at character {unusable.start()}; remove it.")
     return str(item)
 
 
@@ -56,11 +52,8 @@ def decode_utf8(content: bytes, name: str) -> str:
     Raises:
         SampleError: not UTF-8, with the first line that is not.
     """
-    content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise SampleError(
-            f"{name}: not UTF-8: line {line} holds the byte 0x{content[error.start]:02X}. Save it as UTF-8."
-        ) from error
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:  # its object is the content without the mark
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise SampleError(f"{name}: not UTF-8: line {line} holds the byte 0x{byte:02X}. Save it as UTF-8.") from error

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -50,13 +50,13 @@ class SoundTrack:
         rate: in hertz.
         total: the number of samples in its header; `None` where the header gives none.
         slack: how many samples may be missing from that, because of rounding.
-        read: `read(start, count)` decodes mono blocks from sample `start`, `count` samples or (`None`) to the end.
+        read: `read(start, stop)` decodes mono blocks from sample `start` up to `stop`, or to the end if that is earlier.
     """
 
     rate: int
     total: int | None
     slack: float
-    read: Callable[[int, int | None], Iterable[Mono]]
+    read: Callable[[int, int], Iterable[Mono]]
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,7 @@ def opened_track(file: BinaryIO, name: str, reader: str) -> Iterator[SoundTrack]
             raise SampleError(f"{name}: cannot be decoded (its header names no known codec or no sample rate).")
         seconds = _length_seconds(container, stream)
         total = None if seconds is None else round(seconds * rate)
-        yield SoundTrack(
-            rate, total, _SOUND_SLACK_SECONDS * rate, lambda start, count: _mono_blocks(container, name, start, count)
-        )
+        yield SoundTrack(rate, total, _SOUND_SLACK_SECONDS * rate, partial(_mono_blocks, container, name))
 
 
 @contextlib.contextmanager
@@ -154,11 +152,10 @@ def _opened(file: BinaryIO, name: str, reader: str) -> Iterator[InputContainer]:
         raise SampleError(f"{name}: cannot be decoded ({error.strerror}). Fetch it again.") from error
 
 
-def _mono_blocks(container: InputContainer, name: str, start: int, count: int | None) -> Iterator[Mono]:
-    """Decode a track from its beginning; give samples `start` to `start + count`."""
+def _mono_blocks(container: InputContainer, name: str, start: int, stop: int) -> Iterator[Mono]:
+    """Decode a track from its beginning; give samples `start` to `stop`."""
     import av
 
-    stop = sys.maxsize if count is None else start + count
     position = 0
     planar = av.AudioResampler(format="fltp")  # changes the sample format alone: same rate, same channels
     try:
@@ -198,12 +195,12 @@ def _shown_at(container: InputContainer, frame: VideoFrame) -> Any:
     if stream.time_base is None:
         raise SampleError(f"{frame.path}: does not say when its pictures are shown.")
     moment = int((stream.start_time or 0) + math.floor(seconds / float(stream.time_base) + 1e-6))
-    container.seek(moment, stream=stream)
-    found, at_end = _last_until(container, stream, moment)
-    if found is None:  # the seek went past the moment
-        container.seek(stream.start_time or 0, stream=stream)
+    for start in (moment, stream.start_time or 0):  # from the beginning where the seek went past the moment
+        container.seek(start, stream=stream)
         found, at_end = _last_until(container, stream, moment)
-    if found is None:
+        if found is not None:
+            break
+    else:
         raise SampleError(f"{frame}: no picture could be decoded. Fetch it again.")
     late = float((moment - found.pts) * stream.time_base)
     if at_end and late > _FRAME_SLACK_SECONDS:

@@ -30,7 +30,6 @@ from cmcr.errors import ConfigError, unknown_name
 
 __all__ = ["Entry", "ItemList", "Selection", "TarItems", "as_id", "open_items", "selection_of_pattern"]
 
-_LIST, _TAR, _FILE = "list", "tar", "file"
 _LIST_ENDINGS = (".txt", *TABLE_ENDINGS)
 
 
@@ -41,13 +40,13 @@ def open_items(
 
     What can be given:
 
-    - a folder: the files in it and below with an ending of the modality; or, where tar files are all it holds, those;
-    - a pattern with `*`, `?`, `[` or `**`: the files that match, whatever their ending; or, where all of them are tar files,
-      or all are lists (below), what they hold. `.txt` files of point clouds are clouds, not lists;
-    - a list: `.txt` with an item a line, `.csv`, `.tsv`, `.jsonl` or `.parquet` with an item a row. Texts stand in
-      the list itself; other modalities are paths from the folder of the list (in Parquet also bytes);
+    - a folder: the files in it and below with an ending of the modality;
+    - a list: `.txt` with an item a line, `.csv`, `.tsv`, `.jsonl` or `.parquet` with an item a row. Texts stand in the list
+      itself; other modalities are paths from the folder of the list (in Parquet also bytes);
     - a tar file: the members with an ending of the modality;
-    - one file of the modality.
+    - one file of the modality;
+    - a pattern with `*`, `?`, `[` or `**`: lists or tar files where it ends like one, such as `shards/*.tar`, else the files
+      with an ending of the modality. `*.txt` of point clouds are clouds, not lists.
 
     Args:
         given: a path or a pattern.
@@ -82,62 +81,28 @@ def _opened(path: Path, modality: str, column: str | None, id_column: str | None
     with reading(path):  # a name that is too long, or a folder above it that may not be searched
         is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
     if is_folder:
-        selection, what, kind = Selection(path), "folder", _TAR if _holds_tar_files_only(path) else _FILE
+        selection, what = Selection(path), "folder"
     elif is_file:
-        selection, what, kind = Selection(path, ()), "file", _kind_of_file(path, modality)
+        selection, what = Selection(path, ()), "file"
     elif exists:
         raise ConfigError(f"{path}: neither a file nor a folder. Write what it gives to a file first.")
     elif pattern := selection_of_pattern(path):
-        selection, what, kind = pattern, "pattern", _kind_of_pattern(pattern, path, modality)
+        selection, what = pattern, "pattern"
+        if not selection.root.is_dir():
+            raise _missing(selection.root)
     else:
         raise _missing(path)
 
-    name = path.name or str(path)
-    if kind == _LIST:
+    name, ending = path.name or str(path), ending_of(path.name)
+    are_clouds = modality == "point_cloud" and what == "pattern" and ending == ".txt"
+    if not is_folder and ending in _LIST_ENDINGS and not are_clouds:
         return TableItems(selection, modality, f"{what} {name} ({modality} items)", column, id_column)
     if (column, id_column) != (None, None):
         option = "column" if column is not None else "id_column"
         raise ConfigError(f"{path}: {option} was given, but only tables ({', '.join(TABLE_ENDINGS)}) have columns.")
-    if kind == _TAR:
+    if not is_folder and name.lower().endswith(TAR_ENDINGS):
         return TarItems(selection, modality, f"{what} {name} ({modality} files in tar files)")
-    return FileItems(selection, modality, f"{what} {name} ({modality} files)", whatever_ending=what == "pattern")
-
-
-def _holds_tar_files_only(folder: Path) -> bool:
-    with reading(folder), os.scandir(folder) as entries:
-        seen = (entry for entry in entries if not entry.name.startswith("."))
-        tar_files = (_kind_of(entry.name) == _TAR and entry.is_file() for entry in seen)
-        return next(tar_files, False) and all(tar_files)
-
-
-def _kind_of(name: str) -> str:
-    if name.lower().endswith(TAR_ENDINGS):
-        return _TAR
-    return _LIST if ending_of(name) in _LIST_ENDINGS else _FILE
-
-
-def _kind_of_file(path: Path, modality: str) -> str:
-    kind = _kind_of(path.name)
-    if kind == _FILE and ending_of(path.name) not in ENDINGS_OF[modality]:
-        raise ConfigError(
-            f"{path}: expected a list ({', '.join(_LIST_ENDINGS)}), a tar file, or {modality} files "
-            f"({', '.join(ENDINGS_OF[modality])}), got {path.suffix or 'no ending'}."
-        )
-    return kind
-
-
-def _kind_of_pattern(selection: Selection, pattern: Path, modality: str) -> str:
-    """Find what all files of a pattern are; mixed kinds count as files. There may be millions, so none is kept."""
-    if not selection.root.is_dir():
-        raise _missing(selection.root)
-    are_clouds = modality == "point_cloud"
-    kinds = {_FILE if are_clouds and ending_of(relative) == ".txt" else _kind_of(relative) for relative, _ in selection}
-    if not kinds:
-        raise ConfigError(
-            f"{pattern}: the pattern matches no files in {selection.root.resolve()}. Capitals count; '**' goes into "
-            f"folders, as in '{selection.root.name or '.'}/**/*.jpg'."
-        )
-    return kinds.pop() if len(kinds) == 1 else _FILE
+    return FileItems(selection, modality, f"{what} {name} ({modality} files)")
 
 
 def _missing(path: Path) -> ConfigError:

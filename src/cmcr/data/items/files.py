@@ -136,25 +136,23 @@ def selection_of_pattern(given: Path) -> Selection | None:
 
 @dataclass
 class FileItems(ItemList):
-    """Each file is one item; its id is its relative path.
+    """Each file with an ending of the modality is one item; its id is its relative path.
 
     Args:
         selection: the files.
         modality: what they hold.
         description: for messages.
-        whatever_ending: take every file, not only those with the endings of the modality.
     """
 
     selection: Selection
     modality: str
     description: str
-    whatever_ending: bool = False
 
     def _entries(self) -> Iterator[Entry]:
         self.ignored = ignored = Counter[str]()
         for relative, path in self.selection:
             ending = ending_of(relative)
-            if not self.whatever_ending and ending not in ENDINGS_OF[self.modality]:
+            if ending not in ENDINGS_OF[self.modality]:
                 ignored[ending or "no ending"] += 1
                 continue
             name = as_id(relative)
@@ -172,8 +170,8 @@ class FileItems(ItemList):
     def _nothing(self) -> ConfigError:
         expected = f"{self.description}: expected files ending in {', '.join(ENDINGS_OF[self.modality])}"
         if not self.ignored:
-            return ConfigError(f"{expected}; got no files that are not hidden. Check the path.")
-        hint = "Choose another folder or modality."
+            return ConfigError(f"{expected}; got no files that are not hidden. Check the path; capitals count.")
+        hint = "Choose other files or another modality."
         listed = next((ending for ending in self.ignored if ending in (*TABLE_ENDINGS, *TAR_ENDINGS)), None)
         if listed:
             pattern = f"{self.selection.root.name}/*{listed}"

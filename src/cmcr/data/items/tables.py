@@ -84,7 +84,7 @@ class TableItems(ItemList):
         return columns
 
     def _nothing(self) -> ConfigError:
-        return ConfigError(f"{self.description}: empty; expected a line or row for each item.")
+        return ConfigError(f"{self.description}: empty, or no such file; expected a line or row for each item.")
 
 
 def _line_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
