@@ -87,7 +87,6 @@ def test_a_walk_reads_one_folder_at_a_time_and_names_the_one_it_cannot_read(tmp_
 def test_a_folder_gives_its_files_and_counts_those_it_passes_over(tmp_path):
     make(tmp_path, ("b.JPG", "sub/a.png", "notes.md", "sub/list.json", "x.json", "Makefile"))
     items = open_items(tmp_path, "image")
-    assert dict(items.ignored) == {}
     for _ in range(2):
         assert [(entry.id, entry.source) for entry in items.walk()] == [("b.JPG", "b.JPG"), ("sub/a.png", "sub/a.png")]
     assert contents(items) == [tmp_path / "b.JPG", tmp_path / "sub/a.png"]
@@ -149,7 +148,7 @@ def test_a_folder_that_is_emptied_or_vanishes(tmp_path):
         ("a\0b", "image", {}, "no such file or folder"),
         ("photos/*.gif", "image", {}, "got no files"),
         ("photos/dog.png", "audio", {}, r"got \.png"),
-        ("photos", "audio", {}, r"got \.png \(1\), \.csv \(1\).*'photos/\*\.csv'"),
+        ("photos", "audio", {}, r"got \.png \(1\), \.csv \(1\).*pattern"),
         ("photos", "image", {"column": "a"}, "column was given"),
         ("pipe", "image", {}, "neither a file nor a folder"),
     ],

@@ -34,7 +34,7 @@ def test_members_come_in_their_order(tmp_path, name, mode):
     assert dict(items.ignored) == {".json": 1, ".txt": 1}
     assert pairs(open_items(tmp_path / name, "text")) == [(f"{name}/x/a.txt", "caption")]
     assert list(tmp_path.iterdir()) == [tmp_path / name]
-    with pytest.raises(ConfigError, match=r"members ending in \.wav.*got \.jpg \(2\)"):
+    with pytest.raises(ConfigError, match=r"files ending in \.wav.*got \.jpg \(2\)"):
         open_items(tmp_path / name, "audio")
 
 
@@ -43,7 +43,7 @@ def test_a_pattern_of_tar_files_is_what_they_hold(tmp_path):
         tar(tmp_path / f"shard-{number}.tar", [("a.wav", b"%d" % number)])
     items = open_items(tmp_path / "shard-*.tar", "audio")
     assert pairs(items) == [("shard-0.tar/a.wav", b"0"), ("shard-1.tar/a.wav", b"1")]
-    with pytest.raises(ConfigError, match=rf"'{tmp_path.name}/\*\.tar'"):
+    with pytest.raises(ConfigError, match=r"'\*\.tar'"):
         open_items(tmp_path, "audio")
 
 

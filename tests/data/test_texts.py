@@ -24,7 +24,7 @@ def test_any_unicode_passes_unchanged(text):
     [
         (b"abc", "got bytes"),
         (Path("a.txt"), "got PosixPath|WindowsPath"),
-        ("ab\ud83d", "ud83d'.* at character 2"),
+        ("ab\ud83d", "lone surrogate at character 2"),
     ],
 )
 def test_unusable_texts(item, message):

@@ -18,7 +18,7 @@ import soxr
 from numpy.typing import NDArray
 
 from cmcr.data.paths import FilePath, file_of
-from cmcr.data.videos import Mono, SoundTrack, media_format, opened_track
+from cmcr.data.videos import SOUND_SLACK_SECONDS, Mono, SoundTrack, media_format, opened_track
 from cmcr.errors import ConfigError, SampleError
 
 _BLOCK_FRAMES = 1 << 16
@@ -65,9 +65,9 @@ def read_audio(source: Sound, sample_rate_hz: int) -> NDArray[np.float32]:
     in floating-point files stay as they are.
 
     Args:
-        source: a path or the bytes of a file (wav, aiff, flac, ogg, opus, mp3; with the extra `media`
-            also m4a, mp4, mov, webm), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`,
-            floating point in [-1, 1], or a `SoundClip` of a file, of which only that part is held in memory.
+        source: a path or the bytes of a file (wav, aiff, flac, ogg, opus, mp3; with the extra `media` also m4a, mp4, mov,
+            webm), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`, floating point in
+            [-1, 1], or a `SoundClip` of a file, of which only that part is held in memory.
         sample_rate_hz: the rate to resample to.
 
     Returns:
@@ -113,13 +113,14 @@ def _from_file(source: FilePath | bytes, clip: SoundClip | None, name: str) -> t
         file.seek(0)
         with opened_track(file, name, reader) if reader else _opened_file(file, name) as sound:
             rate, start, stop = sound.rate, 0, sys.maxsize
+            slack = SOUND_SLACK_SECONDS * rate if reader else 0
             if clip is not None:
                 start = round(clip.start_seconds * rate)
                 stop = start + max(1, round(clip.length_seconds * rate))
             samples = np.concatenate([np.zeros(0, dtype=np.float32), *sound.read(start, stop)])
     if start and not samples.size:
         raise SampleError(f"{name}: ends before {start / rate:.2f} s, where the clip begins.")
-    if sound.total is not None and samples.size < min(stop, sound.total) - start - sound.slack:
+    if sound.total is not None and samples.size < min(stop, sound.total) - start - slack:
         raise SampleError(
             f"{name}: cut short: the header promises {sound.total / rate:.2f} s, only {samples.size / rate:.2f} s from "
             f"{start / rate:.2f} s on could be decoded. Fetch it again."
@@ -169,7 +170,7 @@ def _opened_file(file: BinaryIO, name: str) -> Iterator[SoundTrack]:
                     yield _mixed_down(block.T)
                     left -= len(block)
 
-            yield SoundTrack(int(opened.samplerate), opened.frames, 0, read)
+            yield SoundTrack(int(opened.samplerate), opened.frames, read)
     except soundfile.LibsndfileError as error:
         reason = error.error_string or f"libsndfile error {error.code}"
         raise SampleError(f"{name}: the sound cannot be decoded ({reason}).") from error

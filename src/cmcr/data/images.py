@@ -26,8 +26,8 @@ def read_image(source: Picture) -> Image.Image:
     Transparency, palettes and CMYK stay as they are: see `to_rgb`.
 
     Args:
-        source: a path, the bytes of a file, a PIL image, a uint8 array `(H, W)`, `(H, W, 3)` or
-            `(H, W, 4)`, or a `VideoFrame` (with the extra `media`).
+        source: a path, the bytes of a file, a PIL image, a uint8 array `(H, W)`, `(H, W, 3)` or `(H, W, 4)`, or a
+            `VideoFrame` (with the extra `media`).
 
     Raises:
         SampleError: no such file, a folder, not a picture, truncated, more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a

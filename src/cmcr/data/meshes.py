@@ -109,8 +109,7 @@ def _colours_at(
 
 
 def _vertices(pieces: list[Any], name: str) -> Points:
-    pieces = [piece for piece in pieces if len(getattr(piece, "vertices", ()))]
-    if not pieces:
+    if not (pieces := [piece for piece in pieces if len(getattr(piece, "vertices", ()))]):
         raise SampleError(f"{name}: holds no shape; it is empty or cut short.")
     points = np.concatenate([np.asarray(piece.vertices, dtype=np.float64) for piece in pieces])
     colours = [np.asarray(getattr(piece, "colors", ())) for piece in pieces]

@@ -23,7 +23,8 @@ def read_text(item: Any) -> str:
     if not item.strip():
         raise SampleError(f"a text: {'white space only' if item else 'empty'}; there is nothing to embed.")
     if unusable := _UNUSABLE.search(item):
-        raise SampleError(f"a text: holds {unusable[0]!a} (no text) at character {unusable.start()}; remove it.")
+        kind = "a NUL" if unusable[0] == "\0" else "a lone surrogate"
+        raise SampleError(f"a text: holds {kind} at character {unusable.start()}; remove it.")
     return str(item)
 
 

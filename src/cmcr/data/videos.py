@@ -26,7 +26,7 @@ Mono = NDArray[np.float32]
 
 _QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
-_SOUND_SLACK_SECONDS = 0.1  # encoders pad and prime by less than this, and containers round
+SOUND_SLACK_SECONDS = 0.1  # encoders pad and prime by less than this, and containers round
 _FRAME_SLACK_SECONDS = 1.0  # the last frame stays on the screen; sound tracks are often a little longer
 
 
@@ -49,13 +49,11 @@ class SoundTrack:
     Args:
         rate: in hertz.
         total: the number of samples in its header; `None` where the header gives none.
-        slack: how many samples may be missing from that, because of rounding.
         read: `read(start, stop)` decodes mono blocks from sample `start` up to `stop`, or to the end if that is earlier.
     """
 
     rate: int
     total: int | None
-    slack: float
     read: Callable[[int, int], Iterable[Mono]]
 
 
@@ -136,7 +134,7 @@ def opened_track(file: BinaryIO, name: str, reader: str) -> Iterator[SoundTrack]
             raise SampleError(f"{name}: cannot be decoded (its header names no known codec or no sample rate).")
         seconds = _length_seconds(container, stream)
         total = None if seconds is None else round(seconds * rate)
-        yield SoundTrack(rate, total, _SOUND_SLACK_SECONDS * rate, partial(_mono_blocks, container, name))
+        yield SoundTrack(rate, total, partial(_mono_blocks, container, name))
 
 
 @contextlib.contextmanager

@@ -73,7 +73,6 @@ def open_items(
     items = _opened(Path(given), modality, column, id_column)
     with closing(items.walk()) as walk:
         next(walk)
-    items.ignored = {}
     return items
 
 
@@ -98,8 +97,7 @@ def _opened(path: Path, modality: str, column: str | None, id_column: str | None
     if not is_folder and ending in _LIST_ENDINGS and not are_clouds:
         return TableItems(selection, modality, f"{what} {name} ({modality} items)", column, id_column)
     if (column, id_column) != (None, None):
-        option = "column" if column is not None else "id_column"
-        raise ConfigError(f"{path}: {option} was given, but only tables ({', '.join(TABLE_ENDINGS)}) have columns.")
+        raise ConfigError(f"{path}: a column was given, but only tables ({', '.join(TABLE_ENDINGS)}) have columns.")
     if not is_folder and name.lower().endswith(TAR_ENDINGS):
         return TarItems(selection, modality, f"{what} {name} ({modality} files in tar files)")
     return FileItems(selection, modality, f"{what} {name} ({modality} files)")

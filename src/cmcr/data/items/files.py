@@ -135,18 +135,30 @@ def selection_of_pattern(given: Path) -> Selection | None:
 
 
 @dataclass
-class FileItems(ItemList):
-    """Each file with an ending of the modality is one item; its id is its relative path.
+class SelectedItems(ItemList):
+    """Items in the files of a selection.
 
     Args:
         selection: the files.
-        modality: what they hold.
+        modality: what the items are.
         description: for messages.
     """
 
     selection: Selection
     modality: str
     description: str
+
+    def _nothing(self) -> ConfigError:
+        found = Counter(self.ignored).most_common()
+        return ConfigError(
+            f"{self.description}: expected files ending in {', '.join(ENDINGS_OF[self.modality])}; got "
+            f"{', '.join(f'{ending} ({count})' for ending, count in found) or 'no files that are not hidden'}. Choose other "
+            "files or another modality; name lists and tar files themselves, or by a pattern such as '*.tar'."
+        )
+
+
+class FileItems(SelectedItems):
+    """Each file with an ending of the modality is one item; its id is its relative path."""
 
     def _entries(self) -> Iterator[Entry]:
         self.ignored = ignored = Counter[str]()
@@ -167,26 +179,10 @@ class FileItems(ItemList):
         except (OSError, SampleError):
             return SampleError(f"{name}: the text file cannot be read: it is gone, not a file, or without permission.")
 
-    def _nothing(self) -> ConfigError:
-        expected = f"{self.description}: expected files ending in {', '.join(ENDINGS_OF[self.modality])}"
-        if not self.ignored:
-            return ConfigError(f"{expected}; got no files that are not hidden. Check the path; capitals count.")
-        hint = "Choose other files or another modality."
-        listed = next((ending for ending in self.ignored if ending in (*TABLE_ENDINGS, *TAR_ENDINGS)), None)
-        if listed:
-            pattern = f"{self.selection.root.name}/*{listed}"
-            hint = f"For the items that those files list or hold, give the pattern '{pattern}'."
-        return ConfigError(f"{expected}; got {counted(self.ignored)}. {hint}")
-
 
 def ending_of(name: str) -> str:
     """The ending of a name, in small letters with its dot; empty where there is none."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of millions of names costs a minute
-
-
-def counted(endings: Mapping[str, int]) -> str:
-    """List endings with their numbers of files, the most frequent first: ".json (12), .md (1)"."""
-    return ", ".join(f"{ending} ({count})" for ending, count in Counter(endings).most_common())
 
 
 def _walk(folder: Path, prefix: str, patterns: set[Pattern], above: tuple[tuple[int, int], ...]) -> Iterator[str]:

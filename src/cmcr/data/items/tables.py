@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cmcr.data.items.files import Entry, ItemList, Selection, as_id
+from cmcr.data.items.files import Entry, SelectedItems, as_id
 from cmcr.data.paths import damaged, reading
 from cmcr.errors import ConfigError, SampleError, missing_dependency, unknown_name
 
@@ -31,20 +31,17 @@ _Choose = Callable[[list[str]], list[str]]
 
 
 @dataclass
-class TableItems(ItemList):
+class TableItems(SelectedItems):
     """Each line or row is one item; its id is the file and its number, or a cell.
 
+    Texts stand in the rows themselves; items of other modalities are named by paths from the folder of the file.
+
     Args:
-        selection: the files.
-        modality: what the items are; texts stand in the rows themselves, others are named by paths from the file's folder.
-        description: for messages.
+        selection, modality, description: as of all items in files.
         column: which column holds the texts or paths; `None`: "text" for texts, else "path" or the modality's own name.
         id_column: which column holds the ids; `None`: none does.
     """
 
-    selection: Selection
-    modality: str
-    description: str
     column: str | None
     id_column: str | None
 
@@ -57,15 +54,12 @@ class TableItems(ItemList):
     def _entry(self, source: str, row: _Row, folder: Path) -> Entry:
         if isinstance(row, SampleError):
             return Entry(source, source, str(row).encode(), partial(SampleError, f"{source}: {row}"))
-        cell = row[0]
+        cell, *ids = row
         read = partial(_content_of, cell, self.modality, folder, source)
-        if self.id_column is None:
-            return Entry(source, source, _mark_of(cell), read)
-        given = row[1]
-        if isinstance(given, int | str) and not isinstance(given, bool) and str(given).strip():
-            return Entry(as_id(str(given)), source, _mark_of(cell), read)
-        reason = f"{source}: expected an id in column {self.id_column!r}, got {given!r:.40}. Fill the cell."
-        return Entry(source, source, _mark_of(cell), partial(SampleError, reason))
+        if ids and (not isinstance(ids[0], int | str) or isinstance(ids[0], bool) or not str(ids[0]).strip()):
+            reason = f"{source}: expected an id in column {self.id_column!r}, got {ids[0]!r:.40}. Fill the cell."
+            return Entry(source, source, _mark_of(cell), partial(SampleError, reason))
+        return Entry(as_id(str(ids[0])) if ids else source, source, _mark_of(cell), read)
 
     def _columns(self, path: Path, names: list[str]) -> list[str]:
         usual = ("text",) if self.modality == "text" else ("path", self.modality)

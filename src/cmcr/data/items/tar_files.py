@@ -8,34 +8,22 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from cmcr.data.items.files import ENDINGS_OF, Entry, ItemList, Selection, as_id, counted, ending_of, text_of
+from cmcr.data.items.files import ENDINGS_OF, Entry, SelectedItems, as_id, ending_of, text_of
 from cmcr.data.paths import NamedBytes, damaged, reading
-from cmcr.errors import ConfigError
 
 _GZIP_MARK = b"\x1f\x8b"
 
 
-@dataclass
-class TarItems(ItemList):
+class TarItems(SelectedItems):
     """Each member with an ending of the modality is one item, in the order of the archives.
 
     The id is the archive and the member's name. Hidden members, among them those that macOS adds (`._a.jpg`), are passed
     over; links are counted as ignored.
-
-    Args:
-        selection: the tar files.
-        modality: what the members hold.
-        description: for messages.
     """
-
-    selection: Selection
-    modality: str
-    description: str
 
     def _entries(self) -> Iterator[Entry]:
         self.ignored = ignored = Counter[str]()
@@ -59,12 +47,6 @@ class TarItems(ItemList):
         if self.modality == "text":
             return text_of(content, name)
         return NamedBytes(name, content) if self.modality == "point_cloud" else content
-
-    def _nothing(self) -> ConfigError:
-        return ConfigError(
-            f"{self.description}: expected members ending in {', '.join(ENDINGS_OF[self.modality])}; got "
-            f"{counted(self.ignored) or 'no members'}. Choose other files or another modality."
-        )
 
 
 @contextlib.contextmanager
