@@ -221,13 +221,6 @@ def test_failure_limits_out_of_range(allowed):
         FailureLimit(allowed)
 
 
-def test_columns(tmp_path, embedded):
-    (tmp_path / "in.csv").write_text("name,caption\nn1,one\nn2,two\n")
-    memory = embedded(tmp_path / "in.csv", column="caption", id_column="name")
-    assert (memory.ids, memory.item(1)) == (["n1", "n2"], ("n2", "in.csv:2"))
-    assert_encoded(memory, "text", ["one", "two"])
-
-
 def custom(widths):
     """A space whose rows have the width that is next in the list."""
 
@@ -254,18 +247,6 @@ def test_a_custom_space_whose_width_is_not_known_yet(tmp_path, embedded, lines):
 def test_rows_that_change_their_width_are_refused(embedded, batch_size):
     with pytest.raises(DimensionError, match=r"wide|widths of"):
         embedded(space=custom([2, 3]), batch_size=batch_size, shard_items=8)
-
-
-def test_a_space_with_nothing_but_encode(embedded):
-    class Mine:
-        name, widths, fingerprint = "mine", {"text": 2}, "f"
-
-        def encode(self, inputs, modality, batch_size=32, show_progress_bar=None, convert_to_numpy=True,
-                   convert_to_tensor=False, device=None, normalize_embeddings=True):  # fmt: skip
-            rows = cmcr.space("mini-clip").encode(inputs, "text", convert_to_tensor=True)[:, :2]
-            return rows / rows.norm(dim=1, keepdim=True)
-
-    assert embedded(space=Mine(), batch_size=7).shape == (40, 2)
 
 
 def test_a_folder_of_pictures_may_hold_its_memory(tmp_path):
