@@ -58,6 +58,8 @@ def test_precomputed_rows_are_found_by_id():
         space.encode(["a.jpg", "c.jpg"], "image")
     with pytest.raises(DimensionError, match="1 ids for 2 rows"):
         cmcr.PrecomputedSpace("pre", image=(["a"], rows), fingerprint="v1")
+    with pytest.raises(ConfigError, match="a pair of ids and rows, got dict"):
+        cmcr.PrecomputedSpace("pre", image={"a": rows[0], "b": rows[1]}, fingerprint="v1")
     with pytest.raises(ConfigError, match="1 ids occur twice"):
         cmcr.PrecomputedSpace("pre", image=(["a", "a"], rows), fingerprint="v1")
 

@@ -132,20 +132,24 @@ class PrecomputedSpace(CustomSpace):
         **rows: by modality, a pair of ids and `(n, D)` rows.
 
     Raises:
-        ConfigError: no rows, or ids that occur twice.
+        ConfigError: no pair of ids and rows, or ids that occur twice.
         DimensionError: ids and rows of different number.
         EmbeddingsError: unusable rows.
     """
 
     def __init__(self, name: str, *, fingerprint: str, **rows: tuple[Sequence[str], Array]) -> None:
-        tables = {modality: unit_rows(given, f"{modality} of space {name!r}") for modality, (_, given) in rows.items()}
+        tables: dict[str, Tensor] = {}
         row_of: dict[str, dict[str, int]] = {}
-        for modality, (ids, _) in rows.items():
+        for modality, given in rows.items():
+            what = f"{modality} of space {name!r}"
+            if not isinstance(given, Sequence) or len(given) != 2:
+                raise ConfigError(f"{what}: expected a pair of ids and rows, got {type(given).__name__}.")
+            ids, tables[modality] = given[0], unit_rows(given[1], what)
             row_of[modality] = {id_: row for row, id_ in enumerate(ids)}
             if len(ids) != len(tables[modality]):
-                raise DimensionError(f"{modality} of space {name!r}: {len(ids)} ids for {len(tables[modality])} rows.")
+                raise DimensionError(f"{what}: {len(ids)} ids for {len(tables[modality])} rows.")
             if len(row_of[modality]) != len(ids):
-                raise ConfigError(f"{modality} of space {name!r}: {len(ids) - len(row_of[modality])} ids occur twice.")
+                raise ConfigError(f"{what}: {len(ids) - len(row_of[modality])} ids occur twice.")
 
         def find(modality: str, item: Any) -> int:
             try:
