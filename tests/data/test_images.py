@@ -53,13 +53,6 @@ def test_images_come_upright(tmp_path, orientation):
         np.testing.assert_array_equal(np.asarray(read_image(opened)), np.asarray(upright))
 
 
-def test_every_way_to_name_a_file(tmp_path):
-    path = tmp_path / "drei Äpfel 🍎 #1%.png"
-    Image.fromarray(CORNER).save(path)
-    for source in (path, str(path), path.read_bytes()):
-        np.testing.assert_array_equal(np.asarray(read_image(source)), CORNER)
-
-
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([3, 4]))))
 def test_lossless_pictures_come_back_as_they_were(array):
     np.testing.assert_array_equal(np.asarray(read_image(array)), array)

@@ -98,12 +98,9 @@ def test_patterns_take_the_endings_of_the_modality_and_single_files_are_lists_of
     assert ids(open_items(tmp_path / "*.[wj]*", "image")) == ["b.jpg"]
     assert contents(open_items(tmp_path / "c.FLAC", "audio")) == [tmp_path / "c.FLAC"]
     assert ids(open_items(tmp_path / "d[*].png", "image")) == ["d[*].png"]  # the name of a file, and no pattern
+    (tmp_path / "d.txt").write_bytes(b"\xef\xbb\xbftwo\nlines\r\n")
+    assert contents(open_items(tmp_path, "text")) == ["two\nlines"]  # one text a file
     assert contents(open_items(tmp_path / "*.txt", "point_cloud")) == [tmp_path / "d.txt"]  # a cloud, not a list
-
-
-def test_files_of_text_are_one_text_each(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbftwo\nlines\r\n")
-    assert contents(open_items(tmp_path, "text")) == ["two\nlines"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
@@ -124,17 +121,6 @@ def test_files_are_known_by_their_relative_names_alone(tmp_path, monkeypatch):
         assert [(entry.id, entry.mark) for entry in open_items(given, "image").walk()] == [("a.png", b"")]
     monkeypatch.chdir(photos)
     assert ids(open_items(".", "image")) == ids(open_items("*", "image")) == ["a.png"]
-
-
-def test_a_folder_that_is_emptied_or_vanishes(tmp_path):
-    folder = make(tmp_path / "photos", ["a.png"])
-    items = open_items(folder, "image")
-    (folder / "a.png").unlink()
-    with pytest.raises(ConfigError, match="got no files"):
-        contents(items)
-    folder.rmdir()
-    with pytest.raises(ReadError, match="photos"):
-        ids(items)
 
 
 @pytest.mark.parametrize(

@@ -66,14 +66,6 @@ def test_items_are_those_the_miniature_encoders_were_trained_on(draw, shape, pla
     assert not np.array_equal(items, draw(NUMBERS, "test", np.random.default_rng(5)))
 
 
-def test_point_clouds_stand_upright_and_read_from_left_to_right():
-    clouds = sample_point_clouds(np.full(200, 100), "train", np.random.default_rng(0))
-    assert np.ptp(clouds[..., 0]) > 2 * np.ptp(clouds[..., 1]) > np.ptp(clouds[..., 2])
-    # A 1 is narrower than a 0: the thirds of "100" differ as their digits do.
-    one, zero, other_zero = (np.std(clouds[:, at : at + 192, 0], axis=1).mean() for at in (0, 192, 384))
-    assert one < min(zero, other_zero)
-
-
 def test_texts_name_the_number():
     for number, texts in {
         407: {"four zero seven", "four oh seven", "the number four hundred and seven", "code four hundred seven"},

@@ -153,9 +153,3 @@ def test_broken_files(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SampleError, match=rf"{name}.*({message})"):
         read_point_cloud(tmp_path / name)
-
-
-@pytest.mark.parametrize(("source", "message"), [([1, 2, 3], "a path or an array"), ({}, "expected one array")])
-def test_sources_that_are_no_point_clouds(source, message):
-    with pytest.raises(SampleError, match=message):
-        read_point_cloud(source)

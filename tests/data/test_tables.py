@@ -139,12 +139,6 @@ def test_tables_that_cannot_be_used(tmp_path, name, content, options, message):
         open_items(written(tmp_path / name, content), "text", **options)
 
 
-def test_columns_are_those_named_or_the_usual_ones(tmp_path):
-    path = written(tmp_path / "a.csv", "caption,image\nhello,a.png\n")
-    assert contents(open_items(path, "text", column="caption")) == ["hello"]
-    assert contents(open_items(path, "image")) == [tmp_path / "a.png"]
-
-
 def test_marks_are_the_cells_alone(tmp_path):
     def marks(name, content):
         return [(entry.id, entry.mark) for entry in open_items(written(tmp_path / name, content), "text").walk()]

@@ -41,9 +41,6 @@ ENDINGS_OF = {
 _MAGIC = re.compile(r"[*?\[]")
 _ANY_DEPTH = "**"
 
-Pattern = tuple[str, ...]
-"""The parts of a pattern, such as `("**", "*.jpg")`."""
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -107,12 +104,12 @@ class Selection:
 
     Args:
         root: the folder to begin in, or one file.
-        pattern: what to take below it, by default everything; empty where `root` is the one file. `**` is any number of
-            folders; as the last part, every file below. Capitals count on every system.
+        pattern: the parts of what to take below it, such as `("**", "*.jpg")`, by default everything; empty where `root` is
+            the one file. `**` is any number of folders; as the last part, every file below. Capitals count everywhere.
     """
 
     root: Path
-    pattern: Pattern = (_ANY_DEPTH,)
+    pattern: tuple[str, ...] = (_ANY_DEPTH,)
 
     def __iter__(self) -> Iterator[tuple[str, Path]]:
         """Give the relative path with `/`, and the path.
@@ -185,7 +182,9 @@ def ending_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of millions of names costs a minute
 
 
-def _walk(folder: Path, prefix: str, patterns: set[Pattern], above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+def _walk(
+    folder: Path, prefix: str, patterns: set[tuple[str, ...]], above: tuple[tuple[int, int], ...]
+) -> Iterator[str]:
     """Give the relative paths below a folder that match any of some patterns."""
     with reading(folder):
         about = folder.stat()
@@ -203,7 +202,7 @@ def _walk(folder: Path, prefix: str, patterns: set[Pattern], above: tuple[tuple[
             yield prefix + name
 
 
-def _rests(pattern: Pattern, name: str) -> Iterator[Pattern]:
+def _rests(pattern: tuple[str, ...], name: str) -> Iterator[tuple[str, ...]]:
     """Give what remains of a pattern once its beginning has matched the name of a file or folder."""
     if not pattern:
         return
