@@ -79,7 +79,7 @@ def _memory(path: Path) -> dict[str, Any]:
         "rows": len(memory),
         "shards": len(contents.shards),
         "runs": len(contents.runs),
-        "quarantined": contents.quarantined,
+        "quarantined": len(memory.quarantine()),
         "written_by": contents.written_by,
     }
     reasons = Counter(_general(item.reason, item.id, item.source) for item in memory.quarantine())

@@ -74,10 +74,12 @@ def check_target(folder: Path, kind: str, *, replace: bool = False) -> None:
     Raises:
         WriteError: something is there that must not be replaced.
     """
-    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
-        return
     try:
+        if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
+            return
         same = artefact_kind(folder) == kind
+    except (ArtefactNotFoundError, FileNotFoundError):  # another writer renames it just now
+        return
     except ArtefactError:
         same = False
     if not same:

@@ -76,7 +76,7 @@ def run_all(folder, *runs, start=None, keep=False):
 
 def _run(folder, run):
     """Embed here, which is quickest, where nothing happens meanwhile; else in a child."""
-    if set(run) - {"input", "options", "retry"}:
+    if set(run) - {"input", "options"}:
         return _forked(folder, run)
     events = []
     end, code = _ended(lambda: _embed(folder, run, lambda event, facts: events.append({"event": event, **facts})))
@@ -168,5 +168,4 @@ def _child(folder, run, events):
 
 
 def _embed(folder, run, on_event):
-    again = run.get("retry", False)
-    embed(_space, "text", run["input"], folder, on_event=on_event, retry_quarantined=again, **run.get("options", {}))
+    embed(_space, "text", run["input"], folder, on_event=on_event, **run.get("options", {}))

@@ -160,8 +160,8 @@ def test_append_notices_another_append_meanwhile(tmp_path, embedded, monkeypatch
     embedded()
     known_ids = embed_module.known_ids
 
-    def meanwhile(memory):
-        known = known_ids(memory)
+    def meanwhile(memory, retry_quarantined):
+        known = known_ids(memory, retry_quarantined)
         monkeypatch.undo()
         embedded(more, append=True)
         return known

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SPACE_OF, Stop, assert_encoded, reasons, stop_at, tree_of, write_folder, write_lines
+from helpers import SPACE_OF, assert_encoded, reasons, write_folder, write_lines
 
 import cmcr
-from cmcr.errors import ArtefactNotFoundError, ConfigError, DimensionError, FormatError, LockedError, ResumeError
+from cmcr.errors import ConfigError, DimensionError, LockedError, ResumeError
 from cmcr.memories.embed import embed
 from cmcr.memories.writer import locked
 
@@ -53,11 +53,11 @@ def test_broken_files_are_named_and_fixed_ones_added(tmp_path, monkeypatch, moda
     for left, fixed in ([0], [3, 4, 7]), ([], [0]):
         for n in fixed:
             paths[n].write_bytes(whole[n])
-        memory = embed(space, modality, folder, tmp_path / "out", retry_quarantined=True, batch_size=2)
+        memory = embed(space, modality, folder, tmp_path / "out", retry_quarantined=True, **options)
         assert list(reasons(memory)) == [paths[n].name for n in left]
-    assert memory.ids == [paths[n].name for n in range(8)]
-    assert_encoded(memory, modality, items)
-    assert not list((tmp_path / "out").glob("*quarantine*"))
+    order = [1, 2, 5, 6, 3, 4, 7, 0]
+    assert memory.ids == [paths[n].name for n in order]
+    assert_encoded(memory, modality, [items[n] for n in order])
 
 
 def test_lines_that_are_not_texts(tmp_path):
@@ -85,63 +85,33 @@ def retry(lines, out, **options):
     return embed("mini-clip", "text", lines, out, retry_quarantined=True, **options)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_rows_come_where_they_belong(tmp_path, lines, batch_size):
-    memory = retry(lines, tmp_path / "out", batch_size=batch_size)
-    assert_encoded(memory, "text", filter(None, FIXED))
-    assert memory.ids == [f"in.txt:{n}" for n, text in enumerate(FIXED, start=1) if text]
-    names = [shard.name for shard in memory.contents[0].shards]
-    assert names == ["shard-00000.1", "shard-00001", "shard-00002.1", "shard-00003.1"]
-    assert {path.stem for path in (tmp_path / "out").glob("*.safetensors")} == set(names)
-    write_lines(lines, [text or "eight" for text in FIXED])
-    memory = retry(lines, tmp_path / "out")
-    assert memory.ids == [f"in.txt:{n}" for n in range(1, 9)]
-    assert memory.contents[0].shards[2].name == "shard-00002.2"
+def test_rows_that_can_be_made_now_are_appended_with_what_is_new(tmp_path, lines):
+    memory = retry(write_lines(lines, [*FIXED, "nine"]), tmp_path / "out", shard_items=2)
+    assert_encoded(memory, "text", ["one", "two", "three", "four", "five", "six", "seven", "nine"])
+    assert memory.ids == [f"in.txt:{n}" for n in (1, 3, 4, 8, 2, 6, 7, 9)]
+    assert list(reasons(memory)) == ["in.txt:5"]
+    memory = retry(write_lines(lines, [text or "eight" for text in [*FIXED, "nine"]]), tmp_path / "out", shard_items=2)
+    assert (memory.ids[-1], memory.quarantine()) == ("in.txt:5", [])
 
 
-@pytest.mark.parametrize(("name", "tried"), [("in.txt", [4]), ("other.txt", [])])
-def test_nothing_fixed_or_found_changes_nothing(tmp_path, lines, name, tried):
-    before, events = tree_of(tmp_path / "out"), []
-    retry(write_lines(tmp_path / name, GIVEN), tmp_path / "out", on_event=lambda *event: events.append(event))
-    assert tree_of(tmp_path / "out") == before
-    assert events == [
-        ("started", {"items": 4, "done": 0, "shards": 0}),
-        *(("items", {"count": count}) for count in tried),
-        ("finished", {"rows": 4, "quarantined": 4, "new": 0}),
-    ]
-
-
-def test_an_append_under_way_is_not_thrown_away(tmp_path, lines):
-    more, events = write_lines(tmp_path / "more.txt", ["nine", "ten", "eleven"]), []
-    options = {"append": True, "shard_items": 1}
-    with pytest.raises(Stop):
-        embed("mini-clip", "text", more, tmp_path / "out", on_event=stop_at("shard", 2), **options)
-    with pytest.raises(ResumeError, match="appended"):
-        retry(lines, tmp_path / "out")
-    embed("mini-clip", "text", more, tmp_path / "out", on_event=lambda *event: events.append(event), **options)
-    assert events[0][1]["done"] == 2
-    assert retry(lines, tmp_path / "out").shape == (10, 128)
+@pytest.mark.parametrize(("name", "rows"), [("in.txt", 4), ("other.txt", 8)])
+def test_what_fails_again_stays_in_quarantine_once(tmp_path, lines, name, rows):
+    before, events = cmcr.Memory(tmp_path / "out"), []
+    memory = retry(write_lines(tmp_path / name, GIVEN), tmp_path / "out", on_event=lambda *event: events.append(event))
+    assert len(memory) == rows
+    assert [item.id for item in before.quarantine()] == [f"in.txt:{n}" for n in (2, 5, 6, 7)]
+    assert len(memory.quarantine()) == events[-1][1]["quarantined"] == rows
+    assert embed("mini-clip", "text", tmp_path / name, tmp_path / "out", append=True).ids == memory.ids
 
 
 def test_what_cannot_be_completed(tmp_path, lines):
-    out = tmp_path / "out"
-    with pytest.raises(Stop):
-        embed("mini-clip", "text", lines, tmp_path / "begun", on_event=stop_at("started"))
-    for folder, error in (("nowhere", ArtefactNotFoundError), ("begun", FormatError)):
-        with pytest.raises(error, match=folder):
-            retry(lines, tmp_path / folder)
+    with pytest.raises(ConfigError, match="no finished memory"):
+        retry(lines, tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
-    with pytest.raises(ConfigError, match="batch_size"):
-        retry(lines, out, batch_size=0)
     with pytest.raises(ResumeError, match="space was mini-clip, now mini-clap"):
-        embed("mini-clap", "text", lines, out, retry_quarantined=True)
-    with pytest.raises(ConfigError, match="'audio'"):
-        embed("mini-clip", "audio", lines, out, retry_quarantined=True)
-    for other in ({"append": True}, {"engine": "ray"}):
-        with pytest.raises(ConfigError, match="--append"):
-            retry(lines, out, **other)
-    with locked(out), pytest.raises(LockedError):
-        retry(lines, out)
+        embed("mini-clap", "text", lines, tmp_path / "out", retry_quarantined=True)
+    with locked(tmp_path / "out"), pytest.raises(LockedError):
+        retry(lines, tmp_path / "out")
 
 
 def test_rows_of_another_width_are_refused(tmp_path, lines):

@@ -88,7 +88,7 @@ def percent(figure: Mapping[str, Any], key: str = "value", sign: str = "") -> st
 
 def print_memory(memory: Memory, out: Path) -> None:
     """Print what a memory holds, and where it says what could not be embedded."""
-    quarantined = sum(contents.quarantined for contents in memory.contents)
+    quarantined = len(memory.quarantine())
     print(f"{out}: {len(memory):,} rows of {memory.width} ({memory.modality} in {memory.space}, {memory.dtype}).")
     if quarantined:
         print(f"{quarantined:,} item(s) are in quarantine: {out}/*.quarantine.jsonl gives the reasons.")

@@ -56,7 +56,7 @@ def embed(
         shard_items: Items a shard; at most so many are embedded again after a crash.
         max_failures: Items that may fail before the run stops: a number, or a share such as 0.05.
         append: Add what is new in INPUT to a finished memory.
-        retry_quarantined: Try the items in quarantine again, and complete a finished memory with them.
+        retry_quarantined: Append, and try the items in quarantine again.
         device: auto, cpu, cuda, cuda:1, mps.
     """
     from cmcr.memories.embed import embed as embed_items
@@ -84,7 +84,7 @@ def embed(
         )
     if not as_json:
         print_memory(memory, out)
-        if memory.contents[0].quarantined:
+        if memory.quarantine():
             print("Fix them, then run the same command with --retry-quarantined.")
 
 

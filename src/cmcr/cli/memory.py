@@ -72,5 +72,5 @@ def import_memory(
         print_memory(memory, out)
         return
     facts = {"rows": len(memory), "width": memory.width, "dtype": memory.dtype}
-    facts["quarantined"] = sum(contents.quarantined for contents in memory.contents)
+    facts["quarantined"] = len(memory.quarantine())
     print(json.dumps({"memory": str(out), "space": memory.space, "modality": memory.modality, **facts}))

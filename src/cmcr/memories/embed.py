@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -16,7 +17,6 @@ from cmcr.engine.device import choose_device
 from cmcr.engine.shards_map import check_engine, map_shards
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.files import MANIFEST
-from cmcr.memories.embed_retry import retry
 from cmcr.memories.embed_shards import FailureLimit, ShardEmbedder, origin_of
 from cmcr.memories.layout import DTYPES, SHARD_ITEMS, Plan, Shard
 from cmcr.memories.memory import Memory
@@ -70,8 +70,7 @@ def embed(
         shard_items: items a shard.
         max_failures: a number of items, or a share below 1 of those tried; more stop the run.
         append: add the items whose ids are not in the memory yet to a finished memory.
-        retry_quarantined: embed the items in quarantine again, found in `inputs` by their ids, and put the rows that can be
-            made now where they belong in a finished memory. Runs alone and in this process.
+        retry_quarantined: append, and also try the items in quarantine again, which are found in `inputs` by their ids.
         device: where to compute; None leaves the encoder where it is.
         on_event: see `OnEvent`.
         space_options: of a space given by name, such as `{"model": "openai/clip-vit-base-patch32"}`.
@@ -85,7 +84,6 @@ def embed(
 
     Raises:
         ConfigError: a setting out of range, an input that is not there or holds no items, or all items failed.
-        ArtefactNotFoundError, FormatError: there is no finished memory of which the quarantine could be retried.
         LockedError: another run is writing there.
         DeviceError: a device that this machine does not have.
         ResumeError: begun with another model, input or setting; the message names what differs.
@@ -93,7 +91,18 @@ def embed(
         WriteError: no permission, disk full or too small; finished shards are kept.
         WorkerError: processes on Ray were lost again and again.
     """
-    job = _Job(space, dict(space_options or {}), modality, inputs, column, id_column, batch_size, device, append)
+    job = _Job(
+        space,
+        dict(space_options or {}),
+        modality,
+        inputs,
+        column,
+        id_column,
+        batch_size,
+        device,
+        append,
+        retry_quarantined,
+    )
     on_ray: dict[str, Any] = {
         "workers": workers,
         "cpus_per_worker": cpus_per_worker,
@@ -103,21 +112,18 @@ def embed(
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     check_engine(engine, **on_ray)
-    if retry_quarantined and (append or engine != "here"):
-        raise ConfigError("--retry-quarantined runs alone and in this process: leave --append and --engine out.")
-    limit, report, folder = FailureLimit(max_failures), on_event or (lambda event, facts: None), Path(out)
+    most = sys.maxsize if retry_quarantined else max_failures  # what failed before may fail again
+    limit, report, folder = FailureLimit(most), on_event or (lambda event, facts: None), Path(out)
     encoder = job.opened()
     if device is not None and engine == "here":  # workers may have devices that are not here
         choose_device(device)  # before anything is written
     items, new, before = job.listed(), {}, None
-    if retry_quarantined:
-        count = retry(encoder, modality, items, folder, batch_size, device, report)
-        return _finished(folder, report, {"new": count})
+    append = append or retry_quarantined
     if append:
         if not (folder / MANIFEST).exists():
             raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
         before = Memory(folder)
-        items = NewItems(items, known_ids(before))
+        items = NewItems(items, known_ids(before, retry_quarantined))
         if items.is_empty():
             with locked(folder):
                 clean(folder)  # an append that was killed after its last shard
@@ -171,6 +177,7 @@ class _Job:
     batch_size: int
     device: str | None
     append: bool
+    retry_quarantined: bool
 
     def opened(self) -> Space:
         """Open the space, and make sure that it embeds the modality.
@@ -208,14 +215,14 @@ class _Job:
                 "The weights must be the same on all machines."
             )
         items = self.listed()
-        if self.append:
-            items = NewItems(items, known_ids(Memory(folder)))
+        if self.append or self.retry_quarantined:
+            items = NewItems(items, known_ids(Memory(folder), self.retry_quarantined))
         return ShardEmbedder(encoder, self.modality, items, writer, self.batch_size, self.device)
 
 
-def known_ids(memory: Memory) -> frozenset[str]:
-    """Collect the ids of all items of a memory, those in quarantine included."""
-    return frozenset(memory.ids) | {item.id for item in memory.quarantine()}
+def known_ids(memory: Memory, retry_quarantined: bool) -> frozenset[str]:
+    """Collect the ids of all items of a memory, those in quarantine included unless they are to be tried again."""
+    return frozenset(memory.ids) | (set() if retry_quarantined else {item.id for item in memory.quarantine()})
 
 
 class NewItems(ItemList):
@@ -255,5 +262,5 @@ def _tried(writer: MemoryWriter) -> tuple[int, int]:
 
 def _finished(folder: Path, report: OnEvent, new: Mapping[str, Any]) -> Memory:
     memory = Memory(folder)
-    report("finished", {"rows": len(memory), "quarantined": memory.contents[0].quarantined, **new})
+    report("finished", {"rows": len(memory), "quarantined": len(memory.quarantine()), **new})
     return memory

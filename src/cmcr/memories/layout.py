@@ -171,15 +171,9 @@ def versions_here() -> dict[str, str]:
     return found
 
 
-def shard_name(number: int, generation: int = 0) -> str:
-    """Name a shard; one that was written again, to complete it, has a generation above 0."""
-    return f"shard-{number:05d}" + (f".{generation}" if generation else "")
-
-
-def next_generation(name: str) -> str:
-    """Name the shard that replaces another one."""
-    number, _, generation = name.removeprefix("shard-").partition(".")
-    return shard_name(int(number), int(generation or 0) + 1)
+def shard_name(number: int) -> str:
+    """Name a shard by its number in the memory."""
+    return f"shard-{number:05d}"
 
 
 def item_lines(items: Iterable[tuple[str, str]]) -> bytes:

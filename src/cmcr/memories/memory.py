@@ -160,10 +160,13 @@ class Memory:
         number = bisect_right(self._ends, row)
         return self._table(number)[row - self._first(number)]
 
-    def quarantine(self) -> Iterator[Quarantined]:
-        """Read which items have no row, and why."""
-        for folder, shard, _ in self._shards:
-            yield from quarantine_in(folder, shard)
+    def quarantine(self) -> list[Quarantined]:
+        """Read which items have no row, and why: of an item that was tried again, the last time."""
+        found = {item.id: item for folder, shard, _ in self._shards for item in quarantine_in(folder, shard)}
+        if any(len(contents.runs) > 1 for contents in self.contents):
+            for id_ in found.keys() & set(self.ids):
+                del found[id_]
+        return list(found.values())
 
     @staticmethod
     def by_space(memories: Sequence[Memory], overlap: str | None = None) -> tuple[Memories, Memories]:

@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,12 @@ from cmcr.memories.layout import (
     Shard,
     contents_in,
     manifest_of,
-    next_generation,
     read_plan,
     shard_name,
     versions_here,
 )
 from cmcr.memories.shards import finished_shard, write_shard
 from cmcr.memories.survey import Survey
-
-Replacement = tuple[int, Tensor, Sequence[tuple[str, str]], Sequence[Quarantined]]
-"""What replaces the shard at a position: rows `(n, D)` in the memory's dtype, items and quarantine."""
 
 _OWN_FILES = re.compile(r"shard-\d{5,}(\.\d+)?\.(safetensors|items\.jsonl|quarantine\.jsonl)")
 _SAFE = "finished shards are safe: run it again once that is fixed"
@@ -254,36 +250,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def replace_shards(folder: Path, contents: Contents, replacements: Iterable[Replacement]) -> list[Shard]:
-    """Write shards again under other names, and a manifest that names them; the caller holds the lock.
-
-    Args:
-        folder: of the memory.
-        contents: of its manifest.
-        replacements: drawn one after another, so that one is in RAM at a time.
-
-    Returns:
-        the new shards.
-
-    Raises:
-        WriteError: no permission, disk full; the memory is as it was.
-    """
-    new: dict[int, Shard] = {}
-    with writing(folder, _SAFE):
-        (folder / RUN).mkdir(exist_ok=True)
-        for position, rows, items, quarantined in replacements:
-            old = contents.shards[position]
-            place = {"run": old.run, "first_item": old.first_item}
-            new[position] = write_shard(folder, next_generation(old.name), rows, items, quarantined, **place)
-        shards = tuple(new.get(position, old) for position, old in enumerate(contents.shards))
-        changed = contents.model_copy(update={"shards": shards})
-        write_manifest(folder, manifest_of(changed))
-    tidy(folder, changed)
-    return list(new.values())
-
-
 def tidy(folder: Path, contents: Contents) -> None:
-    """Remove what the manifest does not name: the folder of the run, and shards that were replaced since."""
+    """Remove what the manifest does not name: the folder of the run, and shards that are no part of it."""
     known = {file for shard in contents.shards for file in shard.bytes}
     for path in folder.glob("shard-*"):
         if path.name not in known and _OWN_FILES.fullmatch(path.name):
