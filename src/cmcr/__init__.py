@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from cmcr._version import __version__
 
-if "torch" not in sys.modules:
-    # Threads of torch wait for each other by spinning, which makes a busy machine ten times slower. Only the environment
-    # can tell them to sleep, and only before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+    # Threads of torch wait for each other by spinning for milliseconds, which makes a busy machine ten times slower. Only
+    # the environment can tell them (those of GNU's OpenMP, on Linux) to sleep sooner, and only before torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from cmcr.connecting import connect_on_disk

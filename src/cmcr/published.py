@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,18 +15,8 @@ from cmcr.errors import FormatError
 from cmcr.spaces.hub import read_published_tensors
 
 
-@dataclass(frozen=True)
-class PublishedFile:
-    """One kind of published file: its layers, and which head belongs to which space.
-
-    Attributes:
-        shape: of both projectors.
-        layers: prefixes of the layers below a head, in order.
-        head_a: the space whose projector is Head_A.
-        head_b: the space whose projector is Head_B.
-        overlap: the modality through which they were connected.
-        method: the method that made it.
-    """
+class PublishedFile(NamedTuple):
+    """One kind of published file: its layers by their prefixes, and the spaces whose projectors are Head_A and Head_B."""
 
     shape: ProjectorShape
     layers: tuple[str, ...]

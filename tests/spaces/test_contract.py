@@ -87,9 +87,9 @@ class TestSpaces:
 @pytest.mark.parametrize(("kind", "modality"), CASES)
 class TestEncode:
     def test_rows_are_unit_rows_in_the_order_of_the_items(self, spaces, alone, kind, modality):
-        inputs = items(modality)
+        inputs, space = items(modality), spaces[kind]  # which is built, at its first use, with random weights
         with random_states_stay():
-            rows = spaces[kind].encode(inputs, modality)
+            rows = space.encode(inputs, modality)
         for item, fresh in zip(inputs, items(modality), strict=True):  # the items stay as they were
             item, fresh = (x["array"] if isinstance(x, dict) else x for x in (item, fresh))
             np.testing.assert_array_equal(np.asarray(item), np.asarray(fresh))

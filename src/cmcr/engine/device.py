@@ -48,11 +48,6 @@ def _no_device(device: object) -> DeviceError:
     return DeviceError(f"unknown device {device!r}: expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
 
 
-def ram_bytes() -> int:
-    """RAM that this process can have: the machine's, or a container's limit where that is lower."""
-    return min([psutil.virtual_memory().total, *_limits("memory.max", "memory.limit_in_bytes")])
-
-
 def available_ram_bytes() -> int:
     """RAM that this process can have now without swapping; in a container, what its limit leaves."""
     free = psutil.virtual_memory().available
