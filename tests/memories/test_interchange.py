@@ -90,7 +90,6 @@ def test_ids_may_be_lines_of_any_system(tmp_path):
         (ROWS, ("ids.jsonl", '{"a": 1}'), FormatError, "list of ids"),
         (ROWS, ("no.txt", None), ReadError, "No such file"),
     ],
-    ids=str,
 )
 def test_arrays_and_ids_that_cannot_be_used(tmp_path, content, ids, kind, message):
     path = tmp_path / "x.npy"

@@ -21,7 +21,6 @@ from cmcr.memories.layout import (
     item_lines,
     items_in,
     manifest_of,
-    next_generation,
     parsed_lines,
     quarantine_lines,
     shard_name,
@@ -76,11 +75,6 @@ def test_lines_come_back_whatever_they_hold(fields):
 
 def test_lines_of_items_leave_out_a_source_that_is_the_id_and_stay_readable():
     assert item_lines([("日本", "日本"), ("b", "c")]).decode() == '{"id": "日本"}\n{"id": "b", "source": "c"}\n'
-
-
-def test_names_of_shards():
-    assert [shard_name(0), shard_name(7, 2), shard_name(123456)] == ["shard-00000", "shard-00007.2", "shard-123456"]
-    assert [next_generation(name) for name in ("shard-00003", "shard-123456.9")] == ["shard-00003.1", "shard-123456.10"]
 
 
 def written(folder, rows, quarantined=()):
