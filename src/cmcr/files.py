@@ -26,7 +26,7 @@ from cmcr.errors import (
 )
 
 MANIFEST = "config.json"
-_SEAL = "sha256_of_this_file"
+_OWN_HASH = "sha256_of_this_file"
 _SHOWN = 40  # characters of a name, at most 160 bytes: with what is added the systems' limit of 255 is far
 
 
@@ -140,7 +140,7 @@ def parsed_manifest(folder: Path, expected_format: str, version: int) -> dict[st
             f"{folder}: written in version {manifest.get('version')!r} of the {expected_format} format; this cmcr reads "
             f"version {version}. Install the cmcr that wrote it ({manifest.get('written_by')})."
         )
-    if _seal(manifest) != manifest.get(_SEAL):
+    if _own_hash(manifest) != manifest.get(_OWN_HASH):
         raise IntegrityError(f"{folder / MANIFEST}: its content is not what was written. Restore it from a copy.")
     return manifest
 
@@ -235,7 +235,7 @@ def write_bytes_whole(path: Path, *parts: bytes | memoryview) -> str:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Seal a manifest and put it into a folder whose other files are there and flushed; it is whole or as it was.
+    """Put a manifest, with a hash of its own, into a folder whose other files are there and flushed; it is whole or as it was.
 
     Raises:
         OSError: no permission, disk full.
@@ -296,15 +296,17 @@ def _parsed(folder: Path, expected_format: str) -> dict[str, Any]:
     return manifest
 
 
-def _seal(manifest: dict[str, Any]) -> str:
+def _own_hash(manifest: dict[str, Any]) -> str:
     """Hash all else in the manifest, so that a changed byte in the manifest itself shows."""
-    rest = {key: value for key, value in manifest.items() if key != _SEAL}
+    rest = {key: value for key, value in manifest.items() if key != _OWN_HASH}
     canonical = json.dumps(rest, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _manifest_bytes(manifest: dict[str, Any]) -> bytes:
-    return (json.dumps({**manifest, _SEAL: _seal(manifest)}, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    return (json.dumps({**manifest, _OWN_HASH: _own_hash(manifest)}, indent=2, ensure_ascii=False) + "\n").encode(
+        "utf-8"
+    )
 
 
 def _move_into_place(aside: Path, folder: Path) -> None:

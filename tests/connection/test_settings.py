@@ -25,9 +25,6 @@ def refused(**changes):
     return str(caught.value)
 
 
-# ------------------------------------------------------------------------------------------------------------- methods
-
-
 def test_the_defaults_are_the_papers():
     expected = {
         "consistency_temperature": 0.01,
@@ -126,9 +123,6 @@ def test_all_problems_are_reported_together():
 
 def test_settings_that_contradict_each_other_are_refused():
     assert "one of them must be above 0" in refused(ttc_weight=0, avc_weight=0)
-
-
-# ---------------------------------------------------------------------------------------------------- what they decide
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,13 @@ def test_what_fails_again_stays_in_quarantine_once(tmp_path, lines, name, rows):
     assert embed("mini-clip", "text", tmp_path / name, tmp_path / "out", append=True).ids == memory.ids
 
 
+def test_several_memories_as_one_keep_the_quarantine_of_each(tmp_path, lines):
+    retry(lines, tmp_path / "out")
+    embed("mini-clip", "text", write_lines(lines, GIVEN), tmp_path / "other")
+    both = cmcr.Memory(tmp_path / "out", tmp_path / "other")
+    assert [item.id for item in both.quarantine()] == ["in.txt:5", *(f"in.txt:{n}" for n in (2, 5, 6, 7))]
+
+
 def test_what_cannot_be_completed(tmp_path, lines):
     with pytest.raises(ConfigError, match="no finished memory"):
         retry(lines, tmp_path / "nowhere")

@@ -91,6 +91,7 @@ def embed(
         WriteError: no permission, disk full or too small; finished shards are kept.
         WorkerError: processes on Ray were lost again and again.
     """
+    append = append or retry_quarantined
     job = _Job(
         space,
         dict(space_options or {}),
@@ -118,7 +119,6 @@ def embed(
     if device is not None and engine == "here":  # workers may have devices that are not here
         choose_device(device)  # before anything is written
     items, new, before = job.listed(), {}, None
-    append = append or retry_quarantined
     if append:
         if not (folder / MANIFEST).exists():
             raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
@@ -215,7 +215,7 @@ class _Job:
                 "The weights must be the same on all machines."
             )
         items = self.listed()
-        if self.append or self.retry_quarantined:
+        if self.append:
             items = NewItems(items, known_ids(Memory(folder), self.retry_quarantined))
         return ShardEmbedder(encoder, self.modality, items, writer, self.batch_size, self.device)
 

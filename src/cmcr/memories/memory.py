@@ -162,10 +162,12 @@ class Memory:
 
     def quarantine(self) -> list[Quarantined]:
         """Read which items have no row, and why: of an item that was tried again, the last time."""
-        found = {item.id: item for folder, shard, _ in self._shards for item in quarantine_in(folder, shard)}
-        if any(len(contents.runs) > 1 for contents in self.contents):
-            for id_ in found.keys() & set(self.ids):
-                del found[id_]
+        # By folder: several memories as one may hold items of one id.
+        found = {(folder, item.id): item for folder, shard, _ in self._shards for item in quarantine_in(folder, shard)}
+        if found and any(len(contents.runs) > 1 for contents in self.contents):
+            for number, (folder, _, _) in enumerate(self._shards):
+                for id_, _ in self._read_table(number):
+                    found.pop((folder, id_), None)
         return list(found.values())
 
     @staticmethod
