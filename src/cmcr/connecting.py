@@ -29,9 +29,11 @@ from torch import Tensor
 
 from cmcr._version import __version__
 from cmcr.connection.artefact import FORMAT as CONNECTION
-from cmcr.connection.connect import Progress, connect, outer_of, overlap_of
+from cmcr.connection.connect import connect, outer_of, overlap_of
 from cmcr.connection.connection import Connection
-from cmcr.connection.settings import Settings, check_seed, settings_of
+from cmcr.connection.methods import settings_of
+from cmcr.connection.methods.fitting import Progress
+from cmcr.connection.settings import Settings, check_seed
 from cmcr.engine.device import choose_device
 from cmcr.engine.train_state import TrainState
 from cmcr.errors import FormatError, IntegrityError, ResumeError, TrainingError, differences

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cmcr.connection.connection import ConnectedSpace, Connection
+from cmcr.connection.methods import settings_of
 from cmcr.connection.projectors import Projector
-from cmcr.connection.settings import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE, ProjectorShape, settings_of
+from cmcr.connection.settings import CLAP_CLIP_SHAPE, ULIP_CLIP_SHAPE, ProjectorShape
 from cmcr.errors import FormatError
 from cmcr.spaces.hub import read_published_tensors
 

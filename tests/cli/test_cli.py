@@ -202,7 +202,7 @@ def test_encode_through_a_connection(pictures, tmp_path, capsys):
     cmcr.connect(left, right, epochs=1, device="cpu").save(tmp_path / "connection")
     call = ["encode", str(tmp_path / "connection"), "--image", *pictures, "--text", "407", "--json"]
     assert main(call) == 2
-    assert "both spaces embed text" in json.loads(capsys.readouterr().err)["message"]
+    assert "several spaces embed text" in json.loads(capsys.readouterr().err)["message"]
     assert main([*call, "--via", "mini-clap"]) == 0
     assert np.array(json.loads(capsys.readouterr().out)["cosines"]).shape == (3, 3)
 

@@ -32,18 +32,18 @@ def test_from_memories_to_a_connection_that_embeds(memories, tmp_path, capsys):
         "spaces": ["mini-clap", "mini-clip"],
         "overlap": "text",
         "overlap_rows": 800,
-        "width": 128,
+        "width": 352,
     }
     connection = cmcr.load(out)  # finds the encoders by itself, for the memories know their fingerprints
     assert connection.settings.epochs == 2
-    assert connection.encode(["seven"], "text", space="mini-clap").shape == (1, 128)
+    assert connection.encode(["seven"], "text", space="mini-clap").shape == (1, 352)
     assert [path.name for path in tmp_path.iterdir()] == ["connection"]
 
 
 def test_several_memories_of_one_kind_are_taken_together(memories, tmp_path, capsys):
     out = tmp_path / "connection"
     assert main(["connect", *memories, memories[3], "--out", str(out), "--set", "epochs=1"]) == 0
-    assert "mini-clap and mini-clip, connected through 800 items of text, 128 wide." in capsys.readouterr().out
+    assert "mini-clap and mini-clip, connected through 800 items of text, 352 wide." in capsys.readouterr().out
     assert cmcr.load(out).spaces[1].outer_rows == 1600
 
 
@@ -92,7 +92,7 @@ def test_an_overlap_whose_ids_occur_twice_is_refused(memories, tmp_path, capsys)
 
 @pytest.mark.parametrize("inner", ["clip-text", "clip-text/config.json/x"])
 def test_where_nothing_can_be_written_it_is_refused_before_the_training(memories, folder, capsys, monkeypatch, inner):
-    monkeypatch.setattr("cmcr.connection.connect.train", None)
+    monkeypatch.setattr("cmcr.connection.methods.c_mcr.train", None)
     assert main(["connect", *memories, "--out", str(folder / inner)]) == 1
     said = capsys.readouterr().err
     assert str(folder / inner) in said

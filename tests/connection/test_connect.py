@@ -8,8 +8,9 @@ import cmcr
 import reference.enhancement as enhancement_twin
 import reference.projectors as projector_twin
 import reference.training as training_twin
-from cmcr.connection.connect import connect, enhance
-from cmcr.connection.settings import settings_of
+from cmcr.connection.connect import connect
+from cmcr.connection.methods import settings_of
+from cmcr.connection.methods.c_mcr import enhance
 from cmcr.errors import ConfigError, DeviceError, DimensionError, DtypeError, TooFewRowsError, TrainingError
 from connection.trained import completed_batches, initial_layers
 from engine.rows import Disk, random_rows
@@ -54,6 +55,7 @@ def assert_same(one, two):
 def test_everything_from_arrays_to_projected_rows_equals_the_twins(changes):
     chosen = {"consistency_temperature": 0.3, "ttc_temperature": 0.2, "avc_temperature": 0.3, "width": 3, "hidden": ()}
     chosen |= {"batch_size": 5, "epochs": 1, "learning_rate": 0.02, "weight_decay": 0.3, **changes}
+    chosen["own_share"] = 0.0
     settings = settings_of("c-mcr", **chosen)
     sets = []
     for seed, width, outer in ((1, 3, 9), (3, 5, 7)):

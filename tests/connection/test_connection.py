@@ -32,6 +32,10 @@ from connection.trained import layers_of
 WIDTHS = {"clip": 4, "clip.b": 5}
 
 
+def both(config):
+    return {name: {**config, "width_in": width} for name, width in WIDTHS.items()}
+
+
 class Encoder:
     """A space whose embedding of the number n is ones, plus one on the axis n."""
 
@@ -253,8 +257,10 @@ def test_a_damaged_or_missing_file_is_found(folder, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"projector": {"width": 7, "hidden": [6], "final_relu": False}}, "size mismatch"),
-        ({"projector": {"width": 0, "hidden": [6], "final_relu": False}}, "projector"),
+        ({"projectors": both({"kind": "projector", "shape": {"width": 7, "hidden": [6]}})}, "size mismatch"),
+        ({"projectors": both({"kind": "projector", "shape": {"width": 0, "hidden": [6]}})}, "width"),
+        ({"projectors": both({"kind": "os.system", "shape": {}})}, "os.system"),
+        ({"projectors": {}}, "clip"),
         ({"settings": {"epochs": -1}}, "epochs"),
         ({"settings": {"epoch": 1}}, "epoch"),
         ({"spaces": []}, "spaces"),

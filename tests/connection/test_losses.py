@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import reference.losses as twin
 from cmcr.connection.losses import connection_loss, info_nce, intra_attraction
-from cmcr.connection.settings import settings_of
+from cmcr.connection.methods import settings_of
 from cmcr.errors import ConfigError, DimensionError, DtypeError, TooFewRowsError
 from engine.rows import random_rows
 

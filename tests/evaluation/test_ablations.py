@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import cmcr
-from cmcr.connection.settings import settings_of
+from cmcr.connection.methods import settings_of
 from cmcr.errors import ConfigError, FormatError, ResumeError
 from cmcr.evaluation import ablations as module
 from cmcr.evaluation.ablations import ABLATIONS, FULL, ablate, over_seeds, summary, variants

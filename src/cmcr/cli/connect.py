@@ -43,7 +43,7 @@ def connect(
             memories or settings.
     """
     from cmcr.connecting import connect_on_disk
-    from cmcr.connection.settings import settings_of as check_settings
+    from cmcr.connection.methods import settings_of as check_settings
 
     settings = settings_of(setting)
     check_settings(method, **settings)  # first: as keywords below, words such as seed would be arguments

@@ -5,26 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 
 from cmcr._version import __version__
 from cmcr.connection.connection import ConnectedSpace, Connection
-from cmcr.connection.projectors import Projector
-from cmcr.connection.settings import ProjectorShape, Settings
+from cmcr.connection.maps import Map, map_from
+from cmcr.connection.methods import settings_from
 from cmcr.errors import CmcrError, FormatError
 from cmcr.files import read_manifest, write_artefact
 
 FORMAT = "cmcr connection"
-VERSION = 1
+VERSION = 2
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
-SIDES = ("left", "right")
+_AXES = "own_axes"
 
 
 class _Manifest(BaseModel):
@@ -34,31 +34,43 @@ class _Manifest(BaseModel):
     overlap: str
     overlap_rows: int
     seed: int
-    spaces: tuple[ConnectedSpace, ConnectedSpace]
-    projector: ProjectorShape
-    settings: Settings
+    spaces: Annotated[tuple[ConnectedSpace, ...], Field(min_length=2)]
+    projectors: dict[str, dict[str, Any]]
+    own_share: float
+    base: str | None
+    settings: dict[str, Any]
+    report: dict[str, Any]
 
 
 def save(connection: Connection, folder: Path, *, replace: bool = False) -> None:
     """Write a connection to a folder (see `Connection.save`)."""
+    known = _Manifest(
+        method=connection.method,
+        overlap=connection.overlap,
+        overlap_rows=connection.overlap_rows,
+        seed=connection.seed,
+        spaces=connection.spaces,
+        projectors={name: each.config() for name, each in connection.projectors.items()},
+        own_share=connection.own_share,
+        base=connection.base,
+        settings=dataclasses.asdict(connection.settings),
+        report=dict(connection.report),
+    )
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "written_by": f"cmcr {__version__}",
         "torch": torch.__version__,
-        "method": connection.method,
-        "overlap": connection.overlap,
-        "overlap_rows": connection.overlap_rows,
-        "seed": connection.seed,
-        "spaces": [dataclasses.asdict(space) for space in connection.spaces],
-        "projector": dataclasses.asdict(next(iter(connection.projectors.values())).shape),
-        "settings": dataclasses.asdict(connection.settings),
+        **known.model_dump(mode="json"),
     }
     tensors = {
-        f"{side}.{key}": value.contiguous().cpu()
-        for side, space in zip(SIDES, connection.spaces, strict=True)
+        f"{number}.{key}": value.contiguous().cpu()
+        for number, space in enumerate(connection.spaces)
         for key, value in connection.projectors[space.name].state_dict().items()
     }
+    for number, space in enumerate(connection.spaces):
+        if space.name in connection.own_axes:
+            tensors[f"{number}.{_AXES}"] = connection.own_axes[space.name].contiguous().cpu()
 
     def write_files(aside: Path) -> None:
         (aside / WEIGHTS).write_bytes(serialize(tensors))
@@ -81,37 +93,47 @@ def load(folder: str | Path) -> Connection:
     try:
         known = _Manifest.model_validate_json(json.dumps(manifest))
         tensors = load_file(folder / WEIGHTS)
+        parts: list[dict[str, torch.Tensor]] = [{} for _ in known.spaces]
+        for key, value in tensors.items():
+            number, _, name = key.partition(".")
+            parts[int(number)][name] = value
+        names = [space.name for space in known.spaces]
+        axes = {name: part.pop(_AXES) for name, part in zip(names, parts, strict=True) if _AXES in part}
         return Connection(
             spaces=known.spaces,
             projectors={
-                space.name: _projector(side, space.width, known.projector, tensors)
-                for side, space in zip(SIDES, known.spaces, strict=True)
+                space.name: _map(space.width, known.projectors[space.name], part)
+                for space, part in zip(known.spaces, parts, strict=True)
             },
             overlap=known.overlap,
             method=known.method,
-            settings=known.settings,
+            settings=settings_from(known.method, known.settings),
             seed=known.seed,
             overlap_rows=known.overlap_rows,
+            own_share=known.own_share,
+            own_axes=axes,
+            base=known.base,
             history=json.loads((folder / HISTORY).read_text(encoding="utf-8")),
+            report=known.report,
         )
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, CmcrError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, SafetensorError, CmcrError) as error:
         raise FormatError(f"{folder}: not a usable {FORMAT} ({error}).") from error
 
 
-def _projector(side: str, width: int, shape: ProjectorShape, tensors: dict[str, torch.Tensor]) -> Projector:
-    prefix = f"{side}."
-    weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+def _map(width: int, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> Map:
     if any(value.is_floating_point() and value.dtype != torch.float32 for value in weights.values()):
         raise FormatError("the weights are not float32")
     with torch.device("meta"):  # no random initialisation, which would move the caller's random state
-        projector = Projector(width, shape)
-    projector.load_state_dict(weights, strict=True, assign=True)
-    return projector.eval().requires_grad_(False)
+        found = map_from(config)
+    if found.width_in != width:
+        raise FormatError(f"a projector takes rows {found.width_in} wide, its space has {width}")
+    found.load_state_dict(weights, strict=True, assign=True)
+    return found.eval().requires_grad_(False)
 
 
 def _card(connection: Connection, manifest: dict[str, Any]) -> str:
     """Write the model card that stands beside the weights."""
-    left, right = connection.spaces
+    names, last = " + ".join(space.name for space in connection.spaces), connection.spaces[-1]
     rows = "\n".join(
         f"| {s.name} | {', '.join(s.modalities)} | {s.width} | {s.fingerprint or 'given as arrays'} |"
         for s in connection.spaces
@@ -120,11 +142,11 @@ def _card(connection: Connection, manifest: dict[str, Any]) -> str:
 library_name: cmcr
 tags: [cmcr, contrastive, multimodal, embeddings]
 ---
-# {left.name} + {right.name}, connected through {connection.overlap}
+# {names}, connected through {connection.overlap}
 
-A [C-MCR](https://arxiv.org/abs/2305.14381) connection: two projectors that carry the embeddings of two frozen spaces into
-one common space, {connection.width} wide, learned from {connection.overlap_rows} unpaired items of their shared modality.
-No pair of the outer modalities was used.
+A connection of frozen contrastive spaces ([C-MCR](https://arxiv.org/abs/2305.14381) and beyond): one map per space into a
+common space, {connection.width} wide, learned from {connection.overlap_rows} unpaired items of what they share. No pair of
+the outer modalities was used.
 
 | space | modalities | width | encoders |
 |---|---|---|---|
@@ -134,7 +156,7 @@ No pair of the outer modalities was used.
 import cmcr
 
 connection = cmcr.load("path/to/this/folder")
-z = connection.project(embeddings, space="{right.name}")  # (n, {right.width}) -> (n, {connection.width}) unit rows
+z = connection.project(embeddings, space="{last.name}")  # (n, {last.width}) -> (n, {connection.width}) unit rows
 ```
 
 Method `{connection.method}`, seed {connection.seed}, written by {manifest["written_by"]} with torch {manifest["torch"]};

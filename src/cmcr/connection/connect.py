@@ -1,4 +1,4 @@
-"""Connect two spaces: enhancement, then training. This file is the paper's figure 2, read from top to bottom."""
+"""Connect spaces: find what they share, fit a method's maps, and keep the parents beside them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from cmcr.arrays import Array, IndexedRows, StoredRows, all_rows, rows_of
+from cmcr.arrays import Array, IndexedRows, StoredRows, rows_of
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
-from cmcr.connection.enhancement import semantic_consistency
-from cmcr.connection.settings import Settings, check_seed, settings_of
-from cmcr.connection.training import EnhancedSpace, train
+from cmcr.connection.maps import Identity
+from cmcr.connection.methods import METHODS, settings_of
+from cmcr.connection.methods.fitting import Fitted, Parent, Progress, Run, second_moment
+from cmcr.connection.settings import MethodSettings, check_seed
 from cmcr.engine.batches import Rows
 from cmcr.engine.device import choose_device
 from cmcr.engine.train_state import TrainState
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
-
-Progress = Callable[[str, float], None]
-"""Called with the stage's name and the share of it done, in (0, 1]."""
 
 
 @runtime_checkable
@@ -47,6 +45,7 @@ def connect(
     *memories: Any,
     overlap: str | None = None,
     method: str = "c-mcr",
+    base: str | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -62,11 +61,14 @@ def connect(
             must be the same item in both; the rows of the other modalities need not belong to anything. Or four
             `cmcr.Memory` on disk, in any order, which know their space and modality; their overlap is matched by ids.
         overlap: the shared modality; may be left out if there is only one.
-        method: `"c-mcr"` or `"c-mcr-published"` (see `cmcr.connection.settings`).
-        seed: decides initial weights, order and noise; the same seed gives the same connection bit for bit on one
-            machine.
+        method: one of `cmcr.connection.methods.METHODS`.
+        base: the name of a space whose rows stay as they are: the other space is carried into its coordinates and width,
+            so that an index of its rows stays valid. None makes a direct sum, in which both spaces keep their own
+            retrieval (see `Connection`).
+        seed: decides all that is drawn (initial weights, order, noise); the same seed gives the same connection bit for
+            bit on one machine.
         device: `"auto"` takes a GPU if there is one.
-        progress: called with (stage, share done); the stages are "semantic consistency" and "training".
+        progress: called with (stage, share done), such as ("training", 0.5).
         consistent: semantically consistent rows by the space's name, used instead of computing them.
         resume_from: see `train`.
         after_step: see `train`.
@@ -76,7 +78,8 @@ def connect(
         The connection. Encoders of the memories, if any, stay attached to it.
 
     Raises:
-        ConfigError: an unknown method, modality, setting or space; no or several shared modalities; equal names.
+        ConfigError: an unknown method, modality, setting or space; no or several shared modalities; equal names; a base
+            with a method that has none.
         DimensionError: different numbers of overlap rows, or widths of one space.
         NonFiniteError: NaN or infinity in a memory on disk.
         TooFewRowsError: fewer than two overlap rows.
@@ -89,60 +92,67 @@ def connect(
     shared = overlap_of(left, right, overlap)
     outer = outer_of(left, shared), outer_of(right, shared)
     count = _overlap_count(left, right, shared)
-
-    given, enhanced = consistent or {}, []
+    given = {name: _consistent(rows, name) for name, rows in (consistent or {}).items()}
     for name in set(given) - {left.space, right.space}:
         raise unknown_name("space of the consistent rows", name, (left.space, right.space))
-    for number, (space, other) in enumerate(((left, outer[0]), (right, outer[1]))):
-        rows, report = given.get(space.space), _stage(progress, "semantic consistency", number, 2)
-        if rows is None:
-            rows = enhance(space.rows[shared], space.rows[other], chosen, where, report)
-        elif not isinstance(rows, IndexedRows):
-            rows = rows_of(rows, f"consistent rows of space {space.space!r}")
-        enhanced.append(EnhancedSpace(space.rows[shared], rows))
-    trained = train(
-        enhanced[0],
-        enhanced[1],
-        chosen,
-        seed=seed,
-        device=where,
-        progress=_stage(progress, "training", 0, 1),
-        resume_from=resume_from,
-        after_step=after_step,
+    parents = [Parent(space.rows[shared], space.rows[own]) for space, own in zip((left, right), outer, strict=True)]
+    rows = given.get(left.space), given.get(right.space)
+    run = Run(seed, where, progress, rows, resume_from, after_step)
+    fitted = (
+        METHODS[method].fit(parents[0], parents[1], chosen, run)
+        if base is None
+        else _into(base, (left.space, right.space), parents, method, chosen, run)
     )
+    spaces = _connected(left, shared, outer[0]), _connected(right, shared, outer[1])
     return Connection(
-        spaces=(_connected(left, shared, outer[0]), _connected(right, shared, outer[1])),
-        projectors={left.space: trained.left, right.space: trained.right},
+        spaces=spaces,
+        projectors={left.space: _frozen(fitted.left), right.space: _frozen(fitted.right)},
         overlap=shared,
         method=method,
         settings=chosen,
         seed=seed,
         overlap_rows=count,
-        history=trained.history,
+        own_share=0.0 if base else chosen.own_share,
+        own_axes={} if base else _own_axes((left.space, right.space), parents, chosen),
+        base=base,
+        history=fitted.history,
+        report=fitted.report,
         encoders={space.space: space.encoder for space in (left, right) if space.encoder is not None},
     )
 
 
-def enhance(
-    overlap: Rows,
-    outer: Rows,
-    settings: Settings,
-    device: torch.device,
-    progress: Callable[[float], None] | None = None,
-) -> Tensor:
-    """Compute the semantically consistent rows `(n, D)` of a whole overlap by the settings of a connection."""
-    rows = overlap if isinstance(overlap, Tensor) else all_rows(overlap)
-    if not settings.semantic_consistency:
-        return rows
-    return semantic_consistency(
-        rows,
-        outer,
-        settings.consistency_temperature,
-        normalize=settings.normalize_consistency,
-        precision=settings.precision,
-        device=device,
-        progress=progress,
-    )
+def _into(
+    base: str, names: tuple[str, str], parents: Sequence[Parent], method: str, settings: MethodSettings, run: Run
+) -> Fitted:
+    """Carry one space into the coordinates of the other."""
+    if base not in names:
+        raise unknown_name("base", base, names)
+    into = METHODS[method].into
+    if into is None:
+        able = ", ".join(name for name, known in METHODS.items() if known.into)
+        raise ConfigError(f"base: the method {method!r} leaves no space as it is; these do: {able}.")
+    stays = names.index(base)
+    kept = Identity(parents[stays].width)
+    carried = into(parents[stays], parents[1 - stays], settings, run)
+    return Fitted(carried, kept) if stays else Fitted(kept, carried)
+
+
+def _own_axes(names: tuple[str, str], parents: Sequence[Parent], settings: MethodSettings) -> dict[str, Tensor]:
+    """Find the axes of own blocks that are to be narrower than their space: the leading ones of all rows."""
+    found = {}
+    for name, parent in zip(names, parents, strict=True):
+        if settings.own_share and settings.own_width and settings.own_width + 1 < parent.width:
+            both = second_moment(parent.overlap) + second_moment(parent.outer)
+            found[name] = torch.linalg.eigh(both)[1][:, -settings.own_width :].flip(1).float().contiguous()
+    return found
+
+
+def _frozen(found: torch.nn.Module) -> Any:
+    return found.cpu().float().eval().requires_grad_(False)
+
+
+def _consistent(rows: Array | IndexedRows, name: str) -> Rows:
+    return rows if isinstance(rows, IndexedRows) else rows_of(rows, f"consistent rows of space {name!r}")
 
 
 def two_spaces(memories: Sequence[Any], overlap: str | None = None) -> tuple[SpaceMemories, SpaceMemories]:
@@ -200,11 +210,6 @@ def _overlap_count(left: SpaceMemories, right: SpaceMemories, overlap: str) -> i
     if counts[0] < 2:
         raise TooFewRowsError(f"the overlap {overlap!r}: at least 2 rows are needed to contrast, got {counts[0]}.")
     return counts[0]
-
-
-def _stage(progress: Progress | None, stage: str, part: int, parts: int) -> Callable[[float], None] | None:
-    """Report one of several equal parts of a stage as a share of the whole."""
-    return None if progress is None else lambda done: progress(stage, (part + done) / parts)
 
 
 def _connected(memories: SpaceMemories, overlap: str, other: str) -> ConnectedSpace:

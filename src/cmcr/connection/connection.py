@@ -1,4 +1,4 @@
-"""The connection: what was learned between two spaces, ready to carry embeddings of either into the common one."""
+"""The connection: what was learned between spaces, ready to carry embeddings of any of them into the common one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from cmcr.arrays import Array, ArrayT, as_given, check_finite, normalized, rows_of, unit_rows, working_dtype
-from cmcr.connection.projectors import Projector
-from cmcr.connection.settings import Settings
+from cmcr.connection.maps import Map
 from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, DimensionError, unknown_name
 
@@ -30,7 +29,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class ConnectedSpace:
-    """One of the two spaces, as a connection remembers it.
+    """One of the spaces, as a connection remembers it.
 
     Attributes:
         name: such as "clip".
@@ -49,36 +48,57 @@ class ConnectedSpace:
 
 @dataclass(frozen=True, eq=False)
 class Connection:
-    """Two projectors, one per space, into a common space in which all modalities of both can be compared.
+    """One map per space into a common space in which all modalities of all spaces can be compared.
 
-    Made by `cmcr.connect` or `cmcr.load`.
+    Made by `cmcr.connect` or `cmcr.load`. A projected row is a direct sum, whose plain cosine ranks across spaces as the
+    maps do and within a space as that space itself does:
+
+        z(x) = [ sqrt(1 - w) c(x) | sqrt(w) x in the block of its own space ],    w = own_share,
+
+    where ``c(x)`` is the common block (`common`): what the space's map gives, and one column a space that makes it a unit
+    row. The blocks of the other spaces are zero. So the cosine across two spaces is ``(1 - w) c . c'``, small but ranked as
+    ``c . c'``; within a space it is ``w x . x'`` and at most ``1 - w`` more. With `own_share` 0 a row is ``c(x)`` alone.
 
     Attributes:
-        spaces: the two spaces, left and right.
-        projectors: by the space's name, in evaluation mode.
-        overlap: the modality through which they were connected.
+        spaces: what is connected, two or more.
+        projectors: the maps by the space's name, in evaluation mode.
+        overlap: the modality through which they were connected; of several spaces all of them, as "text, image".
         method: the method's name.
         settings: all of its settings.
-        seed: what the training was seeded with.
-        overlap_rows: number of overlap items it was trained on.
-        history: the loss terms of every training step; empty if unknown.
+        seed: what it was seeded with.
+        overlap_rows: number of overlap items it was fitted on.
+        own_share: w above, from 0 to below 1.
+        own_axes: of spaces whose own block was reduced, `(D, d)` its orthonormal axes, by the space's name.
+        base: the space whose rows stay as they are and whose coordinates all others get; None for a direct sum.
+        history: the loss terms of every training step; empty if there was none.
+        report: what was chosen and why, and what was measured, as JSON can hold it.
         encoders: encoders by the space's name, for `encode`; may be empty.
     """
 
-    spaces: tuple[ConnectedSpace, ConnectedSpace]
-    projectors: Mapping[str, Projector]
+    spaces: tuple[ConnectedSpace, ...]
+    projectors: Mapping[str, Map]
     overlap: str
     method: str
-    settings: Settings
+    settings: Any
     seed: int
     overlap_rows: int
+    own_share: float = 0.0
+    own_axes: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    base: str | None = None
     history: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
+    report: Mapping[str, Any] = field(default_factory=dict, repr=False)
     encoders: Mapping[str, Encoder] = field(default_factory=dict, repr=False)
 
     @property
+    def common_width(self) -> int:
+        """Width of the common block."""
+        maps = list(self.projectors.values())
+        return maps[0].width + (0 if all(each.unit for each in maps) else len(maps))
+
+    @property
     def width(self) -> int:
-        """Width K of the common space."""
-        return next(iter(self.projectors.values())).shape.width
+        """Width K of projected rows."""
+        return self.common_width + (sum(map(self._own_width, self.spaces)) if self.own_share else 0)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -95,13 +115,31 @@ class Connection:
             device: where to compute if `embeddings` is a numpy array; tensors are projected where they are.
 
         Returns:
-            `(n, K)` unit rows, numpy for numpy (float32; float64 stays float64). With `final_relu` a row may be zero.
+            `(n, K)` unit rows, numpy for numpy (float32; float64 stays float64). With `final_relu` and no own share a row may
+            be zero.
 
         Raises:
             ConfigError: an unknown space.
             DimensionError: another width than the space's.
             DtypeError, NonFiniteError, ZeroRowError, TooFewRowsError: unusable embeddings.
         """
+        return as_given(torch.cat(self._parts(embeddings, space, device, own=True)), embeddings)
+
+    def common(self, embeddings: ArrayT, space: str, *, device: str = "cpu") -> ArrayT:
+        """Carry embeddings of one space into the common block alone, for an index of items of several spaces.
+
+        The cosine of two such rows of different spaces is that of `project` divided by ``1 - own_share``, so they rank
+        alike. Within a space the block ranks as the method does, not as the space itself: for that, use `project`.
+
+        Arguments and errors: as `project`.
+
+        Returns:
+            `(n, common_width)` unit rows in the kind of `embeddings`.
+        """
+        return as_given(torch.cat(self._parts(embeddings, space, device, own=False)), embeddings)
+
+    def _parts(self, embeddings: Array, space: str, device: str, *, own: bool) -> list[Tensor]:
+        """Project block by block, which bounds the scratch space."""
         projector = self._projector(space)
         rows = unit_rows(embeddings, f"embeddings of space {space!r}")
         if rows.shape[1] != projector.width_in:
@@ -111,13 +149,39 @@ class Connection:
             )
         where = rows.device if isinstance(embeddings, Tensor) else choose_device(device)
         dtype = torch.float32 if where.type == "mps" else rows.dtype  # Apple's GPUs have no float64
-        first = projector.linears[0].weight
-        if (first.device, first.dtype) != (where, dtype):
+        first = next(projector.buffers(), None)
+        if first is None or (first.device, first.dtype) != (where, dtype):
             # A copy, so that the connection itself never changes device or precision.
             projector = copy.deepcopy(projector).to(device=where, dtype=dtype)
+        share = self.own_share if own else 0.0
         with torch.no_grad():
-            parts = [projector(part.to(where, dtype)) for part in rows.split(_ROWS_AT_ONCE)]
-        return as_given(torch.cat(parts), embeddings)
+            return [self._row(projector, part.to(where, dtype), space, share) for part in rows.split(_ROWS_AT_ONCE)]
+
+    def _row(self, projector: Map, rows: Tensor, space: str, share: float) -> Tensor:
+        """Lay out projected rows as a direct sum, from unit rows of one space."""
+        names = [known.name for known in self.spaces]
+        common = projector(rows)
+        if self.common_width > projector.width:
+            slack = rows.new_zeros(len(rows), len(names))
+            slack[:, names.index(space)] = (1 - common.square().sum(dim=1)).clamp_min(0).sqrt()
+            common = torch.cat([common, slack], dim=1)
+        if not share:
+            return common
+        blocks = [common * (1 - share) ** 0.5]
+        for known in self.spaces:
+            if known.name != space:
+                blocks.append(rows.new_zeros(len(rows), self._own_width(known)))
+                continue
+            axes = self.own_axes.get(space)
+            if axes is not None:
+                inside = rows @ axes.to(rows)
+                rows = torch.cat([inside, (1 - inside.square().sum(dim=1, keepdim=True)).clamp_min(0).sqrt()], dim=1)
+            blocks.append(rows * share**0.5)
+        return torch.cat(blocks, dim=1)
+
+    def _own_width(self, known: ConnectedSpace) -> int:
+        axes = self.own_axes.get(known.name)
+        return known.width if axes is None else axes.shape[1] + 1
 
     def similarity(self, queries: ArrayT, corpus: Array) -> ArrayT:
         """Compute the cosine of every query with every corpus row.
@@ -198,7 +262,7 @@ class Connection:
 
         artefact.save(self, Path(folder), replace=replace)
 
-    def _projector(self, space: str) -> Projector:
+    def _projector(self, space: str) -> Map:
         if space not in self.projectors:
             raise unknown_name("space", space, self.projectors)
         return self.projectors[space]
@@ -214,5 +278,6 @@ class Connection:
                 raise ConfigError(f"space {space!r} does not embed {modality}; {owners[0]!r} does.")
             return space
         if len(owners) > 1:
-            raise ConfigError(f"both spaces embed {modality}: choose one, space={owners[0]!r} or space={owners[1]!r}.")
+            choices = " or ".join(f"space={owner!r}" for owner in owners)
+            raise ConfigError(f"several spaces embed {modality}: choose one, {choices}.")
         return owners[0]

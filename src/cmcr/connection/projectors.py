@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cmcr.connection.maps import Map
 from cmcr.connection.settings import ProjectorShape
 from cmcr.errors import DimensionError
 
 
-class Projector(nn.Module):
+class Projector(Map):
     """Carry the embeddings of one space into the common space; both modalities of the space share it.
 
     Args:
@@ -20,13 +24,20 @@ class Projector(nn.Module):
         shape: the layers.
     """
 
-    def __init__(self, width_in: int, shape: ProjectorShape) -> None:
+    kind = "projector"
+
+    def __init__(self, width_in: int, shape: ProjectorShape | Mapping[str, Any]) -> None:
         super().__init__()
-        self.width_in = width_in
+        shape = shape if isinstance(shape, ProjectorShape) else ProjectorShape(**shape)
+        self.width_in, self.width = width_in, shape.width
         self.shape = shape
         widths = (width_in, *shape.hidden, shape.width)
         self.linears = nn.ModuleList(_linear(a, b) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm1d(b, dtype=torch.float32) for b in widths[1:])
+
+    def config(self) -> dict[str, Any]:
+        """See `Map.config`."""
+        return {"kind": self.kind, "width_in": self.width_in, "shape": asdict(self.shape)}
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Project: `(B, D)` -> `(B, K)` unit rows (a row that a final ReLU leaves empty stays zero)."""

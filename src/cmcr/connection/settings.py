@@ -1,17 +1,15 @@
-"""The settings of a connection: one frozen record, and the methods that name a set of them."""
+"""The settings of C-MCR: one frozen record. Those of the other methods stand beside the methods."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from cmcr.engine.precision import Precision
-from cmcr.errors import ConfigError, unknown_name, validation_problems
+from cmcr.errors import ConfigError
 
 PUBLISHED_BATCH = 10_240
 
@@ -44,10 +42,37 @@ ULIP_CLIP_SHAPE = ProjectorShape(width=512, final_relu=True)
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
-class Settings:
-    """How two spaces are connected. Defaults are the published ones where the paper states them.
+class MethodSettings:
+    """What every method has: how much of a projected row is the space's own (see `Connection`).
 
     Attributes:
+        own_share: w, from 0 to below 1. At 0.98 a space keeps its own retrieval, to a thousandth or so, and the cosines
+            across spaces are a fiftieth of what they were; 0 leaves the parents' own blocks out.
+        own_width: reduce own blocks to so many axes by PCA where a space is wider; None keeps them whole.
+    """
+
+    own_share: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    own_width: Width | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_numbers(cls, given: Any) -> Any:
+        """Accept numpy's numbers as Python's, which JSON can hold."""
+        named = getattr(given, "kwargs", None) or {}
+        for name, value in named.items():
+            if isinstance(value, np.generic):
+                named[name] = value.item()
+        return given
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+class Settings(MethodSettings):
+    """How C-MCR connects two spaces. Defaults are the published ones where the paper states them.
+
+    Attributes:
+        own_share, own_width: see `MethodSettings`.
+        centring: subtract from every row the mean of its modality, as far as the row tells which it is (`Centring`): what
+            a wide modality gap needs (not in the paper).
         consistency_temperature: tau_1 of the semantic consistency (paper: 0.01).
         normalize_consistency: make the softmax mean a unit row before the noise (paper: silent).
         semantic_consistency: False lets the overlap's own embeddings stand in for the consistent rows, so that no memory
@@ -75,6 +100,7 @@ class Settings:
             gradients are faster and coarser. Projectors, logits, sums and the optimiser stay in float32.
     """
 
+    centring: bool = False
     consistency_temperature: Above0 = 0.01
     normalize_consistency: bool = True
     semantic_consistency: bool = True
@@ -96,16 +122,6 @@ class Settings:
     weight_decay: AtLeast0 = 0.01
     precision: Precision = "float32"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _plain_numbers(cls, given: Any) -> Any:
-        """Accept numpy's numbers as Python's, which JSON can hold."""
-        named = getattr(given, "kwargs", None) or {}
-        for name, value in named.items():
-            if isinstance(value, np.generic):
-                named[name] = value.item()
-        return given
-
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         if self.ttc_weight + self.avc_weight == 0:
@@ -124,7 +140,7 @@ class Settings:
         return min(wanted, overlap_rows)
 
 
-_PUBLISHED: dict[str, Any] = {
+PUBLISHED: dict[str, Any] = {
     # Every value is pinned here, so that better defaults never change what "published" means.
     "consistency_temperature": 0.01,
     "normalize_consistency": True,
@@ -143,41 +159,11 @@ _PUBLISHED: dict[str, Any] = {
     "learning_rate": 1e-3,
     "weight_decay": 0.01,
     "precision": "float32",
+    "centring": False,
+    "own_share": 0.0,
+    "own_width": None,
 }
-
-METHODS: dict[str, dict[str, Any]] = {
-    "c-mcr": {},
-    "c-mcr-published": {**_PUBLISHED, **dataclasses.asdict(CLAP_CLIP_SHAPE)},
-    "c-mcr-published-ulip": {**_PUBLISHED, **dataclasses.asdict(ULIP_CLIP_SHAPE)},
-}
-"""What each method changes in the defaults of `Settings`."""
-
-
-def settings_of(method: str, /, **changes: Any) -> Settings:
-    """Look up a method's settings and change some of them.
-
-    Args:
-        method: `"c-mcr"`, the best of what we measured where the paper is silent; `"c-mcr-published"` and
-            `"c-mcr-published-ulip"`, the recipe as far as it is known, with unscaled noise, batches of 10,240 however few
-            the items, and the projectors of the published CLAP-CLIP or ULIP-CLIP weights.
-        **changes: attributes of `Settings`.
-
-    Raises:
-        ConfigError: an unknown method or setting (all of them named, each with the nearest valid one), or a value out of
-            range.
-    """
-    if not isinstance(method, str) or method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    known = [field.name for field in dataclasses.fields(Settings)]
-    wrong = [name for name in changes if name not in known]
-    if wrong:
-        raise ConfigError(
-            f"unknown settings: {', '.join(_with_nearest(n, known) for n in wrong)}. Known: {', '.join(known)}."
-        )
-    try:
-        return Settings(**{**METHODS[method], **changes})
-    except ValidationError as error:
-        raise ConfigError(f"settings: {validation_problems(error)}.") from error
+"""The published recipe, as far as it is known."""
 
 
 def check_seed(seed: object) -> int:
@@ -185,8 +171,3 @@ def check_seed(seed: object) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ConfigError(f"seed: expected a whole number, 0 or more, got {seed!r}.")
     return int(seed)
-
-
-def _with_nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name)

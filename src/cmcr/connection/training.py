@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from cmcr.connection.enhancement import semantic_completion
 from cmcr.connection.losses import LossTerms, connection_loss
+from cmcr.connection.maps import Map
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import Settings
 from cmcr.engine.batches import Batches, Rows
@@ -29,10 +31,12 @@ class EnhancedSpace:
     Attributes:
         overlap: `(n, D)` unit rows of the overlap items, a tensor or rows on disk.
         consistent: `(n, D)` their semantically consistent rows in the space's other modality.
+        centring: what the rows of every batch pass first, if anything.
     """
 
     overlap: Rows
     consistent: Rows
+    centring: Map | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def train(
     where = torch.empty(0, device=device).device  # with the number of the GPU
     sets = (left.overlap, left.consistent, right.overlap, right.consistent)
     count = _checked_count(sets)
+    centrings = [each and copy.deepcopy(each).to(where) for each in 2 * [left.centring] + 2 * [right.centring]]
     with guarded_torch_state(where), fast_float32(), memory_errors():
         batches = Batches(sets, settings.rows_per_step(count), seed, where)
         projectors = _initial(left, right, settings, seed, where)
@@ -107,7 +112,19 @@ def train(
         if resume_from is not None:
             state.restore(resume_from)
         while state.step < state.total:
-            state.descend(_batch_loss(projectors, batches, state.step, settings))
+            noise = batches.noise(state.step)
+            t_left, v_left, t_right, a_right = (
+                semantic_completion(
+                    rows if centring is None else centring(rows),
+                    settings.noise_variance,
+                    generator=noise,
+                    rescale=settings.rescale_noise,
+                )
+                for rows, centring in zip(batches.rows(state.step), centrings, strict=True)
+            )
+            projected_left = projectors[0].project_both(t_left, v_left, settings.batch_norm)
+            projected_right = projectors[1].project_both(t_right, a_right, settings.batch_norm)
+            state.descend(connection_loss(projected_left, projected_right, settings))
             if state.step % _STEPS_BETWEEN_LOOKS == 0 or state.step == state.total:
                 state.check_loss()
                 if progress is not None:
@@ -119,18 +136,6 @@ def train(
         right=projectors[1].cpu().eval(),
         history=dict(zip(LossTerms._fields, state.history.T.cpu().tolist(), strict=True)),
     )
-
-
-def _batch_loss(projectors: tuple[Projector, Projector], batches: Batches, step: int, settings: Settings) -> LossTerms:
-    """Complete, project and compare the batch of one step."""
-    noise = batches.noise(step)
-    t_left, v_left, t_right, a_right = (
-        semantic_completion(rows, settings.noise_variance, generator=noise, rescale=settings.rescale_noise)
-        for rows in batches.rows(step)
-    )
-    left = projectors[0].project_both(t_left, v_left, settings.batch_norm)
-    right = projectors[1].project_both(t_right, a_right, settings.batch_norm)
-    return connection_loss(left, right, settings)
 
 
 def _checked_count(sets: tuple[Rows, ...]) -> int:

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cmcr.connection.settings import check_seed, settings_of
+from cmcr.connection.methods import settings_of
+from cmcr.connection.settings import check_seed
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, handwriting
 from cmcr.demo.measure import DemoOptions, ablate, compare, connect_case, measure_tasks
 from cmcr.demo.report import page_template, render_report

@@ -15,9 +15,11 @@ import numpy as np
 from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats takes a second to import
 from torch import Tensor
 
-from cmcr.connection.connect import connect, enhance, outer_of, overlap_of
+from cmcr.connection.connect import connect, outer_of, overlap_of
 from cmcr.connection.connection import Connection
-from cmcr.connection.settings import Settings, check_seed, settings_of
+from cmcr.connection.methods import settings_of
+from cmcr.connection.methods.c_mcr import enhance
+from cmcr.connection.settings import Settings, check_seed
 from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, FormatError, ResumeError, unknown_name
 from cmcr.evaluation.baselines import through

@@ -1,0 +1,141 @@
+"""Concepts: which of a few hundred concepts, found in the overlap by k-means, an item could be.
+
+Items of two spaces are alike if they could be the same concept: ``sum_k p(k | x) p(k | y)``. It is the posterior over the
+overlap (Che & Eysenbach, ICLR 2025) with paraphrases joined into concepts, features half whitened, and the concepts refined
+on the memories by one step of expectation maximisation.
+
+Cost: seconds (k-means). Prefer it where the overlap names what items show many times over in other words, so that there are
+concepts to find; it cannot tell items of one concept apart, nor name what the overlap does not.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.nn import functional as F
+
+from cmcr.connection.maps import Posterior
+from cmcr.connection.methods.fitting import (
+    Fitted,
+    Parent,
+    Run,
+    blocks_of,
+    drawn,
+    mean_and_covariance,
+    shrunk,
+    some_rows,
+)
+from cmcr.connection.settings import Above0, AtLeast0, MethodSettings, Width
+
+REFINING_TEMPERATURE = 0.02
+_ROUNDS = 8
+_MOST_ROWS = 100_000  # of the overlap that k-means looks at: 130 rows a concept place it well enough
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+class ConceptSettings(MethodSettings):
+    """Settings of concepts.
+
+    Attributes:
+        own_share, own_width: see `MethodSettings`.
+        concepts: how many; None takes what leaves a projected row 1024 wide, at least 512, and at most a quarter of the
+            overlap's items.
+        temperature: of ``p(k | x)``.
+        refinement: kappa, the weight of a concept's mean in the overlap against what the memory says of it.
+        whitening: the power of the covariance that features are multiplied by, from -0.5 (whitened) to 0 (as they are).
+    """
+
+    concepts: Annotated[Width, Field(ge=2)] | None = None
+    temperature: Above0 = 0.02
+    refinement: AtLeast0 = 1.0
+    whitening: Annotated[float, Field(ge=-0.5, le=0)] = -0.25
+
+
+def fit(left: Parent, right: Parent, settings: ConceptSettings, run: Run) -> Fitted:
+    """Find the concepts of the overlap in both spaces, and refine them on the memory of each."""
+    count = settings.concepts or number_of_concepts(left, right, settings)
+    chosen = drawn(len(left.overlap), _MOST_ROWS, run.seed)
+    texts = [some_rows(parent.overlap, chosen).to(run.device) for parent in (left, right)]
+    joint = torch.cat([F.normalize(rows - rows.mean(dim=0), dim=1) for rows in texts], dim=1)
+    labels = k_means(joint, count, run.seed)
+    maps = []
+    for parent, rows in zip((left, right), texts, strict=True):
+        found = Posterior(parent.width, count, settings.temperature)
+        found.whitening.copy_(power(mean_and_covariance(parent.outer)[1], settings.whitening))
+        anchors = anchors_of(rows, labels, count, power(mean_and_covariance(parent.overlap)[1], settings.whitening))
+        found.anchors.copy_(refined(anchors, found.whitening.to(run.device), parent, settings.refinement))
+        maps.append(found)
+    return Fitted(maps[0], maps[1])
+
+
+def number_of_concepts(left: Parent, right: Parent, settings: ConceptSettings) -> int:
+    """Choose how many concepts leave a projected row 1024 wide."""
+    own = sum(min(parent.width, (settings.own_width or parent.width) + 1) for parent in (left, right))
+    wanted = max(512, 1024 - 2 - (own if settings.own_share else 0))
+    return max(2, min(wanted, len(left.overlap) // 4))
+
+
+def power(covariance: Tensor, exponent: float) -> Tensor:
+    """Raise a covariance, shrunk, to a power: `(D, D)` float32."""
+    values, vectors = torch.linalg.eigh(shrunk(covariance.double()))
+    return ((vectors * values**exponent) @ vectors.T).float()
+
+
+def anchors_of(rows: Tensor, labels: Tensor, count: int, whitening: Tensor) -> Tensor:
+    """Give each concept the whitened mean of its overlap items as a unit row: `(K, D)`."""
+    sums = rows.new_zeros(count, rows.shape[1]).index_add_(0, labels, rows)
+    return F.normalize(sums @ whitening.to(rows), dim=1)
+
+
+def refined(anchors: Tensor, whitening: Tensor, parent: Parent, weight: float) -> Tensor:
+    """Move concepts towards what the memory shows of them, by one step of expectation maximisation.
+
+    ``c_k <- N(kappa (m / K) c_k + sum_j p(k | x_j) x_j)``, ``p(k | x) = softmax_k(x . c_k / 0.02)``, `m` memory rows.
+    """
+    sums = weight * (len(parent.outer) / len(anchors)) * anchors
+    for block in blocks_of(parent.outer):
+        rows = F.normalize(block.to(anchors) @ whitening, dim=1)
+        sums = sums + torch.softmax(rows @ anchors.T / REFINING_TEMPERATURE, dim=1).T @ rows
+    return F.normalize(sums, dim=1)
+
+
+def k_means(rows: Tensor, count: int, seed: int) -> Tensor:
+    """Cluster rows by Lloyd's algorithm, eight rounds from a k-means++ start (Arthur & Vassilvitskii 2007).
+
+    Args:
+        rows: `(n, D)`.
+        count: how many clusters, at most `n`.
+        seed: of the start.
+
+    Returns:
+        `(n,)` the cluster of each row. A cluster that loses all its rows stays where it was.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    squares = rows.square().sum(dim=1)
+
+    def distances(centre: Tensor) -> Tensor:
+        return (squares + centre.square().sum() - 2 * rows @ centre).clamp_min(0)
+
+    centres = [rows[int(torch.randint(len(rows), (), generator=generator))]]
+    nearest = distances(centres[0])
+    while len(centres) < count:
+        shares = nearest.double().cumsum(0)
+        place = torch.rand((), generator=generator, dtype=torch.float64).to(shares) * shares[-1]
+        centres.append(rows[min(int(torch.searchsorted(shares, place)), len(rows) - 1)])
+        nearest = torch.minimum(nearest, distances(centres[-1]))
+    places = torch.stack(centres)
+    for _ in range(_ROUNDS):
+        labels = _nearest(rows, places)
+        sums = torch.zeros_like(places).index_add_(0, labels, rows)
+        sizes = torch.bincount(labels, minlength=count)[:, None]
+        places = torch.where(sizes > 0, sums / sizes.clamp_min(1), places)
+    return _nearest(rows, places)
+
+
+def _nearest(rows: Tensor, places: Tensor) -> Tensor:
+    half = places.square().sum(dim=1) / 2
+    return torch.cat([(part @ places.T - half).argmax(dim=1) for part in rows.split(8192)])
