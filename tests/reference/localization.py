@@ -3,15 +3,15 @@
 from itertools import pairwise
 
 
-def consensus_map(annotations, height, width, agreement):
-    """g(i) = min(sum_j b_j(i) / agreement, 1), b_j(i) = 1 if the centre of pixel i lies in a box of annotator j."""
+def consensus_map(boxes, height, width, agreement):
+    """g(i) = min(sum_j b_j(i) / agreement, 1), b_j(i) = 1 if the centre of pixel i lies in box j."""
     consensus = []
     for row in range(height):
         y = (row + 0.5) / height
         votes = []
         for column in range(width):
             x = (column + 0.5) / width
-            agreed = sum(any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in boxes) for boxes in annotations)
+            agreed = sum(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in boxes)
             votes.append(min(agreed / agreement, 1.0))
         consensus.append(votes)
     return consensus

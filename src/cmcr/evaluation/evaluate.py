@@ -160,8 +160,7 @@ def prepare(
     if not isinstance(record, _RECORDS[task]):
         raise ConfigError(f"{run}: expected a {_RECORDS[task].__name__}, got a {type(record).__name__}.")
     if isinstance(record, LocalizationRecord):
-        rules = localization.Rules(_AGREEMENT.get(run, 1), map_rule)
-        return localization.prepare(connection, record, progress, proposals, rules)
+        return localization.prepare(connection, record, progress, proposals, _AGREEMENT.get(run, 1), map_rule)
     if isinstance(record, CounterfactualRecord):
         return counterfactual.prepare(connection, record, progress)
     if isinstance(record, ClassificationRecord):

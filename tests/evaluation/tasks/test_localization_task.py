@@ -10,22 +10,23 @@ from given_spaces import silent
 from PIL import Image
 
 from cmcr.errors import ConfigError, MissingDependencyError, WriteError
+from cmcr.evaluation import localization
 from cmcr.evaluation.baselines import own_space
 from cmcr.evaluation.detection import average_precision
 from cmcr.evaluation.localization import consensus_iou, consensus_map, predicted_region
 from cmcr.evaluation.tasks import regions
 from cmcr.evaluation.tasks.heatmaps import draw_heatmap, write_heatmaps
-from cmcr.evaluation.tasks.localization import Rules, prepare, silence_and_noise, up_sampled
+from cmcr.evaluation.tasks.localization import prepare, silence_and_noise, up_sampled
 
-RULES = Rules(cut=0.8)  # cosines are 1 for the colour, 0.58 for grey and 0 for another colour
 SCENES = [({0: "red", 3: "blue"}, "red", 0), ({1: "green", 2: "red"}, "green", 1), ({2: "blue", 0: "green"}, "blue", 2)]
 SPECK = [0.0, 0.0, 1e-4, 1e-4]  # covers no pixel of the map
 
 
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
-    """Look at patches of 8 pixels of the squares' own pictures."""
+    """Look at patches of 8 pixels of the squares' own pictures; cosines are 1 for the colour, 0.58 for grey, else 0."""
     monkeypatch.setattr(regions, "_PATCHED_PIXELS", 64)
+    monkeypatch.setattr(localization, "CUT", 0.8)
 
 
 def scenes(sounds=None):
@@ -34,8 +35,8 @@ def scenes(sounds=None):
     return record(pictures, [sound(colour) for colour in heard], [QUARTERS[at] for _, _, at in SCENES])
 
 
-def prepared(given, eyes=None, rules=RULES):
-    return prepare(connection(eyes or PatchColour()), given, silent, lambda seen: QUARTERS, rules)
+def prepared(given, eyes=None, agreement=1):
+    return prepare(connection(eyes or PatchColour()), given, silent, lambda seen: QUARTERS, agreement)
 
 
 def values(scores, key):
@@ -67,16 +68,15 @@ def test_map_is_that_of_the_definition_and_rules_decide_its_cut():
     expected = up_sampled(features @ np.array([1, 0, 0], dtype=np.float32), (224, 224))
     answer = next(found.answers(own_space))
     np.testing.assert_allclose(answer.map, expected, atol=1e-6)
-    truth = consensus_map([QUARTERS[:1]], (224, 224))
-    for rule, cut in (("value", 0.5), ("value", 0.9), ("share", 0.5)):
-        ruled = replace(found, rules=Rules(map_rule=rule, cut=cut))
-        iou = next(ruled.answers(own_space)).map_iou
-        assert iou == consensus_iou(predicted_region(expected, rule=rule, at=cut), truth)
+    truth = consensus_map(QUARTERS[:1], (224, 224))
+    for rule in ("value", "share"):
+        iou = next(replace(found, map_rule=rule).answers(own_space)).map_iou
+        assert iou == consensus_iou(predicted_region(expected, rule), truth)
 
 
 def test_several_annotators_count_as_the_literature_has_it():
     drawn = record([picture({0: "red"})], [sound("red")], [[QUARTERS[0], [0, 0, 1, 0.5]]])
-    ious = [next(prepared(drawn, rules=Rules(agreement=n)).answers(own_space)).box_iou for n in (1, 2)]
+    ious = [next(prepared(drawn, agreement=n).answers(own_space)).box_iou for n in (1, 2)]
     # The answer is the quarter. Of one: the union is a half. Of two: the quarter counts 1, the other quarter 1/2.
     assert ious == pytest.approx([1 / 2, 1 / 1.5])
 

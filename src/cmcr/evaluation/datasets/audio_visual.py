@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmcr.data.audio import SoundClip
 from cmcr.data.paths import reading
@@ -33,10 +32,8 @@ from cmcr.evaluation.datasets.layout import (
     read_text_lines,
 )
 from cmcr.evaluation.datasets.records import CounterfactualRecord, LocalizationRecord, RetrievalRecord
+from cmcr.evaluation.localization import Boxes
 from cmcr.evaluation.metrics import PerQuery
-
-Boxes = NDArray[np.float64]
-"""`(b, 4)` around the source of the sound."""
 
 
 class _Files(NamedTuple):

@@ -22,9 +22,9 @@ from cmcr.errors import ConfigError, TooFewRowsError, unknown_name
 from cmcr.evaluation.baselines import Method
 from cmcr.evaluation.datasets.records import LocalizationRecord
 from cmcr.evaluation.detection import average_precision
-from cmcr.evaluation.localization import consensus_iou, consensus_map, predicted_region, success_areas, successes
+from cmcr.evaluation.localization import MAP_RULES, consensus_iou, consensus_map, predicted_region, success_areas
 from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, encoder_of, spaces_for
-from cmcr.evaluation.tasks.regions import Boxes, Proposals, Regions, embed_regions, grid_boxes
+from cmcr.evaluation.tasks.regions import Proposals, Regions, embed_regions, grid_boxes
 from cmcr.evaluation.tasks.scores import OfAll, PerItem, Scores
 
 NOISES = 8
@@ -35,39 +35,6 @@ MAP_SHAPE = (224, 224)
 
 _DISTRACTORS = ("silence", "noise", "other_sound")
 _SECONDS, _SAMPLE_RATE_HZ = 10, 48_000
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How an answer is measured.
-
-    Attributes:
-        agreement: annotators that make a pixel count fully, each box being one's own: 1 for VGG-SS, 2 for
-            Flickr-SoundNet, see `consensus_map`.
-        map_rule: how the map is cut, see `predicted_region`. `value` at 0.5 is the definition and presumes no size of a
-            source. Most published code since 2021 takes `share` at 0.5, the upper half by the median, under which no
-            source smaller than a quarter of the picture can reach a cIoU of 0.5.
-        cut: where it is cut by that rule.
-
-    Raises:
-        ConfigError: an unknown rule.
-    """
-
-    agreement: int = 1
-    map_rule: str = "value"
-    cut: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.map_rule not in ("value", "share"):
-            raise unknown_name("rule of the map", self.map_rule, ("value", "share"))
-
-    def truth(self, boxes: Boxes) -> NDArray[np.float64]:
-        """Draw the annotators' map of boxes `(k, 4)`.
-
-        Raises:
-            TooFewRowsError: none of them covers a pixel.
-        """
-        return consensus_map([box[None] for box in boxes], MAP_SHAPE, agreement=self.agreement)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +71,8 @@ class PreparedLocalization:
         played: in the same order `(n, 4)` rows of the item's own sound, silence, noise and another item's sound among the
             embedded ones; -1 for one that could not be embedded.
         left_out: by position in the record, why an item cannot be measured.
-        rules: how answers are measured.
+        agreement: boxes of annotators that make a pixel count fully, see `consensus_map`.
+        map_rule: how a map is cut, see `predicted_region`.
     """
 
     record: LocalizationRecord
@@ -113,7 +81,8 @@ class PreparedLocalization:
     regions: Mapping[int, Regions]
     played: NDArray[np.int64]
     left_out: Mapping[int, str]
-    rules: Rules
+    agreement: int
+    map_rule: str
 
     @property
     def failed(self) -> int:
@@ -131,7 +100,7 @@ class PreparedLocalization:
         box_ious, map_ious, cosines = (np.array(column) for column in zip(*measured, strict=True))
         scores: dict[str, PerItem | OfAll] = {}
         for kind, ious in (("proposals", box_ious), ("dense", map_ious)):
-            scores[f"{kind}/cIoU@0.5"] = PerItem(successes(ious).astype(np.float64))
+            scores[f"{kind}/cIoU@0.5"] = PerItem((ious >= 0.5).astype(np.float64))
             scores[f"{kind}/AUC"] = PerItem(success_areas(ious))
         for name, distractor in zip(_DISTRACTORS, cosines.T[1:], strict=True):
             if not np.isnan(distractor).any():
@@ -149,14 +118,14 @@ class PreparedLocalization:
             on_map = self._rows(method, regions.cells.reshape(height * width, -1)) @ sounds[played[0]]
             values = up_sampled(on_map.reshape(height, width), MAP_SHAPE)
             box = regions.boxes[int(np.argmax(cosines[:, 0]))]
-            truth = self.rules.truth(self.record.boxes[items[row]])
+            truth = consensus_map(self.record.boxes[items[row]], MAP_SHAPE, agreement=self.agreement)
             yield Answer(
                 items[row],
                 cosines=np.where(played < 0, np.nan, cosines.max(axis=0).astype(np.float64)),
                 box=box,
                 map=values,
-                box_iou=consensus_iou(consensus_map([box[None]], MAP_SHAPE) > 0, truth),
-                map_iou=consensus_iou(predicted_region(values, rule=self.rules.map_rule, at=self.rules.cut), truth),
+                box_iou=consensus_iou(consensus_map(box[None], MAP_SHAPE) > 0, truth),
+                map_iou=consensus_iou(predicted_region(values, self.map_rule), truth),
             )
 
     def _rows(self, method: Method, rows: NDArray[np.float16]) -> NDArray[np.floating]:
@@ -168,7 +137,8 @@ def prepare(
     record: LocalizationRecord,
     progress: Progress,
     proposals: Proposals | None = None,
-    rules: Rules = Rules(),
+    agreement: int = 1,
+    map_rule: str = "value",
 ) -> PreparedLocalization:
     """Embed the sounds, then the regions of the pictures whose sound can be embedded.
 
@@ -177,12 +147,15 @@ def prepare(
         record: the data set.
         progress: see `Progress`.
         proposals: gives the boxes of a picture, such as `detector()`; None takes a grid.
-        rules: how answers are measured; by default as on VGG-SS.
+        agreement: boxes of annotators that make a pixel count fully: 1 for VGG-SS, 2 for Flickr-SoundNet.
+        map_rule: how a map is cut, see `predicted_region`.
 
     Raises:
         NotConnectedError: the connection does not have both modalities.
-        ConfigError: encoders that are not attached, or no item can be measured.
+        ConfigError: encoders that are not attached, an unknown rule, or no item can be measured.
     """
+    if map_rule not in MAP_RULES:
+        raise unknown_name("rule of the map", map_rule, MAP_RULES)
     grid = grid_boxes()
     image_space, audio_space = spaces_for(connection, "image", "audio")
     count = len(record.ids)
@@ -190,7 +163,7 @@ def prepare(
     left_out = {position: why for position, why in sounds.failed.items() if position < count}
     for position, boxes in enumerate(record.boxes):
         try:
-            rules.truth(boxes)
+            consensus_map(boxes, MAP_SHAPE)
         except TooFewRowsError as error:
             left_out[position] = str(error)
     regions, failed = embed_regions(
@@ -204,7 +177,7 @@ def prepare(
         reason = next(iter(left_out.values()), "there are none")
         raise ConfigError(f"none of the {count} items of {record.name} can be measured: {reason}")
     rows = _played(np.array(list(regions)), count, sounds.kept)
-    return PreparedLocalization(record, sounds, image_space, regions, rows, left_out, rules)
+    return PreparedLocalization(record, sounds, image_space, regions, rows, left_out, agreement, map_rule)
 
 
 def silence_and_noise() -> list[dict[str, Any]]:

@@ -21,11 +21,10 @@ from PIL import Image
 from cmcr.data.images import read_image, to_rgb
 from cmcr.engine.device import choose_device
 from cmcr.errors import SampleError
+from cmcr.evaluation.localization import Boxes
 from cmcr.spaces.hub import PROCESSOR, WEIGHTS, Snapshot, find_snapshot, open_model, open_processor, require_files
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.tower import encode_batches_of
-
-Boxes = NDArray[np.float64]
 
 Proposals = Callable[[Image.Image], Boxes]
 """Gives boxes `(k, 4)` of an upright RGB picture, the whole picture among them; may raise `SampleError`."""
