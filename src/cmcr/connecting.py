@@ -127,12 +127,12 @@ def connect_on_disk(
         training = KeptTraining(work / "training", _identity(spaces, shared, chosen, consistent, seed, where))
         if restart:
             training.drop()
-        with held_back() as interruption:
+        with held_back() as stop_asked:
 
             def keep(state: TrainState) -> None:
-                if interruption.asked is not None or time.monotonic() - training.written >= SECONDS_BETWEEN:
+                if stop_asked or time.monotonic() - training.written >= SECONDS_BETWEEN:
                     training.write(state)
-                if interruption.asked is not None:
+                if stop_asked:
                     raise KeyboardInterrupt
 
             try:

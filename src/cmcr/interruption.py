@@ -11,27 +11,16 @@ from typing import Any
 _HELD_BACK = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption:
-    """Whether somebody wants the work to stop.
-
-    Attributes:
-        asked: the signal that came, None while there was none.
-    """
-
-    def __init__(self) -> None:
-        self.asked: signal.Signals | None = None
-
-
 @contextmanager
-def held_back() -> Iterator[Interruption]:
+def held_back() -> Iterator[list[int]]:
     """Note SIGINT and SIGTERM instead of obeying them; they are obeyed when the block is left, a second one at once.
 
     Only the main thread can do this; in others, and for signals that the program ignores, everything stays as it was.
 
     Yields:
-        what came.
+        the signals that came: empty as long as nobody wants the work to stop.
     """
-    interruption = Interruption()
+    came: list[int] = []
     earlier: dict[signal.Signals, Any] = {}
 
     def put_back() -> None:
@@ -39,18 +28,18 @@ def held_back() -> Iterator[Interruption]:
             signal.signal(number, handler)
 
     def note(number: int, frame: Any) -> None:
-        if interruption.asked is not None:
+        if came:
             put_back()
             signal.raise_signal(number)
-        interruption.asked = signal.Signals(number)
+        came.append(number)
 
     if threading.current_thread() is threading.main_thread():
         for number in _HELD_BACK:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 earlier[number] = signal.signal(number, note)
     try:
-        yield interruption
+        yield came
     finally:
         put_back()
-    if interruption.asked is not None:
-        signal.raise_signal(interruption.asked)
+    if came:
+        signal.raise_signal(came[0])

@@ -33,10 +33,9 @@ def test_detection_equals_its_definition_and_scikit_learn(case):
 def test_closed_forms():
     labels = np.array([1, 1, 0, 0])
     assert average_precision([4.0, 3.0, 2.0, 1.0], labels) == 1.0
-    assert max_f1([4.0, 3.0, 2.0, 1.0], labels) == (1.0, 3.0)
+    assert max_f1([4.0, 3.0, 2.0, 1.0], labels) == 1.0
     assert average_precision([7.0] * 4, labels) == 0.5  # a constant score gets the share of positives
-    assert max_f1([7.0] * 4, labels) == pytest.approx((2 / 3, 7.0))
-    assert max_f1([4.0, 3.0, 2.0, 1.0], [1, 0, 0, 1]).threshold == 4.0  # of 2/3 twice the higher
+    assert max_f1([7.0] * 4, labels) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, permutation_test
 
-from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
+from cmcr.errors import DimensionError, NonFiniteError, TooFewRowsError
 from cmcr.evaluation.detection import average_precision
 from cmcr.evaluation.intervals import bootstrap_interval, bootstrap_statistic, paired_difference
 
@@ -60,7 +60,7 @@ def test_the_exact_sign_flip_test_equals_scipys(n, whole_numbers, seed):
     assert found.difference == pytest.approx((first - second).mean())
     back = paired_difference(second, first, resamples=2000)
     assert (back.difference, back.sign_flip_p) == (-found.difference, found.sign_flip_p)
-    assert (back.low, back.high, back.bootstrap_p) == pytest.approx((-found.high, -found.low, found.bootstrap_p))
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
 
 
 @pytest.mark.parametrize(("won", "lost"), [(3, 0), (9, 2), (6, 6), (40, 22), (300, 240)])
@@ -76,10 +76,9 @@ def test_on_hits_the_sign_flip_test_is_mcnemars(won, lost):
 
 def test_equal_connections_do_not_differ_and_clear_ones_do(rng):
     values = rng.random(50)
-    assert paired_difference(values, values) == (0.0, 0.0, 0.0, 1.0, 1.0)
+    assert paired_difference(values, values) == (0.0, 0.0, 0.0, 1.0)
     clear = paired_difference(values + 0.5, values + 0.1 * rng.random(50))
     assert 0 < clear.low < clear.difference < clear.high
-    assert clear.bootstrap_p == pytest.approx(2 / 10_001)
     assert clear.sign_flip_p == pytest.approx(1 / 10_001)
 
 
@@ -89,8 +88,6 @@ def test_equal_connections_do_not_differ_and_clear_ones_do(rng):
         (lambda: bootstrap_interval([]), TooFewRowsError, "at least one value"),
         (lambda: bootstrap_interval([0.5, np.nan]), NonFiniteError, "NaN"),
         (lambda: bootstrap_interval([[0.5, 0.1]]), DimensionError, r"values \(n,\), got \(1, 2\)"),
-        (lambda: bootstrap_interval([0.5], level=95), ConfigError, "level: expected between 0 and 1, got 95"),
-        (lambda: bootstrap_interval([0.5], resamples=0), ConfigError, "resamples: expected at least 1, got 0"),
         (lambda: bootstrap_statistic(lambda i: 0.0, 0), TooFewRowsError, "at least one item, got 0"),
         (lambda: bootstrap_statistic(lambda i: 0.0, 3, strata=[0, 1]), DimensionError, r"expected \(3,\), got \(2,\)"),
         (lambda: paired_difference([0.1], [0.1, 0.2]), DimensionError, r"got \(1,\) and \(2,\)"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError
-from cmcr.evaluation.prompts import prompts_of, read_prompts, templates_for
+from cmcr.evaluation.prompts import TEMPLATES, prompts_of, read_prompts
 
 PUBLISHED = next(
     (folder for up in Path(__file__).resolve().parents if (folder := up / "shared/data/ulip_prompts").is_dir()), None
@@ -15,17 +15,12 @@ PUBLISHED = next(
 
 @pytest.mark.parametrize("modality", ["image", "audio", "point_cloud"])
 def test_templates_hold_the_name_once_and_differ(modality):
-    templates = templates_for(modality)
+    templates = TEMPLATES[modality]
     assert 10 <= len(templates) <= 20
     assert len(set(templates)) == len(templates)
     prompts = prompts_of("night stand", templates)
     assert [prompt.count("night stand") for prompt in prompts] == [1] * len(templates)
     assert prompts_of("bow {} {0}", ["a {}."]) == ["a bow {} {0}."]
-
-
-def test_a_modality_without_templates_is_refused():
-    with pytest.raises(ConfigError, match="Known: audio, image, point_cloud"):
-        templates_for("text")
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,6 @@ def test_attributes_and_items(memory, folder):
     assert f"{folder}: text of 'mine', 6 x 5 float32" in repr(memory)
     assert repr(pickle.loads(pickle.dumps(memory))) == repr(memory)
     assert memory.ids == [f"item-{position}" for position in (4, 6, 7, 8, 9, 10)]
-    assert memory.item(0) == ("item-4", "list:4")
-    assert memory.item(-1) == memory.item(np.int64(5)) == ("item-10", "list:10")
-    with pytest.raises(IndexError, match="row 6"):
-        memory.item(6)
     assert [(q.id, q.source, q.position, q.reason) for q in memory.quarantine()] == [
         (f"item-{p}", f"list:{p}", p, f"bad {p}") for p in (0, 1, 2, 3, 5)
     ]
@@ -110,7 +106,6 @@ def test_blocks_of_any_size_join_to_the_whole(tmp_path_factory, items, shard_ite
     assert all(0 < len(part) <= block for part in parts)
     np.testing.assert_array_equal(np.concatenate(parts), rows)
     np.testing.assert_array_equal(memory[:], rows)
-    assert [memory.item(row)[0] for row in range(len(rows))] == memory.ids
 
 
 @pytest.mark.parametrize("size", [0, 2.0])
@@ -130,7 +125,6 @@ def test_several_memories_as_one(tmp_path):
     np.testing.assert_array_equal(memory[[9, 0, 3, 4]], whole[[9, 0, 3, 4]])
     np.testing.assert_array_equal(Memory(*folders[::-1])[0], whole[4])
     assert memory.ids == ["a0", "a1", "a2", "b0", *[f"c{n}" for n in range(6)]]
-    assert memory.item(3) == ("b0", "list:0")
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def _run(tokens: list[str]) -> None:
     try:
         verb, given, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        raise WrongCallError(f"{error}{_setting_hint(error)} See: cmcr --help") from error
+        raise WrongCallError(f"{error} See: cmcr --help") from error
     if verb.__module__.startswith("cmcr."):  # --help and --version are cyclopts' own and need no torch
         with held_back():
             import torch
@@ -76,18 +76,6 @@ def _run(tokens: list[str]) -> None:
             from cmcr.engine.device import cores
         torch.set_num_threads(min(torch.get_num_threads(), cores()))  # a container's limit counts
     verb(*given.args, **given.kwargs)
-
-
-def _setting_hint(error: Exception) -> str:
-    """Show how to give a setting of the method, where its name was used as an option."""
-    from cyclopts import UnknownOptionError
-
-    if not isinstance(error, UnknownOptionError) or not {"connect", "ablate"} & set(error.command_chain or ()):
-        return ""
-    from cmcr.connection.settings import Settings
-
-    name = str(error.token.keyword).removeprefix("--").replace("-", "_")
-    return f" It is a setting: --set {name}=VALUE." if name in Settings.__annotations__ else ""
 
 
 @contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cmcr.errors import CmcrError, ReadError, SampleError
+from cmcr.errors import ReadError, SampleError
 
 FilePath = str | os.PathLike[str]
 
@@ -61,18 +59,6 @@ def file_of(source: FilePath, kind: str) -> Path:
     if not readable:
         raise SampleError(f"{source}: the {kind} may not be read (permission denied).")
     return path
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn any `OSError` of the block into a `ReadError` that names the file."""
-    try:
-        yield
-    except CmcrError:  # a ReadError is an OSError too, and names its file already
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ReadError(error.errno or errno.EIO, f"could not read ({reason})", error.filename or str(path)) from error
 
 
 def damaged(path: Path, kind: str, reason: object) -> ReadError:

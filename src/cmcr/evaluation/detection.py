@@ -5,19 +5,10 @@ Tie rule: items of one score are claimed together or not at all, so their order 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cmcr.errors import DimensionError, DtypeError, NonFiniteError, TooFewRowsError
-
-
-class MaxF1(NamedTuple):
-    """The best F1 that any threshold reaches, and that threshold: claimed is what scores at least as much."""
-
-    f1: float
-    threshold: float
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -38,16 +29,15 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
         DtypeError: labels other than false and true, 0 and 1.
         NonFiniteError: a score that is NaN or infinite.
     """
-    right, claimed, _ = _claims(scores, labels)
+    right, claimed = _claims(scores, labels)
     # Divided last: a sum of whole numbers is exact, so that a perfect order gives 1 and not a rounding above it.
     return float(np.sum(np.diff(right, prepend=0) * (right / claimed)) / right[-1])
 
 
-def max_f1(scores: ArrayLike, labels: ArrayLike) -> MaxF1:
-    """Largest F1 over all thresholds, ``2 P R / (P + R) = 2 TP / (claims + positives)``, and where it is reached.
+def max_f1(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Largest F1 over all thresholds, ``2 P R / (P + R) = 2 TP / (claims + positives)``.
 
-    Of equally good thresholds it is the highest, which claims the least. The threshold is chosen on the items it is
-    measured on, so that the figure is an upper bound, as published ones are.
+    The threshold is chosen on the items it is measured on, so that the figure is an upper bound, as published ones are.
 
     Args:
         scores: `(n,)` higher means more likely.
@@ -59,13 +49,11 @@ def max_f1(scores: ArrayLike, labels: ArrayLike) -> MaxF1:
     Raises:
         EmbeddingsError: as `average_precision`.
     """
-    right, claimed, thresholds = _claims(scores, labels)
-    f1 = 2 * right / (claimed + right[-1])  # of integers, so that equal values are equal to the last bit
-    best = int(np.argmax(f1))
-    return MaxF1(float(f1[best]), float(thresholds[best]))
+    right, claimed = _claims(scores, labels)
+    return float(np.max(2 * right / (claimed + right[-1])))
 
 
-def _claims(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def _claims(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count right claims and all claims `(T,)` at each of the distinct scores `(T,)`, from the highest on."""
     given, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     if given.ndim != 1 or given.shape != truth.shape:
@@ -79,4 +67,4 @@ def _claims(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64], ND
     order = np.argsort(-given, kind="stable")
     falling = given[order]
     last = np.append(np.flatnonzero(np.diff(falling)), len(given) - 1)  # the last item of each score
-    return np.cumsum(truth[order].astype(np.int64))[last], last + 1, falling[last]
+    return np.cumsum(truth[order].astype(np.int64))[last], last + 1

@@ -1,8 +1,8 @@
 """How certain a figure is, and whether one connection is better than another on the same queries.
 
-Report a figure with its bootstrap interval. For "A is better than B" quote the paired difference, its interval, and the
-p of the sign-flip test: that test keeps its level at any number of queries, while the bootstrap's p is approximate and
-too small for few queries. None of this covers the seed of training: repeat the training for that.
+Report a figure with its bootstrap interval, at 95 %. For "A is better than B" quote the paired difference, its interval, and
+the p of the sign-flip test, which keeps its level at any number of queries. None of this covers the seed of training: repeat
+the training for that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cmcr.errors import ConfigError, DimensionError, NonFiniteError, TooFewRowsError
+from cmcr.errors import DimensionError, NonFiniteError, TooFewRowsError
 
 _DRAWN = 1 << 21  # numbers drawn at once: 16 MiB
 
@@ -25,27 +25,22 @@ class PairedDifference(NamedTuple):
         difference: mean of first minus second.
         low: lower end of the bootstrap interval of the difference.
         high: its upper end.
-        bootstrap_p: two-sided, from the bootstrap; approximate.
-        sign_flip_p: two-sided, from the sign-flip test; the one to quote.
+        sign_flip_p: two-sided, from the sign-flip test.
     """
 
     difference: float
     low: float
     high: float
-    bootstrap_p: float
     sign_flip_p: float
 
 
-def bootstrap_interval(
-    values: ArrayLike, *, resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
+def bootstrap_interval(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of independent values (Efron 1979).
 
     Args:
         values: `(n,)` one value per query, such as hit or miss.
         resamples: how often to draw n values with replacement.
         seed: of the draws.
-        level: of confidence, between 0 and 1.
 
     Returns:
         Lower and upper bound.
@@ -53,9 +48,8 @@ def bootstrap_interval(
     Raises:
         TooFewRowsError: no values.
         DimensionError, NonFiniteError: values that are not `(n,)` or not finite.
-        ConfigError: resamples or level out of range.
     """
-    return _percentiles(_means(_checked(values), resamples, seed), level)
+    return _percentiles(_means(_checked(values), resamples, seed))
 
 
 def bootstrap_statistic(
@@ -65,7 +59,6 @@ def bootstrap_statistic(
     strata: ArrayLike | None = None,
     resamples: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of any statistic of independent items, such as AP or max-F1.
 
@@ -79,7 +72,6 @@ def bootstrap_statistic(
             for AP and max-F1, which depend on the share of positives. None draws from all items alike.
         resamples: how often to draw.
         seed: of the draws.
-        level: of confidence, between 0 and 1.
 
     Returns:
         Lower and upper bound.
@@ -87,7 +79,6 @@ def bootstrap_statistic(
     Raises:
         TooFewRowsError: no items.
         DimensionError: strata that are not `(n,)`.
-        ConfigError: resamples or level out of range.
     """
     if count < 1:
         raise TooFewRowsError(f"bootstrap_statistic: expected at least one item, got {count}.")
@@ -98,42 +89,37 @@ def bootstrap_statistic(
     rng = np.random.default_rng(seed)
     draws = [
         statistic(np.concatenate([group[rng.integers(0, len(group), len(group))] for group in groups]))
-        for _ in range(_checked_resamples(resamples))
+        for _ in range(resamples)
     ]
-    return _percentiles(np.array(draws), level)
+    return _percentiles(np.array(draws))
 
 
 def paired_difference(
-    first: ArrayLike, second: ArrayLike, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+    first: ArrayLike, second: ArrayLike, *, resamples: int = 10_000, seed: int = 0
 ) -> PairedDifference:
     """Compare two connections on the same queries.
 
-    Bootstrap: queries are drawn with replacement and the mean difference taken again; its p is twice the smaller share of
-    draws on either side of 0, ``2 min(P(d* <= 0), P(d* >= 0))``. Sign-flip test (Fisher 1935): if the two were alike, each
-    difference could as well have the other sign; p is the share of sign patterns whose mean is at least as far from 0 as
-    the one observed. All patterns are tried where there are no more than `resamples`, else that many are drawn and the
-    observed one counts as one more, ``(1 + b) / (1 + resamples)``, so that p is never 0.
+    Bootstrap: queries are drawn with replacement and the mean difference taken again. Sign-flip test (Fisher 1935): if the
+    two were alike, each difference could as well have the other sign; p is the share of sign patterns whose mean is at
+    least as far from 0 as the one observed. All patterns are tried where there are no more than `resamples`, else that many
+    are drawn and the observed one counts as one more, ``(1 + b) / (1 + resamples)``, so that p is never 0.
 
     Args:
         first: `(Q,)` one value per query, such as hits or average precisions.
         second: `(Q,)` the same queries.
         resamples: of the bootstrap, and the most sign patterns.
         seed: of the draws.
-        level: of confidence, between 0 and 1.
 
     Raises:
         DimensionError: shapes that differ or are not `(Q,)`.
-        TooFewRowsError, NonFiniteError, ConfigError: as `bootstrap_interval`.
+        TooFewRowsError, NonFiniteError: as `bootstrap_interval`.
     """
     a, b = _checked(first), _checked(second)
     if a.shape != b.shape:
         raise DimensionError(f"expected values of the same queries, got {a.shape} and {b.shape}.")
     gap = a - b
-    draws = _means(gap, resamples, seed)
-    below, above = ((1 + int(side.sum())) / (1 + len(draws)) for side in (draws <= 0, draws >= 0))
-    low, high = _percentiles(draws, level)
-    bootstrap_p = min(1.0, 2 * min(below, above))
-    return PairedDifference(float(gap.mean()), low, high, bootstrap_p, _sign_flip_p(gap, resamples, seed))
+    low, high = _percentiles(_means(gap, resamples, seed))
+    return PairedDifference(float(gap.mean()), low, high, _sign_flip_p(gap, resamples, seed))
 
 
 def _sign_flip_p(gap: NDArray[np.float64], most: int, seed: int) -> float:
@@ -155,10 +141,9 @@ def _sign_flip_p(gap: NDArray[np.float64], most: int, seed: int) -> float:
 def _means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
     """Means of `resamples` samples of n values `(n,)`, drawn with replacement."""
     rng, n = np.random.default_rng(seed), len(values)
-    portions = _portions(_checked_resamples(resamples), n)
     if ((values == 0) | (values == 1)).all():
         return rng.binomial(n, values.mean(), size=resamples) / n  # hits in a resample, a hundred times as fast
-    return np.concatenate([values[rng.integers(0, n, (rows, n))].mean(axis=1) for rows in portions])
+    return np.concatenate([values[rng.integers(0, n, (rows, n))].mean(axis=1) for rows in _portions(resamples, n)])
 
 
 def _portions(rows: int, width: int) -> Iterator[int]:
@@ -167,16 +152,8 @@ def _portions(rows: int, width: int) -> Iterator[int]:
     return (min(size, rows - start) for start in range(0, rows, size))
 
 
-def _checked_resamples(resamples: int) -> int:
-    if resamples < 1:
-        raise ConfigError(f"resamples: expected at least 1, got {resamples}.")
-    return resamples
-
-
-def _percentiles(draws: NDArray[np.float64], level: float) -> tuple[float, float]:
-    if not 0 < level < 1:
-        raise ConfigError(f"level: expected between 0 and 1, got {level}.")
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+def _percentiles(draws: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
 
 

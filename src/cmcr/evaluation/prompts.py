@@ -70,17 +70,6 @@ TEMPLATES: Mapping[str, Sequence[str]] = {
 """Templates by the modality of what is classified; `{}` is where the name of the class goes."""
 
 
-def templates_for(modality: str) -> list[str]:
-    """Return our templates for what is classified.
-
-    Raises:
-        ConfigError: a modality without templates.
-    """
-    if modality not in TEMPLATES:
-        raise unknown_name("modality with prompts", modality, TEMPLATES)
-    return list(TEMPLATES[modality])
-
-
 def prompts_of(name: str, templates: Sequence[str]) -> list[str]:
     """Put the name of a class into every template.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from cmcr.memories.memories import Memories
 
 _BLOCK_ROWS = 4096
-_TABLES_KEPT = 4  # shards whose ids stay in RAM for looking rows up
 _MAPS_KEPT = 128
 
 
@@ -85,7 +83,6 @@ class Memory:
         for folder, shard, _ in self._shards:
             _check_sizes(folder, shard)
         self._mapped = lru_cache(maxsize=_MAPS_KEPT)(self._map)
-        self._table = lru_cache(maxsize=_TABLES_KEPT)(self._read_table)
 
     def __reduce__(self) -> Any:
         return Memory, self.folders
@@ -150,15 +147,7 @@ class Memory:
     @cached_property
     def ids(self) -> list[str]:
         """The ids of all rows, in RAM from the first use on (some 100 bytes a row)."""
-        return [id_ for number in range(len(self._shards)) for id_, _ in self._read_table(number)]
-
-    def item(self, row: int) -> tuple[str, str]:
-        """Look up the id and the source of one row, reading the table of its shard only."""
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} is not there: the memory has {len(self)} rows.")
-        row %= len(self)
-        number = bisect_right(self._ends, row)
-        return self._table(number)[row - self._first(number)]
+        return [id_ for number in range(len(self._shards)) for id_, _ in self._items_of(number)]
 
     def quarantine(self) -> list[Quarantined]:
         """Read which items have no row, and why: of an item that was tried again, the last time."""
@@ -166,7 +155,7 @@ class Memory:
         found = {(folder, item.id): item for folder, shard, _ in self._shards for item in quarantine_in(folder, shard)}
         if found and any(len(contents.runs) > 1 for contents in self.contents):
             for number, (folder, _, _) in enumerate(self._shards):
-                for id_, _ in self._read_table(number):
+                for id_, _ in self._items_of(number):
                     found.pop((folder, id_), None)
         return list(found.values())
 
@@ -196,7 +185,7 @@ class Memory:
     def _map(self, number: int) -> Tensor:
         return mapped_rows(*self._shards[number])
 
-    def _read_table(self, number: int) -> list[tuple[str, str]]:
+    def _items_of(self, number: int) -> list[tuple[str, str]]:
         folder, shard, _ = self._shards[number]
         return items_in(folder, shard)
 

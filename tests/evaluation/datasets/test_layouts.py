@@ -13,13 +13,12 @@ import cmcr
 from cmcr.data.audio import SoundClip
 from cmcr.data.videos import VideoFrame
 from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, MissingDependencyError, SampleError
-from cmcr.evaluation.datasets import (
-    LAYOUTS,
+from cmcr.evaluation.datasets import LAYOUTS, read_dataset
+from cmcr.evaluation.datasets.records import (
     ClassificationRecord,
     CounterfactualRecord,
     LocalizationRecord,
     RetrievalRecord,
-    read_dataset,
 )
 
 NAMES = sorted(LAYOUTS)

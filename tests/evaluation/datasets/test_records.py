@@ -8,7 +8,12 @@ import pytest
 from cmcr.data.audio import SoundClip
 from cmcr.data.videos import VideoFrame
 from cmcr.errors import ConfigError, DimensionError, ReadError
-from cmcr.evaluation.datasets import ClassificationRecord, CounterfactualRecord, LocalizationRecord, RetrievalRecord
+from cmcr.evaluation.datasets.records import (
+    ClassificationRecord,
+    CounterfactualRecord,
+    LocalizationRecord,
+    RetrievalRecord,
+)
 from cmcr.evaluation.metrics import PerQuery
 
 BOX = np.array([[0.0, 0.0, 0.5, 1.0]])

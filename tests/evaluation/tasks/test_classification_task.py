@@ -7,7 +7,7 @@ from given_spaces import BROKEN, connection, one_hot, silent, unit
 from cmcr.errors import ConfigError
 from cmcr.evaluation.baselines import own_space
 from cmcr.evaluation.datasets.records import ClassificationRecord
-from cmcr.evaluation.prompts import prompts_of, templates_for
+from cmcr.evaluation.prompts import TEMPLATES, prompts_of
 from cmcr.evaluation.tasks.classification import prepare, unit_means
 
 
@@ -62,10 +62,10 @@ def test_items_that_fail_are_left_out_and_the_others_keep_their_labels():
 
 def test_without_prompts_the_own_ensemble_is_taken_through_the_connection():
     named = ["dog", "cat"]
-    ensemble = {name: prompts_of(name, templates_for("audio")) for name in named}
+    ensemble = {name: prompts_of(name, TEMPLATES["audio"]) for name in named}
     words = {said: vector for name, vector in zip(named, one_hot(2), strict=True) for said in ensemble[name]}
     found = prepare(connection(2, words), record(one_hot(2), [0, 1], named, "audio"), silent)
-    assert found.counts.tolist() == [len(templates_for("audio"))] * 2
+    assert found.counts.tolist() == [len(TEMPLATES["audio"])] * 2
     assert (found.items.space, found.prompts.space) == ("ears", "eyes")
     assert found.score(own_space)["audio/top-1"].values.tolist() == [1, 1]
 

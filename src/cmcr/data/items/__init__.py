@@ -25,8 +25,8 @@ from cmcr.data.items.files import (
 )
 from cmcr.data.items.tables import TableItems
 from cmcr.data.items.tar_files import TarItems
-from cmcr.data.paths import reading
 from cmcr.errors import ConfigError, unknown_name
+from cmcr.files import reading
 
 __all__ = ["Entry", "ItemList", "Selection", "TarItems", "as_id", "open_items", "selection_of_pattern"]
 

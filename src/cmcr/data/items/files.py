@@ -21,10 +21,11 @@ from types import MappingProxyType
 from typing import Any
 
 from cmcr.data.meshes import MESH_SUFFIXES
-from cmcr.data.paths import file_of, reading
+from cmcr.data.paths import file_of
 from cmcr.data.point_clouds import POINT_SUFFIXES
 from cmcr.data.texts import decode_utf8
 from cmcr.errors import ConfigError, SampleError
+from cmcr.files import reading
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from cmcr.data.items.files import Entry, SelectedItems, as_id
-from cmcr.data.paths import damaged, reading
+from cmcr.data.paths import damaged
 from cmcr.errors import ConfigError, SampleError, missing_dependency, unknown_name
+from cmcr.files import reading
 
 _PARQUET_ROWS = 64  # read at a time; cells may hold whole pictures
 _UNDECODED = re.compile("[\udc80-\udcff]")

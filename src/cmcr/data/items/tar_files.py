@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from cmcr.data.items.files import ENDINGS_OF, Entry, SelectedItems, as_id, ending_of, text_of
-from cmcr.data.paths import NamedBytes, damaged, reading
+from cmcr.data.paths import NamedBytes, damaged
+from cmcr.files import reading
 
 _GZIP_MARK = b"\x1f\x8b"
 

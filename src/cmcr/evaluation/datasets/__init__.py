@@ -8,23 +8,7 @@ from pathlib import Path
 from cmcr.errors import ConfigError, unknown_name
 from cmcr.evaluation.datasets import audio_visual, captions, classes
 from cmcr.evaluation.datasets.layout import DataFolder, Layout
-from cmcr.evaluation.datasets.records import (
-    ClassificationRecord,
-    CounterfactualRecord,
-    LocalizationRecord,
-    Record,
-    RetrievalRecord,
-)
-
-__all__ = [
-    "LAYOUTS",
-    "ClassificationRecord",
-    "CounterfactualRecord",
-    "LocalizationRecord",
-    "Record",
-    "RetrievalRecord",
-    "read_dataset",
-]
+from cmcr.evaluation.datasets.records import Record
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout

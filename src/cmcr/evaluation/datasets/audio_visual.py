@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cmcr.data.audio import SoundClip
-from cmcr.data.paths import reading
 from cmcr.data.videos import VideoFrame
 from cmcr.errors import FormatError
 from cmcr.evaluation.datasets.layout import (
@@ -34,6 +33,7 @@ from cmcr.evaluation.datasets.layout import (
 from cmcr.evaluation.datasets.records import CounterfactualRecord, LocalizationRecord, RetrievalRecord
 from cmcr.evaluation.localization import Boxes
 from cmcr.evaluation.metrics import PerQuery
+from cmcr.files import reading
 
 
 class _Files(NamedTuple):

@@ -15,7 +15,6 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.paths import reading
 from cmcr.data.point_clouds import read_point_cloud
 from cmcr.errors import FormatError, missing_dependency
 from cmcr.evaluation.datasets.layout import (
@@ -29,6 +28,7 @@ from cmcr.evaluation.datasets.layout import (
     read_text_lines,
 )
 from cmcr.evaluation.datasets.records import ClassificationRecord
+from cmcr.files import reading
 
 
 def _record(data: DataFolder, listed: Sequence[Item[int]], classes: Sequence[str]) -> ClassificationRecord:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from cmcr.data.paths import reading
 from cmcr.data.texts import read_lines
 from cmcr.errors import ArtefactNotFoundError, FormatError
 from cmcr.evaluation.datasets.records import Record
+from cmcr.files import reading
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a")

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcr.data.audio import SoundClip
-from cmcr.data.paths import reading
 from cmcr.data.videos import VideoFrame
 from cmcr.errors import ConfigError, DimensionError
 from cmcr.evaluation.metrics import PerQuery
+from cmcr.files import reading
 
 
 class _Hashed:

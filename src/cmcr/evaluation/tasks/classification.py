@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
-from cmcr.errors import ConfigError
+from cmcr.errors import ConfigError, unknown_name
 from cmcr.evaluation.baselines import Method
 from cmcr.evaluation.datasets.records import ClassificationRecord
 from cmcr.evaluation.metrics import answer_ranks, hits
-from cmcr.evaluation.prompts import prompts_of, templates_for
+from cmcr.evaluation.prompts import TEMPLATES, prompts_of
 from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, spaces_for
 from cmcr.evaluation.tasks.scores import PerItem, Scores
 
@@ -73,8 +73,9 @@ def prepare(
         ConfigError: encoders that are not attached, a class without prompts, or a prompt that cannot be embedded.
     """
     if prompts is None:
-        templates = templates_for(record.modality)
-        prompts = [prompts_of(name, templates) for name in record.classes]
+        if record.modality not in TEMPLATES:
+            raise unknown_name("modality with prompts", record.modality, TEMPLATES)
+        prompts = [prompts_of(name, TEMPLATES[record.modality]) for name in record.classes]
     counts = np.array([len(of_class) for of_class in prompts])
     if len(counts) != len(record.classes) or not counts.all():
         raise ConfigError(

@@ -37,7 +37,7 @@ class PreparedCounterfactual:
         cosines = (method(self.images) * method(self.sounds)).sum(axis=1)
         return {
             "present/AP": OfAll(lambda rows: average_precision(cosines[rows], self.present[rows]), self.present),
-            "present/max_F1": OfAll(lambda rows: max_f1(cosines[rows], self.present[rows]).f1, self.present),
+            "present/max_F1": OfAll(lambda rows: max_f1(cosines[rows], self.present[rows]), self.present),
         }
 
 

@@ -5,28 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmcr.evaluation.intervals import PairedDifference, bootstrap_interval, bootstrap_statistic, paired_difference
 
-
-class Figure(TypedDict):
-    """One figure of a result.
-
-    Attributes:
-        value: the figure.
-        low: lower end of its 95 % bootstrap interval.
-        high: upper end.
-        n: items it was measured on.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
+Figure = dict[str, float]
+"""One figure of a result: its value, low and high of its 95 % bootstrap interval, and the n items it was measured on."""
 
 
 @dataclass(frozen=True, eq=False)
