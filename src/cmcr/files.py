@@ -57,7 +57,7 @@ def write_artefact(
             hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.suffix != ".md"}
             (aside / MANIFEST).write_bytes(_manifest_bytes({**manifest, "sha256": hashes}))
             for path in aside.iterdir():
-                _flush(path)
+                flush(path)
             _move_into_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -205,7 +205,7 @@ def write_text_whole(path: Path, text: str) -> None:
 def write_bytes_whole(path: Path, *parts: bytes | memoryview) -> str:
     """Write a file under another name, flush it, rename it into place.
 
-    The folder is not flushed: several files are written before one `flush_folder`. The other name, which a killed run may
+    The folder is not flushed: several files are written before one `flush`. The other name, which a killed run may
     leave behind, ends with `.part` and is never the same: a process that was taken for lost may still be writing the file.
 
     Args:
@@ -241,12 +241,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         OSError: no permission, disk full.
     """
     write_bytes_whole(folder / MANIFEST, _manifest_bytes(manifest))
-    flush_folder(folder)
-
-
-def flush_folder(folder: Path) -> None:
-    """Ask the system to put what was renamed in a folder on the disk."""
-    _flush(folder)
+    flush(folder)
 
 
 @contextmanager
@@ -326,8 +321,8 @@ def _move_into_place(aside: Path, folder: Path) -> None:
                 raise OSError(error.errno, said) from error
         raise
     shutil.rmtree(old, ignore_errors=True)
-    _flush(folder)
-    _flush(folder.parent)
+    flush(folder)
+    flush(folder.parent)
 
 
 def _hidden(path: Path, ending: str) -> Path:
@@ -335,7 +330,7 @@ def _hidden(path: Path, ending: str) -> Path:
     return path.parent / f".{path.name[:_SHOWN]}.{uuid.uuid4().hex}.{ending}"
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Ask the system to put a file or folder on the disk; folders cannot be opened for that on Windows."""
     if path.is_dir() and os.name == "nt":
         return

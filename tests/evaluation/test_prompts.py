@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError
+from cmcr.errors import ConfigError, FormatError, ReadError
 from cmcr.evaluation.prompts import TEMPLATES, prompts_of, read_prompts
 
 PUBLISHED = next(
@@ -50,7 +50,7 @@ def test_files_of_prompts(tmp_path):
         path.write_text(json.dumps(wrong), encoding="utf-8")
         with pytest.raises(FormatError, match=r"templates\.json"):
             read_prompts(path)
-    with pytest.raises(ArtefactNotFoundError, match=r"nothing\.json: no such file"):
+    with pytest.raises(ReadError, match=r"nothing\.json"):
         read_prompts(tmp_path / "nothing.json")
 
 

@@ -1,7 +1,6 @@
 """Records of a memory to bytes and back; one shard on disk: its files, its receipt, its rows; lists of items surveyed."""
 
 import hashlib
-import json
 
 import numpy as np
 import pytest
@@ -11,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmcr.errors import ConfigError, FormatError, IntegrityError
+from cmcr.files import write_manifest
 from cmcr.memories.layout import (
     DTYPES,
     Contents,
     Quarantined,
     Run,
     Shard,
-    contents_of,
+    contents_in,
     item_lines,
     items_in,
     manifest_of,
@@ -47,9 +47,9 @@ CONTENTS = Contents(
 )
 
 
-def test_a_manifest_comes_back():
-    manifest = json.loads(json.dumps(manifest_of(CONTENTS)))
-    assert contents_of(manifest, "here") == CONTENTS
+def test_a_manifest_comes_back(tmp_path):
+    write_manifest(tmp_path, manifest := manifest_of(CONTENTS))
+    assert contents_in(tmp_path) == CONTENTS
     assert (manifest["format"], manifest["version"], manifest["space"]) == ("cmcr memory", 1, "mine")
     assert (manifest["rows"], manifest["quarantined"], manifest["width"]) == (5, 5, 5)
 
@@ -58,9 +58,10 @@ def test_a_manifest_comes_back():
     ("change", "message"),
     [({"rows": 6}, "add up"), ({"width": 4}, "add up"), ({"shards": []}, "add up"), ({"dtype": "int8"}, "dtype")],
 )
-def test_a_manifest_that_does_not_hold_together(change, message):
-    with pytest.raises(FormatError, match=f"^here: .*{message}"):
-        contents_of({**manifest_of(CONTENTS), **change}, "here")
+def test_a_manifest_that_does_not_hold_together(tmp_path, change, message):
+    write_manifest(tmp_path, {**manifest_of(CONTENTS), **change})
+    with pytest.raises(FormatError, match=f"^{tmp_path}: .*{message}"):
+        contents_in(tmp_path)
 
 
 @given(st.lists(st.tuples(ANY_TEXT, ANY_TEXT, st.integers(0, 9), ANY_TEXT), max_size=4))

@@ -68,7 +68,10 @@ def _run(tokens: list[str]) -> None:
     try:
         verb, given, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        raise WrongCallError(f"{error} See: cmcr --help") from error
+        hint = (
+            " Settings of the method are given by --set NAME=VALUE." if {"connect", "ablate"} & set(tokens[:1]) else ""
+        )
+        raise WrongCallError(f"{error}{hint} See: cmcr --help") from error
     if verb.__module__.startswith("cmcr."):  # --help and --version are cyclopts' own and need no torch
         with held_back():
             import torch

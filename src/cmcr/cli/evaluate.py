@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -137,7 +136,7 @@ def _show(result: Mapping[str, Any]) -> None:
     figures, quoted, data = result["figures"], result["published_in_percent"], result["data"]
     # The paper of a published row is in the JSON; the table names the model.
     models = [f"quoted: {row['source'].split(' (')[0].split(',')[0]}" for row in quoted]
-    shown = [key for key in figures["connection"] if key not in _shown_already(figures)]
+    shown = [key for key in figures["connection"] if not _shown_already(key, figures)]
     rows = []
     for key in shown:
         ours = [percent(measured[key]) if key in measured else "" for measured in figures.values()]
@@ -156,19 +155,7 @@ def _show(result: Mapping[str, Any]) -> None:
         print_table(f"{result['run']}: this connection minus {other}", ["points", "difference", "p (sign flip)"], rows)
 
 
-def _shown_already(figures: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Name the figures that equal others by definition: where every query has one answer, true recall is R@k and MRR is mAP.
-
-    A direction has such queries if all its true recalls and MRR are those others, of every method.
-    """
-    twins: dict[str, dict[str, str]] = defaultdict(dict)
-    for key in figures["connection"]:
-        twin = key.replace("true_recall@", "R@").replace("/MRR", "/mAP")
-        if twin != key:
-            twins[key.split("/")[0]][key] = twin
-    return {
-        key
-        for direction in twins.values()
-        if all(measured[one] == measured[other] for one, other in direction.items() for measured in figures.values())
-        for key in direction
-    }
+def _shown_already(key: str, figures: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Find out whether a figure equals another by definition: with one answer a query, true recall is R@k, MRR is mAP."""
+    twin = key.replace("true_recall@", "R@").replace("/MRR", "/mAP")
+    return twin != key and all(measured.get(key) == measured.get(twin) for measured in figures.values())

@@ -81,12 +81,7 @@ def settings_of(pairs: Sequence[str] | None) -> dict[str, Any]:
         ConfigError: no `=`, or a name given twice.
     """
     settings: dict[str, Any] = {}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--set: expected NAME=VALUE, such as epochs=10, got {pair!r}.")
-        if name in settings:
-            raise ConfigError(f"--set: expected every setting once, got {name!r} twice.")
+    for name, text in _named(pairs, "--set", "NAME=VALUE, such as epochs=10").items():
         try:
             value = json.loads(text)
         except ValueError:
@@ -96,18 +91,20 @@ def settings_of(pairs: Sequence[str] | None) -> dict[str, Any]:
 
 
 def models_of(pairs: Sequence[str] | None) -> dict[str, str]:
-    """Read SPACE=MODEL: models by the space's name.
+    """Read SPACE=MODEL: models by the space's name; raises as `settings_of`."""
+    return _named(pairs, "--model", "SPACE=MODEL, such as ulip=pointbert.pt")
 
-    Raises:
-        ConfigError: no `=`.
-    """
-    models = {}
+
+def _named(pairs: Sequence[str] | None, option: str, expected: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     for pair in pairs or ():
-        name, equals, model = pair.partition("=")
+        name, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--model: expected SPACE=MODEL, such as ulip=pointbert.pt, got {pair!r}.")
-        models[name] = model
-    return models
+            raise ConfigError(f"{option}: expected {expected}, got {pair!r}.")
+        if name in found:
+            raise ConfigError(f"{option}: expected every name once, got {name!r} twice.")
+        found[name] = value
+    return found
 
 
 def spaces_of(pairs: Sequence[str] | None) -> list[Space]:

@@ -26,7 +26,7 @@ from cmcr.evaluation.baselines import through
 from cmcr.evaluation.datasets.records import Record
 from cmcr.evaluation.evaluate import Prepared, prepare
 from cmcr.evaluation.tasks.embedding import Progress
-from cmcr.files import MANIFEST, write_text_whole
+from cmcr.files import write_text_whole
 from cmcr.memories.layout import versions_here
 from cmcr.memories.memories import Memories, by_space
 from cmcr.memories.memory import Memory
@@ -145,7 +145,9 @@ def ablate(
         "method": method,
         "settings": json.loads(json.dumps(asdict(settings_of(method, **(settings or {}))))),
         "overlap": overlap,
-        "memories": _hashes(memories),
+        "memories": sorted(
+            [one.space, one.modality, hashlib.sha256(repr(one.contents).encode()).hexdigest()] for one in memories
+        ),
         "versions": versions_here(),
     }
     cells = _finished(out, made_from)
@@ -214,14 +216,6 @@ def _with_encoders(connection: Connection, encoders: Sequence[Space]) -> Connect
                 f"space {known.name!r}: expected the encoders that made its memories, {known.fingerprint}."
             )
     return dataclasses.replace(connection, encoders=given)
-
-
-def _hashes(memories: Sequence[Memory]) -> list[list[str]]:
-    return sorted(
-        [memory.space, memory.modality, hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()]
-        for memory in memories
-        for folder in memory.folders
-    )
 
 
 def _finished(out: Path | None, made_from: Mapping[str, Any]) -> list[dict[str, Any]]:

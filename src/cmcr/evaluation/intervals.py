@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from cmcr.errors import DimensionError, NonFiniteError, TooFewRowsError
+from numpy.typing import NDArray
 
 _DRAWN = 1 << 21  # numbers drawn at once: 16 MiB
 
@@ -34,57 +32,34 @@ class PairedDifference(NamedTuple):
     sign_flip_p: float
 
 
-def bootstrap_interval(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: NDArray[np.float64], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of independent values (Efron 1979).
 
     Args:
-        values: `(n,)` one value per query, such as hit or miss.
+        values: `(n,)` finite, one value per query, such as hit or miss; at least one.
         resamples: how often to draw n values with replacement.
         seed: of the draws.
 
     Returns:
         Lower and upper bound.
-
-    Raises:
-        TooFewRowsError: no values.
-        DimensionError, NonFiniteError: values that are not `(n,)` or not finite.
     """
-    return _percentiles(_means(_checked(values), resamples, seed))
+    return _percentiles(_means(values, resamples, seed))
 
 
 def bootstrap_statistic(
-    statistic: Callable[[NDArray[np.int64]], float],
-    count: int,
-    *,
-    strata: ArrayLike | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
+    statistic: Callable[[NDArray[np.int64]], float], labels: NDArray[np.bool_], *, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of any statistic of independent items, such as AP or max-F1.
-
-    For the difference of two connections let the statistic compute both on the same items:
-    ``bootstrap_statistic(lambda i: ap(a[i], y[i]) - ap(b[i], y[i]), len(y), strata=y)``.
+    """Percentile bootstrap interval of any statistic of independent items with binary labels, such as AP or max-F1.
 
     Args:
         statistic: from the drawn items, `(n,)` indices with repeats, to the figure.
-        count: `n`, the number of items.
-        strata: `(n,)` labels within which to draw, so that every resample has as many of each: give the binary labels
-            for AP and max-F1, which depend on the share of positives. None draws from all items alike.
+        labels: `(n,)` every resample has as many of each, because AP and max-F1 depend on the share of positives.
         resamples: how often to draw.
         seed: of the draws.
 
     Returns:
         Lower and upper bound.
-
-    Raises:
-        TooFewRowsError: no items.
-        DimensionError: strata that are not `(n,)`.
     """
-    if count < 1:
-        raise TooFewRowsError(f"bootstrap_statistic: expected at least one item, got {count}.")
-    labels = np.zeros(count, dtype=np.int64) if strata is None else np.asarray(strata)
-    if labels.shape != (count,):
-        raise DimensionError(f"strata: expected ({count},), got {labels.shape}.")
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     rng = np.random.default_rng(seed)
     draws = [
@@ -95,7 +70,7 @@ def bootstrap_statistic(
 
 
 def paired_difference(
-    first: ArrayLike, second: ArrayLike, *, resamples: int = 10_000, seed: int = 0
+    first: NDArray[np.float64], second: NDArray[np.float64], *, resamples: int = 10_000, seed: int = 0
 ) -> PairedDifference:
     """Compare two connections on the same queries.
 
@@ -109,15 +84,8 @@ def paired_difference(
         second: `(Q,)` the same queries.
         resamples: of the bootstrap, and the most sign patterns.
         seed: of the draws.
-
-    Raises:
-        DimensionError: shapes that differ or are not `(Q,)`.
-        TooFewRowsError, NonFiniteError: as `bootstrap_interval`.
     """
-    a, b = _checked(first), _checked(second)
-    if a.shape != b.shape:
-        raise DimensionError(f"expected values of the same queries, got {a.shape} and {b.shape}.")
-    gap = a - b
+    gap = first - second
     low, high = _percentiles(_means(gap, resamples, seed))
     return PairedDifference(float(gap.mean()), low, high, _sign_flip_p(gap, resamples, seed))
 
@@ -155,14 +123,3 @@ def _portions(rows: int, width: int) -> Iterator[int]:
 def _percentiles(draws: NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
-
-
-def _checked(values: ArrayLike) -> NDArray[np.float64]:
-    given = np.asarray(values, dtype=np.float64)
-    if given.size == 0:
-        raise TooFewRowsError("expected at least one value, got none.")
-    if given.ndim != 1:
-        raise DimensionError(f"expected values (n,), got {given.shape}.")
-    if not np.isfinite(given).all():
-        raise NonFiniteError("values: NaN or infinity.")
-    return given

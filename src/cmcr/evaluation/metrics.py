@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cmcr.arrays import Array, check_finite, rows_of, working_dtype
-from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError, TooFewRowsError
+from cmcr.errors import DimensionError, DtypeError, NonFiniteError, TooFewRowsError
 
 _ELEMENTS = 1 << 22  # similarities held at once: 16 MiB in float32; what is made of them takes as much again
 _QUERIES = 1024  # a larger block multiplies no faster
@@ -82,14 +82,6 @@ class PerQuery:
         filled = [array for array in arrays if array.size]  # an empty list would make the others floating point
         values = np.concatenate(filled) if filled else np.zeros(0, dtype=np.int64)
         return cls(values, np.cumsum([0, *(array.size for array in arrays)]))
-
-
-Ranks = PerQuery | NDArray[np.integer]
-"""Ranks of all positives as `positive_ranks` gives them, or `(Q,)` ranks of the only one as `answer_ranks` does.
-
-They count from 1 and rise within each query; a metric refuses others with a `DimensionError`, and no ranks at all with a
-`TooFewRowsError`.
-"""
 
 
 def positive_ranks(queries: Array, corpus: Array, positives: PerQuery) -> PerQuery:
@@ -164,75 +156,51 @@ def _others_as_similar(similarity: Tensor, positives: Tensor, counts: Tensor, sl
     return torch.stack([(similarity >= bar[:, None]).sum(dim=1) for bar in table.T], dim=1)[row, column]
 
 
-def answer_ranks(queries: Array, corpus: Array, answers: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Rank the one right answer of each query: `positive_ranks` for one positive.
-
-    Args:
-        queries: `(Q, K)` rows.
-        corpus: `(C, K)` rows.
-        answers: `(Q,)` corpus row of the right answer of each query: the paired item, or the class.
-
-    Returns:
-        `(Q,)` ranks, 1 is best.
-    """
-    return positive_ranks(queries, corpus, PerQuery.one(answers)).values.astype(np.int64, copy=False)
-
-
-def hits(ranks: Ranks, k: int) -> NDArray[np.bool_]:
+def hits(ranks: PerQuery, k: int) -> NDArray[np.bool_]:
     """Whether each query, `(Q,)`, has at least one positive among the first k: ``[min_j r_j <= k]``.
 
     The mean is the hit rate, R@k as papers report it. Where the corpus is the classes and the positive is the item's
     class, it is top-k accuracy. A k beyond the corpus hits always.
 
-    Raises:
-        ConfigError: k below 1.
+    Args:
+        ranks: of all positives, as `positive_ranks` gives them to every metric: from 1, rising within each query.
+        k: at least 1.
     """
-    given = _checked(ranks, k)
-    return np.minimum.reduceat(given.values, given.starts[:-1]) <= k
+    return np.minimum.reduceat(ranks.values, ranks.starts[:-1]) <= k
 
 
-def true_recalls(ranks: Ranks, k: int) -> NDArray[np.float64]:
+def true_recalls(ranks: PerQuery, k: int) -> NDArray[np.float64]:
     """Share of each query's positives among the first k, ``|{j : r_j <= k}| / m``: `(Q,)` in [0, 1].
 
     Not what papers call recall@k (see `hits`), unless every query has one positive. With more than k positives it
     cannot reach 1.
-
-    Raises:
-        ConfigError: k below 1.
     """
-    given = _checked(ranks, k)
-    return _sums(given, given.values <= k) / given.counts
+    return _sums(ranks, ranks.values <= k) / ranks.counts
 
 
-def average_precisions(ranks: Ranks) -> NDArray[np.float64]:
+def average_precisions(ranks: PerQuery) -> NDArray[np.float64]:
     """Precision at each positive, averaged over all: ``1/m sum_j j / r_j``, `r_j` rising; `(Q,)` in (0, 1], the mean is mAP.
 
     The whole corpus is ranked: there is no cut-off. With one positive it equals the reciprocal rank.
     """
-    given = _checked(ranks)
-    return _sums(given, _positions(given) / given.values) / given.counts
+    return _sums(ranks, _positions(ranks) / ranks.values) / ranks.counts
 
 
-def reciprocal_ranks(ranks: Ranks) -> NDArray[np.float64]:
+def reciprocal_ranks(ranks: PerQuery) -> NDArray[np.float64]:
     """One over the rank of the best positive, ``1 / min_j r_j``: `(Q,)` in (0, 1], the mean is MRR."""
-    given = _checked(ranks)
-    return 1.0 / np.minimum.reduceat(given.values, given.starts[:-1])
+    return 1.0 / np.minimum.reduceat(ranks.values, ranks.starts[:-1])
 
 
-def discounted_gains(ranks: Ranks, k: int = 10) -> NDArray[np.float64]:
+def discounted_gains(ranks: PerQuery, k: int = 10) -> NDArray[np.float64]:
     """Normalised discounted cumulative gain, relevance 0 or 1 (Järvelin and Kekäläinen 2002); the mean is nDCG@k.
 
     ``sum_{j : r_j <= k} 1 / log2(r_j + 1)`` over what the best order would reach, ``sum_{i <= min(m, k)} 1 / log2(i + 1)``:
     `(Q,)` in [0, 1].
-
-    Raises:
-        ConfigError: k below 1.
     """
-    given = _checked(ranks, k)
-    return _sums(given, _gain(given.values, k)) / _sums(given, _gain(_positions(given), k))
+    return _sums(ranks, _gain(ranks.values, k)) / _sums(ranks, _gain(_positions(ranks), k))
 
 
-def retrieval_scores(task: str, ranks: Ranks, *, tops: Sequence[int] = (1, 5, 10)) -> dict[str, NDArray[np.float64]]:
+def retrieval_scores(task: str, ranks: PerQuery, *, tops: Sequence[int] = (1, 5, 10)) -> dict[str, NDArray[np.float64]]:
     """Score every query by every retrieval metric.
 
     Args:
@@ -244,9 +212,6 @@ def retrieval_scores(task: str, ranks: Ranks, *, tops: Sequence[int] = (1, 5, 10
         `(Q,)` by key: `audio_to_image/R@1` (hit rate), `audio_to_image/true_recall@1`, `audio_to_image/mAP`,
         `audio_to_image/MRR` and `audio_to_image/nDCG@10`. Their means are the figures, `bootstrap_interval` gives the
         intervals and `paired_difference` compares them with those of another connection.
-
-    Raises:
-        ConfigError: a k below 1.
     """
     scores = {f"R@{k}": hits(ranks, k).astype(np.float64) for k in tops}
     scores |= {f"true_recall@{k}": true_recalls(ranks, k) for k in tops}
@@ -254,19 +219,8 @@ def retrieval_scores(task: str, ranks: Ranks, *, tops: Sequence[int] = (1, 5, 10
     return {f"{task}/{name}": values for name, values in scores.items()}
 
 
-def _checked(ranks: Ranks, k: int = 1) -> PerQuery:
-    if k < 1:
-        raise ConfigError(f"k: expected at least 1, got {k}.")
-    given = ranks if isinstance(ranks, PerQuery) else PerQuery.one(ranks)
-    steps = np.diff(given.values, prepend=0)
-    steps[given.starts[:-1]] = given.values[given.starts[:-1]]  # the first rank of a query only has to be above 0
-    if (steps < 1).any():
-        raise DimensionError("expected ranks from 1 that rise within each query, as positive_ranks gives them.")
-    return given
-
-
-def _sums(given: PerQuery, values: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:
-    return np.add.reduceat(values, given.starts[:-1], dtype=np.float64)
+def _sums(ranks: PerQuery, values: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.add.reduceat(values, ranks.starts[:-1], dtype=np.float64)
 
 
 def _positions(given: PerQuery) -> NDArray[np.int64]:

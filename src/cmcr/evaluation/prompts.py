@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from cmcr.errors import ArtefactNotFoundError, ConfigError, unknown_name
+from cmcr.errors import ConfigError, unknown_name
 from cmcr.evaluation.datasets.layout import read_json
 
 _Words = Annotated[str, StringConstraints(pattern=r"\S")]
@@ -101,14 +101,11 @@ def read_prompts(file: str | os.PathLike[str], key: str | None = None) -> list[s
         The list as it is in the file. Templates in it are checked where they are used, by `prompts_of`.
 
     Raises:
-        ArtefactNotFoundError: no such file.
         FormatError: another form, or an empty list.
         ConfigError: an unknown key, or none where there are several.
-        ReadError: the file cannot be read.
+        ReadError: there is no such file, or it cannot be read.
     """
     path = Path(file)
-    if not path.is_file():
-        raise ArtefactNotFoundError(f"{path}: no such file of prompts; expected JSON such as ULIP's templates.json.")
     lists = read_json(path, dict[str, Annotated[list[_Words], Field(min_length=1)]])
     if key is None and len(lists) != 1:
         raise ConfigError(f"{path}: holds {len(lists)} lists; say which: {', '.join(sorted(lists))}.")

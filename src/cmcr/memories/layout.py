@@ -253,12 +253,14 @@ def manifest_of(contents: Contents) -> dict[str, Any]:
     }
 
 
-def contents_of(manifest: Mapping[str, Any], where: str) -> Contents:
-    """Read contents out of the manifest's JSON.
+def contents_in(folder: Path) -> Contents:
+    """Read the manifest of a memory.
 
     Raises:
         FormatError: keys that are missing or of another kind, or sums that do not hold.
+        Others as `cmcr.files.parsed_manifest`.
     """
+    manifest = parsed_manifest(folder, FORMAT, VERSION)
     try:
         origin = Origin(**{name: manifest[name] for name in Origin.model_fields})
         contents = Contents(origin=origin, **{name: manifest[name] for name in ("runs", "shards", "written_by")})
@@ -266,13 +268,8 @@ def contents_of(manifest: Mapping[str, Any], where: str) -> Contents:
         if contents.rows != manifest["rows"] or widths != {manifest["width"]}:
             raise ValueError("its shards do not add up to its rows")
     except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{where}: not a usable {FORMAT} ({_fault(error)}).") from error
+        raise FormatError(f"{folder}: not a usable {FORMAT} ({_fault(error)}).") from error
     return contents
-
-
-def contents_in(folder: Path) -> Contents:
-    """Read the manifest of a memory; raises as `cmcr.files.read_manifest`."""
-    return contents_of(parsed_manifest(folder, FORMAT, VERSION), str(folder))
 
 
 def read_plan(folder: Path) -> Plan | None:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cmcr.errors import IntegrityError
-from cmcr.files import flush_folder, write_bytes_whole
+from cmcr.files import flush, write_bytes_whole
 from cmcr.memories.layout import (
     DTYPES,
     EMBEDDINGS,
@@ -68,9 +68,9 @@ def write_shard(
         sha256={file: write_bytes_whole(folder / file, content) for file, content in contents.items()},
         bytes={file: len(content) for file, content in contents.items()},
     )
-    flush_folder(folder)  # before the receipt, which tells that they are there
+    flush(folder)  # before the receipt, which tells that they are there
     write_bytes_whole(folder / RUN / (name + RECEIPT), (shard.model_dump_json() + "\n").encode())
-    flush_folder(folder / RUN)
+    flush(folder / RUN)
     return shard
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from cmcr import files
 from cmcr.arrays import check_count
 from cmcr.errors import ConfigError, DimensionError, FormatError, ResumeError, differences
-from cmcr.files import MANIFEST, flush_folder, write_bytes_whole, write_manifest, writing
+from cmcr.files import MANIFEST, flush, write_bytes_whole, write_manifest, writing
 from cmcr.memories.layout import (
     DTYPES,
     LOCK,
@@ -308,10 +308,10 @@ def _write_plan(folder: Path, plan: Plan) -> None:
     path = folder / RUN / PLAN
     path.parent.mkdir(exist_ok=True)
     write_bytes_whole(path, (plan.model_dump_json() + "\n").encode())
-    flush_folder(path.parent)
-    flush_folder(folder)
+    flush(path.parent)
+    flush(folder)
     with contextlib.suppress(PermissionError):  # a folder that may be written to, but not be listed
-        flush_folder(folder.absolute().parent)  # else loss of power takes the whole folder
+        flush(folder.absolute().parent)  # else loss of power takes the whole folder
 
 
 def _check_free_disk(folder: Path, needed: int) -> None:

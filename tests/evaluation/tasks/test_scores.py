@@ -24,7 +24,7 @@ def test_a_figure_of_all_is_drawn_with_as_many_of_each_label(rng):
 
     figure = OfAll(precision, labels).figure(3)
     assert seen == {labels.sum()}
-    low, high = bootstrap_statistic(precision, 30, strata=labels, seed=3)
+    low, high = bootstrap_statistic(precision, labels, seed=3)
     expected = {"value": average_precision(confidence, labels), "low": low, "high": high, "n": 30}
     assert figure == pytest.approx(expected)
 

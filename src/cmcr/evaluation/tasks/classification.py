@@ -12,7 +12,7 @@ from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError, unknown_name
 from cmcr.evaluation.baselines import Method
 from cmcr.evaluation.datasets.records import ClassificationRecord
-from cmcr.evaluation.metrics import answer_ranks, hits
+from cmcr.evaluation.metrics import PerQuery, hits, positive_ranks
 from cmcr.evaluation.prompts import TEMPLATES, prompts_of
 from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, spaces_for
 from cmcr.evaluation.tasks.scores import PerItem, Scores
@@ -46,9 +46,10 @@ class PreparedClassification:
 
         A class is the mean of its prompts' rows, taken where they are compared and scaled to length one again.
         """
-        ranks = answer_ranks(method(self.items), unit_means(method(self.prompts), self.counts), self.labels)
+        means = unit_means(method(self.prompts), self.counts)
+        ranks = positive_ranks(method(self.items), means, PerQuery.one(self.labels))
         _, class_of = np.unique(self.labels, return_inverse=True)  # classes without items do not count
-        by_class = np.bincount(class_of, weights=ranks <= 1) / np.bincount(class_of)
+        by_class = np.bincount(class_of, weights=hits(ranks, 1)) / np.bincount(class_of)
         name = self.items.modality
         scores = {f"{name}/top-{k}": PerItem(hits(ranks, k).astype(np.float64)) for k in TOPS}
         return {**scores, f"{name}/class_mean_top-1": PerItem(by_class)}

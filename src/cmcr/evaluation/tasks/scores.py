@@ -51,7 +51,7 @@ class OfAll:
 
     def figure(self, seed: int) -> Figure:
         """Give the figure with its interval."""
-        low, high = bootstrap_statistic(self.of, len(self.labels), strata=self.labels, seed=seed)
+        low, high = bootstrap_statistic(self.of, self.labels, seed=seed)
         return Figure(value=self.value, low=low, high=high, n=len(self.labels))
 
 
