@@ -33,8 +33,7 @@ def verify(path: Path, *, show_progress_bar: bool | None = False) -> dict[str, A
     if not _is_memory(path):
         artefact.load(path)
         return facts
-    found = verification.verify(path, show_progress_bar=show_progress_bar)
-    return {**facts, "kind": "memory", "rows": found.rows, "files": found.files, "bytes": found.bytes}
+    return {**facts, "kind": "memory", **verification.verify(path, show_progress_bar=show_progress_bar)}
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_rows_are_those_of_the_equation(queries, memory, tmp_path, normalize):
     assert (made.space, made.modality, made.dtype, made.ids) == ("a", "image", "float32", some.ids)
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    assert verify(tmp_path / "out").rows == 17
+    assert verify(tmp_path / "out")["rows"] == 17
 
 
 @pytest.mark.usefixtures("small_shards")

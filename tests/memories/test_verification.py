@@ -10,7 +10,7 @@ import cmcr
 from cmcr import artefacts
 from cmcr.errors import ArtefactNotFoundError, FormatError, IntegrityError, LockedError, ReadError
 from cmcr.files import parsed_manifest, write_manifest
-from cmcr.memories.verification import Verified, being_written, under_way, unfinished, verify
+from cmcr.memories.verification import being_written, under_way, unfinished, verify
 from cmcr.memories.writer import locked
 
 ROWS = unit(11, width=6)
@@ -30,7 +30,7 @@ def memory(tmp_path):
 def test_a_whole_memory(memory):
     files = [path for path in memory.iterdir() if path.name != ".lock"]
     assert len(files) == 8
-    assert verify(memory) == Verified(11, 8, sum(path.stat().st_size for path in files))
+    assert verify(memory) == {"rows": 11, "files": 8, "bytes": sum(path.stat().st_size for path in files)}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_memory_that_is_unfinished_or_being_written(memory, tmp_path):
     for folder in (begun, memory):
         with locked(folder), pytest.raises(LockedError, match="a run is writing"):
             verify(folder)
-    assert verify(memory).rows == 11
+    assert verify(memory)["rows"] == 11
 
 
 def test_what_is_not_a_memory(memory, tmp_path):

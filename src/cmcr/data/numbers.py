@@ -217,27 +217,18 @@ def class_texts(number: int) -> list[str]:
     return [phrase.format(wording) for wording in _wordings(number) for phrase in _PHRASES]
 
 
-@dataclass(frozen=True)
-class Voices:
-    """The recordings of one split.
-
-    Attributes:
-        words: `(m,)` float32, all recordings one after another.
-        bounds: `(voices, 10, 2)` first and past-the-last sample of each digit in `words`.
-    """
-
-    words: NDArray[np.float32]
-    bounds: NDArray[np.int64]
-
-
 @lru_cache(maxsize=2)
-def voices(split: Split) -> Voices:
-    """Decode the recordings of one split (0.1 s; kept for the life of the process)."""
+def voices(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Decode the recordings of one split (0.1 s; kept for the life of the process).
+
+    Returns:
+        `(m,)` all recordings one after another, and `(voices, 10, 2)` the first and past-the-last sample of each digit.
+    """
     folder = resources.files("cmcr.data")
     words, _ = soundfile.read(io.BytesIO((folder / "spoken_digits.opus").read_bytes()), dtype="float32")
     index = json.loads((folder / "spoken_digits.json").read_text(encoding="utf-8"))
     bounds = [voice["digits"] for voice in index["voices"] if voice["split"] == split]
-    return Voices(words, np.array(bounds, dtype=np.int64))
+    return words, np.array(bounds, dtype=np.int64)
 
 
 def speak_sounds(numbers: NDArray[np.int64], split: Split, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -254,14 +245,14 @@ def speak_sounds(numbers: NDArray[np.int64], split: Split, rng: np.random.Genera
     Returns:
         `(n, 16000)` float32 in [-1, 1], 2 s of mono sound at 8 kHz.
     """
-    store = voices(split)
-    speaker = rng.integers(0, len(store.bounds), size=len(numbers))
-    bounds = store.bounds[speaker[:, None], digits_of(numbers)]
+    words, bounds_of = voices(split)
+    speaker = rng.integers(0, len(bounds_of), size=len(numbers))
+    bounds = bounds_of[speaker[:, None], digits_of(numbers)]
     gaps = rng.integers(0, _LONGEST_GAP, size=(len(numbers), 2))
     place = rng.random(len(numbers))
     sounds = np.zeros((len(numbers), _SAMPLES), dtype=np.float32)
     for sound, spans, gap, at in zip(sounds, bounds, gaps, place, strict=True):
-        one, two, three = (store.words[first:last] for first, last in spans)
+        one, two, three = (words[first:last] for first, last in spans)
         first_gap, second_gap = (np.zeros(samples, dtype=np.float32) for samples in gap)
         spoken = np.concatenate([one, first_gap, two, second_gap, three])[:_SAMPLES]
         first = int(at * (_SAMPLES - len(spoken)))

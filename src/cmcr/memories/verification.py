@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -21,20 +20,15 @@ _THREADS = min(8, os.cpu_count() or 1)  # hashing and reading free Python's lock
 _SHOWN = 20
 
 
-class Verified(NamedTuple):
-    """What was found whole: how many rows, in how many files (the manifest among them) of how many bytes."""
-
-    rows: int
-    files: int
-    bytes: int
-
-
-def verify(folder: str | Path, show_progress_bar: bool | None = False) -> Verified:
+def verify(folder: str | Path, show_progress_bar: bool | None = False) -> dict[str, int]:
     """Hash every file of a memory, and look at every value.
 
     Args:
         folder: of the memory.
         show_progress_bar: see `cmcr.progress.tracked`.
+
+    Returns:
+        what was found whole: how many "rows", in how many "files" (the manifest among them) of how many "bytes".
 
     Raises:
         ArtefactNotFoundError: there is nothing.
@@ -65,7 +59,7 @@ def verify(folder: str | Path, show_progress_bar: bool | None = False) -> Verifi
             f"{folder}: {len(damages)} of {len(files)} files are damaged. Restore them from a copy:{listed}{more}"
         )
     size = sum(sum(shard.bytes.values()) for shard in contents.shards) + (folder / MANIFEST).stat().st_size
-    return Verified(contents.rows, len(files) + 1, size)
+    return {"rows": contents.rows, "files": len(files) + 1, "bytes": size}
 
 
 def unfinished(folder: Path) -> bool:

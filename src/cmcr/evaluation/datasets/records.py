@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
@@ -146,11 +147,8 @@ def _check_columns(name: str, ids: Sequence[str], **columns: Any) -> None:
     for column, values in columns.items():
         if len(values) != len(ids):
             raise DimensionError(f"{name}: expected {len(ids)} {column}, got {len(values)}.")
-    seen: set[str] = set()
-    for one in ids:
-        if one in seen:
-            raise ConfigError(f"{name}: duplicate id {one!r}.")
-        seen.add(one)
+    if len(set(ids)) < len(ids):
+        raise ConfigError(f"{name}: duplicate id {Counter(ids).most_common(1)[0][0]!r}.")
 
 
 def _check_range(name: str, values: NDArray[np.integer], count: int) -> None:
