@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 import reference.detection as twin
+from cmcr.errors import NonFiniteError
 from cmcr.evaluation.detection import average_precision, max_f1
 
 
@@ -36,3 +37,6 @@ def test_closed_forms():
     assert max_f1(falling, labels) == 1.0
     assert average_precision(same, labels) == 0.5  # a constant score gets the share of positives
     assert max_f1(same, labels) == pytest.approx(2 / 3)
+    for figure in (average_precision, max_f1):
+        with pytest.raises(NonFiniteError, match="the first at 1"):
+            figure([1.0, np.nan], [False, True])

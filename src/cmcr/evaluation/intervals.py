@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 _DRAWN = 1 << 21  # numbers drawn at once: 16 MiB
 
@@ -32,7 +32,7 @@ class PairedDifference(NamedTuple):
     sign_flip_p: float
 
 
-def bootstrap_interval(values: NDArray[np.float64], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of independent values (Efron 1979).
 
     Args:
@@ -43,7 +43,7 @@ def bootstrap_interval(values: NDArray[np.float64], *, resamples: int = 2000, se
     Returns:
         Lower and upper bound.
     """
-    return _percentiles(_means(values, resamples, seed))
+    return _percentiles(_means(np.asarray(values, dtype=np.float64), resamples, seed))
 
 
 def bootstrap_statistic(
@@ -70,7 +70,7 @@ def bootstrap_statistic(
 
 
 def paired_difference(
-    first: NDArray[np.float64], second: NDArray[np.float64], *, resamples: int = 10_000, seed: int = 0
+    first: ArrayLike, second: ArrayLike, *, resamples: int = 10_000, seed: int = 0
 ) -> PairedDifference:
     """Compare two connections on the same queries.
 
@@ -85,7 +85,7 @@ def paired_difference(
         resamples: of the bootstrap, and the most sign patterns.
         seed: of the draws.
     """
-    gap = first - second
+    gap = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     low, high = _percentiles(_means(gap, resamples, seed))
     return PairedDifference(float(gap.mean()), low, high, _sign_flip_p(gap, resamples, seed))
 
