@@ -16,7 +16,7 @@ from cmcr.cli import main
 from cmcr.data.numbers import UNSEEN_NUMBERS, handwriting
 from cmcr.demo import measure as measure_module
 from cmcr.demo import run
-from cmcr.demo.measure import DemoOptions, connect_case, measure, retention_of, true_pairs
+from cmcr.demo.measure import DemoOptions, connect_all, measure, retention_of, true_pairs
 from cmcr.demo.run import QUICK, run_demo
 from cmcr.demo.world import draw_world, embed_world
 from cmcr.errors import ConfigError, MissingDependencyError, WriteError
@@ -70,7 +70,7 @@ def test_spaces_that_never_met_are_connected(demo):
 def test_the_same_seed_gives_the_same_connection_and_figures_bit_for_bit(demo, cases, world, tmp_path):
     data = cases[0]
     assert all((data.numbers[modality] == numbers).all() for modality, numbers in world.numbers.items())
-    connection = connect_case(data, OPTIONS)
+    connection = connect_all([(data, {})], OPTIONS, lambda share: None)[0]
     connection.save(tmp_path / "again")
     saved = [folder / "model.safetensors" for folder in (tmp_path / "again", demo[0] / "connections" / data.case.name)]
     assert saved[0].read_bytes() == saved[1].read_bytes()

@@ -1,12 +1,13 @@
 """What the caller has set in torch changes nothing, and is as it was afterwards."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from cmcr.engine import precision
-from cmcr.engine.precision import check_precision, fast_float32, guarded_torch_state
+from cmcr.engine.precision import check_precision, fast_float32, guarded_torch_state, seeded_weights
 from cmcr.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -65,3 +66,15 @@ def test_products_that_are_not_exact_leave_the_setting_alone(monkeypatch):
 def test_an_unknown_precision_is_refused(given):
     with pytest.raises(ConfigError, match="expected one of float32, bfloat16"):
         check_precision(given)
+
+
+def test_weights_drawn_in_many_threads_are_those_of_their_seeds():
+    def drawn(seed):
+        with seeded_weights(seed):
+            return torch.stack([torch.rand(100) for _ in range(100)])
+
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(drawn, [1, 2] * 40))
+    assert all(torch.equal(rows, drawn(seed)) for rows, seed in zip(found, [1, 2] * 40, strict=True))
+    assert torch.equal(torch.get_rng_state(), before)

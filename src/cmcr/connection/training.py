@@ -17,7 +17,7 @@ from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import Settings
 from cmcr.engine.batches import Batches, Rows
 from cmcr.engine.device import memory_errors
-from cmcr.engine.precision import fast_float32, guarded_torch_state
+from cmcr.engine.precision import fast_float32, guarded_torch_state, seeded_weights
 from cmcr.engine.train_state import TrainState
 from cmcr.errors import DimensionError, TooFewRowsError
 
@@ -157,8 +157,6 @@ def _initial(
     """Two projectors in training mode, drawn from the seed without touching the caller's random state."""
     widths = left.overlap.shape[1], right.overlap.shape[1]
     shape = settings.projector_shape(*widths)
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: it would reseed the GPUs too, for which nothing is restored here.
-        torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(3)[0]))
+    with seeded_weights(int(np.random.SeedSequence(seed).generate_state(3)[0])):
         projectors = Projector(widths[0], shape), Projector(widths[1], shape)
     return projectors[0].to(device).train(), projectors[1].to(device).train()

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cmcr.connection.methods import settings_of
 from cmcr.connection.settings import check_seed
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, handwriting
-from cmcr.demo.measure import DemoOptions, ablate, compare, connect_case, measure_tasks
+from cmcr.demo.measure import DemoOptions, ablate, compare, connect_all, jobs_of, measure_tasks
 from cmcr.demo.report import page_template, render_report
 from cmcr.demo.world import World, draw_world, embed_world
 from cmcr.errors import WriteError
@@ -59,14 +60,17 @@ def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, A
         progress("drawing items", 1.0)
     with _timed(seconds, "embed"):
         cases = embed_world(world, partial(progress, "embedding"))
+    with _timed(seconds, "connect"):
+        jobs = [job for data in cases for job in jobs_of(data, options.seed)]
+        trained = iter(connect_all(jobs, options, partial(progress, "connecting")))
     connections, measured, heatmaps = [], {}, []
     for data in cases:
-        name = data.case.name
-        with _timed(seconds, f"connect {name}"):
-            connection = connect_case(data, options, partial(progress, f"connecting {name}"))
-            connection.save(out / CONNECTIONS / name, replace=True)
+        name, (connection, *others) = data.case.name, islice(trained, len(jobs) // len(cases))
+        connection.save(out / CONNECTIONS / name, replace=True)
         with _timed(seconds, f"compare {name}"):
-            figures = compare(data, connection, options, partial(progress, f"comparing {name}"))
+            progress(f"comparing {name}", 0.0)
+            figures = compare(data, [connection, *others], options.method)
+            progress(f"comparing {name}", 1.0)
         if options.ablations:
             with _timed(seconds, f"ablate {name}"):
                 figures["ablations"] = ablate(data, options, partial(progress, f"ablating {name}"))

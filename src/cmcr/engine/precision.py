@@ -22,6 +22,7 @@ LOWEST_TEMPERATURE_IN_BFLOAT16 = 0.001
 _LARGEST_ERROR = 2e-5  # of float32 products of unit rows; bfloat16 is off by some 2e-3
 _onednn: Any = torch.backends.mkldnn  # torch before 2.9 has no switch there, and is left as it is
 _lock = threading.RLock()
+_drawing = threading.Lock()
 _inside = 0
 _earlier = "none"
 
@@ -50,6 +51,15 @@ def guarded_torch_state(device: torch.device) -> Iterator[None]:
         if threads > cores():
             held.callback(torch.set_num_threads, threads)
             torch.set_num_threads(cores())
+        yield
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Let torch draw weights on the CPU from a seed, in one thread at a time; the caller's random state is put back."""
+    with _drawing, torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: it would reseed the GPUs too, for which nothing is restored here.
+        torch.default_generator.manual_seed(seed)
         yield
 
 
