@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -133,8 +134,10 @@ def _into(
         raise ConfigError(f"base: the method {method!r} leaves no space as it is; these do: {able}.")
     stays = names.index(base)
     kept = Identity(parents[stays].width)
-    carried = into(parents[stays], parents[1 - stays], settings, run)
-    return Fitted(carried, kept) if stays else Fitted(kept, carried)
+    if stays:
+        swapped = replace(run, consistent=run.consistent[::-1])
+        return Fitted(into(parents[1], parents[0], settings.swapped(), swapped), kept)
+    return Fitted(kept, into(parents[0], parents[1], settings, run))
 
 
 def _own_axes(names: tuple[str, str], parents: Sequence[Parent], settings: MethodSettings) -> dict[str, Tensor]:

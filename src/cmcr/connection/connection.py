@@ -17,6 +17,7 @@ from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, DimensionError, unknown_name
 
 _ROWS_AT_ONCE = 16_384
+_NUMBERS_AT_ONCE = 2**25  # in the widest step of a map
 
 
 class Encoder(Protocol):
@@ -154,8 +155,10 @@ class Connection:
             # A copy, so that the connection itself never changes device or precision.
             projector = copy.deepcopy(projector).to(device=where, dtype=dtype)
         share = self.own_share if own else 0.0
+        widest = max(part.width for part in projector.modules() if isinstance(part, Map))
+        at_once = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // widest))
         with torch.no_grad():
-            return [self._row(projector, part.to(where, dtype), space, share) for part in rows.split(_ROWS_AT_ONCE)]
+            return [self._row(projector, part.to(where, dtype), space, share) for part in rows.split(at_once)]
 
     def _row(self, projector: Map, rows: Tensor, space: str, share: float) -> Tensor:
         """Lay out projected rows as a direct sum, from unit rows of one space."""

@@ -54,6 +54,10 @@ class MethodSettings:
     own_share: Annotated[float, Field(ge=0, lt=1)] = 0.98
     own_width: Width | None = None
 
+    def swapped(self) -> MethodSettings:
+        """Give the settings for the same two spaces in the other order."""
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _plain_numbers(cls, given: Any) -> Any:

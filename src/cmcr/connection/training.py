@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cmcr.connection.enhancement import semantic_completion
 from cmcr.connection.losses import LossTerms, connection_loss
-from cmcr.connection.maps import Map
+from cmcr.connection.maps import Identity, Map
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import Settings
 from cmcr.engine.batches import Batches, Rows
@@ -32,11 +32,13 @@ class EnhancedSpace:
         overlap: `(n, D)` unit rows of the overlap items, a tensor or rows on disk.
         consistent: `(n, D)` their semantically consistent rows in the space's other modality.
         centring: what the rows of every batch pass first, if anything.
+        stays: whether the space is left as it is: nothing is learned for it.
     """
 
     overlap: Rows
     consistent: Rows
     centring: Map | None = None
+    stays: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ class Trained:
     """The result of training.
 
     Attributes:
-        left: projector of the left space, in evaluation mode, on the CPU.
+        left: projector of the left space, in evaluation mode, on the CPU; the identity where the space stays.
         right: the same of the right space.
         history: the loss terms of every step, by the names of `LossTerms`.
     """
 
-    left: Projector
-    right: Projector
+    left: Map
+    right: Map
     history: dict[str, list[float]]
 
 
@@ -122,8 +124,8 @@ def train(
                 )
                 for rows, centring in zip(batches.rows(state.step), centrings, strict=True)
             )
-            projected_left = projectors[0].project_both(t_left, v_left, settings.batch_norm)
-            projected_right = projectors[1].project_both(t_right, a_right, settings.batch_norm)
+            projected_left = _both(projectors[0], t_left, v_left, settings)
+            projected_right = _both(projectors[1], t_right, a_right, settings)
             state.descend(connection_loss(projected_left, projected_right, settings))
             if state.step % _STEPS_BETWEEN_LOOKS == 0 or state.step == state.total:
                 state.check_loss()
@@ -136,6 +138,12 @@ def train(
         right=projectors[1].cpu().eval(),
         history=dict(zip(LossTerms._fields, state.history.T.cpu().tolist(), strict=True)),
     )
+
+
+def _both(projector: Map, overlap: Tensor, consistent: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    if isinstance(projector, Projector):
+        return projector.project_both(overlap, consistent, settings.batch_norm)
+    return overlap, consistent
 
 
 def _checked_count(sets: tuple[Rows, ...]) -> int:
@@ -153,10 +161,13 @@ def _checked_count(sets: tuple[Rows, ...]) -> int:
 
 def _initial(
     left: EnhancedSpace, right: EnhancedSpace, settings: Settings, seed: int, device: torch.device
-) -> tuple[Projector, Projector]:
+) -> tuple[Map, Map]:
     """Two projectors in training mode, drawn from the seed without touching the caller's random state."""
-    widths = left.overlap.shape[1], right.overlap.shape[1]
-    shape = settings.projector_shape(*widths)
+    spaces = left, right
+    shape = settings.projector_shape(*(space.overlap.shape[1] for space in spaces))
     with seeded_weights(int(np.random.SeedSequence(seed).generate_state(3)[0])):
-        projectors = Projector(widths[0], shape), Projector(widths[1], shape)
-    return projectors[0].to(device).train(), projectors[1].to(device).train()
+        first, second = (
+            Identity(space.overlap.shape[1]) if space.stays else Projector(space.overlap.shape[1], shape)
+            for space in spaces
+        )
+    return first.to(device).train(), second.to(device).train()

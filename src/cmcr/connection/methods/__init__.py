@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cmcr.connection.methods import c_mcr, concepts, linear
+from cmcr.connection.methods import c_mcr, clipclap, concepts, ex_mcr, linear, posterior
 from cmcr.connection.methods.fitting import Method
 from cmcr.connection.settings import CLAP_CLIP_SHAPE, PUBLISHED, ULIP_CLIP_SHAPE, MethodSettings, Settings
 from cmcr.errors import ConfigError, unknown_name, validation_problems
@@ -26,7 +26,22 @@ METHODS: dict[str, Method] = {
     "procrustes": Method(
         MethodSettings, linear.procrustes, "centred rotation, closed form", into=linear.procrustes_into
     ),
-    "concepts": Method(concepts.ConceptSettings, concepts.fit, "which concept of the overlap an item could be"),
+    "ex-mcr": Method(Settings, ex_mcr.fit, "one trained projector into a space that stays as it is", into=ex_mcr.into),
+    "posterior": Method(
+        posterior.PosteriorSettings, posterior.fit, "which overlap item an item could be", into=posterior.into
+    ),
+    "concepts": Method(
+        concepts.ConceptSettings, concepts.fit, "which concept of the overlap an item could be", into=concepts.into
+    ),
+    "clipclap-text": Method(
+        clipclap.TextSettings,
+        clipclap.fit_text,
+        "baseline: one matrix by cosine of the overlap",
+        into=clipclap.text_into,
+    ),
+    "clipclap": Method(
+        clipclap.PairSettings, clipclap.fit_pairs, "baseline: one matrix by contrast", into=clipclap.pairs_into
+    ),
 }
 
 

@@ -22,7 +22,12 @@ from cmcr.engine.batches import Rows
 
 def fit(left: Parent, right: Parent, settings: Settings, run: Run) -> Fitted:
     """Find two projectors: the paper's figure 2, from left to right."""
-    enhanced = []
+    return trained(*enhanced(left, right, settings, run), settings, run)
+
+
+def enhanced(left: Parent, right: Parent, settings: Settings, run: Run) -> tuple[EnhancedSpace, EnhancedSpace]:
+    """Give both spaces the semantically consistent rows of their overlap, and their centring where it is asked for."""
+    found = []
     for number, parent in enumerate((left, right)):
         consistent = run.consistent[number]
         if consistent is None:
@@ -30,10 +35,15 @@ def fit(left: Parent, right: Parent, settings: Settings, run: Run) -> Fitted:
                 parent.overlap, parent.outer, settings, run.device, run.part("semantic consistency", number, 2)
             )
         centring = centring_of(parent) if settings.centring else None
-        enhanced.append(EnhancedSpace(parent.overlap, consistent, centring))
-    trained = train(
-        enhanced[0],
-        enhanced[1],
+        found.append(EnhancedSpace(parent.overlap, consistent, centring))
+    return found[0], found[1]
+
+
+def trained(left: EnhancedSpace, right: EnhancedSpace, settings: Settings, run: Run) -> Fitted:
+    """Train the projectors of two enhanced spaces."""
+    found = train(
+        left,
+        right,
         settings,
         seed=run.seed,
         device=run.device,
@@ -41,7 +51,7 @@ def fit(left: Parent, right: Parent, settings: Settings, run: Run) -> Fitted:
         resume_from=run.resume_from,
         after_step=run.after_step,
     )
-    return Fitted(_after(enhanced[0], trained.left), _after(enhanced[1], trained.right), trained.history)
+    return Fitted(_after(left, found.left), _after(right, found.right), found.history)
 
 
 def enhance(

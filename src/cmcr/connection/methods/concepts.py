@@ -18,21 +18,24 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from cmcr.connection.maps import Posterior
+from cmcr.connection.maps import Chain, Map, Posterior
 from cmcr.connection.methods.fitting import (
     Fitted,
     Parent,
     Run,
     blocks_of,
     drawn,
+    linear_map,
     mean_and_covariance,
     shrunk,
     some_rows,
 )
 from cmcr.connection.settings import Above0, AtLeast0, MethodSettings, Width
+from cmcr.errors import ConfigError
 
 REFINING_TEMPERATURE = 0.02
 _ROUNDS = 8
+_DRAWS = 64  # at once, of rows to start k-means from
 _MOST_ROWS = 100_000  # of the overlap that k-means looks at: 130 rows a concept place it well enough
 
 
@@ -59,6 +62,8 @@ def fit(left: Parent, right: Parent, settings: ConceptSettings, run: Run) -> Fit
     """Find the concepts of the overlap in both spaces, and refine them on the memory of each."""
     count = settings.concepts or number_of_concepts(left, right, settings)
     chosen = drawn(len(left.overlap), _MOST_ROWS, run.seed)
+    if count > len(chosen):
+        raise ConfigError(f"concepts: {count} are more than the {len(chosen)} items of the overlap they are found in.")
     texts = [some_rows(parent.overlap, chosen).to(run.device) for parent in (left, right)]
     joint = torch.cat([F.normalize(rows - rows.mean(dim=0), dim=1) for rows in texts], dim=1)
     labels = k_means(joint, count, run.seed)
@@ -70,6 +75,17 @@ def fit(left: Parent, right: Parent, settings: ConceptSettings, run: Run) -> Fit
         found.anchors.copy_(refined(anchors, found.whitening.to(run.device), parent, settings.refinement))
         maps.append(found)
     return Fitted(maps[0], maps[1])
+
+
+def into(base: Parent, leaf: Parent, settings: ConceptSettings, run: Run) -> Map:
+    """Carry a space into the coordinates of another, which stay as they are: ``N(sum_k p(k | x) c_k)``.
+
+    ``p`` is the leaf's own posterior and ``c_k`` the base's refined concepts, their whitening undone.
+    """
+    found = fit(base, leaf, settings, run)
+    assert isinstance(found.left, Posterior)
+    anchors = torch.linalg.solve(found.left.whitening, found.left.anchors.T).T
+    return Chain([found.right, linear_map(F.normalize(anchors, dim=1))])
 
 
 def number_of_concepts(left: Parent, right: Parent, settings: ConceptSettings) -> int:
@@ -104,7 +120,7 @@ def refined(anchors: Tensor, whitening: Tensor, parent: Parent, weight: float) -
 
 
 def k_means(rows: Tensor, count: int, seed: int) -> Tensor:
-    """Cluster rows by Lloyd's algorithm, eight rounds from a k-means++ start (Arthur & Vassilvitskii 2007).
+    """Cluster rows by Lloyd's algorithm, eight rounds from a k-means++ start.
 
     Args:
         rows: `(n, D)`.
@@ -114,26 +130,46 @@ def k_means(rows: Tensor, count: int, seed: int) -> Tensor:
     Returns:
         `(n,)` the cluster of each row. A cluster that loses all its rows stays where it was.
     """
-    generator = torch.Generator().manual_seed(seed)
-    squares = rows.square().sum(dim=1)
-
-    def distances(centre: Tensor) -> Tensor:
-        return (squares + centre.square().sum() - 2 * rows @ centre).clamp_min(0)
-
-    centres = [rows[int(torch.randint(len(rows), (), generator=generator))]]
-    nearest = distances(centres[0])
-    while len(centres) < count:
-        shares = nearest.double().cumsum(0)
-        place = torch.rand((), generator=generator, dtype=torch.float64).to(shares) * shares[-1]
-        centres.append(rows[min(int(torch.searchsorted(shares, place)), len(rows) - 1)])
-        nearest = torch.minimum(nearest, distances(centres[-1]))
-    places = torch.stack(centres)
+    places = rows[k_means_start(rows, count, seed).to(rows.device)]
     for _ in range(_ROUNDS):
         labels = _nearest(rows, places)
         sums = torch.zeros_like(places).index_add_(0, labels, rows)
         sizes = torch.bincount(labels, minlength=count)[:, None]
         places = torch.where(sizes > 0, sums / sizes.clamp_min(1), places)
     return _nearest(rows, places)
+
+
+def k_means_start(rows: Tensor, count: int, seed: int) -> Tensor:
+    """Draw rows to start from, each by its squared distance to those before it (Arthur & Vassilvitskii 2007).
+
+    Many are drawn at once by the distances as they stand, and each is taken with the chance ``new distance / old distance``
+    that those taken before it leave it, else dropped. This is the same distribution, computed by a few large matrix products.
+
+    Returns:
+        `(count,)` positions.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    squares = rows.square().sum(dim=1)
+
+    def distances(centres: Tensor) -> Tensor:
+        return (squares[:, None] + squares[centres] + rows @ (-2 * rows[centres]).T).clamp_min(0)
+
+    taken = [int(torch.randint(len(rows), (), generator=generator))]
+    nearest = distances(torch.tensor(taken, device=rows.device))[:, 0]
+    while len(taken) < count:
+        shares = nearest.double().cumsum(0)
+        draws, chances = torch.rand(2, _DRAWS, generator=generator, dtype=torch.float64).to(shares)
+        drawn_rows = torch.searchsorted(shares, draws * shares[-1]).clamp_max(len(rows) - 1)
+        found = distances(drawn_rows)
+        among, now, before = found[drawn_rows].cpu(), nearest[drawn_rows].cpu(), nearest[drawn_rows].cpu()
+        new = []
+        for number, chance in enumerate(chances.tolist()):
+            if len(taken) < count and chance * before[number] <= now[number]:
+                taken.append(int(drawn_rows[number]))
+                new.append(number)
+                now = torch.minimum(now, among[:, number])
+        nearest = torch.minimum(nearest, found[:, new].amin(dim=1))
+    return torch.tensor(taken)
 
 
 def _nearest(rows: Tensor, places: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cmcr.arrays import normalized
-from cmcr.connection.maps import Centring, Map
+from cmcr.connection.maps import Centring, Linear, Map
 from cmcr.connection.settings import MethodSettings
 from cmcr.engine.batches import Rows
 from cmcr.engine.train_state import TrainState
@@ -146,6 +146,13 @@ def second_moment(rows: Rows) -> Tensor:
 def shrunk(covariance: Tensor) -> Tensor:
     """Add `SHRINKAGE` times the mean eigenvalue to a covariance."""
     return covariance + SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
+
+
+def linear_map(weight: Tensor) -> Linear:
+    """Make a map of its weight `(D, K)`."""
+    found = Linear(*weight.shape)
+    found.weight.copy_(weight)
+    return found
 
 
 def centring_of(parent: Parent) -> Centring:

@@ -14,8 +14,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from cmcr.connection.maps import Chain, Linear, Map
-from cmcr.connection.methods.fitting import Fitted, Parent, Run, blocks_of, centring_of
+from cmcr.connection.maps import Chain, Map
+from cmcr.connection.methods.fitting import Fitted, Parent, Run, blocks_of, centring_of, linear_map
 from cmcr.connection.settings import Above0, MethodSettings
 
 
@@ -81,6 +81,4 @@ def _fit(left: Parent, right: Parent, solve: Callable[[Tensor, Tensor], Tensor])
         a, b = (centring(part).double() for centring, part in zip(centrings, parts, strict=True))
         gram += b.T @ b
         cross += b.T @ a
-    linear = Linear(right.width, left.width)
-    linear.weight.copy_(solve(gram, cross))
-    return Fitted(centrings[0], Chain([centrings[1], linear]))
+    return Fitted(centrings[0], Chain([centrings[1], linear_map(solve(gram, cross))]))
