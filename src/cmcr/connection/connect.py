@@ -17,6 +17,7 @@ from cmcr.connection.methods.fitting import Fitted, Parent, Progress, Run, secon
 from cmcr.connection.settings import MethodSettings, check_seed
 from cmcr.engine.batches import Rows
 from cmcr.engine.device import choose_device
+from cmcr.engine.precision import guarded_torch_state
 from cmcr.engine.train_state import TrainState
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
 
@@ -99,11 +100,12 @@ def connect(
     parents = [Parent(space.rows[shared], space.rows[own]) for space, own in zip((left, right), outer, strict=True)]
     rows = given.get(left.space), given.get(right.space)
     run = Run(seed, where, progress, rows, resume_from, after_step)
-    fitted = (
-        METHODS[method].fit(parents[0], parents[1], chosen, run)
-        if base is None
-        else _into(base, (left.space, right.space), parents, method, chosen, run)
-    )
+    with guarded_torch_state(where):
+        fitted = (
+            METHODS[method].fit(parents[0], parents[1], chosen, run)
+            if base is None
+            else _into(base, (left.space, right.space), parents, method, chosen, run)
+        )
     spaces = _connected(left, shared, outer[0]), _connected(right, shared, outer[1])
     return Connection(
         spaces=spaces,

@@ -68,9 +68,9 @@ class Centring(Map):
     def __init__(self, width_in: int, width: int | None = None) -> None:
         super().__init__()
         self.width_in = self.width = width_in
-        self.register_buffer("means", torch.zeros(2, width_in))
-        self.register_buffer("weight", torch.zeros(width_in))
-        self.register_buffer("bias", torch.zeros(()))
+        self.register_buffer("means", torch.zeros(2, width_in, dtype=torch.float32))
+        self.register_buffer("weight", torch.zeros(width_in, dtype=torch.float32))
+        self.register_buffer("bias", torch.zeros((), dtype=torch.float32))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Centre: `(B, D)` -> `(B, D)` unit rows."""
@@ -87,7 +87,7 @@ class Linear(Map):
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
         self.width_in, self.width = width_in, width
-        self.register_buffer("weight", torch.zeros(width_in, width))
+        self.register_buffer("weight", torch.zeros(width_in, width, dtype=torch.float32))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map: `(B, D)` -> `(B, K)` unit rows."""
@@ -107,8 +107,8 @@ class Posterior(Map):
     def __init__(self, width_in: int, width: int, temperature: float, unit: bool = False) -> None:
         super().__init__()
         self.width_in, self.width, self.temperature, self.unit = width_in, width, temperature, unit
-        self.register_buffer("whitening", torch.eye(width_in))
-        self.register_buffer("anchors", torch.zeros(width, width_in))
+        self.register_buffer("whitening", torch.eye(width_in, dtype=torch.float32))
+        self.register_buffer("anchors", torch.zeros(width, width_in, dtype=torch.float32))
 
     def config(self) -> dict[str, Any]:
         """See `Map.config`."""

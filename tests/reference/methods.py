@@ -1,0 +1,111 @@
+"""Numpy twins of the methods beside C-MCR, in float64, each written from its equations."""
+
+import numpy as np
+
+from reference.enhancement import normalize
+
+
+def softmax(logits):
+    """exp(z_k) / sum_j exp(z_j) of every row."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def covariance(rows, shrinkage=0.0):
+    """C = mean (x - m)(x - m)^T, and C + s (tr C / D) I."""
+    around = np.float64(rows) - np.float64(rows).mean(axis=0)
+    found = around.T @ around / len(rows)
+    return found + shrinkage * np.trace(found) / len(found) * np.eye(len(found))
+
+
+def power(matrix, exponent):
+    """C^p = Q diag(l^p) Q^T."""
+    values, vectors = np.linalg.eigh(matrix)
+    return vectors @ np.diag(values**exponent) @ vectors.T
+
+
+# ------------------------------------------------------------------------------------------------------- closed forms
+
+
+def centring(first, second):
+    """x -> N(x - r m_0 - (1 - r) m_1), r = 1 / (1 + exp(-w . x - b)), by Fisher's discriminant with the pooled covariance."""
+    m0, m1 = np.float64(first).mean(axis=0), np.float64(second).mean(axis=0)
+    pooled = (covariance(first) + covariance(second)) / 2
+    pooled = pooled + 0.1 * np.trace(pooled) / len(pooled) * np.eye(len(pooled))
+    w = np.linalg.inv(pooled) @ (m0 - m1)
+
+    def centred(x):
+        x = np.float64(x)
+        r = (1 / (1 + np.exp(-(x @ w - w @ (m0 + m1) / 2))))[:, None]
+        return normalize(x - r * m0 - (1 - r) * m1)
+
+    return centred
+
+
+def linear(left, right, how, strength=None):
+    """Both overlaps centred; x_R -> N(x_R W), min |R W - L|^2 + a mean-eigenvalue |W|^2 ("ridge") or W = U V^T."""
+    centred = centring(*left), centring(*right)
+    goals, rows = centred[0](left[0]), centred[1](right[0])
+    if how == "ridge":
+        # The same problem as least squares with rows appended.
+        root = np.sqrt(strength * np.trace(rows.T @ rows) / rows.shape[1])
+        stacked = np.concatenate([rows, root * np.eye(rows.shape[1])])
+        w = np.linalg.lstsq(stacked, np.concatenate([goals, np.zeros((rows.shape[1], goals.shape[1]))]), rcond=None)[0]
+    else:
+        u, _, vt = np.linalg.svd(rows.T @ goals, full_matrices=False)
+        w = u @ vt
+    return centred[0], lambda x: normalize(centred[1](x) @ w)
+
+
+# ------------------------------------------------------------------------------------------------- posterior, concepts
+
+
+def posterior(texts, temperature):
+    """p(m | x) = softmax_m(x . t_m / temperature)."""
+    return lambda x: softmax(np.float64(x) @ np.float64(texts).T / temperature)
+
+
+def compact(posteriors, shown, width):
+    """z = N(f(x) V), f = N(p), V the leading right singular vectors of the rows f of both memories at equal weight."""
+    rows = [normalize(p(memory)) / np.sqrt(len(memory)) for p, memory in zip(posteriors, shown, strict=True)]
+    v = np.linalg.svd(np.concatenate(rows))[2][:width].T
+    return [lambda x, p=p: normalize(normalize(p(x)) @ v) for p in posteriors]
+
+
+def k_means(rows, start):
+    """Lloyd's algorithm, eight rounds, then the nearest centre of each row; an empty cluster stays where it was."""
+    centres = np.float64(rows)[start]
+
+    def nearest():
+        return np.array([np.argmin(((centres - row) ** 2).sum(axis=1)) for row in rows])
+
+    for _ in range(8):
+        labels = nearest()
+        for k in range(len(centres)):
+            if (labels == k).any():
+                centres[k] = rows[labels == k].mean(axis=0)
+    return nearest()
+
+
+def concepts(left, right, start, temperature, kappa, whitening):
+    """Section by section: k-means of both overlaps side by side, half whitening, anchors, one EM step on each memory.
+
+    Returns, for each space, x -> p(k | x), its refined concepts and the whitening of its items.
+    """
+    joint = np.concatenate([normalize(np.float64(t) - np.float64(t).mean(axis=0)) for t, _ in (left, right)], axis=1)
+    labels = k_means(joint, start)
+    found = []
+    for texts, memory in (left, right):
+        w, v = power(covariance(memory, 0.1), whitening), power(covariance(texts, 0.1), whitening)
+        means = [np.float64(texts)[labels == k].mean(axis=0) for k in range(len(start))]
+        anchors = normalize(np.array(means) @ v)
+        x = normalize(np.float64(memory) @ w)
+        shares = softmax(x @ anchors.T / 0.02)
+        refined = normalize(kappa * len(memory) / len(start) * anchors + shares.T @ x)
+        found.append((lambda x, w=w, c=refined: softmax(normalize(np.float64(x) @ w) @ c.T / temperature), refined, w))
+    return found
+
+
+def into(shares, places):
+    """x -> N(sum_k p(k | x) c_k)."""
+    return lambda x: normalize(shares(x) @ places)
