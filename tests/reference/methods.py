@@ -3,6 +3,7 @@
 import numpy as np
 
 from reference.enhancement import normalize
+from reference.optimisation import adamw_step, cosine_rate
 
 
 def softmax(logits):
@@ -109,3 +110,31 @@ def concepts(left, right, start, temperature, kappa, whitening):
 def into(shares, places):
     """x -> N(sum_k p(k | x) c_k)."""
     return lambda x: normalize(shares(x) @ places)
+
+
+# ------------------------------------------------------------------------------------------------------------ clipclap
+
+
+def clipclap(matrix, batches, loss, rate, weight_decay=0.01, shift=1e-6):
+    """AdamW under a cosine on `loss(N(x M^T), goals)`, its gradient by central differences; returns M and every loss."""
+    first = second = 0.0
+    history = []
+    for step, (rows, goals) in enumerate(batches):
+
+        def of(weights, rows=rows, goals=goals):
+            return loss(normalize(rows @ weights.T), goals)
+
+        slope = np.zeros_like(matrix)
+        for index in np.ndindex(matrix.shape):
+            moved = np.zeros_like(matrix)
+            moved[index] = shift
+            slope[index] = (of(matrix + moved) - of(matrix - moved)) / (2 * shift)
+        history.append(of(matrix))
+        now = cosine_rate(step, len(batches), rate)
+        matrix, first, second = adamw_step(matrix, slope, first, second, step + 1, now, weight_decay)
+    return matrix, history
+
+
+def cosine_loss(rows, goals):
+    """L = mean_i (1 - cos(r_i, l_i))."""
+    return (1 - (rows * goals).sum(axis=1)).mean()
