@@ -157,9 +157,9 @@ def k_means_start(rows: Tensor, count: int, seed: int) -> Tensor:
     taken = [int(torch.randint(len(rows), (), generator=generator))]
     nearest = distances(torch.tensor(taken, device=rows.device))[:, 0]
     while len(taken) < count:
-        shares = nearest.double().cumsum(0)
-        draws, chances = torch.rand(2, _DRAWS, generator=generator, dtype=torch.float64).to(shares)
-        drawn_rows = torch.searchsorted(shares, draws * shares[-1]).clamp_max(len(rows) - 1)
+        shares = nearest.cpu().double().cumsum(0)  # Apple's GPUs have no float64
+        draws, chances = torch.rand(2, _DRAWS, generator=generator, dtype=torch.float64)
+        drawn_rows = torch.searchsorted(shares, draws * shares[-1]).clamp_max(len(rows) - 1).to(rows.device)
         found = distances(drawn_rows)
         among, now, before = found[drawn_rows].cpu(), nearest[drawn_rows].cpu(), nearest[drawn_rows].cpu()
         new = []

@@ -6,9 +6,11 @@ the sum over m on the side that is searched). The compact form keeps the leading
 ``z = N(f(x) V)``, f the posterior as a unit row, V the `width` leading right singular vectors of the rows f of both memories,
 each memory at equal total weight.
 
-Cost: seconds to fit; each space keeps `items` overlap rows, and a row is compared with all of them to be projected. Prefer
-it where overlap items describe what items show one by one, and queries ask for nothing the overlap does not name;
-`concepts` is smaller and mostly better where many overlap items say the same.
+The lower the temperatures the more axes it takes to lose nothing: at 0.02, 512 lose some points, 1024 next to none.
+
+Cost: seconds to fit; each space keeps `items` overlap rows, some 50 MB, and a row is compared with all of them to be
+projected. Prefer it where overlap items describe what items show one by one, and queries ask for nothing the overlap does
+not name; `concepts` is smaller and mostly better where many overlap items say the same.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ def leading_axes(shown: Sequence[Tensor], width: int) -> Tensor:
         `(N, K)`, orthonormal columns.
     """
     rows = torch.cat([each / len(each) ** 0.5 for each in shown])
-    values, vectors = torch.linalg.eigh((rows @ rows.T).double())
+    values, vectors = torch.linalg.eigh((rows @ rows.T).cpu().double())  # Apple's GPUs have no float64
     kept = min(width, int((values > _LEAST * values[-1]).sum()))
     values, vectors = values[-kept:].flip(0), vectors[:, -kept:].flip(1)
     return rows.T @ (vectors / values.sqrt()).to(rows)
