@@ -1,5 +1,7 @@
 """Closed forms: a linear map between the two embeddings of the overlap, each modality centred by its own mean.
 
+Ridge regression (Hoerl & Kennard 1970) and orthogonal Procrustes (Schönemann 1966).
+
 Cost: seconds, from the covariances of the rows alone. Prefer them where every item is its own, not one of a few hundred
 concepts, and where the two spaces are alike up to a linear map. Without centring they fail on spaces whose modalities lie
 apart, as those of contrastive encoders do.
