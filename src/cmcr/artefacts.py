@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def _connection(path: Path) -> dict[str, Any]:
         "width": connection.width,
         "method": connection.method,
         "seed": connection.seed,
+        "diagnosis": [asdict(finding) for finding in connection.diagnose()],
     }
 
 

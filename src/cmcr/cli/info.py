@@ -11,7 +11,7 @@ from cmcr.cli.options import Json
 
 
 def info(path: Path, /, *, as_json: Json = False) -> None:
-    """Describe an artefact; of a memory that is not finished, how far it is.
+    """Describe an artefact: of a memory that is not finished how far it is, of a connection its diagnosis.
 
     Example: cmcr info captions-in-clip
 
@@ -21,7 +21,26 @@ def info(path: Path, /, *, as_json: Json = False) -> None:
     from cmcr.artefacts import describe
 
     facts = describe(path)
-    print(json.dumps(facts)) if as_json else print_table(str(path), ["", ""], list(_rows(facts)))
+    if as_json:
+        print(json.dumps(facts))
+        return
+    findings = facts.pop("diagnosis", None)
+    print_table(str(path), ["", ""], list(_rows(facts)))
+    if findings is not None:
+        _print_diagnosis(findings)
+
+
+def _print_diagnosis(findings: list[dict[str, Any]]) -> None:
+    """Show all that was measured as a table, and what failed in sentences."""
+    if not findings:
+        print("No diagnosis: nothing was measured when this connection was made.")
+        return
+    verdicts = {True: "ok", False: "FAILED"}
+    rows = [[f["name"], f["where"], f"{f['value']:.3g}", f"{f['threshold']:g}", verdicts[f["ok"]]] for f in findings]
+    print_table("diagnosis", ["check", "of", "value", "threshold", ""], rows)
+    for f in findings:
+        if not f["ok"]:
+            print(f"\n{f['name']}, {f['where']}: {f['message']}\n  {f['advice']}")
 
 
 def _rows(facts: dict[str, Any], within: str = "") -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cmcr.arrays import Array, IndexedRows, StoredRows, rows_of
 from cmcr.connection.connection import ConnectedSpace, Connection, Encoder
+from cmcr.connection.diagnosis import measure
 from cmcr.connection.maps import Identity
 from cmcr.connection.methods import METHODS, settings_of
 from cmcr.connection.methods.fitting import Fitted, Parent, Progress, Run, second_moment
@@ -107,7 +108,7 @@ def connect(
             else _into(base, (left.space, right.space), parents, method, chosen, run)
         )
     spaces = _connected(left, shared, outer[0]), _connected(right, shared, outer[1])
-    return Connection(
+    found = Connection(
         spaces=spaces,
         projectors={left.space: _frozen(fitted.left), right.space: _frozen(fitted.right)},
         overlap=shared,
@@ -122,6 +123,8 @@ def connect(
         report=fitted.report,
         encoders={space.space: space.encoder for space in (left, right) if space.encoder is not None},
     )
+    measured = measure(found, (left.space, right.space), shared, (parents[0], parents[1]))
+    return replace(found, report={**fitted.report, "measured": measured})
 
 
 def _into(

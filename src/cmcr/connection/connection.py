@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from cmcr.arrays import Array, ArrayT, as_given, check_finite, normalized, rows_
 from cmcr.connection.maps import Map
 from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, DimensionError, unknown_name
+
+if TYPE_CHECKING:
+    from cmcr.connection.diagnosis import Finding
 
 _ROWS_AT_ONCE = 16_384
 _NUMBERS_AT_ONCE = 2**25  # in the widest step of a map
@@ -247,6 +250,17 @@ class Connection:
         single = embeddings.ndim == 1
         projected = self.project(embeddings[None] if single else embeddings, chosen)
         return projected[0] if single else projected
+
+    def diagnose(self) -> tuple[Finding, ...]:
+        """Tell what is wrong with the connection, from what was measured of its unpaired rows when it was made.
+
+        Returns:
+            every check (`cmcr.connection.diagnosis.Finding`), those that failed first; nothing for a connection of which
+            nothing was measured, such as an imported one.
+        """
+        from cmcr.connection import diagnosis  # which knows what a connection is
+
+        return diagnosis.diagnose(self)
 
     def save(self, folder: str | Path, *, replace: bool = False) -> None:
         """Write the connection to a folder: `config.json`, `model.safetensors` and `README.md`, a model card.
