@@ -85,6 +85,21 @@ def test_it_is_the_connection_that_connect_makes_and_nothing_else_is_left(memori
     assert {stage for stage, _ in reported} == {"semantic consistency", "training"}
 
 
+@pytest.mark.parametrize("spaces", [2, 3])
+def test_what_is_not_resumed_is_connected_and_saved_at_once(memories, out, tmp_path, spaces):
+    given = list(memories)
+    for modality, rows, seed in (("image", 25, 5), ("point_cloud", 15, 6))[: 2 * (spaces - 2)]:
+        made, ids = random_rows(rows, 5, seed).numpy().astype(np.float32), [f"item-{row}" for row in range(rows)]
+        given.append(cmcr.write_memory(tmp_path / modality, made, ids, space="ulip", modality=modality))
+    made = connect_on_disk(*given, out=out, method="ridge", device="cpu")
+    assert (len(made.spaces), made.overlap) == (spaces, "text" if spaces == 2 else "text, image")
+    rows = random_rows(3, 6, 9).numpy()
+    assert np.array_equal(cmcr.load(out).project(rows, "clap"), made.project(rows, "clap"))
+    assert [path.name for path in out.parent.iterdir()] == ["connection"]
+    with pytest.raises(WriteError, match="replace"):
+        connect_on_disk(*given, out=out, method="ridge", device="cpu")
+
+
 # ------------------------------------------------------------------------------------------------------------- stopped
 
 

@@ -15,7 +15,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -29,14 +29,15 @@ from torch import Tensor
 
 from cmcr._version import __version__
 from cmcr.connection.artefact import FORMAT as CONNECTION
-from cmcr.connection.connect import connect, outer_of, overlap_of
+from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
+from cmcr.connection.links import Overlap, links_of
 from cmcr.connection.methods import settings_of
 from cmcr.connection.methods.fitting import Progress
 from cmcr.connection.settings import Settings, check_seed
 from cmcr.engine.device import choose_device
 from cmcr.engine.train_state import TrainState
-from cmcr.errors import FormatError, IntegrityError, ResumeError, TrainingError, differences
+from cmcr.errors import ConfigError, FormatError, IntegrityError, ResumeError, TrainingError, differences
 from cmcr.files import (
     MANIFEST,
     check_target,
@@ -65,7 +66,7 @@ _LEFT = "what was finished is safe: free space and run it again"
 def connect_on_disk(
     *memories: Memory,
     out: str | Path,
-    overlap: str | None = None,
+    overlap: Overlap = None,
     method: str = "c-mcr",
     seed: int = 0,
     device: str = "auto",
@@ -78,14 +79,15 @@ def connect_on_disk(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Connection:
-    """Connect two spaces from their memories on disk, resume where a run was stopped, and save the connection.
+    """Connect spaces from their memories on disk, resume where a run was stopped, and save the connection.
 
-    Rows that RAM does not hold stay on disk; work is kept in `OUT.unfinished` until the connection is written.
+    Rows that RAM does not hold stay on disk; work is kept in `OUT.unfinished` until the connection is written. What takes no
+    training, and more than two spaces, is fitted here and at once, and begins anew when it was stopped.
 
     Args:
-        *memories: four `cmcr.Memory`, in any order: of either space the shared modality and one more.
+        *memories: four `cmcr.Memory`, in any order: of either space the shared modality and one more; or those of more spaces.
         out: folder of the connection.
-        overlap: the shared modality; may be left out if there is only one.
+        overlap: see `cmcr.connect`.
         method: see `cmcr.connect`.
         seed: see `cmcr.connect`.
         device: `"auto"` takes a GPU if there is one.
@@ -115,9 +117,16 @@ def connect_on_disk(
     seed = check_seed(seed)
     where = choose_device(device)
     spaces = by_space(memories, overlap)
-    shared = overlap_of(*spaces, overlap)
+    links = links_of(spaces, overlap)
     target = Path(os.path.abspath(out))  # noqa: PTH100 - saving to "." replaces the folder that this process is in
     check_target(target, CONNECTION, replace=replace)
+    if len(spaces) > 2 or not isinstance(chosen, Settings):
+        connection = connect(
+            *spaces, overlap=overlap, method=method, seed=seed, device=device, progress=progress, **settings
+        )
+        connection.save(target, replace=replace)
+        return connection
+    shared = links[0].overlap
     mapped: dict[str, Any] = {"device": str(where)}
     if engine != "here":  # workers may have devices that are not here
         mapped = {"device": device, "engine": engine, "workers": workers}
@@ -195,7 +204,7 @@ def remove_work(connection: Path) -> None:
 
 
 def _consistent_memories(
-    spaces: tuple[Memories, Memories],
+    spaces: Sequence[Memories],
     shared: str,
     settings: Settings,
     mapped: Mapping[str, Any],
@@ -206,7 +215,7 @@ def _consistent_memories(
     """Compute the semantically consistent rows of both spaces, or resume; where they are off, the overlap stands in."""
     consistent: dict[str, Any] = {}
     for number, space in enumerate(spaces):
-        overlap, outer = _stored(space, shared), _stored(space, outer_of(space, shared))
+        overlap, outer = _stored(space, shared), _stored(space, _outer_of(space, shared))
         if not settings.semantic_consistency:
             consistent[space.space] = overlap
             continue
@@ -237,6 +246,17 @@ def _consistent_memories(
     return consistent
 
 
+def _outer_of(memories: Memories, overlap: str) -> str:
+    """Find the one modality of a space besides the overlap."""
+    others = [modality for modality in memories.rows if modality != overlap]
+    if len(others) != 1:
+        raise ConfigError(
+            f"space {memories.space!r}: expected exactly one modality besides the overlap {overlap!r}, got "
+            f"{', '.join(others) or 'none'}. Pass the overlap and the modality to be connected."
+        )
+    return others[0]
+
+
 def _stored(space: Memories, modality: str) -> Stored:
     rows = space.rows[modality]
     assert isinstance(rows, Stored), "by_space groups memories on disk"
@@ -244,7 +264,7 @@ def _stored(space: Memories, modality: str) -> Stored:
 
 
 def _identity(
-    spaces: tuple[Memories, Memories],
+    spaces: Sequence[Memories],
     shared: str,
     settings: Settings,
     consistent: Mapping[str, Any],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def similarities(
     Args:
         where: a space's name, or the folder of a connection.
         items: by modality, what its encoder reads.
-        via: in a connection, the space whose encoder takes the overlap.
+        via: in a connection, the space whose encoder takes what several spaces embed, such as the overlap.
         models: by a space's name, the model to open it with: a repository, a folder or a file.
 
     Returns:
@@ -45,9 +46,9 @@ def similarities(
         rows = [alone.encode(inputs, modality) for modality, inputs in items.items()]
     elif Path(where).is_dir():
         connection = load(where, encoders=[space(name, model=model) for name, model in models.items()])
-        shared = set(connection.spaces[0].modalities) & set(connection.spaces[1].modalities)
+        owners = Counter(modality for known in connection.spaces for modality in known.modalities)
         rows = [
-            connection.encode(inputs, modality, space=via if modality in shared else None)
+            connection.encode(inputs, modality, space=via if owners[modality] > 1 else None)
             for modality, inputs in items.items()
         ]
     else:

@@ -127,6 +127,23 @@ def test_by_space_matches_the_overlap_asked_for(four, tmp_path):
     assert left.rows["text"] is four[0]
 
 
+def test_by_space_matches_the_overlaps_of_three_spaces(four, tmp_path):
+    pictures = [f"p{n}" for n in range(5, 40)]
+    more = [
+        on_disk(tmp_path, "c", "image", seed=5, width=3, ids=pictures),
+        on_disk(tmp_path, "c", "audio", seed=6, width=3, ids=["s1", "u"]),
+    ]
+    named = {("a", "b"): "text", ("c", "a"): "image"}
+    with pytest.warns(UserWarning, match="17 items .* 3 that"), pytest.warns(UserWarning, match="35 items .* 5 that"):
+        a, b, c = by_space([*four, *more], named)
+    assert [known.space for known in (a, b, c)] == ["a", "b", "c"]
+    assert a.rows["text"].ids == b.rows["text"].ids
+    assert a.rows["image"].ids == c.rows["image"].ids == pictures
+    assert (b.rows["audio"], c.rows["audio"]) == (four[1], more[1])  # shared, but not by a link that was named
+    with pytest.warns(UserWarning, match="17 items"), pytest.raises(TooFewRowsError, match="1 ids are in all"):
+        by_space([*four, *more])
+
+
 def test_by_space_refuses(four, tmp_path):
     text_a, audio_b, image_a, _ = four
     few = on_disk(tmp_path / "few", "b", "text", width=4, ids=["t1", "u"])
@@ -137,7 +154,7 @@ def test_by_space_refuses(four, tmp_path):
         ([on_disk(tmp_path / "f", "a", "text", fingerprint="f"), image_a, audio_b], ConfigError, "encoders f"),
         ([text_a, image_a, audio_b, twice], ConfigError, "'t18' occurs twice"),
         ([on_disk(tmp_path / "wide", "a", "text", width=5), image_a, audio_b], DimensionError, "one width"),
-        ([text_a, image_a, audio_b, few], TooFewRowsError, "1 ids are in both"),
+        ([text_a, image_a, audio_b, few], TooFewRowsError, "1 ids are in all"),
     ]:
         with pytest.raises(error, match=message):
             by_space(memories)

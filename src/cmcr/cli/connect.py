@@ -25,7 +25,7 @@ def connect(
     replace: bool = False,
     as_json: Json = False,
 ) -> None:
-    """Connect two spaces from their memories on disk: the shared modality in both, and one more modality of each.
+    """Connect spaces from their memories on disk: the shared modality in both, and one more modality of each.
 
     Every memory knows its space and modality, so they may come in any order; several of one kind are taken together.
     With --engine ray, several workers compute the semantically consistent rows; training runs here, on one device.
@@ -33,7 +33,7 @@ def connect(
     Example: cmcr connect captions-in-clip pictures captions-in-clap sounds --out my-connection
 
     Args:
-        memories: Folders of memories, of two spaces.
+        memories: Folders of memories, of two spaces; or of more, which are linked wherever two share a modality.
         out: Folder of the connection.
         overlap: The shared modality, where there are two.
         method: c-mcr, c-mcr-published or c-mcr-published-ulip.
@@ -64,9 +64,8 @@ def connect(
         )
     names, shared, rows = [space.name for space in connection.spaces], connection.overlap, connection.overlap_rows
     if not as_json:
-        print(
-            f"{out}: {names[0]} and {names[1]}, connected through {rows:,} items of {shared}, {connection.width} wide."
-        )
+        print(f"{out}: {' and '.join(names)}, connected through {rows:,} items of {shared}, {connection.width} wide.")
         return
     facts = {"path": str(out), "spaces": names, "overlap": shared, "overlap_rows": rows, "width": connection.width}
-    print(json.dumps({**facts, "final_loss": connection.history["total"][-1]}))
+    losses = connection.history.get("total")  # several links have several, a closed form has none
+    print(json.dumps({**facts, "final_loss": losses[-1] if losses else None}))

@@ -37,10 +37,10 @@ class ConnectedSpace:
 
     Attributes:
         name: such as "clip".
-        modalities: what it embeds, the overlap first.
+        modalities: what it embeds, the overlap first; of several spaces each of its overlaps.
         width: width D of its embeddings.
         fingerprint: of the encoders that made the embeddings; None if only arrays were given.
-        outer_rows: number of rows in the memory of the outer modality.
+        outer_rows: number of rows in the memories of all modalities but the first.
     """
 
     name: str
@@ -226,7 +226,7 @@ class Connection:
         Args:
             inputs: what the space's encoder reads: paths, arrays, PIL images, strings.
             modality: one of `modalities`.
-            space: whose encoder to use; needed only for the overlap, which both spaces embed.
+            space: whose encoder to use; needed only for what several spaces embed, such as the overlap.
             batch_size: items per forward pass.
             show_progress_bar: None shows one in an interactive terminal.
 

@@ -78,6 +78,24 @@ class Centring(Map):
         return F.normalize(rows - share * self.means[0] - (1 - share) * self.means[1], dim=1)
 
 
+class Shift(Map):
+    """Put centred rows where a modality of a space lies: ``N(s x + m)``, its mean m and its spread s around it."""
+
+    kind = "shift"
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, width_in: int, width: int | None = None) -> None:
+        super().__init__()
+        self.width_in = self.width = width_in
+        self.register_buffer("mean", torch.zeros(width_in, dtype=torch.float32))
+        self.register_buffer("scale", torch.ones((), dtype=torch.float32))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Shift: `(B, D)` -> `(B, D)` unit rows."""
+        return F.normalize(self.scale * rows + self.mean, dim=1)
+
+
 class Linear(Map):
     """A linear map, ``N(x W)``, ``W`` `(D, K)`."""
 
@@ -165,6 +183,30 @@ class Mixture(Map):
     def forward(self, rows: Tensor) -> Tensor:
         """Map: `(B, D)` -> `(B, K)`."""
         return torch.cat([part(rows) * share**0.5 for part, share in zip(self.parts, self.shares, strict=True)], dim=1)
+
+
+class Blocks(Map):
+    """Maps at their places in a wider row, zero elsewhere: ``[ 0 | f_1(x) | 0 | f_2(x) ... ] / sqrt(n)``, `n` maps."""
+
+    kind = "blocks"
+    parts: nn.ModuleList
+
+    def __init__(self, parts: Sequence[Map], starts: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.parts, self.starts, self.width = nn.ModuleList(parts), tuple(starts), width
+        self.width_in, self.unit = parts[0].width_in, all(part.unit for part in parts)
+
+    def config(self) -> dict[str, Any]:
+        """See `Map.config`."""
+        parts = [part.config() for part in _maps(self.parts)]
+        return {"kind": self.kind, "parts": parts, "starts": list(self.starts), "width": self.width}
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map: `(B, D)` -> `(B, width)`."""
+        found = rows.new_zeros(len(rows), self.width)
+        for part, start in zip(_maps(self.parts), self.starts, strict=True):
+            found[:, start : start + part.width] = part(rows) * len(self.parts) ** -0.5
+        return found
 
 
 def map_from(config: Mapping[str, Any]) -> Map:

@@ -15,8 +15,9 @@ import numpy as np
 from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats takes a second to import
 from torch import Tensor
 
-from cmcr.connection.connect import connect, outer_of, overlap_of
+from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
+from cmcr.connection.links import links_of
 from cmcr.connection.methods import settings_of
 from cmcr.connection.methods.c_mcr import enhance
 from cmcr.connection.settings import Settings, check_seed
@@ -176,13 +177,13 @@ def ablate(
 
 
 def _consistent_rows(
-    spaces: tuple[Memories, Memories], overlap: str | None, settings: Settings, device: str
+    spaces: Sequence[Memories], overlap: str | None, settings: Settings, device: str
 ) -> dict[str, Tensor]:
-    shared, where = overlap_of(*spaces, overlap), choose_device(device)
-    return {
-        space.space: enhance(space.rows[shared], space.rows[outer_of(space, shared)], settings, where)
-        for space in spaces
-    }
+    if len(spaces) != 2:
+        raise ConfigError(f"ablations are of two spaces, got memories of {len(spaces)}.")
+    (link,), where = links_of(spaces, overlap), choose_device(device)
+    parents = zip(link.names, link.parents, strict=True)
+    return {name: enhance(parent.overlap, parent.outer, settings, where) for name, parent in parents}
 
 
 def _content(made_from: Mapping[str, Any], seeds: Sequence[int], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -146,8 +146,10 @@ def baselines_of(connection: Connection, memories: Sequence[Memory]) -> Mapping[
     Raises:
         ConfigError: memories of other spaces or of other encoders than the connection's, or none of the overlap.
     """
-    given = {known.space: known for known in by_space(memories, connection.overlap)}
     names = [known.name for known in connection.spaces]
+    if len(names) != 2:
+        raise ConfigError(f"the baselines are of two spaces, the connection has {len(names)}: leave the memories out.")
+    given = {known.space: known for known in by_space(memories, connection.overlap)}
     if sorted(given) != sorted(names):
         raise ConfigError(f"the baselines need memories of {' and '.join(names)}, got {', '.join(given)}.")
     for known in connection.spaces:

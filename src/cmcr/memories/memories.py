@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
@@ -160,39 +161,49 @@ class Memories:
         return f"Memories({self.space!r}, {sizes})"
 
 
-def by_space(memories: Sequence[Memory], overlap: str | None = None) -> tuple[Memories, Memories]:
-    """Group memories on disk into two spaces, and match the items of their overlap by ids.
+def by_space(memories: Sequence[Memory], overlap: str | Mapping[tuple[str, str], str] | None = None) -> list[Memories]:
+    """Group memories on disk into spaces, and match the items of their overlaps by ids.
 
-    Either memory of the overlap may lack what its encoder could not embed: items that only one of them has are left out,
-    with a warning.
+    A memory of an overlap may lack what its encoder could not embed: items that not every space of the overlap has are left
+    out, with a warning.
 
     Args:
-        memories: of two spaces, in any order; the space of the first is the first.
-        overlap: the shared modality; None takes the only one that both spaces have.
+        memories: of two or more spaces, in any order; the space of the first is the first.
+        overlap: the shared modality, or that of each pair of spaces; None takes all that are shared, unless two spaces
+            share several.
 
     Returns:
-        the spaces; row i of the overlap is the same item in both.
+        the spaces; row i of an overlap is the same item in all of them.
 
     Raises:
-        ConfigError: not two spaces, a modality twice, memories of one space from different encoders, or an id that occurs
-            twice in the overlap, so that items cannot be matched.
+        ConfigError: a single space, a modality twice, memories of one space from different encoders, or an id that occurs
+            twice in an overlap, so that items cannot be matched.
         DimensionError: memories of one space are not equally wide.
-        TooFewRowsError: fewer than two items are in both.
+        TooFewRowsError: fewer than two items are in all spaces of an overlap.
     """
     names = list(dict.fromkeys(memory.space for memory in memories))
-    if len(names) != 2:
+    if len(names) < 2:
         raise ConfigError(
             f"expected memories of two spaces, got {len(names)}: {', '.join(map(repr, names))}. Give four: the shared "
             "modality and one more, of either space."
         )
-    left, right = (_by_modality([memory for memory in memories if memory.space == name]) for name in names)
-    shared = [modality for modality in left if modality in right]
-    if overlap is None and len(shared) == 1:
-        (overlap,) = shared
-    if overlap not in shared:  # for the caller to refuse, who knows what is asked for
-        return Memories(names[0], **left), Memories(names[1], **right)
-    left_rows, right_rows = _matched(left.pop(overlap), right.pop(overlap))
-    return Memories(names[0], **{overlap: left_rows}, **left), Memories(names[1], **{overlap: right_rows}, **right)
+    given = {name: _by_modality([memory for memory in memories if memory.space == name]) for name in names}
+    rows: dict[str, dict[str, Stored]] = {name: dict(known) for name, known in given.items()}
+    for modality in dict.fromkeys(memory.modality for memory in memories):
+        sharing = [name for name in names if modality in given[name]]
+        if isinstance(overlap, Mapping):
+            named = {name for pair, shared in overlap.items() if shared == modality for name in pair}
+            sharing = [name for name in sharing if name in named]
+        elif overlap not in (None, modality):
+            continue
+        unclear = overlap is None and any(  # for the caller to refuse, who knows what is asked for
+            len(given[one].keys() & given[other].keys()) > 1 for one, other in combinations(sharing, 2)
+        )
+        if len(sharing) > 1 and not unclear:
+            matched = _matched([given[name][modality] for name in sharing])
+            for name, chosen in zip(sharing, matched, strict=True):
+                rows[name][modality] = chosen
+    return [Memories(name, **rows[name]) for name in names]
 
 
 def _by_modality(memories: Sequence[Memory]) -> dict[str, Memory]:
@@ -212,26 +223,29 @@ def _by_modality(memories: Sequence[Memory]) -> dict[str, Memory]:
     return by_modality
 
 
-def _matched(left: Memory, right: Memory) -> tuple[Stored, Stored]:
-    """Choose the rows of two memories whose items are in both, in the order of the left one."""
-    position = _positions(right)
-    if left.ids == right.ids:
-        return left, right
-    pairs = [(row, position[id_]) for id_, row in _positions(left).items() if id_ in position]
-    names = f"{left.space!r} and {right.space!r}"
-    if len(pairs) < 2:
+def _matched(memories: Sequence[Memory]) -> Sequence[Stored]:
+    """Choose the rows of memories whose items are in all of them, in the order of the first."""
+    positions = [_positions(memory) for memory in memories]
+    if all(memory.ids == memories[0].ids for memory in memories):
+        return memories
+    kept = [id_ for id_ in positions[0] if all(id_ in other for other in positions)]
+    names = " and ".join(repr(memory.space) for memory in memories)
+    if len(kept) < 2:
+        counts = " and ".join(str(len(memory)) for memory in memories)
         raise TooFewRowsError(
-            f"the overlap: {names} have {len(left)} and {len(right)} items, and {len(pairs)} ids are in both (such as "
-            f"{left.ids[0]!r} and {right.ids[0]!r}). Embed the same list of items with both encoders."
+            f"the overlap: {names} have {counts} items, and {len(kept)} ids are in all (such as "
+            f"{' and '.join(repr(memory.ids[0]) for memory in memories)}). Embed the same list of items with their encoders."
         )
-    dropped = len(left) + len(right) - 2 * len(pairs)
+    dropped = sum(map(len, memories)) - len(memories) * len(kept)
     if dropped:
         warnings.warn(
-            f"the overlap: {len(pairs)} items are in both {names}; {dropped} that only one of them has are left out.",
+            f"the overlap: {len(kept)} items are in all of {names}; {dropped} that are not are left out.",
             stacklevel=5,  # to the caller of `cmcr.connect`
         )
-    chosen = np.array(pairs, dtype=np.int64)
-    return MatchedRows(left, chosen[:, 0]), MatchedRows(right, chosen[:, 1])
+    return [
+        MatchedRows(memory, np.array([place[id_] for id_ in kept], dtype=np.int64))
+        for memory, place in zip(memories, positions, strict=True)
+    ]
 
 
 def _positions(memory: Memory) -> dict[str, int]:

@@ -160,8 +160,8 @@ class Memory:
         return list(found.values())
 
     @staticmethod
-    def by_space(memories: Sequence[Memory], overlap: str | None = None) -> tuple[Memories, Memories]:
-        """Group memories into two spaces, and match their overlap by ids; see `cmcr.memories.memories.by_space`."""
+    def by_space(memories: Sequence[Memory], overlap: Any = None) -> list[Memories]:
+        """Group memories into spaces, and match their overlaps by ids; see `cmcr.memories.memories.by_space`."""
         from cmcr.memories.memories import by_space
 
         return by_space(memories, overlap)
