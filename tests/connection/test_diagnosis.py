@@ -121,6 +121,18 @@ SPOILED = {
         {"clip text": lambda x: around_one_vector(x, 0.1)},
         {"constant tower", "shared component", "overlap agreement", "queries that the overlap names"},
     ),
+    "tower that gives exactly one vector": (
+        {"image": lambda x: np.repeat(x[:1], len(x), axis=0)},
+        {"constant tower", "directions in use", "shared component", "hubs", "band of scores"},
+    ),
+    "memory that is half one item": ({"image": lambda x: np.concatenate([x[:350], x[:1].repeat(350, 0)])}, {"hubs"}),
+    "overlap of another domain": (
+        {
+            "clip text": lambda x: synthetic(seed=7)["clip"]["text"],
+            "clap text": lambda x: synthetic(seed=7)["clap"]["text"],
+        },
+        {"queries that the overlap names", "overlap that the memory covers"},
+    ),
     "tower of rank two": ({"image": in_a_plane}, {"directions in use"}),
     "memory of another encoder": (
         {"image": rotated},

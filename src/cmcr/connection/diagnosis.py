@@ -78,7 +78,7 @@ _CHECKS = {
     "named": _Check(
         "queries that the overlap names", 1, 0.6,
         "{:.0%} of the memory's items have an overlap item near: nearer than after a random rotation, and at 0.8 or more of "
-        "the cosine that overlap items find. Good worlds have 90 % or more; an overlap of fifty items has under 30 %",
+        "the cosine that overlap items find. Good worlds have 90 % or more; an overlap of fifty items has under 50 %",
         "Add overlap items about what the memory shows, and check that both towers are of the same model.",
     ),
     "covered": _Check(
