@@ -15,7 +15,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -131,38 +131,36 @@ def connect_on_disk(
     if engine != "here":  # workers may have devices that are not here
         mapped = {"device": device, "engine": engine, "workers": workers}
         mapped |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    given: dict[str, Any] = {"overlap": shared, "method": method, "seed": seed, "device": device, "progress": progress}
     with work_folder(target) as work:
-        consistent = _consistent_memories(spaces, shared, chosen, mapped, work, restart, progress)
-        training = KeptTraining(work / "training", _identity(spaces, shared, chosen, consistent, seed, where))
-        if restart:
-            training.drop()
-        with held_back() as stop_asked:
-
-            def keep(state: TrainState) -> None:
-                if stop_asked or time.monotonic() - training.written >= SECONDS_BETWEEN:
-                    training.write(state)
-                if stop_asked:
-                    raise KeyboardInterrupt
-
-            try:
-                connection = connect(
-                    *spaces,
-                    overlap=shared,
-                    method=method,
-                    seed=seed,
-                    device=device,
-                    progress=progress,
-                    consistent=consistent,
-                    resume_from=training.read(),
-                    after_step=keep,
-                    **settings,
-                )
-            except TrainingError:
+        if not isinstance(chosen, Settings):  # closed forms: nothing that is worth keeping half-way
+            connection = connect(*spaces, **given, **settings)
+        else:
+            consistent = _consistent_memories(spaces, shared, chosen, mapped, work, restart, progress)
+            training = KeptTraining(work / "training", _identity(spaces, shared, chosen, consistent, seed, where))
+            if restart:
                 training.drop()
-                raise
+            connection = _trained(training, partial(connect, *spaces, **given, consistent=consistent, **settings))
         connection.save(target, replace=replace)
     remove_work(target)
     return connection
+
+
+def _trained(training: KeptTraining, connect: Callable[..., Connection]) -> Connection:
+    """Connect with a training that resumes from the state that was kept, and keeps its own."""
+    with held_back() as stop_asked:
+
+        def keep(state: TrainState) -> None:
+            if stop_asked or time.monotonic() - training.written >= SECONDS_BETWEEN:
+                training.write(state)
+            if stop_asked:
+                raise KeyboardInterrupt
+
+        try:
+            return connect(resume_from=training.read(), after_step=keep)
+        except TrainingError:
+            training.drop()
+            raise
 
 
 def unfinished(connection: Path) -> Path:

@@ -1,0 +1,154 @@
+"""Every method beside every other: on the miniature connections over seeds, and on synthetic spaces over modality gaps.
+
+    python benchmarks/methods.py miniature --seeds 5     # the table in docs/methods.md
+    python benchmarks/methods.py gaps --seeds 3
+
+A seed draws items and everything that a method draws. Figures are means in percent with Student's t interval at 95 % over
+seeds; a mean of two directions throughout, unless a direction is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cmcr
+from cmcr.connection.methods import METHODS
+from cmcr.data.numbers import UNSEEN_NUMBERS
+from cmcr.demo.measure import retention_of, tasks_of
+from cmcr.demo.world import EmbeddedCase, draw_world, embed_world
+from cmcr.evaluation.ablations import over_seeds
+from cmcr.evaluation.baselines import through
+from cmcr.evaluation.metrics import PerQuery
+from cmcr.evaluation.tasks.retrieval import PreparedRetrieval
+from cmcr.evaluation.tasks.scores import PerItem
+
+GAPS = [(0.0, "low", 48), (0.4, "high", 16), (0.7, "low", 16), (1.0, "high", 16), (1.1, "low", 48)]
+NOISE = {"low": 0.2, "high": 1.2}
+
+
+def miniature(seeds: int, methods: list[str]) -> Iterator[tuple[str, str, int, dict[str, float]]]:
+    """Give (connection, method, seed, figures) of the miniature world."""
+    for seed in range(seeds):
+        for data in embed_world(draw_world(seed, 6), lambda share: None):
+            for method in methods:
+                yield data.case.name, method, seed, _measured(data, method, seed)
+
+
+def _measured(data: EmbeddedCase, method: str, seed: int) -> dict[str, float]:
+    start = time.perf_counter()
+    connection = cmcr.connect(*data.memories, overlap=data.case.overlap, method=method, seed=seed, device="cpu")
+    seconds = time.perf_counter() - start
+    left, right = data.outer
+    scores = PreparedRetrieval(right, left, PerQuery.one(np.arange(1000))).score(through(connection))
+    figures: dict[str, float] = {}
+    for key in ("R@1", "R@5", "R@10", "mAP"):
+        both = []
+        for task in tasks_of(data):
+            found = scores[f"{task}/{key}"]
+            assert isinstance(found, PerItem)
+            figures[f"{task}/{key}"] = 100 * found.value
+            figures[f"{task}/unseen/{key}"] = 100 * float(found.values[UNSEEN_NUMBERS].mean())
+            both.append(task)
+        figures[key] = np.mean([figures[f"{task}/{key}"] for task in both])
+        figures[f"unseen {key}"] = np.mean([figures[f"{task}/unseen/{key}"] for task in both])
+    kept = retention_of(data, connection)
+    figures["least retention"] = 100 * min(found["kept"] for found in kept.values())
+    figures["width"], figures["seconds"] = connection.width, seconds
+    figures["bytes"] = sum(t.nbytes for each in connection.projectors.values() for t in each.state_dict().values())
+    return figures
+
+
+def gaps(seeds: int, methods: list[str]) -> Iterator[tuple[str, str, int, dict[str, float]]]:
+    """Give (world, method, seed, figures) of synthetic spaces whose modalities lie apart."""
+    for gap, noise, latent in GAPS:
+        for seed in range(seeds):
+            left, right, test = synthetic(gap, NOISE[noise], latent, seed)
+            for method in methods:
+                start = time.perf_counter()
+                found = cmcr.connect(left, right, method=method, seed=seed, device="cpu")
+                seconds = time.perf_counter() - start
+                rows = [found.common(rows, space) for rows, space in zip(test, ("left", "right"), strict=True)]
+                scores = found.similarity(rows[0], rows[1])
+                hits = [(scores.argmax(axis=axis) == np.arange(len(scores))).mean() for axis in (0, 1)]
+                yield f"gap {gap}, {noise}, {latent}", method, seed, {"R@1": 100 * np.mean(hits), "seconds": seconds}
+
+
+def synthetic(gap: float, noise: float, latent: int, seed: int) -> tuple[Any, Any, list[Any]]:
+    """Draw two spaces of latent classes, 128 and 96 wide, whose modalities' means lie `gap` apart, and 1000 test pairs."""
+    rng = np.random.default_rng([seed, round(100 * gap), latent])
+    classes = rng.normal(size=(300, latent))
+    offset = gap / np.sqrt(max(1e-9, 4 - gap**2)) if gap else 0.0  # of unit rows: |m_0 - m_1| is then about `gap`
+
+    def items(count: int) -> np.ndarray:
+        found = classes[rng.integers(len(classes), size=count)] + 0.7 * rng.normal(size=(count, latent))
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    def space(width: int) -> Callable[[np.ndarray, int], np.ndarray]:
+        turned = np.linalg.qr(rng.normal(size=(width, latent)))[0].T
+        apart = rng.normal(size=width)
+        apart /= np.linalg.norm(apart)
+
+        def embedded(latents: np.ndarray, modality: int) -> np.ndarray:
+            rows = latents @ turned + noise * rng.normal(size=(len(latents), width)) / np.sqrt(width)
+            rows = rows / np.linalg.norm(rows, axis=1, keepdims=True) + (1 - 2 * modality) * offset * apart
+            return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+        return embedded
+
+    left, right, shared, tested = space(128), space(96), items(8000), items(1000)
+    return (
+        cmcr.Memories("left", text=left(shared, 0), image=left(items(3000), 1)),
+        cmcr.Memories("right", text=right(shared, 0), audio=right(items(3000), 1)),
+        [left(tested, 1), right(tested, 1)],
+    )
+
+
+def main() -> None:
+    """Measure and print a table; figures of every seed go to a JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("worlds", choices=["miniature", "gaps"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", nargs="*", default=[m for m in METHODS if not m.startswith("c-mcr-published")])
+    parser.add_argument("--out", type=Path, help="JSON of every figure; what is there already is not measured again")
+    given = parser.parse_args()
+    cells: list[dict[str, Any]] = []
+    for world, method, seed, figures in globals()[given.worlds](given.seeds, given.methods):
+        cells.append({"world": world, "method": method, "seed": seed, **figures})
+        print(world, method, seed, {k: round(v, 1) for k, v in figures.items() if "_to_" not in k}, file=sys.stderr)
+        if given.out:
+            given.out.write_text(json.dumps(cells, indent=1) + "\n")
+    print(table(cells))
+
+
+def table(cells: list[dict[str, Any]]) -> str:
+    """Write the means over seeds with their intervals as Markdown, the best method of each world first."""
+    lines = []
+    for world in dict.fromkeys(cell["world"] for cell in cells):
+        ours = [cell for cell in cells if cell["world"] == world]
+        keys = [key for key in ours[0] if key not in ("world", "method", "seed") and "_to_" not in key]
+        lines += [f"\n{world}\n", f"| method | {' | '.join(keys)} |", f"|---|{'---|' * len(keys)}"]
+        rows = []
+        for method in dict.fromkeys(cell["method"] for cell in ours):
+            found = {k: over_seeds([c[k] for c in ours if c["method"] == method]) for k in keys}
+            rows.append((found["R@1"]["mean"], f"| {method} | {' | '.join(map(_shown, keys, found.values()))} |"))
+        lines += [row for _, row in sorted(rows, reverse=True)]
+    return "\n".join(lines)
+
+
+def _shown(key: str, found: dict[str, Any]) -> str:
+    digits = 0 if key in ("width", "bytes") else 1
+    if key in ("width", "bytes", "seconds") or found["low"] is None:
+        return f"{found['mean']:,.{digits}f}"
+    return f"{found['mean']:.1f} ± {found['high'] - found['mean']:.1f}"
+
+
+if __name__ == "__main__":
+    main()
