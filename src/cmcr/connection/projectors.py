@@ -51,23 +51,49 @@ class Projector(Map):
                 hidden = F.relu(hidden, inplace=True)
         return F.normalize(hidden, dim=1)
 
-    def project_both(self, overlap: Tensor, consistent: Tensor, batch_norm: str) -> tuple[Tensor, Tensor]:
-        """Project the two modalities of one training batch.
+
+class ResidualProjector(Map):
+    """A linear map and a perceptron that corrects it: ``N(x W + V relu(BN(U x)))``.
+
+    It starts as the linear map alone, a closed form, for V starts at zero; training moves all of it (not in the paper).
+
+    Args:
+        width_in: width D of the space.
+        width: width K of the common space.
+        hidden: width of the perceptron's inner layer.
+    """
+
+    kind = "residual"
+
+    def __init__(self, width_in: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.width_in, self.width, self.hidden = width_in, width, hidden
+        self.straight = nn.Linear(width_in, width, bias=False, dtype=torch.float32)
+        self.inner = nn.Linear(width_in, hidden, bias=False, dtype=torch.float32)
+        self.norm = nn.BatchNorm1d(hidden, dtype=torch.float32)
+        self.outer = nn.Linear(hidden, width, bias=False, dtype=torch.float32)
+        nn.init.zeros_(self.outer.weight)
+
+    def config(self) -> dict[str, Any]:
+        """See `Map.config`."""
+        return {**super().config(), "hidden": self.hidden}
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Project: `(B, D)` -> `(B, K)` unit rows."""
+        correction = self.outer(F.relu(self.norm(self.inner(embeddings)), inplace=True))
+        return F.normalize(self.straight(embeddings) + correction, dim=1)
+
+    def pulled_back(self, start: Tensor, share: float) -> ResidualProjector:
+        """Move the weights back towards the closed form they started from (weight-space ensembles, Wortsman et al. 2022).
 
         Args:
-            overlap: `(B, D)` rows of the overlap.
-            consistent: `(B, D)` their semantically consistent rows.
-            batch_norm: `"together"` normalises both by common statistics, as inference does; `"apart"` makes two
-                calls, each with the statistics of its own modality. The paper does not say which it means.
-
-        Returns:
-            Two tensors `(B, K)` of unit rows.
+            start: `(D, K)` the linear map before training.
+            share: of the way from the start to what was trained, from 0 to 1.
         """
-        if batch_norm == "apart":
-            return self(overlap), self(consistent)
-        # Not two slices: the gradient of each would be as large as both, and nearly all zeros.
-        first, second = self(torch.cat([overlap, consistent])).split(len(overlap))
-        return first, second
+        with torch.no_grad():
+            self.outer.weight.mul_(share)
+            self.straight.weight.lerp_(start.T.to(self.straight.weight), 1 - share)
+        return self
 
 
 def _linear(width_in: int, width_out: int) -> nn.Linear:

@@ -13,8 +13,8 @@ from torch import Tensor
 from cmcr.connection.enhancement import semantic_completion
 from cmcr.connection.losses import LossTerms, connection_loss
 from cmcr.connection.maps import Identity, Map
-from cmcr.connection.projectors import Projector
-from cmcr.connection.settings import Settings
+from cmcr.connection.projectors import Projector, ResidualProjector
+from cmcr.connection.settings import ProjectorShape, Settings
 from cmcr.engine.batches import Batches, Rows
 from cmcr.engine.device import memory_errors
 from cmcr.engine.precision import fast_float32, guarded_torch_state, seeded_weights
@@ -33,12 +33,14 @@ class EnhancedSpace:
         consistent: `(n, D)` their semantically consistent rows in the space's other modality.
         centring: what the rows of every batch pass first, if anything.
         stays: whether the space is left as it is: nothing is learned for it.
+        start: `(D, K)` the linear map that its projector starts from and corrects; None draws a perceptron.
     """
 
     overlap: Rows
     consistent: Rows
     centring: Map | None = None
     stays: bool = False
+    start: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ def train(
                 )
                 for rows, centring in zip(batches.rows(state.step), centrings, strict=True)
             )
-            projected_left = _both(projectors[0], t_left, v_left, settings)
-            projected_right = _both(projectors[1], t_right, a_right, settings)
+            projected_left = project_both(projectors[0], t_left, v_left, settings.batch_norm)
+            projected_right = project_both(projectors[1], t_right, a_right, settings.batch_norm)
             state.descend(connection_loss(projected_left, projected_right, settings))
             if state.step % _STEPS_BETWEEN_LOOKS == 0 or state.step == state.total:
                 state.check_loss()
@@ -140,10 +142,24 @@ def train(
     )
 
 
-def _both(projector: Map, overlap: Tensor, consistent: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    if isinstance(projector, Projector):
-        return projector.project_both(overlap, consistent, settings.batch_norm)
-    return overlap, consistent
+def project_both(projector: Map, overlap: Tensor, consistent: Tensor, batch_norm: str) -> tuple[Tensor, Tensor]:
+    """Project the two modalities of one training batch.
+
+    Args:
+        projector: of the space.
+        overlap: `(B, D)` rows of the overlap.
+        consistent: `(B, D)` their semantically consistent rows.
+        batch_norm: `"together"` normalises both by common statistics, as inference does; `"apart"` makes two calls, each
+            with the statistics of its own modality. The paper does not say which it means.
+
+    Returns:
+        Two tensors `(B, K)` of unit rows.
+    """
+    if batch_norm == "apart":
+        return projector(overlap), projector(consistent)
+    # Not two slices: the gradient of each would be as large as both, and nearly all zeros.
+    first, second = projector(torch.cat([overlap, consistent])).split(len(overlap))
+    return first, second
 
 
 def _checked_count(sets: tuple[Rows, ...]) -> int:
@@ -166,8 +182,17 @@ def _initial(
     spaces = left, right
     shape = settings.projector_shape(*(space.overlap.shape[1] for space in spaces))
     with seeded_weights(int(np.random.SeedSequence(seed).generate_state(3)[0])):
-        first, second = (
-            Identity(space.overlap.shape[1]) if space.stays else Projector(space.overlap.shape[1], shape)
-            for space in spaces
-        )
+        first, second = (_new(space, shape) for space in spaces)
     return first.to(device).train(), second.to(device).train()
+
+
+def _new(space: EnhancedSpace, shape: ProjectorShape) -> Map:
+    width = space.overlap.shape[1]
+    if space.stays:
+        return Identity(width)
+    if space.start is None:
+        return Projector(width, shape)
+    found = ResidualProjector(width, space.start.shape[1], 2 * shape.width)
+    with torch.no_grad():
+        found.straight.weight.copy_(space.start.T)
+    return found

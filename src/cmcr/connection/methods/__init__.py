@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cmcr.connection.methods import c_mcr, clipclap, concepts, ex_mcr, linear, posterior
+from cmcr.connection.methods import c_mcr, cca, clipclap, concepts, ex_mcr, linear, posterior, residual
 from cmcr.connection.methods.fitting import Method
 from cmcr.connection.settings import CLAP_CLIP_SHAPE, PUBLISHED, ULIP_CLIP_SHAPE, MethodSettings, Settings
 from cmcr.errors import ConfigError, unknown_name, validation_problems
@@ -26,6 +26,10 @@ METHODS: dict[str, Method] = {
     "procrustes": Method(
         MethodSettings, linear.procrustes, "centred rotation, closed form", into=linear.procrustes_into
     ),
+    "c-mcr-residual": Method(
+        residual.ResidualSettings, residual.fit, "canonical correlations, corrected by trained projectors"
+    ),
+    "cca": Method(cca.CorrelationSettings, cca.fit, "centred canonical correlations: the best closed form"),
     "ex-mcr": Method(Settings, ex_mcr.fit, "one trained projector into a space that stays as it is", into=ex_mcr.into),
     "posterior": Method(
         posterior.PosteriorSettings, posterior.fit, "which overlap item an item could be", into=posterior.into

@@ -24,7 +24,9 @@ from cmcr.connection.methods.fitting import (
     Parent,
     Run,
     blocks_of,
+    centring_of,
     drawn,
+    gap_of,
     linear_map,
     mean_and_covariance,
     shrunk,
@@ -70,10 +72,11 @@ def fit(left: Parent, right: Parent, settings: ConceptSettings, run: Run) -> Fit
     maps = []
     for parent, rows in zip((left, right), texts, strict=True):
         found = Posterior(parent.width, count, settings.temperature)
+        centring = centring_of(parent, gap_of(parent, run.seed))
         found.whitening.copy_(power(mean_and_covariance(parent.outer)[1], settings.whitening))
         anchors = anchors_of(rows, labels, count, power(mean_and_covariance(parent.overlap)[1], settings.whitening))
-        found.anchors.copy_(refined(anchors, found.whitening.to(run.device), parent, settings.refinement))
-        maps.append(found)
+        found.anchors.copy_(refined(anchors, found.whitening.to(run.device), parent, centring, settings.refinement))
+        maps.append(Chain([centring, found]))
     return Fitted(maps[0], maps[1])
 
 
@@ -83,8 +86,9 @@ def into(base: Parent, leaf: Parent, settings: ConceptSettings, run: Run) -> Map
     ``p`` is the leaf's own posterior and ``c_k`` the base's refined concepts, their whitening undone.
     """
     found = fit(base, leaf, settings, run)
-    assert isinstance(found.left, Posterior)
-    anchors = torch.linalg.solve(found.left.whitening, found.left.anchors.T).T
+    concepts = list(found.left.modules())[-1]
+    assert isinstance(concepts, Posterior)
+    anchors = torch.linalg.solve(concepts.whitening, concepts.anchors.T).T
     return Chain([found.right, linear_map(F.normalize(anchors, dim=1))])
 
 
@@ -107,14 +111,14 @@ def anchors_of(rows: Tensor, labels: Tensor, count: int, whitening: Tensor) -> T
     return F.normalize(sums @ whitening.to(rows), dim=1)
 
 
-def refined(anchors: Tensor, whitening: Tensor, parent: Parent, weight: float) -> Tensor:
+def refined(anchors: Tensor, whitening: Tensor, parent: Parent, centring: Map, weight: float) -> Tensor:
     """Move concepts towards what the memory shows of them, by one step of expectation maximisation.
 
     ``c_k <- N(kappa (m / K) c_k + sum_j p(k | x_j) x_j)``, ``p(k | x) = softmax_k(x . c_k / 0.02)``, `m` memory rows.
     """
     sums = weight * (len(parent.outer) / len(anchors)) * anchors
     for block in blocks_of(parent.outer):
-        rows = F.normalize(block.to(anchors) @ whitening, dim=1)
+        rows = F.normalize(centring(block).to(anchors) @ whitening, dim=1)
         sums = sums + torch.softmax(rows @ anchors.T / REFINING_TEMPERATURE, dim=1).T @ rows
     return F.normalize(sums, dim=1)
 

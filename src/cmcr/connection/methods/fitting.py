@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cmcr.arrays import normalized
 from cmcr.connection.maps import Centring, Linear, Map
@@ -155,16 +156,35 @@ def linear_map(weight: Tensor) -> Linear:
     return found
 
 
-def centring_of(parent: Parent) -> Centring:
+def gap_of(parent: Parent, seed: int) -> Tensor:
+    """Find how far the outer modality lies from the overlap, apart from what it shows: `(D,)`.
+
+    The difference of two modalities' means is their gap and the difference of what they show. What a memory shows is what
+    the overlap items that match it say, so the gap is what these leave unexplained of its mean, found as the closest points
+    of two clouds are (Besl & McKay 1992): from ``g = 0``, six times
+
+        p(m | x) = softmax_m(N(x - g) . t_m / 0.02),    g <- mean_x x - mean_x sum_m p(m | x) t_m.
+    """
+    texts = some_rows(parent.overlap, drawn(len(parent.overlap), 6000, seed))
+    items = some_rows(parent.outer, drawn(len(parent.outer), 2000, seed))
+    gap = torch.zeros(parent.width)
+    for _ in range(6):
+        shares = torch.softmax(F.normalize(items - gap, dim=1) @ texts.T / 0.02, dim=1)
+        gap = items.mean(dim=0) - shares.mean(dim=0) @ texts
+    return gap
+
+
+def centring_of(parent: Parent, gap: Tensor | None = None) -> Centring:
     """Fit the centring of a space: the means of its two modalities, and the linear discriminant between them.
 
+    With a `gap`, what is subtracted is nothing of the overlap and the gap of the outer modality, instead of their means.
     Fisher's discriminant with the pooled covariance S, shrunk, and equal chances: ``w = S^-1 (m_0 - m_1)``,
     ``b = -w . (m_0 + m_1) / 2``.
     """
     (first, spread_first), (second, spread_second) = (mean_and_covariance(r) for r in (parent.overlap, parent.outer))
     weight = torch.linalg.solve(shrunk((spread_first + spread_second) / 2), first - second)
     found = Centring(parent.width)
-    found.means.copy_(torch.stack([first, second]))
+    found.means.copy_(torch.stack([first, second] if gap is None else [torch.zeros_like(gap), gap]))
     found.weight.copy_(weight)
     found.bias.copy_(-weight @ (first + second) / 2)
     return found

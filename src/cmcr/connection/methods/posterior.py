@@ -24,7 +24,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from cmcr.connection.maps import Chain, Map, Posterior
-from cmcr.connection.methods.fitting import Fitted, Parent, Run, drawn, linear_map, some_rows
+from cmcr.connection.methods.fitting import Fitted, Parent, Run, centring_of, drawn, gap_of, linear_map, some_rows
 from cmcr.connection.settings import Above0, MethodSettings, Width
 
 _SEEN = 1024  # rows of each memory that the compact form looks at
@@ -60,8 +60,8 @@ def fit(left: Parent, right: Parent, settings: PosteriorSettings, run: Run) -> F
     chosen = drawn(len(left.overlap), settings.items, run.seed)
     whole = settings.width is None
     maps = (
-        _posterior(left, chosen, settings.left_temperature, unit=not whole),
-        _posterior(right, chosen, settings.right_temperature, unit=not whole),
+        _posterior(left, chosen, settings.left_temperature, run, unit=not whole),
+        _posterior(right, chosen, settings.right_temperature, run, unit=not whole),
     )
     if settings.width is None:
         return Fitted(*maps)
@@ -80,7 +80,7 @@ def into(base: Parent, leaf: Parent, settings: PosteriorSettings, run: Run) -> M
     Only the leaf's temperature counts, which is `right_temperature` here; `width` has no effect.
     """
     chosen = drawn(len(base.overlap), settings.items, run.seed)
-    found = _posterior(leaf, chosen, settings.right_temperature, unit=False)
+    found = _posterior(leaf, chosen, settings.right_temperature, run, unit=False)
     return Chain([found, linear_map(some_rows(base.overlap, chosen))])
 
 
@@ -103,7 +103,7 @@ def leading_axes(shown: Sequence[Tensor], width: int) -> Tensor:
     return rows.T @ (vectors / values.sqrt()).to(rows)
 
 
-def _posterior(parent: Parent, chosen: Tensor, temperature: float, *, unit: bool) -> Posterior:
+def _posterior(parent: Parent, chosen: Tensor, temperature: float, run: Run, *, unit: bool) -> Map:
     found = Posterior(parent.width, len(chosen), temperature, unit=unit)
     found.anchors.copy_(some_rows(parent.overlap, chosen))
-    return found
+    return Chain([centring_of(parent, gap_of(parent, run.seed)), found])
