@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from cmcr.connection.maps import Chain, Linear, Map
+from cmcr.connection.maps import Linear, Map
 from cmcr.connection.methods import c_mcr, cca
 from cmcr.connection.methods.fitting import Fitted, Parent, Run, blocks_of
 from cmcr.connection.projectors import ResidualProjector
@@ -50,9 +50,9 @@ def fit(left: Parent, right: Parent, settings: ResidualSettings, run: Run) -> Fi
     first, second = (replace(space, start=start) for space, start in zip(spaces, starts, strict=True))
     found = c_mcr.trained(first, second, settings, run)
     for each, start in zip((found.left, found.right), starts, strict=True):
-        projector = next(iter(each.children()))[-1] if isinstance(each, Chain) else each
-        assert isinstance(projector, ResidualProjector)
-        projector.pulled_back(start, settings.trained_share)
+        for part in each.modules():
+            if isinstance(part, ResidualProjector):
+                part.pulled_back(start, settings.trained_share)
     return found
 
 
