@@ -9,12 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cmcr.connection.methods import c_mcr, cca, clipclap, concepts, ex_mcr, linear, posterior, residual
+from cmcr.connection.methods import auto, c_mcr, cca, clipclap, concepts, ex_mcr, linear, posterior, residual
 from cmcr.connection.methods.fitting import Method
 from cmcr.connection.settings import CLAP_CLIP_SHAPE, PUBLISHED, ULIP_CLIP_SHAPE, MethodSettings, Settings
 from cmcr.errors import ConfigError, unknown_name, validation_problems
 
 METHODS: dict[str, Method] = {
+    "auto": Method(auto.AutoSettings, auto.fit, "chooses one of the others without a pair"),
     "c-mcr": Method(Settings, c_mcr.fit, "two trained projectors: the paper, with the best of what it leaves open"),
     "c-mcr-published": Method(
         Settings, c_mcr.fit, "the paper as published, CLAP-CLIP projectors", {**PUBLISHED, **asdict(CLAP_CLIP_SHAPE)}

@@ -51,12 +51,14 @@ class ConceptSettings(MethodSettings):
             overlap's items.
         temperature: of ``p(k | x)``.
         refinement: kappa, the weight of a concept's mean in the overlap against what the memory says of it.
+        remove_gap: take the modality gap out of the rows of the outer modality (see `gap_of`).
         whitening: the power of the covariance that features are multiplied by, from -0.5 (whitened) to 0 (as they are).
     """
 
     concepts: Annotated[Width, Field(ge=2)] | None = None
     temperature: Above0 = 0.02
     refinement: AtLeast0 = 1.0
+    remove_gap: bool = True
     whitening: Annotated[float, Field(ge=-0.5, le=0)] = -0.25
 
 
@@ -72,7 +74,8 @@ def fit(left: Parent, right: Parent, settings: ConceptSettings, run: Run) -> Fit
     maps = []
     for parent, rows in zip((left, right), texts, strict=True):
         found = Posterior(parent.width, count, settings.temperature)
-        centring = centring_of(parent, gap_of(parent, run.seed))
+        gap = gap_of(parent, run.seed) if settings.remove_gap else torch.zeros(parent.width, dtype=torch.float32)
+        centring = centring_of(parent, gap)
         found.whitening.copy_(power(mean_and_covariance(parent.outer)[1], settings.whitening))
         anchors = anchors_of(rows, labels, count, power(mean_and_covariance(parent.overlap)[1], settings.whitening))
         found.anchors.copy_(refined(anchors, found.whitening.to(run.device), parent, centring, settings.refinement))
