@@ -76,8 +76,8 @@ def fit(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> Fitted
     """Choose a method and fit it on all rows."""
     report = choose(left, right, settings, run)
     chosen = next(each for each in CANDIDATES if each.name == report["chosen"])
-    kept = {"own_share": settings.own_share, "own_width": settings.own_width}
-    found = chosen.fit(left, right, replace(chosen.settings, **kept), run)
+    kept = replace(chosen.settings, own_share=settings.own_share, own_width=settings.own_width)
+    found = chosen.fit(left, right, kept, run)
     return replace(found, report={**found.report, "choice": report})
 
 
