@@ -15,7 +15,7 @@ from cmcr.connection.settings import CLAP_CLIP_SHAPE, PUBLISHED, ULIP_CLIP_SHAPE
 from cmcr.errors import ConfigError, unknown_name, validation_problems
 
 METHODS: dict[str, Method] = {
-    "auto": Method(auto.AutoSettings, auto.fit, "chooses one of the others without a pair"),
+    "auto": Method(auto.AutoSettings, auto.fit, "chooses one of the others without a pair", into=auto.into),
     "c-mcr": Method(Settings, c_mcr.fit, "two trained projectors: the paper, with the best of what it leaves open"),
     "c-mcr-published": Method(
         Settings, c_mcr.fit, "the paper as published, CLAP-CLIP projectors", {**PUBLISHED, **asdict(CLAP_CLIP_SHAPE)}

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from cmcr.connection.methods import cca, concepts, residual
+from cmcr.connection.maps import Map
+from cmcr.connection.methods import cca, concepts, linear, residual
 from cmcr.connection.methods.evidence import Evidence
 from cmcr.connection.methods.fitting import Fitted, Parent, Run, drawn, some_rows
 from cmcr.connection.settings import MethodSettings, Width
@@ -79,6 +80,15 @@ def fit(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> Fitted
     kept = replace(chosen.settings, own_share=settings.own_share, own_width=settings.own_width)
     found = chosen.fit(left, right, kept, run)
     return replace(found, report={**found.report, "choice": report})
+
+
+def into(base: Parent, leaf: Parent, settings: AutoSettings, run: Run) -> Map:
+    """Carry a space into the coordinates of another, which stay as they are: by concepts if they are chosen, else by ridge."""
+    chosen = choose(base, leaf, settings, run)["chosen"]
+    for each in (CONCEPTS, CONCEPTS_WITH_GAP):
+        if each.name == chosen:
+            return concepts.into(base, leaf, each.settings, run)
+    return linear.ridge_into(base, leaf, linear.RidgeSettings(), run)
 
 
 def choose(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> dict[str, Any]:
