@@ -62,7 +62,7 @@ class Candidate(NamedTuple):
 
     name: str
     fit: Callable[[Parent, Parent, Any, Run], Fitted]
-    settings: MethodSettings
+    settings: Any
     slow: bool = False
 
 
