@@ -5,8 +5,8 @@ memories (`evidence`). Its worth, against the closed form, is
 
     (class evidence / that of cca) x ((instance evidence + 2) / (that of cca + 2))^(1/4).
 
-Concepts are taken if they are worth 1.2 times the better of the rest, with the modality gap left in unless removing it is
-worth 1.05 times as much; else the trained projectors, if their instance evidence is 1.05 times that of the closed form; else
+Concepts are taken if they are worth more than 1.2 times the closed form and 1.1 times the trained projectors, with the
+modality gap left in unless removing it is worth 1.05 times as much; else the trained projectors, if their instance evidence is 1.05 times that of the closed form; else
 the closed form, which is the safe answer. A mixture would only blur a clear answer.
 
 The margins and the power were settled on synthetic worlds (see docs/methods.md), never on pairs of real data.
@@ -35,7 +35,7 @@ _INSTANCE, _FEW = (
     0.25,
     2.0,
 )  # the weight of the instance evidence, and percent that keep a handful of hits from deciding
-_CONCEPTS_WIN, _REMOVED_WINS, _TRAINED_WINS = 1.2, 1.05, 1.05
+_OVER_CLOSED, _OVER_TRAINED, _REMOVED_WINS, _TRAINED_WINS = 1.2, 1.1, 1.05, 1.05
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
@@ -103,7 +103,9 @@ def choose(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> dic
     wins = trained["instances"] > _TRAINED_WINS * closed["instances_beside"]
     best = CONCEPTS if worth[CONCEPTS.name] > _REMOVED_WINS * worth[CONCEPTS_WITH_GAP.name] else CONCEPTS_WITH_GAP
     other = TRAINED if wins else CLOSED
-    if max(worth[CONCEPTS.name], worth[CONCEPTS_WITH_GAP.name]) <= _CONCEPTS_WIN * max(1.0, worth[TRAINED.name]):
+    if max(worth[CONCEPTS.name], worth[CONCEPTS_WITH_GAP.name]) <= max(
+        _OVER_CLOSED, _OVER_TRAINED * worth[TRAINED.name]
+    ):
         best = other
     return {"chosen": best.name, "candidates": found}
 
