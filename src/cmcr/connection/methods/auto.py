@@ -6,8 +6,9 @@ memories (`evidence`). Its worth, against the closed form, is
     (class evidence / that of cca) x ((instance evidence + 2) / (that of cca + 2))^(1/4).
 
 Concepts are taken if they are worth more than 1.2 times the closed form and 1.1 times the trained projectors, with the
-modality gap left in unless removing it is worth 1.05 times as much; else the trained projectors, if their instance evidence is 1.05 times that of the closed form; else
-the closed form, which is the safe answer. A mixture would only blur a clear answer.
+modality gap left in unless removing it is worth 1.05 times as much; else the trained projectors, if their instance evidence
+is 1.05 times that of the closed form; else the closed form, which is the safe answer. A mixture would only blur a clear
+answer.
 
 The margins and the power were settled on synthetic worlds (see docs/methods.md), never on pairs of real data.
 
@@ -31,10 +32,8 @@ from cmcr.connection.methods.fitting import Fitted, Parent, Run, drawn, some_row
 from cmcr.connection.settings import MethodSettings, Width
 
 _SPLITS = 2
-_INSTANCE, _FEW = (
-    0.25,
-    2.0,
-)  # the weight of the instance evidence, and percent that keep a handful of hits from deciding
+_INSTANCE = 0.25  # the weight of the instance evidence
+_FEW = 2.0  # percent that keep a handful of hits from deciding
 _OVER_CLOSED, _OVER_TRAINED, _REMOVED_WINS, _TRAINED_WINS = 1.2, 1.1, 1.05, 1.05
 
 
@@ -103,9 +102,7 @@ def choose(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> dic
     wins = trained["instances"] > _TRAINED_WINS * closed["instances_beside"]
     best = CONCEPTS if worth[CONCEPTS.name] > _REMOVED_WINS * worth[CONCEPTS_WITH_GAP.name] else CONCEPTS_WITH_GAP
     other = TRAINED if wins else CLOSED
-    if max(worth[CONCEPTS.name], worth[CONCEPTS_WITH_GAP.name]) <= max(
-        _OVER_CLOSED, _OVER_TRAINED * worth[TRAINED.name]
-    ):
+    if worth[best.name] <= max(_OVER_CLOSED, _OVER_TRAINED * worth[TRAINED.name]):
         best = other
     return {"chosen": best.name, "candidates": found}
 
