@@ -13,13 +13,15 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 import cmcr
+import worlds
 from cmcr.connection.methods import METHODS
 from cmcr.data.numbers import UNSEEN_NUMBERS
 from cmcr.demo.measure import retention_of, tasks_of
@@ -31,7 +33,6 @@ from cmcr.evaluation.tasks.retrieval import PreparedRetrieval
 from cmcr.evaluation.tasks.scores import PerItem
 
 GAPS = [(0.0, "low", 48), (0.4, "high", 16), (0.7, "low", 16), (1.0, "high", 16), (1.1, "low", 48)]
-NOISE = {"low": 0.2, "high": 1.2}
 
 
 def miniature(seeds: int, methods: list[str]) -> Iterator[tuple[str, str, int, dict[str, float]]]:
@@ -57,8 +58,8 @@ def _measured(data: EmbeddedCase, method: str, seed: int) -> dict[str, float]:
             figures[f"{task}/{key}"] = 100 * found.value
             figures[f"{task}/unseen/{key}"] = 100 * float(found.values[UNSEEN_NUMBERS].mean())
             both.append(task)
-        figures[key] = np.mean([figures[f"{task}/{key}"] for task in both])
-        figures[f"unseen {key}"] = np.mean([figures[f"{task}/unseen/{key}"] for task in both])
+        figures[key] = fmean(figures[f"{task}/{key}"] for task in both)
+        figures[f"unseen {key}"] = fmean(figures[f"{task}/unseen/{key}"] for task in both)
     kept = retention_of(data, connection)
     figures["least retention"] = 100 * min(found["kept"] for found in kept.values())
     figures["width"], figures["seconds"] = connection.width, seconds
@@ -70,45 +71,14 @@ def gaps(seeds: int, methods: list[str]) -> Iterator[tuple[str, str, int, dict[s
     """Give (world, method, seed, figures) of synthetic spaces whose modalities lie apart."""
     for gap, noise, latent in GAPS:
         for seed in range(seeds):
-            left, right, test = synthetic(gap, NOISE[noise], latent, seed)
+            world = worlds.gap(gap, noise, latent, seed)
             for method in methods:
                 start = time.perf_counter()
-                found = cmcr.connect(left, right, method=method, seed=seed, device="cpu")
+                found = cmcr.connect(*world.memories, method=method, seed=seed, device="cpu")
                 seconds = time.perf_counter() - start
-                rows = [found.common(rows, space) for rows, space in zip(test, ("left", "right"), strict=True)]
-                scores = found.similarity(rows[0], rows[1])
-                hits = [(scores.argmax(axis=axis) == np.arange(len(scores))).mean() for axis in (0, 1)]
-                yield f"gap {gap}, {noise}, {latent}", method, seed, {"R@1": 100 * np.mean(hits), "seconds": seconds}
-
-
-def synthetic(gap: float, noise: float, latent: int, seed: int) -> tuple[Any, Any, list[Any]]:
-    """Draw two spaces of latent classes, 128 and 96 wide, whose modalities' means lie `gap` apart, and 1000 test pairs."""
-    rng = np.random.default_rng([seed, round(100 * gap), latent])
-    classes = rng.normal(size=(300, latent))
-    offset = gap / np.sqrt(max(1e-9, 4 - gap**2)) if gap else 0.0  # of unit rows: |m_0 - m_1| is then about `gap`
-
-    def items(count: int) -> np.ndarray:
-        found = classes[rng.integers(len(classes), size=count)] + 0.7 * rng.normal(size=(count, latent))
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-    def space(width: int) -> Callable[[np.ndarray, int], np.ndarray]:
-        turned = np.linalg.qr(rng.normal(size=(width, latent)))[0].T
-        apart = rng.normal(size=width)
-        apart /= np.linalg.norm(apart)
-
-        def embedded(latents: np.ndarray, modality: int) -> np.ndarray:
-            rows = latents @ turned + noise * rng.normal(size=(len(latents), width)) / np.sqrt(width)
-            rows = rows / np.linalg.norm(rows, axis=1, keepdims=True) + (1 - 2 * modality) * offset * apart
-            return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-        return embedded
-
-    left, right, shared, tested = space(128), space(96), items(8000), items(1000)
-    return (
-        cmcr.Memories("left", text=left(shared, 0), image=left(items(3000), 1)),
-        cmcr.Memories("right", text=right(shared, 0), audio=right(items(3000), 1)),
-        [left(tested, 1), right(tested, 1)],
-    )
+                rows = [found.common(rows, space) for rows, space in zip(world.tests, ("left", "right"), strict=True)]
+                figure = worlds.figure(world, found.similarity(rows[0], rows[1]))
+                yield world.name, method, seed, {"R@1": figure, "seconds": seconds}
 
 
 def main() -> None:

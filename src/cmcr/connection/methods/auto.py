@@ -97,6 +97,11 @@ def choose(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> dic
         as JSON can hold it: "chosen", its name; "candidates", by name, with what `weighed` says of each.
     """
     found = weighed(left, right, CANDIDATES, settings, run)
+    return {"chosen": chosen_of(found), "candidates": found}
+
+
+def chosen_of(found: Mapping[str, Mapping[str, float]]) -> str:
+    """Name the candidate to take, by what `weighed` says of each."""
     worth = {name: each["worth"] for name, each in found.items()}
     trained, closed = found[TRAINED.name], found[CLOSED.name]
     wins = trained["instances"] > _TRAINED_WINS * closed["instances_beside"]
@@ -104,7 +109,7 @@ def choose(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> dic
     other = TRAINED if wins else CLOSED
     if worth[best.name] <= max(_OVER_CLOSED, _OVER_TRAINED * worth[TRAINED.name]):
         best = other
-    return {"chosen": best.name, "candidates": found}
+    return best.name
 
 
 def weighed(
@@ -118,11 +123,11 @@ def weighed(
     """
     parents = [_sampled(parent, settings.rows, run.seed) for parent in (left, right)]
     measured: dict[str, list[dict[str, float]]] = {}
-    order = [CLOSED, *(each for each in candidates if each.name != CLOSED.name)]
+    named = {each.name: each for each in (CLOSED, *candidates)}  # the closed form first, which all are compared with
     report = run.part("choosing without pairs")
     for split in range(_SPLITS):
         evidence = Evidence(parents[0], parents[1], run.seed + split)
-        for number, candidate in enumerate(order):
+        for number, candidate in enumerate(named.values()):
             if candidate.slow and split:
                 continue
             quiet = Run(run.seed, run.device)
@@ -138,7 +143,7 @@ def weighed(
                 }
             )
             if report is not None:
-                report((split + (number + 1) / len(order)) / _SPLITS)
+                report((split + (number + 1) / len(named)) / _SPLITS)
     means = {name: {key: fmean(each[key] for each in parts) for key in parts[0]} for name, parts in measured.items()}
     return {name: {**each, "worth": _worth(each)} for name, each in means.items()}
 
