@@ -39,7 +39,9 @@ def test_the_defaults_are_the_papers():
 
 def test_the_published_recipe_pins_every_value():
     published, ulip = settings_of("c-mcr-published"), settings_of("c-mcr-published-ulip")
-    assert published == Settings(rescale_noise=False, width=512, hidden=(1024,), batch_size=10_240, own_share=0.0)
+    assert published == Settings(
+        centring=False, rescale_noise=False, width=512, hidden=(1024,), batch_size=10_240, own_share=0.0
+    )
     assert {field.name for field in dataclasses.fields(Settings)} == set(METHODS["c-mcr-published"].changes)
     assert ulip == dataclasses.replace(published, hidden=(), final_relu=True)
     for widths in ((512, 512), (96, 128), (768, 1024)):  # whatever the widths of the spaces

@@ -10,6 +10,11 @@ from reference.projectors import layers_from
 def layers_of(projector):
     """The layers of a projector for the twins, float64."""
     state = {name: value.double().numpy().copy() for name, value in projector.state_dict().items()}
+    if "straight.weight" in state:
+        norm = {"gain": "weight", "shift": "bias", "mean": "running_mean", "variance": "running_var"}
+        found = {part: state[f"norm.{name}"] for part, name in norm.items()}
+        found |= {"straight": state["straight.weight"], "outer": state["outer.weight"]}
+        return [{**found, "weight": state["inner.weight"], "bias": 0.0, "relu": True}]
     return layers_from(state, final_relu=projector.shape.final_relu)
 
 

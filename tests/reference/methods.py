@@ -28,8 +28,11 @@ def power(matrix, exponent):
 # ------------------------------------------------------------------------------------------------------- closed forms
 
 
-def centring(first, second):
-    """x -> N(x - r m_0 - (1 - r) m_1), r = 1 / (1 + exp(-w . x - b)), by Fisher's discriminant with the pooled covariance."""
+def centring(first, second, gap=None):
+    """x -> N(x - r m_0 - (1 - r) m_1), r = 1 / (1 + exp(-w . x - b)), by Fisher's discriminant with the pooled covariance.
+
+    With a gap, 0 and the gap are subtracted in place of m_0 and m_1.
+    """
     m0, m1 = np.float64(first).mean(axis=0), np.float64(second).mean(axis=0)
     pooled = (covariance(first) + covariance(second)) / 2
     pooled = pooled + 0.1 * np.trace(pooled) / len(pooled) * np.eye(len(pooled))
@@ -38,9 +41,23 @@ def centring(first, second):
     def centred(x):
         x = np.float64(x)
         r = (1 / (1 + np.exp(-(x @ w - w @ (m0 + m1) / 2))))[:, None]
-        return normalize(x - r * m0 - (1 - r) * m1)
+        return normalize(x - r * m0 - (1 - r) * m1) if gap is None else normalize(x - (1 - r) * gap)
 
     return centred
+
+
+def gap_of(texts, items):
+    """g <- mean_x (x - sum_m p(m | x) t_m), p(m | x) = softmax_m(N(x - g) . t_m / 0.02), six times from 0."""
+    texts, items = np.float64(texts), np.float64(items)
+    gap = np.zeros(texts.shape[1])
+    for _ in range(6):
+        gap = np.mean([x - posterior(texts, 0.02)(normalize(x - gap)[None])[0] @ texts for x in items], axis=0)
+    return gap
+
+
+def ungapped(texts, items):
+    """x -> N(x - (1 - r) g)."""
+    return centring(texts, items, gap_of(texts, items))
 
 
 def linear(left, right, how, strength=None):
@@ -56,6 +73,19 @@ def linear(left, right, how, strength=None):
         u, _, vt = np.linalg.svd(rows.T @ goals, full_matrices=False)
         w = u @ vt
     return centred[0], lambda x: normalize(centred[1](x) @ w)
+
+
+def canonical(left, right, strength, power):
+    """x -> N(x A U rho^(p/2)) of both, whitened by Cholesky factors, C^-1 = A A^T; known up to the signs of its axes."""
+    centred = centring(*left), centring(*right)
+    rows = [to(overlap) for to, (overlap, _) in zip(centred, (left, right), strict=True)]
+    covariances = [x.T @ x / len(x) for x in rows]
+    whitening = [
+        np.linalg.inv(np.linalg.cholesky(c + strength * np.trace(c) / len(c) * np.eye(len(c)))).T for c in covariances
+    ]
+    u, rho, vt = np.linalg.svd(whitening[0].T @ rows[0].T @ rows[1] @ whitening[1] / len(rows[0]), full_matrices=False)
+    turns = [a @ axes * (rho / rho[0]) ** (power / 2) for a, axes in zip(whitening, (u, vt.T), strict=True)]
+    return [lambda x, to=to, turn=turn: normalize(to(x) @ turn) for to, turn in zip(centred, turns, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------- posterior, concepts
@@ -100,10 +130,12 @@ def concepts(left, right, start, temperature, kappa, whitening):
         w, v = power(covariance(memory, 0.1), whitening), power(covariance(texts, 0.1), whitening)
         means = [np.float64(texts)[labels == k].mean(axis=0) for k in range(len(start))]
         anchors = normalize(np.array(means) @ v)
-        x = normalize(np.float64(memory) @ w)
+        free = ungapped(texts, memory)
+        x = normalize(free(memory) @ w)
         shares = softmax(x @ anchors.T / 0.02)
         refined = normalize(kappa * len(memory) / len(start) * anchors + shares.T @ x)
-        found.append((lambda x, w=w, c=refined: softmax(normalize(np.float64(x) @ w) @ c.T / temperature), refined, w))
+        of = lambda x, to=free, w=w, c=refined: softmax(normalize(to(x) @ w) @ c.T / temperature)  # noqa: E731
+        found.append((of, refined, w))
     return found
 
 

@@ -1,6 +1,7 @@
 """The projectors (method.md section 3), written from the equations in plain numpy float64.
 
-A layer is a dict of `weight (out, in)`, `bias`, and for its BatchNorm `gain`, `shift`, `mean`, `variance`, and `relu`.
+A layer is a dict of `weight (out, in)`, `bias`, and for its BatchNorm `gain`, `shift`, `mean`, `variance`, and `relu`; and
+of a residual projector, which has one, the matrices `straight (K, in)` and `outer (K, out)` besides.
 """
 
 import numpy as np
@@ -26,11 +27,16 @@ def relu(x):
     return np.maximum(x, 0.0)
 
 
+def after(hidden, x, layer):
+    """y = W x + V h of a residual projector, or y = h."""
+    return x @ layer["straight"].T + hidden @ layer["outer"].T if "straight" in layer else hidden
+
+
 def project_eval(x, layers):
     """z = f(x) with the stored statistics, not normalised: inference of method.md section 2, before the unit row."""
     for layer in layers:
-        x = batch_norm(linear(x, layer), layer, layer["mean"], layer["variance"])
-        x = relu(x) if layer["relu"] else x
+        hidden = batch_norm(linear(x, layer), layer, layer["mean"], layer["variance"])
+        x = after(relu(hidden) if layer["relu"] else hidden, x, layer)
     return x
 
 
@@ -38,14 +44,14 @@ def project_train(x, layers):
     """z = f(x) with the statistics of the batch (biased variance); returns z and the updated layers."""
     updated = []
     for layer in layers:
-        x = linear(x, layer)
-        mean, variance, count = x.mean(axis=0), x.var(axis=0), len(x)
+        hidden = linear(x, layer)
+        mean, variance, count = hidden.mean(axis=0), hidden.var(axis=0), len(x)
         moved = dict(layer)
         moved["mean"] = (1 - MOMENTUM) * layer["mean"] + MOMENTUM * mean
         moved["variance"] = (1 - MOMENTUM) * layer["variance"] + MOMENTUM * variance * count / (count - 1)
         updated.append(moved)
-        x = batch_norm(x, layer, mean, variance)
-        x = relu(x) if layer["relu"] else x
+        hidden = batch_norm(hidden, layer, mean, variance)
+        x = after(relu(hidden) if layer["relu"] else hidden, x, layer)
     return x, updated
 
 

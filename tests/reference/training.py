@@ -7,7 +7,7 @@ from reference.optimisation import adamw_step, cosine_rate
 from reference.projectors import project_both
 
 # The bias of a linear layer cancels in the batch normalisation after it: its gradient is zero, it stays where it starts.
-TRAINED = ("weight", "gain", "shift")
+TRAINED = ("weight", "gain", "shift", "straight", "outer")
 _SHIFT = 1e-6  # of the central differences
 
 
@@ -38,7 +38,7 @@ def train(layers, batches, batch_norm, rate, weight_decay, **loss):
     for step, batch in enumerate(batches):
         terms, moved = batch_loss(layers, batch, batch_norm, **loss)
         history.append(terms)
-        places = [(s, n, p) for s in (0, 1) for n in range(len(layers[s])) for p in TRAINED]
+        places = [(s, n, p) for s in (0, 1) for n in range(len(layers[s])) for p in TRAINED if p in layers[s][n]]
         slopes = {(s, n, p): gradient(layers, batch, batch_norm, layers[s][n][p], **loss) for s, n, p in places}
         for (s, n, p), slope in slopes.items():
             first, second = moments.get((s, n, p), (0.0, 0.0))

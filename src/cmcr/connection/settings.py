@@ -76,7 +76,7 @@ class Settings(MethodSettings):
     Attributes:
         own_share, own_width: see `MethodSettings`.
         centring: subtract from every row the mean of its modality, as far as the row tells which it is (`Centring`): what
-            a wide modality gap needs (not in the paper).
+            a wide modality gap needs (not in the paper, nor in the published recipes).
         consistency_temperature: tau_1 of the semantic consistency (paper: 0.01).
         normalize_consistency: make the softmax mean a unit row before the noise (paper: silent).
         semantic_consistency: False lets the overlap's own embeddings stand in for the consistent rows, so that no memory
@@ -104,7 +104,7 @@ class Settings(MethodSettings):
             gradients are faster and coarser. Projectors, logits, sums and the optimiser stay in float32.
     """
 
-    centring: bool = False
+    centring: bool = True
     consistency_temperature: Above0 = 0.01
     normalize_consistency: bool = True
     semantic_consistency: bool = True

@@ -192,7 +192,7 @@ def _new(space: EnhancedSpace, shape: ProjectorShape) -> Map:
         return Identity(width)
     if space.start is None:
         return Projector(width, shape)
-    found = ResidualProjector(width, space.start.shape[1], 2 * shape.width)
+    found = ResidualProjector(width, space.start.shape[1], shape.hidden[0])
     with torch.no_grad():
         found.straight.weight.copy_(space.start.T)
     return found

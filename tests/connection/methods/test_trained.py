@@ -1,4 +1,4 @@
-"""ex-mcr and clipclap's recipes against their twins, step by step; a space that stays as it is; resuming."""
+"""What is trained, beside c-mcr, against its twins, step by step; a space that stays as it is; resuming."""
 
 from functools import partial
 
@@ -16,6 +16,7 @@ from cmcr.errors import ConfigError
 from connection.trained import completed_batches, initial_layers, layers_of
 from reference.enhancement import normalize, semantic_consistency
 from reference.losses import info_nce
+from reference.projectors import project
 
 WIDTHS = {"clip": 3, "clap": 4}
 STEPS = {"epochs": 1, "batch_size": 5, "learning_rate": 0.02}
@@ -95,7 +96,67 @@ def test_every_step_of_clipclap_equals_the_twin(method, base):
     assert np.abs(ours - first).max() > 0.02  # the steps are far from nothing
 
 
-@pytest.mark.parametrize("method", ["ex-mcr", "clipclap"])
+# -------------------------------------------------------------------------------------------- from the closed form on
+
+
+def residual_of(found, space):
+    return next(part for part in found.projectors[space].modules() if hasattr(part, "straight"))
+
+
+def test_c_mcr_starts_at_canonical_correlations():
+    start = connected("c-mcr-residual", **STEPS, trained_share=0.0)
+    maps = dict(zip(ROWS, twin.canonical(*ROWS.values(), 1.0, 1.5), strict=True))
+    asked = {space: rows(7, 6, width) for space, width in WIDTHS.items()}
+    ours, theirs = (
+        [of(space) for space in ROWS] for of in (lambda s: start.common(asked[s], s), lambda s: maps[s](asked[s]))
+    )
+    for a in (0, 1):
+        for b in (0, 1):  # axes are known up to their signs
+            np.testing.assert_allclose(ours[a] @ ours[b].T, theirs[a] @ theirs[b].T, atol=1e-5)
+    lengths = [
+        np.square(twin.centring(*ROWS[space])(ROWS[space][0]) @ layers_of(residual_of(start, space))[0]["straight"].T)
+        for space in ROWS
+    ]
+    assert np.mean([each.sum(axis=1) for each in lengths]) == pytest.approx(1, abs=1e-5)
+
+
+def test_every_step_of_the_residual_training_equals_the_twin_and_some_of_it_is_kept():
+    losses = {"ttc_temperature": 0.2, "avc_temperature": 0.3}
+    changes = {**STEPS, **losses, "hidden": (4,), "consistency_temperature": 0.3, "weight_decay": 0.5}
+    still = {"learning_rate": 1e-30, "weight_decay": 0.0, "trained_share": 1.0}
+    start, whole, found = (
+        connected("c-mcr-residual", **{**changes, **how})
+        for how in (still, {"trained_share": 1.0}, {"trained_share": 0.3})
+    )
+    centred = {space: twin.centring(*ROWS[space]) for space in ROWS}
+    sets = [single(centred[space](given)) for space in ROWS for given in (ROWS[space][0], consistent(space, 0.3))]
+    batches = list(completed_batches(sets, Settings(**changes), 5))
+    first = [initial_layers(residual_of(start, space)) for space in ROWS]
+    assert max(np.abs(layers[0]["outer"]).max() for layers in first) < 1e-20
+    expected, history = training_twin.train(first, batches, "together", 0.02, 0.5, **losses)
+    np.testing.assert_allclose(whole.history["total"], [step[0] for step in history], rtol=1e-5)
+    for space, [before], [its] in zip(ROWS, first, expected, strict=True):
+        [ours], [kept] = (layers_of(residual_of(one, space)) for one in (whole, found))
+        assert np.abs(its["outer"]).max() > 0.02  # the steps are far from nothing
+        for part in ("weight", "gain", "shift", "mean", "variance", "straight", "outer"):
+            np.testing.assert_allclose(ours[part], its[part], rtol=0, atol=2e-5, err_msg=part)
+            share = 0.3 if part in ("straight", "outer") else 1.0
+            goal = before[part] + share * (its[part] - before[part])
+            np.testing.assert_allclose(kept[part], goal, rtol=0, atol=2e-5, err_msg=part)
+        asked = rows(7, 6, WIDTHS[space])
+        np.testing.assert_allclose(found.common(asked, space), project(centred[space](asked), [kept]), atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"width": 4}, {"hidden": ()}, {"hidden": (4, 4)}, {"final_relu": True}])
+def test_another_shape_of_what_corrects_the_closed_form_is_refused(changes):
+    with pytest.raises(ConfigError, match=r"only the width of one inner layer"):
+        connected("c-mcr-residual", **changes)
+
+
+# ------------------------------------------------------------------------------------------------- what holds for all
+
+
+@pytest.mark.parametrize("method", ["c-mcr-residual", "ex-mcr", "clipclap"])
 def test_a_training_that_was_stopped_is_resumed_bit_for_bit(method):
     kept = []
 

@@ -21,6 +21,7 @@ Progress = Callable[[str, float], None]
 """Called with the stage's name and the share of it done, in (0, 1]."""
 
 _BLOCK = 8192
+_TEXTS, _ITEMS = 6000, 2000  # of the overlap and of a memory, that the gap is found from
 SHRINKAGE = 0.1
 """Of covariances: the share of the mean eigenvalue that is added to all."""
 
@@ -165,9 +166,9 @@ def gap_of(parent: Parent, seed: int) -> Tensor:
 
         p(m | x) = softmax_m(N(x - g) . t_m / 0.02),    g <- mean_x x - mean_x sum_m p(m | x) t_m.
     """
-    texts = some_rows(parent.overlap, drawn(len(parent.overlap), 6000, seed))
-    items = some_rows(parent.outer, drawn(len(parent.outer), 2000, seed))
-    gap = torch.zeros(parent.width)
+    texts = some_rows(parent.overlap, drawn(len(parent.overlap), _TEXTS, seed))
+    items = some_rows(parent.outer, drawn(len(parent.outer), _ITEMS, seed))
+    gap = torch.zeros_like(items[0])
     for _ in range(6):
         shares = torch.softmax(F.normalize(items - gap, dim=1) @ texts.T / 0.02, dim=1)
         gap = items.mean(dim=0) - shares.mean(dim=0) @ texts

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -29,17 +29,24 @@ from cmcr.connection.settings import Above0, AtLeast0, Settings, Width
 class ResidualSettings(Settings):
     """Settings of C-MCR that starts at the closed form: those of `Settings`, with other defaults, and one more.
 
+    The common space is as wide as the narrower of the two, and the perceptron has one inner layer.
+
     Attributes:
         trained_share: how far the weights go from the closed form to what was trained, from 0 to 1.
     """
 
-    centring: bool = True
     ttc_temperature: Above0 = 0.07
     avc_temperature: Above0 = 0.07
     epochs: Width = 20
     learning_rate: Above0 = 2e-3
     weight_decay: AtLeast0 = 1.0
     trained_share: Annotated[float, Field(ge=0, le=1)] = 0.6
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> ResidualSettings:
+        if self.width is not None or self.final_relu or (self.hidden is not None and len(self.hidden) != 1):
+            raise ValueError("width, final_relu, hidden: only the width of one inner layer can be chosen, hidden=(N,)")
+        return self
 
 
 def fit(left: Parent, right: Parent, settings: ResidualSettings, run: Run) -> Fitted:
