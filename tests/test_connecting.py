@@ -153,14 +153,16 @@ def test_killed_at_any_moment_and_called_again(memories, out, often, expected, c
     assert moment > 50
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_keeps_every_step_and_rows_are_not_computed_again(memories, out, expected, number):
+@pytest.mark.parametrize(
+    ("number", "method"), [(signal.SIGINT, "c-mcr"), (signal.SIGTERM, "c-mcr"), (signal.SIGINT, "c-mcr-residual")]
+)
+def test_a_signal_keeps_every_step_and_rows_are_not_computed_again(memories, out, expected, number, method):
     def press(stage, done):
         if stage == "training" and done < 1:
             signal.raise_signal(number)
 
     with pytest.raises(KeyboardInterrupt):
-        connected(memories, out, epochs=9, progress=press)  # 27 steps, reported after 20
+        connected(memories, out, method=method, epochs=9, progress=press)  # 27 steps, reported after 20
     (state,) = (work_of(out) / "training").glob("*.safetensors")
     assert state.name == "step-000000020.safetensors"
     rows = {path: path.stat().st_mtime_ns for path in work_of(out).glob("*-consistent/*")}
@@ -171,9 +173,9 @@ def test_a_signal_keeps_every_step_and_rows_are_not_computed_again(memories, out
             told.append(done)
             assert rows == {path: path.stat().st_mtime_ns for path in work_of(out).glob("*-consistent/*")}
 
-    connected(memories, out, epochs=9, progress=look)
+    connected(memories, out, method=method, epochs=9, progress=look)
     assert (len(rows) > 4, told) == (True, [1.0])
-    assert files_of(out) == expected(epochs=9)
+    assert files_of(out) == expected(method=method, epochs=9)
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
@@ -192,7 +194,7 @@ def stopped(memories, out, often):
     return work_of(out)
 
 
-@pytest.mark.parametrize("changes", [{"epochs": 4}, {"seed": 5}, {"learning_rate": 0.1}, {"batch_norm": "apart"}])
+@pytest.mark.parametrize("changes", [{"epochs": 4}, {"seed": 5}, {"method": "ex-mcr"}, {"batch_norm": "apart"}])
 def test_another_training_is_refused_unless_it_is_to_restart(memories, out, stopped, expected, changes):
     before = files_of(stopped / "training")
     with pytest.raises(ResumeError, match=f"{next(iter(changes))} was"):
@@ -210,6 +212,8 @@ def test_other_rows_are_refused_unless_it_is_to_restart(memories, out, stopped, 
     )
     with pytest.raises(ResumeError, match="--restart"):
         connected([memories[0], other, *memories[2:]], out)
+    with pytest.raises(ResumeError, match=r"image \(left\) was"):  # which says where the centring lies
+        connected([memories[0], other, *memories[2:]], out, semantic_consistency=False)
     with pytest.raises(ResumeError, match=r"temperature was 0\.01, now 0\.1"):
         connected(memories, out, consistency_temperature=0.1)
     connected(memories, out, restart=True, consistency_temperature=0.1)

@@ -133,14 +133,12 @@ def connect_on_disk(
         mapped |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     given: dict[str, Any] = {"overlap": shared, "method": method, "seed": seed, "device": device, "progress": progress}
     with work_folder(target) as work:
-        if not isinstance(chosen, Settings):  # closed forms: nothing that is worth keeping half-way
-            connection = connect(*spaces, **given, **settings)
-        else:
-            consistent = _consistent_memories(spaces, shared, chosen, mapped, work, restart, progress)
-            training = KeptTraining(work / "training", _identity(spaces, shared, chosen, consistent, seed, where))
-            if restart:
-                training.drop()
-            connection = _trained(training, partial(connect, *spaces, **given, consistent=consistent, **settings))
+        consistent = _consistent_memories(spaces, shared, chosen, mapped, work, restart, progress)
+        identity = {"method": method, **_identity(spaces, shared, chosen, consistent, seed, where)}
+        training = KeptTraining(work / "training", identity)
+        if restart:
+            training.drop()
+        connection = _trained(training, partial(connect, *spaces, **given, consistent=consistent, **settings))
         connection.save(target, replace=replace)
     remove_work(target)
     return connection
@@ -271,7 +269,11 @@ def _identity(
 ) -> dict[str, Any]:
     """Everything that decides about the weights, as JSON can hold it."""
     names = ("left", "right")
-    rows = {f"{shared} ({name})": _stored(space, shared).digest() for name, space in zip(names, spaces, strict=True)}
+    rows = {
+        f"{modality} ({name})": _stored(space, modality).digest()
+        for name, space in zip(names, spaces, strict=True)
+        for modality in (shared, _outer_of(space, shared))
+    }
     rows |= {f"consistent rows ({name})": consistent[s.space].digest() for name, s in zip(names, spaces, strict=True)}
     versions = {"version of cmcr": __version__, "version of torch": torch.__version__}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
