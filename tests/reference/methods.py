@@ -118,8 +118,10 @@ def k_means(rows, start):
     return nearest()
 
 
-def concepts(left, right, start, temperature, kappa, whitening):
+def concepts(left, right, start, temperature, kappa, whitening, free=ungapped):
     """Section by section: k-means of both overlaps side by side, half whitening, anchors, one EM step on each memory.
+
+    `free` takes the gap out of the rows of a space.
 
     Returns, for each space, x -> p(k | x), its refined concepts and the whitening of its items.
     """
@@ -130,11 +132,11 @@ def concepts(left, right, start, temperature, kappa, whitening):
         w, v = power(covariance(memory, 0.1), whitening), power(covariance(texts, 0.1), whitening)
         means = [np.float64(texts)[labels == k].mean(axis=0) for k in range(len(start))]
         anchors = normalize(np.array(means) @ v)
-        free = ungapped(texts, memory)
-        x = normalize(free(memory) @ w)
+        to = free(texts, memory)
+        x = normalize(to(memory) @ w)
         shares = softmax(x @ anchors.T / 0.02)
         refined = normalize(kappa * len(memory) / len(start) * anchors + shares.T @ x)
-        of = lambda x, to=free, w=w, c=refined: softmax(normalize(to(x) @ w) @ c.T / temperature)  # noqa: E731
+        of = lambda x, to=to, w=w, c=refined: softmax(normalize(to(x) @ w) @ c.T / temperature)  # noqa: E731
         found.append((of, refined, w))
     return found
 

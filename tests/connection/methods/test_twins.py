@@ -21,6 +21,7 @@ CASES = [
     ("posterior", {"items": 40, "width": None, "left_temperature": 0.05, "right_temperature": 0.03}),
     ("posterior", {"items": 40, "width": 7, "left_temperature": 0.05, "right_temperature": 0.03}),
     ("concepts", {"concepts": 9, "temperature": 0.05, "refinement": 0.7, "whitening": -0.3}),
+    ("concepts", {"concepts": 9, "temperature": 0.05, "remove_gap": False}),
 ]
 QUICK = {
     "c-mcr": {"epochs": 1},
@@ -81,8 +82,9 @@ def expected(method, settings, seed, base=None):
             torch.nn.functional.normalize(torch.from_numpy(t - t.mean(axis=0)), dim=1) for t in (first[0], second[0])
         ]
         start = k_means_start(torch.cat(joint, dim=1), settings["concepts"], seed).numpy()
-        given = settings["temperature"], settings["refinement"], settings["whitening"]
-        (shares, places, whitening), (leaf, _, _) = twin.concepts(first, second, start, *given)
+        given = settings["temperature"], settings.get("refinement", 1.0), settings.get("whitening", -0.25)
+        free = twin.ungapped if settings.get("remove_gap", True) else lambda *rows: np.float64
+        (shares, places, whitening), (leaf, _, _) = twin.concepts(first, second, start, *given, free)
         if base:
             undone = twin.normalize(places @ np.linalg.inv(whitening))
             return {order[0]: twin.np.asarray, order[1]: twin.into(leaf, undone)}
