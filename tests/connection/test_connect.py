@@ -6,6 +6,7 @@ import torch
 
 import cmcr
 import reference.enhancement as enhancement_twin
+import reference.methods as methods_twin
 import reference.projectors as projector_twin
 import reference.training as training_twin
 from cmcr.connection.connect import connect
@@ -49,7 +50,7 @@ def assert_same(one, two):
     [
         {},
         {"normalize_consistency": False, "batch_norm": "apart", "noise_variance": 0.0},
-        {"semantic_consistency": False, "rescale_noise": False},
+        {"semantic_consistency": False, "rescale_noise": False, "centring": False},
     ],
 )
 def test_everything_from_arrays_to_projected_rows_equals_the_twins(changes):
@@ -57,24 +58,30 @@ def test_everything_from_arrays_to_projected_rows_equals_the_twins(changes):
     chosen |= {"batch_size": 5, "epochs": 1, "learning_rate": 0.02, "weight_decay": 0.3, **changes}
     chosen["own_share"] = 0.0
     settings = settings_of("c-mcr", **chosen)
-    sets = []
+    sets, centred = [], []
     for seed, width, outer in ((1, 3, 9), (3, 5, 7)):
         items, memory = normalize(raw(seed, 40, width)), normalize(raw(seed + 1, outer, width))
         mean = enhancement_twin.semantic_consistency(items, memory, 0.3)
         consistent = normalize(mean) if settings.normalize_consistency else mean
+        centred.append(methods_twin.centring(items, memory) if settings.centring else normalize)
         sets += [items, consistent if settings.semantic_consistency else items]
+        if settings.centring:
+            sets[-2:] = [centred[-1](rows) for rows in sets[-2:]]
     # A step of next to no length leaves the initial weights.
     start = connect(clip(), clap(), device="cpu", seed=6, **{**chosen, "learning_rate": 1e-30, "weight_decay": 0.0})
-    layers = tuple(initial_layers(projector) for projector in start.projectors.values())
+    layers = tuple(
+        initial_layers(next(part for part in found.modules() if hasattr(part, "linears")))
+        for found in start.projectors.values()
+    )
     batches = list(completed_batches([torch.from_numpy(x).float() for x in sets], settings, 6))
     losses = {"ttc_temperature": 0.2, "avc_temperature": 0.3}
     expected, history = training_twin.train(layers, batches, settings.batch_norm, 0.02, 0.3, **losses)
     connection = connect(clip(), clap(), device="cpu", seed=6, **chosen)
     np.testing.assert_allclose(connection.history["total"], [step[0] for step in history], rtol=1e-4)
-    for space, width, trained in (("clip", 3, expected[0]), ("clap", 5, expected[1])):
+    for space, width, to, trained in zip(("clip", "clap"), (3, 5), centred, expected, strict=True):
         rows = raw(9, 6, width)
         found = connection.project(rows, space)
-        np.testing.assert_allclose(found, projector_twin.project(rows, trained), atol=1e-4)
+        np.testing.assert_allclose(found, projector_twin.project(to(normalize(rows)), trained), atol=1e-4)
         assert np.abs(found - start.project(rows, space)).max() > 0.01  # the steps are far from nothing
 
 

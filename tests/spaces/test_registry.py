@@ -90,7 +90,7 @@ def test_encoders_are_attached_by_hand_if_they_are_the_right_ones(saved):
     def mine(name="mine", fingerprint="v1.0", width=2):
         return cmcr.CustomSpace(name, text=lambda items: np.ones((len(items), width)), fingerprint=fingerprint)
 
-    assert cmcr.load(saved, encoders=[mine()]).encode(["x"], "text", space="mine").shape == (1, 3)
+    assert cmcr.load(saved, encoders=[mine()]).encode(["x"], "text", space="mine").shape == (1, 3 + 2 + 3)
     wide = mine(width=5)
     wide.encode(["x"], "text")  # its width is known from then on
     for wrong, message in [

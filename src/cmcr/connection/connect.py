@@ -19,7 +19,7 @@ from cmcr.connection.methods.fitting import Progress, Run, second_moment
 from cmcr.connection.settings import MethodSettings, check_seed
 from cmcr.engine.batches import Rows
 from cmcr.engine.device import choose_device
-from cmcr.engine.precision import guarded_torch_state
+from cmcr.engine.precision import fast_float32, guarded_torch_state
 from cmcr.engine.train_state import TrainState
 from cmcr.errors import ConfigError, unknown_name
 
@@ -85,8 +85,10 @@ def connect(
     if len(spaces) > 2 and (given or resume_from or after_step):
         raise ConfigError("consistent, resume_from and after_step are for two spaces: of more, connect two at a time.")
     run = Run(seed, where, progress, (given.get(names[0]), given.get(names[1])), resume_from, after_step)
-    with guarded_torch_state(where):
+    # All of it in one mode of the process, so that a connection beside it in another thread changes nothing.
+    with guarded_torch_state(where), fast_float32():
         joined = join(links, names, base, method, chosen, run)
+        own_axes = {} if base else _own_axes(spaces, chosen)
     counts = {link.overlap: len(link.left.rows[link.overlap]) for link in links}
     found = Connection(
         spaces=tuple(_connected(space, links) for space in spaces),
@@ -97,7 +99,7 @@ def connect(
         seed=seed,
         overlap_rows=sum(counts.values()),
         own_share=0.0 if base else chosen.own_share,
-        own_axes={} if base else _own_axes(spaces, chosen),
+        own_axes=own_axes,
         base=base,
         history=joined.history,
         report=joined.report,
