@@ -82,7 +82,7 @@ def test_it_is_silent_on_the_miniature_world(world, number, method):
 @pytest.mark.parametrize("method", ["ridge", "procrustes", "c-mcr"])
 @pytest.mark.parametrize("gap", [0.0, 0.4, 1.0])
 def test_it_is_silent_on_synthetic_spaces_with_any_gap_if_the_method_centres(gap, method):
-    settings = {"centring": True, **METHODS["c-mcr"]} if method == "c-mcr" else {}
+    settings = METHODS["c-mcr"] if method == "c-mcr" else {}
     found = connected(synthetic(gap), method, **settings)
     assert told(found) == []
     gaps = [finding.value for finding in found.diagnose() if finding.name == "modality gap"]
@@ -160,8 +160,8 @@ def test_spoiled_rows_are_named(label):
 @pytest.mark.parametrize(
     ("gap", "method", "settings", "expected"),
     [
-        (1.0, "concepts", {}, {"modality gap", "hubs"}),
-        (1.0, "c-mcr", METHODS["c-mcr"], {"modality gap"}),
+        (1.0, "concepts", {"remove_gap": False}, {"modality gap", "hubs"}),
+        (1.0, "c-mcr", {**METHODS["c-mcr"], "centring": False}, {"modality gap"}),
         (0.4, "concepts", {"temperature": 5.0}, {"flat posteriors", "shared component", "band of scores"}),
         (0.4, "c-mcr", {**METHODS["c-mcr"], "consistency_temperature": 5.0}, {"flat consistency"}),
         (0.4, "concepts", {"own_share": 0.0, "concepts": 40}, {"alignment that the parent keeps"}),

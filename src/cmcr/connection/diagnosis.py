@@ -61,7 +61,7 @@ class _Check(NamedTuple):
     advice: str
 
 
-_ADVICE_CENTRING = "Use a method that centres: ridge, procrustes, or centring=True for C-MCR"
+_ADVICE_CENTRING = "Use a method that centres: cca, c-mcr-residual, or C-MCR with its centring"
 _CHECKS = {
     "agreement": _Check(
         "overlap agreement", 1, 0.9,

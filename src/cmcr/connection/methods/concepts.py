@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from cmcr.connection.maps import Chain, Map, Posterior
+from cmcr.connection.maps import Chain, Identity, Map, Posterior
 from cmcr.connection.methods.fitting import (
     Fitted,
     Parent,
@@ -74,8 +74,7 @@ def fit(left: Parent, right: Parent, settings: ConceptSettings, run: Run) -> Fit
     maps = []
     for parent, rows in zip((left, right), texts, strict=True):
         found = Posterior(parent.width, count, settings.temperature)
-        gap = gap_of(parent, run.seed) if settings.remove_gap else torch.zeros(parent.width, dtype=torch.float32)
-        centring = centring_of(parent, gap)
+        centring = centring_of(parent, gap_of(parent, run.seed)) if settings.remove_gap else Identity(parent.width)
         found.whitening.copy_(power(mean_and_covariance(parent.outer)[1], settings.whitening))
         anchors = anchors_of(rows, labels, count, power(mean_and_covariance(parent.overlap)[1], settings.whitening))
         found.anchors.copy_(refined(anchors, found.whitening.to(run.device), parent, centring, settings.refinement))
