@@ -52,7 +52,7 @@ def variants() -> dict[str, dict[str, Any]]:
 
 def measure(data: EmbeddedCase, settings: dict[str, Any], seed: int) -> dict[str, float]:
     """Connect once; R@1 (mean of both directions, all and unseen numbers) and what the parents kept, in percent."""
-    connection = connect(*data.memories, overlap=data.case.overlap, seed=seed, device="cpu", **settings)
+    connection = connect(*data.memories, overlap=data.case.overlap, method="c-mcr", seed=seed, device="cpu", **settings)
     figures = figures_of(data, through(connection))
     retention = retention_of(data, connection)
     return {

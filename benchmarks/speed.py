@@ -96,6 +96,7 @@ def training_step(options: argparse.Namespace, precision: Any) -> dict[str, floa
     left = cmcr.Memories("a", text=sets[0], image=sets[1])
     right = cmcr.Memories("b", text=sets[2], audio=sets[3])
     settings: dict[str, Any] = {
+        "method": "c-mcr",
         "semantic_consistency": False,
         "batch_size": rows,
         "width": width,

@@ -9,6 +9,7 @@ set -euo pipefail
 
 OUT=${OUT:-mini-run}        # everything is written here, 200 MB
 ITEMS=${ITEMS:-4800}        # raw items of each modality
+METHOD=${METHOD:-c-mcr}      # the paper; or auto, which chooses
 CONNECT=${CONNECT:-}        # further options of cmcr connect, such as "--set epochs=10"
 EVALUATE=${EVALUATE:-}      # further options of cmcr evaluate, such as "--limit 200"
 PYTHON=${PYTHON:-python}
@@ -27,7 +28,7 @@ embed mini-ulip image pictures
 embed mini-ulip point_cloud clouds
 
 # A connection's folder appears only when it is whole; remove it, or use --replace, to connect again.
-connect() { [ -e "$OUT/$1" ] || cmcr connect "${@:2}" --out "$OUT/$1" $CONNECT; }
+connect() { [ -e "$OUT/$1" ] || cmcr connect "${@:2}" --out "$OUT/$1" --method "$METHOD" $CONNECT; }
 connect audio-image "$OUT"/mini-clip-{text,image} "$OUT"/mini-clap-{text,audio} --overlap text
 connect cloud-text "$OUT"/mini-clip-{text,image} "$OUT"/mini-ulip-{image,point_cloud} --overlap image
 

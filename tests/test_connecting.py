@@ -10,12 +10,13 @@ import pytest
 import cmcr
 from cmcr import connecting
 from cmcr.connecting import connect_on_disk
+from cmcr.connection.methods import auto, residual
 from cmcr.errors import FormatError, IntegrityError, LockedError, ResumeError, TrainingError, WriteError
 from cmcr.files import locked
 from engine.rows import random_rows
 from memories.moments import Moments
 
-SETTINGS = {"epochs": 2, "batch_size": 10, "hidden": (5,), "device": "cpu"}
+SETTINGS = {"method": "c-mcr", "epochs": 2, "batch_size": 10, "hidden": (5,), "device": "cpu"}
 SHAPES = {"clip-text": (30, 4, 1), "clip-image": (25, 4, 2), "clap-text": (30, 6, 3), "clap-audio": (20, 6, 4)}
 
 
@@ -45,7 +46,8 @@ def often(monkeypatch):
 
 
 def connected(memories, out, **changes):
-    return connect_on_disk(*memories, out=out, **{**SETTINGS, **changes})
+    settings = {"device": "cpu"} if changes.get("method") == "auto" else SETTINGS
+    return connect_on_disk(*memories, out=out, **{**settings, **changes})
 
 
 def files_of(folder):
@@ -176,6 +178,56 @@ def test_a_signal_keeps_every_step_and_rows_are_not_computed_again(memories, out
     connected(memories, out, method=method, epochs=9, progress=look)
     assert (len(rows) > 4, told) == (True, [1.0])
     assert files_of(out) == expected(method=method, epochs=9)
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """The choice is of a short training; every time that it is made, it is noted."""
+    settings, made = residual.ResidualSettings(epochs=1, batch_size=15), []
+    monkeypatch.setattr(auto, "CANDIDATES", (auto.TRAINED._replace(settings=settings),))
+
+    def choose(left, right, settings, run):
+        if run.choice is None:
+            made.append(run.seed)
+        return dict(run.choice or {"chosen": "c-mcr-residual", "candidates": {"cca": {"worth": 1.0}}})
+
+    for module in (auto, connecting):
+        monkeypatch.setattr(module, "choose", choose)
+    return made
+
+
+def test_a_choice_and_what_was_chosen_survive_a_kill(memories, out, often, chosen):
+    plain = cmcr.connect(*memories, method="auto", device="cpu")
+    connected(memories, out.with_name("whole"), method="auto")
+    expected, moment = files_of(out.with_name("whole")), 1
+    assert json.loads(expected["config.json"])["report"] == plain.report
+    rows = random_rows(3, 4, 9).numpy()
+    np.testing.assert_allclose(
+        cmcr.load(out.with_name("whole")).project(rows, "clip"), plain.project(rows, "clip"), atol=1e-5
+    )
+    while dies_at(moment, memories, out, method="auto"):
+        kept = (work_of(out) / "choice" / "config.json").exists()
+        chosen.clear()
+        connected(memories, out, method="auto", replace=True)
+        assert files_of(out) == expected, moment
+        assert chosen == [0] * (not kept)
+        for path in out.iterdir():
+            path.unlink()
+        out.rmdir()
+        moment += 17
+    assert moment > 50
+
+
+def test_a_choice_for_something_else_is_refused_unless_it_is_to_restart(memories, out, often, chosen):
+    def stop(stage, done):
+        raise DiedError
+
+    with pytest.raises(DiedError):
+        connected(memories, out, method="auto", progress=stop)
+    with pytest.raises(ResumeError, match="seed was 0, now 1"):
+        connected(memories, out, method="auto", seed=1)
+    connected(memories, out, method="auto", seed=1, restart=True)
+    assert (chosen, cmcr.load(out).seed) == ([0, 1], 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals

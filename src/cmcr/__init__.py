@@ -16,6 +16,7 @@ if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
 
 if TYPE_CHECKING:
     from cmcr.connecting import connect_on_disk
+    from cmcr.connection.compare import compare
     from cmcr.connection.connect import connect
     from cmcr.connection.connection import Connection
     from cmcr.connection.enhancement import semantic_completion, semantic_consistency
@@ -37,6 +38,7 @@ __all__ = [
     "Memory",
     "PrecomputedSpace",
     "__version__",
+    "compare",
     "connect",
     "connect_on_disk",
     "embed",
@@ -63,6 +65,7 @@ _HOME = {
     "Connection": "cmcr.connection.connection",
     "Memories": "cmcr.memories.memories",
     "Memory": "cmcr.memories.memory",
+    "compare": "cmcr.connection.compare",
     "connect": "cmcr.connection.connect",
     "connect_on_disk": "cmcr.connecting",
     "embed": "cmcr.memories.embed",

@@ -3,6 +3,7 @@
 Work is kept in the folder OUT.unfinished until the connection is written:
 
     .lock                   held by whoever works here
+    choice/                 what method="auto" chose: config.json, and what it is of
     left-consistent/        the semantically consistent rows of the first space, a memory; right-consistent/ of the second
     training/               the state of the training: config.json (what it is of) and step-000000123.safetensors
 
@@ -31,11 +32,13 @@ from cmcr._version import __version__
 from cmcr.connection.artefact import FORMAT as CONNECTION
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
-from cmcr.connection.links import Overlap, links_of
+from cmcr.connection.links import Link, Overlap, links_of
 from cmcr.connection.methods import settings_of
-from cmcr.connection.methods.fitting import Progress
+from cmcr.connection.methods.auto import AutoSettings, candidate_of, choose
+from cmcr.connection.methods.fitting import Progress, Run
 from cmcr.connection.settings import Settings, check_seed
 from cmcr.engine.device import choose_device
+from cmcr.engine.precision import fast_float32, guarded_torch_state
 from cmcr.engine.train_state import TrainState
 from cmcr.errors import ConfigError, FormatError, IntegrityError, ResumeError, TrainingError, differences
 from cmcr.files import (
@@ -54,6 +57,7 @@ from cmcr.memories.memories import Memories, Stored, by_space
 from cmcr.memories.memory import Memory
 
 FORMAT = "cmcr training"
+CHOICE = "cmcr choice"
 VERSION = 1
 SECONDS_BETWEEN = 60.0
 """Between two states of the training; Ctrl-C and SIGTERM write one at once."""
@@ -67,7 +71,7 @@ def connect_on_disk(
     *memories: Memory,
     out: str | Path,
     overlap: Overlap = None,
-    method: str = "c-mcr",
+    method: str = "auto",
     seed: int = 0,
     device: str = "auto",
     engine: str = "here",
@@ -81,8 +85,9 @@ def connect_on_disk(
 ) -> Connection:
     """Connect spaces from their memories on disk, resume where a run was stopped, and save the connection.
 
-    Rows that RAM does not hold stay on disk; work is kept in `OUT.unfinished` until the connection is written. What takes no
-    training, and more than two spaces, is fitted here and at once, and begins anew when it was stopped.
+    Rows that RAM does not hold stay on disk; work is kept in `OUT.unfinished` until the connection is written: what `auto`
+    chose, consistent rows and the state of C-MCR's training. All other methods, and more than two spaces, are fitted at once
+    and begin anew when they were stopped.
 
     Args:
         *memories: four `cmcr.Memory`, in any order: of either space the shared modality and one more; or those of more spaces.
@@ -96,8 +101,8 @@ def connect_on_disk(
         workers: processes on Ray.
         cpus_per_worker: cores for each.
         gpus_per_worker: for each; a fraction shares one.
-        restart: drop the state of a training that was stopped, and semantically consistent rows only where they are of
-            other memories or settings.
+        restart: drop the state of a training that was stopped; what was chosen, and semantically consistent rows, only where
+            they are of other memories or settings.
         replace: take the place of a connection that is at `out` already.
         progress: called with (stage, share done).
         **settings: changes to the method's settings.
@@ -120,10 +125,9 @@ def connect_on_disk(
     links = links_of(spaces, overlap)
     target = Path(os.path.abspath(out))  # noqa: PTH100 - saving to "." replaces the folder that this process is in
     check_target(target, CONNECTION, replace=replace)
-    if len(spaces) > 2 or not isinstance(chosen, Settings):
-        connection = connect(
-            *spaces, overlap=overlap, method=method, seed=seed, device=device, progress=progress, **settings
-        )
+    plain: dict[str, Any] = {"method": method, "seed": seed, "device": device, "progress": progress, **settings}
+    if len(spaces) > 2 or not isinstance(chosen, Settings | AutoSettings):
+        connection = connect(*spaces, overlap=overlap, **plain)
         connection.save(target, replace=replace)
         return connection
     shared = links[0].overlap
@@ -131,17 +135,51 @@ def connect_on_disk(
     if engine != "here":  # workers may have devices that are not here
         mapped = {"device": device, "engine": engine, "workers": workers}
         mapped |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
-    given: dict[str, Any] = {"overlap": shared, "method": method, "seed": seed, "device": device, "progress": progress}
     with work_folder(target) as work:
-        consistent = _consistent_memories(spaces, shared, chosen, mapped, work, restart, progress)
-        identity = {"method": method, **_identity(spaces, shared, chosen, consistent, seed, where)}
-        training = KeptTraining(work / "training", identity)
-        if restart:
-            training.drop()
-        connection = _trained(training, partial(connect, *spaces, **given, consistent=consistent, **settings))
+        if isinstance(chosen, AutoSettings):
+            plain["choice"] = _choice(links[0], chosen, Run(seed, where, progress), work, restart)
+            chosen = candidate_of(plain["choice"], chosen).settings
+        if not isinstance(chosen, Settings):  # nothing that is worth keeping half-way
+            connection = connect(*spaces, overlap=shared, **plain)
+        else:
+            consistent = _consistent_memories(spaces, shared, chosen, mapped, work, restart, progress)
+            identity = {"method": method, **_identity(spaces, shared, chosen, consistent, seed, where)}
+            training = KeptTraining(work / "training", identity)
+            if restart:
+                training.drop()
+            given = {"overlap": shared, "consistent": consistent, **plain}
+            connection = _trained(training, partial(connect, *spaces, **given))
         connection.save(target, replace=replace)
     remove_work(target)
     return connection
+
+
+def _choice(link: Link, settings: AutoSettings, run: Run, work: Path, restart: bool) -> dict[str, Any]:
+    """Choose a method, or read what was chosen."""
+    shared, identity = link.overlap, {"rows": settings.rows, **_circumstances(run.seed, run.device)}
+    for name, space in (("left", link.left), ("right", link.right)):
+        assert isinstance(space, Memories)
+        for part, modality in (("overlap", shared), ("outer", _outer_of(space, shared))):
+            identity[f"{part} ({name})"] = _stored(space, modality).digest()
+    folder = work / "choice"
+    if (folder / MANIFEST).is_file():
+        try:
+            manifest = parsed_manifest(folder, CHOICE, VERSION)
+            if not (differing := differences(manifest["identity"], identity)):
+                return dict(manifest["choice"])
+            if not restart:
+                raise ResumeError(
+                    f"{folder}: a choice for something else was made here: {differing}. Run it as it was begun, choose anew "
+                    "(--restart, in Python restart=True), or choose another path."
+                )
+        except (FormatError, IntegrityError):
+            pass  # a minute's work
+    with guarded_torch_state(run.device), fast_float32():  # as connect does
+        found = choose(*link.parents, settings, run)
+    with writing(folder, _LEFT):
+        folder.mkdir(exist_ok=True)
+        write_manifest(folder, {"format": CHOICE, "version": VERSION, "identity": identity, "choice": found})
+    return found
 
 
 def _trained(training: KeptTraining, connect: Callable[..., Connection]) -> Connection:
@@ -275,9 +313,13 @@ def _identity(
         for modality in (shared, _outer_of(space, shared))
     }
     rows |= {f"consistent rows ({name})": consistent[s.space].digest() for name, s in zip(names, spaces, strict=True)}
-    versions = {"version of cmcr": __version__, "version of torch": torch.__version__}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
-    return {**plain, **rows, **versions, "seed": seed, "device": device.type}
+    return {**plain, **rows, **_circumstances(seed, device)}
+
+
+def _circumstances(seed: int, device: torch.device) -> dict[str, Any]:
+    versions = {"version of cmcr": __version__, "version of torch": torch.__version__}
+    return {**versions, "seed": seed, "device": device.type}
 
 
 class KeptTraining:

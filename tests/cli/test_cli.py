@@ -20,7 +20,7 @@ from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import ULIP_CLIP_SHAPE
 from cmcr.data.numbers import draw_pictures
 
-VERBS = ("ablate", "connect", "demo", "embed", "encode", "evaluate", "import", "info", "verify")
+VERBS = ("ablate", "compare", "connect", "demo", "embed", "encode", "evaluate", "import", "info", "verify")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def saved(tmp_path):
     rng = np.random.default_rng(0)
     left = cmcr.Memories("clip", text=rng.normal(size=(40, 6)), image=rng.normal(size=(9, 6)))
     right = cmcr.Memories("clap", text=rng.normal(size=(40, 4)), audio=rng.normal(size=(8, 4)))
-    cmcr.connect(left, right, epochs=1, device="cpu").save(tmp_path / "saved")
+    cmcr.connect(left, right, method="c-mcr", epochs=1, device="cpu").save(tmp_path / "saved")
     return tmp_path / "saved"
 
 
@@ -199,7 +199,7 @@ def test_encode_through_a_connection(pictures, tmp_path, capsys):
     texts = [str(number) for number in range(100, 164)]
     left = cmcr.Memories(clip, text=clip.encode(texts, "text"), image=rng.normal(size=(9, 128)))
     right = cmcr.Memories(clap, text=clap.encode(texts, "text"), audio=rng.normal(size=(9, 96)))
-    cmcr.connect(left, right, epochs=1, device="cpu").save(tmp_path / "connection")
+    cmcr.connect(left, right, method="c-mcr", epochs=1, device="cpu").save(tmp_path / "connection")
     call = ["encode", str(tmp_path / "connection"), "--image", *pictures, "--text", "407", "--json"]
     assert main(call) == 2
     assert "several spaces embed text" in json.loads(capsys.readouterr().err)["message"]

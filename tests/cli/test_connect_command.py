@@ -8,6 +8,8 @@ import cmcr
 from cmcr.cli import main
 from evaluation.small_connections import write_memories
 
+METHOD = ("--method", "c-mcr")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -24,7 +26,7 @@ def memories(folder):
 
 def test_from_memories_to_a_connection_that_embeds(memories, tmp_path, capsys):
     out = tmp_path / "connection"
-    assert main(["connect", *memories, "--out", str(out), "--set", "epochs=2", "--json"]) == 0
+    assert main(["connect", *memories, "--out", str(out), *METHOD, "--set", "epochs=2", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts.pop("final_loss") > 0
     assert facts == {
@@ -33,6 +35,7 @@ def test_from_memories_to_a_connection_that_embeds(memories, tmp_path, capsys):
         "overlap": "text",
         "overlap_rows": 800,
         "width": 352,
+        "method": "c-mcr",
     }
     connection = cmcr.load(out)  # finds the encoders by itself, for the memories know their fingerprints
     assert connection.settings.epochs == 2
@@ -42,13 +45,13 @@ def test_from_memories_to_a_connection_that_embeds(memories, tmp_path, capsys):
 
 def test_several_memories_of_one_kind_are_taken_together(memories, tmp_path, capsys):
     out = tmp_path / "connection"
-    assert main(["connect", *memories, memories[3], "--out", str(out), "--set", "epochs=1"]) == 0
+    assert main(["connect", *memories, memories[3], "--out", str(out), *METHOD, "--set", "epochs=1"]) == 0
     assert "mini-clap and mini-clip, connected through 800 items of text, 352 wide." in capsys.readouterr().out
     assert cmcr.load(out).spaces[1].outer_rows == 1600
 
 
 def test_a_finished_connection_is_replaced_only_on_demand(memories, tmp_path, capsys):
-    call = ["connect", *memories, "--out", str(tmp_path / "connection"), "--set"]
+    call = ["connect", *memories, "--out", str(tmp_path / "connection"), *METHOD, "--set"]
     assert main([*call, "epochs=1"]) == 0
     assert main([*call, "epochs=2"]) != 0
     assert "--replace" in capsys.readouterr().err
@@ -60,7 +63,8 @@ def test_a_finished_connection_is_replaced_only_on_demand(memories, tmp_path, ca
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--set", "epoch=2"], 2, "did you mean 'epochs'?"),
+        ([*METHOD, "--set", "epoch=2"], 2, "did you mean 'epochs'?"),
+        (["--set", "epochs=2"], 2, "it is one of 'c-mcr': pass method='c-mcr'"),
         (["--set", "epochs"], 2, "expected NAME=VALUE"),
         (["--set", "epochs=1", "epochs=2"], 2, "'epochs' twice"),
         (["--set", "seed=3"], 2, "'seed'"),

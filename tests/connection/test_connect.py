@@ -19,7 +19,7 @@ from reference.connection import recall_at_one
 from reference.enhancement import normalize
 
 CPU = torch.device("cpu")
-QUICK = {"epochs": 1, "device": "cpu"}
+QUICK = {"method": "c-mcr", "epochs": 1, "device": "cpu"}
 
 
 def raw(seed, rows, width, dtype=np.float32):
@@ -68,7 +68,9 @@ def test_everything_from_arrays_to_projected_rows_equals_the_twins(changes):
         if settings.centring:
             sets[-2:] = [centred[-1](rows) for rows in sets[-2:]]
     # A step of next to no length leaves the initial weights.
-    start = connect(clip(), clap(), device="cpu", seed=6, **{**chosen, "learning_rate": 1e-30, "weight_decay": 0.0})
+    start = connect(
+        clip(), clap(), method="c-mcr", device="cpu", seed=6, **{**chosen, "learning_rate": 1e-30, "weight_decay": 0.0}
+    )
     layers = tuple(
         initial_layers(next(part for part in found.modules() if hasattr(part, "linears")))
         for found in start.projectors.values()
@@ -76,7 +78,7 @@ def test_everything_from_arrays_to_projected_rows_equals_the_twins(changes):
     batches = list(completed_batches([torch.from_numpy(x).float() for x in sets], settings, 6))
     losses = {"ttc_temperature": 0.2, "avc_temperature": 0.3}
     expected, history = training_twin.train(layers, batches, settings.batch_norm, 0.02, 0.3, **losses)
-    connection = connect(clip(), clap(), device="cpu", seed=6, **chosen)
+    connection = connect(clip(), clap(), method="c-mcr", device="cpu", seed=6, **chosen)
     np.testing.assert_allclose(connection.history["total"], [step[0] for step in history], rtol=1e-4)
     for space, width, to, trained in zip(("clip", "clap"), (3, 5), centred, expected, strict=True):
         rows = raw(9, 6, width)
@@ -146,7 +148,7 @@ class Space:
 def test_the_connection_remembers_how_it_was_made():
     space = Space()
     left = cmcr.Memories(space, text=raw(1, 40, 3), image=raw(2, 9, 3))
-    connection = connect(left, clap(), method="c-mcr-published", seed=np.int64(7), hidden=(4,), **QUICK)
+    connection = connect(left, clap(), seed=np.int64(7), hidden=(4,), **QUICK | {"method": "c-mcr-published"})
     assert (connection.method, connection.overlap, connection.overlap_rows) == ("c-mcr-published", "text", 40)
     assert (type(connection.seed), connection.seed) == (int, 7)
     assert connection.settings == settings_of("c-mcr-published", epochs=1, hidden=(4,))
@@ -178,7 +180,7 @@ def test_progress_reports_the_stages_in_order_and_every_step_can_be_kept():
         if state.step == 13:
             kept.update({name: value.clone() for name, value in state.tensors().items()})
 
-    how = {"epochs": 2, "device": "cpu", "after_step": keep}
+    how = {**QUICK, "epochs": 2, "after_step": keep}
     whole = connect(clip(), clap(), progress=lambda stage, done: reported.append((stage, done)), **how)
     halves = [(stage, done) for stage in ("semantic consistency", "training") for done in (0.5, 1.0)]
     assert reported == halves
@@ -204,7 +206,7 @@ def test_outer_modalities_find_each_other_without_pairs_unless_the_overlap_is_sh
     others = texts[rng.permutation(800)] if shuffled else texts
     left = cmcr.Memories("clip", text=embed(texts, "clip", "text"), image=embed(pictures, "clip", "image"))
     right = cmcr.Memories("clap", text=embed(others, "clap", "text"), audio=embed(sounds, "clap", "audio"))
-    connection = connect(left, right, epochs=12, batch_size=50, device="cpu")
+    connection = connect(left, right, method="c-mcr", epochs=12, batch_size=50, device="cpu")
     image, text, audio = (
         connection.project(embed(unseen, space, modality), space)
         for space, modality in (("clip", "image"), ("clip", "text"), ("clap", "audio"))
@@ -230,8 +232,8 @@ def test_outer_modalities_find_each_other_without_pairs_unless_the_overlap_is_sh
         ((raw(1, 40, 3), raw(3, 40, 5)), {}, ConfigError, "got ndarray"),
         ((clip(), clap()), {"overlap": "txt"}, ConfigError, "Did you mean 'text'"),
         ((clip(), clap()), {"method": "cmcr"}, ConfigError, "Did you mean 'c-mcr'"),
-        ((clip(), clap()), {"learning_rat": 0.1}, ConfigError, "did you mean 'learning_rate'"),
-        ((clip(), clap()), {"epochs": 0}, ConfigError, "settings: epochs"),
+        ((clip(), clap()), {"method": "c-mcr", "learning_rat": 0.1}, ConfigError, "did you mean 'learning_rate'"),
+        ((clip(), clap()), {"method": "c-mcr", "epochs": 0}, ConfigError, "settings: epochs"),
         ((clip(), clap()), {"seed": -1}, ConfigError, "seed: expected a whole number"),
         ((clip(), clap()), {"device": "gpu"}, DeviceError, "unknown device"),
         ((clip(), clap()), {"consistent": {"clup": raw(1, 40, 3)}}, ConfigError, "Did you mean 'clap'|'clip'"),

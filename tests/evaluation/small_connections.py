@@ -12,7 +12,9 @@ from cmcr.data.numbers import SEEN_NUMBERS, draw_pictures, sample_point_clouds, 
 def audio_image(seed=0, epochs=12):
     """Connect mini-clip and mini-clap through text."""
     left, right, _ = audio_image_items()
-    return cmcr.connect(_memories("mini-clip", left), _memories("mini-clap", right), seed=seed, epochs=epochs)
+    return cmcr.connect(
+        _memories("mini-clip", left), _memories("mini-clap", right), method="c-mcr", seed=seed, epochs=epochs
+    )
 
 
 @cache
@@ -22,7 +24,9 @@ def cloud_text(seed=0, epochs=12):
     pictures = list(draw_pictures(numbers, "train", rng))
     left = {"image": pictures, "text": write_texts(rng.permutation(numbers), rng)}
     right = {"image": pictures, "point_cloud": list(sample_point_clouds(rng.permutation(numbers), "train", rng))}
-    return cmcr.connect(_memories("mini-clip", left), _memories("mini-ulip", right), seed=seed, epochs=epochs)
+    return cmcr.connect(
+        _memories("mini-clip", left), _memories("mini-ulip", right), method="c-mcr", seed=seed, epochs=epochs
+    )
 
 
 @cache

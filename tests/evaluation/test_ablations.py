@@ -52,7 +52,7 @@ def test_the_figures_are_those_of_connecting_and_evaluating_one_by_one(finished,
     ]  # fmt: skip
     for cell in found["cells"]:
         change = {**SETTINGS, **ABLATIONS.get(cell["ablation"], {})}
-        connection = cmcr.connect(*memories, seed=cell["seed"], **change)
+        connection = cmcr.connect(*memories, method="c-mcr", seed=cell["seed"], **change)
         connection = dataclasses.replace(connection, encoders={space.name: space for space in spaces})
         figures = evaluate(connection, run, record).result["figures"]["connection"]
         assert cell["figures"] == {key: figure["value"] for key, figure in figures.items()}

@@ -91,7 +91,7 @@ def test_baselines_centre_each_modality_by_its_own_mean(given):
 
 def test_a_connection_projects_and_a_space_stays_as_it_is(given):
     eyes, ears, images, sounds = given
-    connection = cmcr.connect(eyes, ears, epochs=1, batch_size=100)
+    connection = cmcr.connect(eyes, ears, method="c-mcr", epochs=1, batch_size=100)
     for embedded in (images, sounds):
         projected = connection.project(embedded.rows, space=embedded.space)
         np.testing.assert_array_equal(through(connection)(embedded), projected)

@@ -74,7 +74,7 @@ def saved(tmp_path):
     left = cmcr.Memories("mine", text=rng.normal(size=(64, 2)), image=rng.normal(size=(20, 2)))
     right = cmcr.Memories("clap", text=rng.normal(size=(64, 3)), audio=rng.normal(size=(20, 3)))
     left.fingerprint = make().fingerprint
-    cmcr.connect(left, right, epochs=1, device="cpu").save(tmp_path / "saved")
+    cmcr.connect(left, right, method="c-mcr", epochs=1, device="cpu").save(tmp_path / "saved")
     return tmp_path / "saved"
 
 

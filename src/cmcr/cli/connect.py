@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cmcr.cli.console import shown_stages
 from cmcr.cli.options import Engine, Json, Set, memories_of, settings_of
-from cmcr.cli.signals import stopped_gently
+
+if TYPE_CHECKING:
+    from cmcr.connection.connection import Connection
 
 
 def connect(
@@ -16,7 +19,7 @@ def connect(
     *,
     out: Path,
     overlap: str | None = None,
-    method: str = "c-mcr",
+    method: str = "auto",
     seed: int = 0,
     setting: Set = None,
     device: str = "auto",
@@ -29,43 +32,73 @@ def connect(
 
     Every memory knows its space and modality, so they may come in any order; several of one kind are taken together.
     With --engine ray, several workers compute the semantically consistent rows; training runs here, on one device.
-    Finished work is kept in OUT.unfinished until the connection is written: stopped or killed, the same command resumes.
+    Finished work is kept in OUT.unfinished until the connection is written: stopped or killed, the same command resumes
+    (more than two spaces begin anew).
     Example: cmcr connect captions-in-clip pictures captions-in-clap sounds --out my-connection
 
     Args:
         memories: Folders of memories, of two spaces; or of more, which are linked wherever two share a modality.
         out: Folder of the connection.
         overlap: The shared modality, where there are two.
-        method: c-mcr, c-mcr-published or c-mcr-published-ulip.
+        method: auto chooses one without a pair, in about a minute; or c-mcr, c-mcr-residual, cca, concepts, posterior, ridge,
+            procrustes, ex-mcr, c-mcr-published, c-mcr-published-ulip.
         seed: The same seed gives the same connection.
         device: Where to train: auto, cpu, cuda, cuda:1, mps.
-        restart: Drop the state of a stopped training, and semantically consistent rows only where they are of other
-            memories or settings.
+        restart: Drop the state of a stopped training; what was chosen, and semantically consistent rows, only where they are
+            of other memories or settings.
     """
-    from cmcr.connecting import connect_on_disk
+    from cmcr.connecting import connect_on_disk, unfinished
     from cmcr.connection.methods import settings_of as check_settings
 
     settings = settings_of(setting)
     check_settings(method, **settings)  # first: as keywords below, words such as seed would be arguments
-    kept = f"finished work is kept in {out}.unfinished. Run the same command again to resume."
-    with stopped_gently(kept), shown_stages(quiet=as_json) as progress:
-        connection = connect_on_disk(
-            *memories_of(memories),
-            out=out,
-            overlap=overlap,
-            method=method,
-            seed=seed,
-            device=device,
-            **engine.keywords(),
-            restart=restart,
-            replace=replace,
-            progress=progress,
-            **settings,
-        )
+    try:
+        with shown_stages(quiet=as_json) as progress:
+            connection = connect_on_disk(
+                *memories_of(memories),
+                out=out,
+                overlap=overlap,
+                method=method,
+                seed=seed,
+                device=device,
+                **engine.keywords(),
+                restart=restart,
+                replace=replace,
+                progress=progress,
+                **settings,
+            )
+    except KeyboardInterrupt:
+        kept = unfinished(out.absolute())
+        if not kept.exists():  # more than two spaces, or nothing was finished
+            raise
+        said = f"stopped; finished work is kept in {kept}. Run the same command again to resume."
+        raise KeyboardInterrupt(said) from None
+    choices = _choices(connection)
     names, shared, rows = [space.name for space in connection.spaces], connection.overlap, connection.overlap_rows
     if not as_json:
         print(f"{out}: {' and '.join(names)}, connected through {rows:,} items of {shared}, {connection.width} wide.")
+        for chosen, choice in choices.items():
+            print(f"{chosen}: {_said(choice)}")
+        for finding in connection.diagnose():
+            if not finding.ok:
+                print(f"FAILED: {finding.name}, {finding.where}: {finding.message} {finding.advice}")
         return
     facts = {"path": str(out), "spaces": names, "overlap": shared, "overlap_rows": rows, "width": connection.width}
     losses = connection.history.get("total")  # several links have several, a closed form has none
+    facts |= {"method": method, **{chosen: choice["chosen"] for chosen, choice in choices.items()}}
     print(json.dumps({**facts, "final_loss": losses[-1] if losses else None}))
+
+
+def _choices(connection: Connection) -> dict[str, Any]:
+    """Give what `auto` chose: of two spaces under "chosen", of more by the names of each link."""
+    reports = connection.report if len(connection.spaces) > 2 else {"": connection.report}
+    found = {at: each["choice"] for at, each in reports.items() if isinstance(each, dict) and "choice" in each}
+    return {f"chosen for {at}" if at else "chosen": choice for at, choice in found.items()}
+
+
+def _said(choice: dict[str, Any]) -> str:
+    if not choice["candidates"]:
+        return f"{choice['chosen']} (closed form): the overlap is too small to weigh others by."
+    found = choice["candidates"][choice["chosen"]]
+    parts = ", ".join(f"{key} {found[key]:.1f} % to {found[f'{key}_beside']:.1f} %" for key in ("classes", "instances"))
+    return f"{choice['chosen']} ({found['worth']:.2f} times the evidence of the closed form, cca: {parts}). See: cmcr compare"

@@ -6,6 +6,7 @@ import cyclopts
 
 from cmcr._version import __version__
 from cmcr.cli.ablate import ablate
+from cmcr.cli.compare import compare
 from cmcr.cli.connect import connect
 from cmcr.cli.demo import demo
 from cmcr.cli.embed import embed
@@ -28,6 +29,6 @@ app = cyclopts.App(
 )
 memory = cyclopts.App(name="memory", help="Bring memories in and out.")
 memory.command(import_memory, name="import")
-for _verb in (ablate, connect, demo, embed, encode, evaluate, info, verify, memory):
+for _verb in (ablate, compare, connect, demo, embed, encode, evaluate, info, verify, memory):
     app.command(_verb)
 app.command(import_, name="import")

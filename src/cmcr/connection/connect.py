@@ -27,7 +27,7 @@ from cmcr.errors import ConfigError, unknown_name
 def connect(
     *memories: Any,
     overlap: Overlap = None,
-    method: str = "c-mcr",
+    method: str = "auto",
     base: str | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -35,6 +35,7 @@ def connect(
     consistent: Mapping[str, Array | IndexedRows] | None = None,
     resume_from: Mapping[str, Tensor] | None = None,
     after_step: Callable[[TrainState], None] | None = None,
+    choice: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Connection:
     """Connect contrastive spaces through modalities they share, without any pair of their other modalities.
@@ -48,7 +49,7 @@ def connect(
             and modality; their overlaps are matched by ids.
         overlap: the shared modality; may be left out if there is only one. Of more than two spaces all that share a
             modality are linked, unless this names the links: ``{("clip", "clap"): "text", ("clip", "ulip"): "image"}``.
-        method: one of `cmcr.connection.methods.METHODS`.
+        method: one of `cmcr.connection.methods.METHODS`; `"auto"` chooses one without a pair, in about a minute.
         base: the name of a space whose rows stay as they are: all others are carried into its coordinates and width, so
             that an index of its rows stays valid. None makes a direct sum, in which all spaces keep their own retrieval
             (see `Connection`).
@@ -56,11 +57,13 @@ def connect(
             bit on one machine.
         device: `"auto"` takes a GPU if there is one.
         progress: called with (stage, share done), such as ("training", 0.5).
-        consistent: semantically consistent rows by the space's name, used instead of computing them; this and the next two
+        consistent: semantically consistent rows by the space's name, used instead of computing them; this and the next three
             are for two spaces only.
         resume_from: see `train`.
         after_step: see `train`.
-        **settings: changes to the method's settings, such as `epochs=10` (see `cmcr.connection.settings.Settings`).
+        choice: what `auto` chose before, `connection.report["choice"]`, so that it does not choose anew.
+        **settings: changes to the method's settings, such as `method="c-mcr", epochs=10` (see
+            `cmcr.connection.settings.Settings`).
 
     Returns:
         The connection. Encoders of the memories, if any, stay attached to it.
@@ -82,9 +85,11 @@ def connect(
     given = {name: _consistent(rows, name) for name, rows in (consistent or {}).items()}
     for name in set(given) - set(names):
         raise unknown_name("space of the consistent rows", name, names)
-    if len(spaces) > 2 and (given or resume_from or after_step):
-        raise ConfigError("consistent, resume_from and after_step are for two spaces: of more, connect two at a time.")
-    run = Run(seed, where, progress, (given.get(names[0]), given.get(names[1])), resume_from, after_step)
+    if len(spaces) > 2 and (given or resume_from or after_step or choice):
+        raise ConfigError(
+            "consistent, resume_from, after_step and choice are for two spaces: of more, connect two at a time."
+        )
+    run = Run(seed, where, progress, (given.get(names[0]), given.get(names[1])), resume_from, after_step, choice)
     # All of it in one mode of the process, so that a connection beside it in another thread changes nothing.
     with guarded_torch_state(where), fast_float32():
         joined = join(links, names, base, method, chosen, run)

@@ -58,8 +58,8 @@ def settings_of(method: str, /, **changes: Any) -> Any:
         **changes: attributes of the method's settings.
 
     Raises:
-        ConfigError: an unknown method or setting (all of them named, each with the nearest valid one), or a value out of
-            range.
+        ConfigError: an unknown method or setting (all of them named, each with a method that has it or the nearest valid
+            one), or a value out of range.
     """
     if not isinstance(method, str) or method not in METHODS:
         raise unknown_name("method", method, METHODS)
@@ -68,7 +68,8 @@ def settings_of(method: str, /, **changes: Any) -> Any:
     wrong = [name for name in changes if name not in known]
     if wrong:
         raise ConfigError(
-            f"unknown settings: {', '.join(_with_nearest(n, known) for n in wrong)}. Known: {', '.join(known)}."
+            f"unknown settings of method {method!r}: {', '.join(_with_nearest(n, known) for n in wrong)}. Known: "
+            f"{', '.join(known)}."
         )
     return settings_from(method, {**found.changes, **changes})
 
@@ -88,5 +89,8 @@ def settings_from(method: str, values: Mapping[str, Any]) -> Any:
 
 
 def _with_nearest(name: str, known: list[str]) -> str:
+    for method, other in METHODS.items():
+        if name in (field.name for field in fields(other.settings)):
+            return f"{name!r} (it is one of {method!r}: pass method={method!r})"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name)

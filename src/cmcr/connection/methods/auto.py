@@ -7,8 +7,8 @@ memories (`evidence`). Its worth, against the closed form, is
 
 Concepts are taken if they are worth more than 1.2 times the closed form and 1.1 times the trained projectors, with the
 modality gap left in unless removing it is worth 1.05 times as much; else the trained projectors, if their instance evidence
-is 1.05 times that of the closed form; else the closed form, which is the safe answer. A mixture would only blur a clear
-answer.
+is 1.05 times that of the closed form; else the closed form, which is the safe answer, and the only one where the overlap has
+fewer than a hundred items. A mixture would only blur a clear answer.
 
 The margins and the power were settled on synthetic worlds (see docs/methods.md), never on pairs of real data.
 
@@ -30,7 +30,9 @@ from cmcr.connection.methods import cca, concepts, linear, residual
 from cmcr.connection.methods.evidence import Evidence
 from cmcr.connection.methods.fitting import Fitted, Parent, Run, drawn, some_rows
 from cmcr.connection.settings import MethodSettings, Width
+from cmcr.errors import TooFewRowsError
 
+FEWEST = 100  # overlap items: of fewer, less than twenty would be held out
 _SPLITS = 2
 _INSTANCE = 0.25  # the weight of the instance evidence
 _FEW = 2.0  # percent that keep a handful of hits from deciding
@@ -75,9 +77,8 @@ CANDIDATES = (CLOSED, CONCEPTS, CONCEPTS_WITH_GAP, TRAINED)
 def fit(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> Fitted:
     """Choose a method and fit it on all rows."""
     report = choose(left, right, settings, run)
-    chosen = next(each for each in CANDIDATES if each.name == report["chosen"])
-    kept = replace(chosen.settings, own_share=settings.own_share, own_width=settings.own_width)
-    found = chosen.fit(left, right, kept, run)
+    chosen = candidate_of(report, settings)
+    found = chosen.fit(left, right, chosen.settings, run)
     return replace(found, report={**found.report, "choice": report})
 
 
@@ -91,13 +92,24 @@ def into(base: Parent, leaf: Parent, settings: AutoSettings, run: Run) -> Map:
 
 
 def choose(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> dict[str, Any]:
-    """Choose one of the candidates.
+    """Choose one of the candidates, or keep to the choice that `run` brings.
 
     Returns:
         as JSON can hold it: "chosen", its name; "candidates", by name, with what `weighed` says of each.
     """
+    if run.choice is not None:
+        return dict(run.choice)
+    if min(settings.rows, len(left.overlap)) < FEWEST:
+        return {"chosen": CLOSED.name, "candidates": {}}
     found = weighed(left, right, CANDIDATES, settings, run)
     return {"chosen": chosen_of(found), "candidates": found}
+
+
+def candidate_of(report: Mapping[str, Any], settings: AutoSettings) -> Candidate:
+    """Give the candidate that `choose` chose, its settings as asked for."""
+    chosen = next(each for each in CANDIDATES if each.name == report["chosen"])
+    kept = replace(chosen.settings, own_share=settings.own_share, own_width=settings.own_width)
+    return chosen._replace(settings=kept)
 
 
 def chosen_of(found: Mapping[str, Mapping[str, float]]) -> str:
@@ -120,8 +132,13 @@ def weighed(
     Returns:
         by name, means over the splits: "classes" and "instances", the evidences in percent; those of the closed form on the
         same splits, "classes_beside" and "instances_beside"; "worth", see above.
+
+    Raises:
+        TooFewRowsError: an overlap of fewer than `FEWEST` items.
     """
-    parents = [_sampled(parent, settings.rows, run.seed) for parent in (left, right)]
+    parents = [sampled(parent, settings.rows, run.seed) for parent in (left, right)]
+    if (items := len(parents[0].overlap)) < FEWEST:
+        raise TooFewRowsError(f"expected at least {FEWEST} overlap items to weigh methods by, got {items}.")
     measured: dict[str, list[dict[str, float]]] = {}
     named = {each.name: each for each in (CLOSED, *candidates)}  # the closed form first, which all are compared with
     report = run.part("choosing without pairs")
@@ -153,6 +170,6 @@ def _worth(found: Mapping[str, float]) -> float:
     return classes * ((found["instances"] + _FEW) / (found["instances_beside"] + _FEW)) ** _INSTANCE
 
 
-def _sampled(parent: Parent, rows: int, seed: int) -> Parent:
+def sampled(parent: Parent, rows: int, seed: int) -> Parent:
     """Draw rows of a parent into RAM; of the overlap the same items in both."""
     return Parent(*(some_rows(each, drawn(len(each), rows, seed)) for each in (parent.overlap, parent.outer)))

@@ -87,7 +87,7 @@ class Evidence:
             scores = left(self._items[0]) @ right(self._items[1]).T
         (first, second), (i, j) = self._labels, self._pairs
         classes = [_by_class(scores, first, second), _by_class(scores.T, second, first)]
-        instances = (_by_pair(scores, i, j) + _by_pair(scores.T, j, i)) / 2
+        instances = (by_pair(scores, i, j) + by_pair(scores.T, j, i)) / 2
         return Found(float(torch.stack(classes).mean(dim=0).prod().sqrt()), instances)
 
 
@@ -105,8 +105,14 @@ def _by_class(scores: Tensor, asked: Tensor, labels: Tensor) -> Tensor:
     return 100 * (figures / sizes[place]).sum(dim=1) / len(sizes)
 
 
-def _by_pair(scores: Tensor, asked: Tensor, partners: Tensor) -> float:
-    """Give R@1 in percent; equal scores share the hit."""
+def by_pair(scores: Tensor, asked: Tensor, partners: Tensor) -> float:
+    """Give R@1 in percent; equal scores share the hit.
+
+    Args:
+        scores: `(Q, C)`.
+        asked: `(n,)` rows of the scores.
+        partners: `(n,)` the column that is right for each.
+    """
     rows = scores[asked]
     best = rows.amax(dim=1, keepdim=True)
     hit = rows.gather(1, partners[:, None]) >= best

@@ -55,6 +55,7 @@ class Run:
         consistent: of the left and the right space, their semantically consistent rows if they are known already.
         resume_from: see `train`.
         after_step: see `train`.
+        choice: what `auto` chose before, so that it does not choose anew.
     """
 
     seed: int = 0
@@ -63,6 +64,7 @@ class Run:
     consistent: tuple[Rows | None, Rows | None] = (None, None)
     resume_from: Mapping[str, Tensor] | None = None
     after_step: Callable[[TrainState], None] | None = None
+    choice: Mapping[str, Any] | None = None
 
     def part(self, stage: str, number: int = 0, parts: int = 1) -> Callable[[float], None] | None:
         """Report one of several equal parts of a stage as a share of the whole."""
