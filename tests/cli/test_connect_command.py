@@ -1,11 +1,17 @@
 """`cmcr connect`: what it prints and refuses. What stopped runs leave is tested in tests/test_connecting.py."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 
 import cmcr
 from cmcr.cli import main
+from cmcr.connection import compare
+from cmcr.connection.diagnosis import Finding
+from cmcr.connection.methods import auto, residual
+from connection.methods.worlds import on_disk, world
 from evaluation.small_connections import write_memories
 
 METHOD = ("--method", "c-mcr")
@@ -36,11 +42,65 @@ def test_from_memories_to_a_connection_that_embeds(memories, tmp_path, capsys):
         "overlap_rows": 800,
         "width": 352,
         "method": "c-mcr",
+        "chosen": {},
     }
     connection = cmcr.load(out)  # finds the encoders by itself, for the memories know their fingerprints
     assert connection.settings.epochs == 2
     assert connection.encode(["seven"], "text", space="mini-clap").shape == (1, 352)
     assert [path.name for path in tmp_path.iterdir()] == ["connection"]
+
+
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """Memories of a world of concepts, and a training that is as good as none."""
+    quick = auto.TRAINED._replace(settings=residual.ResidualSettings(epochs=1))
+    monkeypatch.setattr(auto, "CANDIDATES", (*auto.CANDIDATES[:3], quick))
+    monkeypatch.setattr(compare, "CANDIDATES", auto.CANDIDATES)
+    clip, clap, pairs = world("concepts")
+    on_disk(tmp_path, clip, clap)
+    for space, modality in (("clip", "image"), ("clap", "audio")):
+        ids = [f"pair-{number}" for number in range(60)]
+        rows, at = pairs[space], np.arange(60) if space == "clip" else np.arange(60)[::-1]
+        cmcr.write_memory(
+            tmp_path / f"pairs-{space}", rows[at], [ids[i] for i in at], space=space, modality=modality, dtype="float32"
+        )
+    return [str(tmp_path / name) for name in ("clip-text", "clip-image", "clap-text", "clap-audio")]
+
+
+def test_what_was_chosen_and_what_is_wrong_are_said(few, tmp_path, capsys, monkeypatch):
+    failed = [Finding("hubs", "clip to clap", 0.3, 0.2, ok, "Much.", "Look.") for ok in (False, True)]
+    monkeypatch.setattr("cmcr.connection.diagnosis.diagnose", lambda connection: tuple(failed))
+    assert main(["connect", *few, "--out", str(tmp_path / "connection"), "--device", "cpu"]) == 0
+    chosen, *wrong = capsys.readouterr().out.splitlines()[1:]
+    assert re.fullmatch(
+        r"chosen for clip \+ clap: concepts \(\d\.\d\d times the evidence of the closed form, cca: .*\)\. See: cmcr compare",
+        chosen,
+    )
+    assert wrong == ["FAILED: hubs, clip to clap: Much. Look."]
+    assert main(["connect", *few, "--out", str(tmp_path / "other"), "--device", "cpu", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["method"], facts["chosen"], facts["final_loss"]) == ("auto", {"clip + clap": "concepts"}, None)
+
+
+def test_methods_are_compared_by_pairs_that_have_one_id(few, tmp_path, capsys):
+    call = ["compare", *few, "--device", "cpu", "--pairs", str(tmp_path / "pairs-clap"), str(tmp_path / "pairs-clip")]
+    assert main(call) == 0
+    assert re.search(r"^\* concepts .*\]$", capsys.readouterr().out, re.M)
+    assert main([*call, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["method"]: row for row in rows}["concepts"]["clip_to_clap/R@1"]["value"] > 25  # in another order: 2
+    assert main([*call[:-1], few[0]]) == 2
+    assert "no id in common" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("method", "kept"), [("auto", True), ("ridge", False)])
+def test_a_stopped_run_says_what_is_kept(few, tmp_path, capsys, monkeypatch, method, kept):
+    def stop(*given, **how):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cmcr.connecting.connect", stop)
+    assert main(["connect", *few, "--out", str(tmp_path / "connection"), "--device", "cpu", "--method", method]) == 130
+    assert ("connection.unfinished" in capsys.readouterr().err) == kept
 
 
 def test_several_memories_of_one_kind_are_taken_together(memories, tmp_path, capsys):

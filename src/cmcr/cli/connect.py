@@ -77,23 +77,24 @@ def connect(
     names, shared, rows = [space.name for space in connection.spaces], connection.overlap, connection.overlap_rows
     if not as_json:
         print(f"{out}: {' and '.join(names)}, connected through {rows:,} items of {shared}, {connection.width} wide.")
-        for chosen, choice in choices.items():
-            print(f"{chosen}: {_said(choice)}")
+        for where, choice in choices.items():
+            print(f"chosen for {where}: {_said(choice)}")
         for finding in connection.diagnose():
             if not finding.ok:
                 print(f"FAILED: {finding.name}, {finding.where}: {finding.message} {finding.advice}")
         return
     facts = {"path": str(out), "spaces": names, "overlap": shared, "overlap_rows": rows, "width": connection.width}
     losses = connection.history.get("total")  # several links have several, a closed form has none
-    facts |= {"method": method, **{chosen: choice["chosen"] for chosen, choice in choices.items()}}
-    print(json.dumps({**facts, "final_loss": losses[-1] if losses else None}))
+    facts |= {"final_loss": losses[-1] if losses else None, "method": method}
+    print(json.dumps({**facts, "chosen": {where: choice["chosen"] for where, choice in choices.items()}}))
 
 
 def _choices(connection: Connection) -> dict[str, Any]:
-    """Give what `auto` chose: of two spaces under "chosen", of more by the names of each link."""
-    reports = connection.report if len(connection.spaces) > 2 else {"": connection.report}
-    found = {at: each["choice"] for at, each in reports.items() if isinstance(each, dict) and "choice" in each}
-    return {f"chosen for {at}" if at else "chosen": choice for at, choice in found.items()}
+    """Give what `auto` chose, by the names of each link."""
+    names, reports = [space.name for space in connection.spaces], connection.report
+    if len(names) == 2:  # of more, it is laid out so
+        reports = {" + ".join(names): reports}
+    return {where: each["choice"] for where, each in reports.items() if isinstance(each, dict) and "choice" in each}
 
 
 def _said(choice: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ Every item of a memory has a nearest held-out overlap item, by the cosine of its
 - *class evidence*: the label of an item is the cluster of its nearest held-out item, in a k-means of the held-out items
   alone, eight to a cluster. A connection should rank items of one label first: the geometric mean of the balanced mean
   average precision and the balanced hit rate, both directions.
-- *instance evidence*: a held-out item that is the nearest of some item in either memory pairs the item nearest to it in one
+- *instance evidence*: a held-out item that is the nearest of some item in both memories pairs the item nearest to it in one
   memory with the one in the other. A connection should find the one by the other: R@1, both directions.
 
 The labels are often wrong, and as wrong for every method, so they rank. Class evidence favours what knows concepts, instance
@@ -74,12 +74,6 @@ class Evidence:
         both = torch.isin(nearest[0].unique(), nearest[1].unique())
         named = nearest[0].unique()[both]
         self._pairs = [each[:, named].argmax(dim=0) for each in similar]
-        self._asked = torch.Generator().manual_seed(seed)
-
-    @property
-    def pairs(self) -> int:
-        """How many pairs there are."""
-        return len(self._pairs[0])
 
     def of(self, left: Map, right: Map) -> Found:
         """Measure two maps that were fitted on `left` and `right`."""
