@@ -6,13 +6,11 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
@@ -20,9 +18,9 @@ from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
 from cmcr.demo.plots import png
 from cmcr.demo.world import EmbeddedCase
 from cmcr.engine.device import cores
-from cmcr.evaluation import baselines
+from cmcr.engine.precision import fast_float32
 from cmcr.evaluation.ablations import ABLATIONS
-from cmcr.evaluation.baselines import Method, own_space, through
+from cmcr.evaluation.baselines import BASELINES, Method, own_space, through
 from cmcr.evaluation.metrics import PerQuery
 from cmcr.evaluation.runs import evaluate_runs, runs_for
 from cmcr.evaluation.tasks.heatmaps import draw_heatmap
@@ -31,11 +29,10 @@ from cmcr.evaluation.tasks.retrieval import PreparedRetrieval
 from cmcr.evaluation.tasks.scores import PerItem
 
 TOP = (1, 5, 10)
-SOFT = {"ttc_temperature": 0.05, "avc_temperature": 0.05}
-"""A softer contrast than the paper's 0.01: better here, and the fairer setting for the oracle, which shares it."""
+PAPER, ORACLE = "c-mcr", "paired_oracle"
 
 Job = tuple[EmbeddedCase, Mapping[str, Any]]
-"""A case to connect, and changes to the method's settings."""
+"""A case to connect, and keywords of `cmcr.connect`."""
 
 _ITEMS = {"localization": 32, "counterfactual": 160}  # of the paper's tasks in small
 _OTHER_ITEMS = 120
@@ -52,14 +49,12 @@ class DemoOptions:
         method: how to connect (see `cmcr.connect`).
         ablations: measure the paper's ablations too.
         per_number: memory items per seen number and modality; 6 makes memories of 4800.
-        settings: changes to the method's settings.
     """
 
     seed: int = 0
-    method: str = "c-mcr"
+    method: str = "auto"
     ablations: bool = False
     per_number: int = 6
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def true_pairs(data: EmbeddedCase, seed: int) -> dict[str, torch.Tensor]:
@@ -117,31 +112,32 @@ def retention_of(data: EmbeddedCase, connection: Connection) -> dict[str, Any]:
 
     Returns:
         By space: `before`, `after` (R@1 in percent, the mean of both directions over 1000 test items), `kept` (their
-        ratio), `gap_before` and `gap_after` (distance between the means of the two modalities).
+        ratio).
     """
     found = {}
     for own in data.own:
-        pair, after = PreparedRetrieval(*own, _PAIRS), through(connection)
-        r1 = [100.0 * pair.score(method)["mean/R@1"].value for method in (own_space, after)]
-        gaps = [_modality_gap(*map(method, own)) for method in (own_space, after)]
-        found[own[0].space] = {
-            "before": r1[0], "after": r1[1], "kept": r1[1] / r1[0], "gap_before": gaps[0], "gap_after": gaps[1],
-        }  # fmt: skip
+        pair = PreparedRetrieval(*own, _PAIRS)
+        before, after = (100.0 * pair.score(each)["mean/R@1"].value for each in (own_space, through(connection)))
+        found[own[0].space] = {"before": before, "after": after, "kept": after / before}
     return found
 
 
-def _modality_gap(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Distance between the means of two modalities, from 0 to 2 for unit rows (Liang et al., NeurIPS 2022)."""
-    return float(np.linalg.norm(first.mean(axis=0, dtype=np.float64) - second.mean(axis=0, dtype=np.float64)))
+def jobs_of(data: EmbeddedCase, options: DemoOptions) -> dict[str, Job]:
+    """List what a case is connected by, by name: the baselines, the paper, the method asked for, and the oracle.
 
-
-def jobs_of(data: EmbeddedCase, seed: int) -> list[Job]:
-    """List the three connections of a case: by the settings as they are, by softer ones, and the oracle by these."""
-    return [(data, {}), (data, SOFT), (data, {**SOFT, "consistent": true_pairs(data, seed)})]
+    The oracle is the best learner that there is here, with true pairs in the place of semantically consistent rows.
+    """
+    wanted = {
+        **BASELINES,
+        PAPER: {"method": PAPER},
+        options.method: {"method": options.method},
+        ORACLE: {"method": "c-mcr-residual", "consistent": true_pairs(data, options.seed)},
+    }
+    return {name: (data, keywords) for name, keywords in wanted.items()}
 
 
 def connect_all(jobs: Sequence[Job], options: DemoOptions, progress: Callable[[float], None]) -> list[Connection]:
-    """Connect the spaces of every job, with its changes to the method's settings.
+    """Connect the spaces of every job.
 
     As many at once as there are cores, each on one thread: a second one makes such small steps only a quarter faster.
     """
@@ -151,61 +147,52 @@ def connect_all(jobs: Sequence[Job], options: DemoOptions, progress: Callable[[f
         def report(stage: str, share: float) -> None:
             if stopped.is_set():
                 raise CancelledError
-            shares[number] = share if stage == "training" else 0.0
+            if stage != "semantic consistency":  # which is quick
+                shares[number] = max(shares[number], share)
             progress(sum(shares) / len(shares))
 
-        data, changes = job
+        data, keywords = job
         return connect(
             *data.memories,
             overlap=data.case.overlap,
-            method=options.method,
             seed=options.seed,
             device="cpu",  # the same figures on every kind of machine matter more here than speed
             progress=report,
-            **{**options.settings, **changes},
+            **keywords,
         )
 
     progress(0.0)
     pool = ThreadPoolExecutor(min(cores(), len(jobs)), initializer=torch.set_num_threads, initargs=(1,))
     try:
-        return list(pool.map(connected, range(len(jobs)), jobs))
+        with fast_float32():  # a switch of the whole process: the same bits whatever is trained at the same time
+            return list(pool.map(connected, range(len(jobs)), jobs))
     finally:  # Ctrl-C too
         stopped.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 
 
-def compare(data: EmbeddedCase, connections: Sequence[Connection], method: str) -> dict[str, Any]:
-    """Measure the connections of `jobs_of` a case beside everything they must be compared with."""
-    connection, soft, oracle = connections
-    left, right = data.memories
-    fitted = partial(baselines.centred, left, right, data.case.overlap)
-    # Chosen on the test items, which favours the baseline.
-    ridges = [
-        {**measure(data, fitted(partial(baselines.centred_ridge, strength=strength))), "strength": strength}
-        for strength in baselines.RIDGE_STRENGTHS
-    ]
+def compare(data: EmbeddedCase, connections: Mapping[str, Connection], method: str) -> dict[str, Any]:
+    """Measure the connections of `jobs_of` a case, and tell of the method's what there is to tell."""
+    connection = connections[method]
+    measured = {name: measure(data, through(each)) for name, each in connections.items()}
     return {
         "spaces": list(data.case.spaces),
         "overlap": data.case.overlap,
         "outer": list(data.case.outer),
         "tasks": list(tasks_of(data)),
-        "methods": {
-            "chance": chance_figures(data),
-            "centred_ridge": max(ridges, key=lambda figures: sum(figures[f"{task}/R@1"] for task in tasks_of(data))),
-            "centred_procrustes": measure(data, fitted(baselines.centred_procrustes)),
-            "overlap_posterior": measure(data, baselines.posterior(left, right, data.case.overlap)),
-            method: measure(data, through(connection)),
-            "soft": measure(data, through(soft)),
-            "paired_oracle": measure(data, through(oracle)),
-        },
+        "methods": {"chance": chance_figures(data), **measured},
         "retention": retention_of(data, connection),
+        "choice": connection.report.get("choice"),
+        "diagnosis": [asdict(finding) for finding in connection.diagnose()],
     }
 
 
 def ablate(data: EmbeddedCase, options: DemoOptions, progress: Callable[[float], None]) -> dict[str, Any]:
-    """Measure the connection without each ingredient of the method in turn."""
-    connections = connect_all([(data, changes) for changes in ABLATIONS.values()], options, progress)
+    """Measure the paper's method without each of its ingredients in turn."""
+    connections = connect_all(
+        [(data, {"method": PAPER, **changes}) for changes in ABLATIONS.values()], options, progress
+    )
     return {label: measure(data, through(found)) for label, found in zip(ABLATIONS, connections, strict=True)}
 
 
@@ -225,7 +212,7 @@ def measure_tasks(
         evaluation = next(evaluate_runs(connection, run, seed=seed, limit=items))
         measured[run] = {"items": items, "figures": evaluation.result["figures"]}
         if isinstance(evaluation.prepared, PreparedLocalization):
-            answers = evaluation.prepared.answers(through(connection), _HEATMAPS)
+            answers = evaluation.prepared.answers(lambda e: connection.common(e.rows, e.space), _HEATMAPS)
             heatmaps += [png(draw_heatmap(evaluation.prepared.record, answer)) for answer in answers]
         progress(number / len(runs))
     return measured, heatmaps

@@ -39,7 +39,8 @@ def gap_picture(data: EmbeddedCase, connection: Connection) -> str:
         axes.set_title(f"{own[0].space}, before", fontsize=11)
         for items in own:
             label = items.modality + (side if items.modality == data.case.overlap else "")
-            after[label] = items.modality, marker, connection.project(items.rows, items.space)
+            width = connection.projectors[items.space].width  # without what keeps the spaces apart
+            after[label] = items.modality, marker, connection.common(items.rows, items.space)[:, :width]
     overlap = data.case.overlap
     first = [overlap, f"{overlap} (right space)"]  # drawn first, so that what is being connected lies above
     _scatter(common, {label: after[label] for label in [*first, *(label for label in after if label not in first)]})

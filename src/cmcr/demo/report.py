@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from cmcr.connection.connection import Connection
 from cmcr.data.numbers import SEEN_NUMBERS, UNSEEN_NUMBERS
+from cmcr.demo.measure import ORACLE
 from cmcr.demo.plots import data_uri, gap_picture, loss_picture
 from cmcr.demo.world import EmbeddedCase, World
 from cmcr.errors import missing_dependency
@@ -22,15 +24,14 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 LABELS = {
-    "chance": "chance",
-    "centred_ridge": "centred ridge, best of five strengths",
-    "centred_procrustes": "centred Procrustes",
-    "overlap_posterior": "posterior over the overlap, no training",
-    "c-mcr": "C-MCR",
+    "centred procrustes": "centred Procrustes",
+    "cca": "centred canonical correlations (cca)",
+    "posterior": "posterior over the overlap",
+    "c-mcr": "C-MCR, the paper",
     "c-mcr-published": "C-MCR, published recipe",
     "c-mcr-published-ulip": "C-MCR, published recipe, projectors of ULIP-CLIP",
-    "soft": "the same, contrasting at temperature 0.05",
-    "paired_oracle": "paired oracle: the line above, trained on true pairs",
+    "c-mcr-residual": "C-MCR that starts at cca",
+    "paired_oracle": "paired oracle: C-MCR that starts at cca, with true pairs",
 }
 MODALITY_WORDS = {"image": "picture", "audio": "sound", "text": "text", "point_cloud": "3D"}
 PAPER_FIGURES = {
@@ -47,6 +48,12 @@ PAPER_FIGURES = {
 """What the report shows of the paper's tasks, and what it calls it."""
 
 
+def label(method: str, case: Mapping[str, Any]) -> str:
+    """Put a method into words, and what it chose in a case: `"auto"` -> "auto: cca"."""
+    chosen = case["choice"]["chosen"] if method == "auto" else None
+    return f"{method}: {chosen}" if chosen else LABELS.get(method, method)
+
+
 def task_words(task: str) -> str:
     """Put a task into words: `"audio_to_image"` -> "sound → picture"."""
     return " → ".join(MODALITY_WORDS[modality] for modality in task.split("_to_"))
@@ -56,7 +63,7 @@ def render_report(
     results: dict[str, Any],
     world: World,
     cases: list[EmbeddedCase],
-    connections: list[Connection],
+    trained: list[dict[str, Connection]],
     heatmaps: list[str],
     seed: int,
 ) -> str:
@@ -66,7 +73,7 @@ def render_report(
         results: what `results.json` will hold.
         world: the items, to show some of them.
         cases: the embeddings of each case.
-        connections: the connection of each case.
+        trained: of each case the connections by name, that of the method and others.
         heatmaps: data URIs.
         seed: chooses the queries that are shown, four seen and two unseen numbers a task.
 
@@ -77,12 +84,18 @@ def render_report(
         MissingDependencyError: Jinja or matplotlib is not installed.
     """
     page = page_template()
-    connected = list(zip(cases, connections, strict=True))
+    connected = [(data, each[results["method"]]) for data, each in zip(cases, trained, strict=True)]
+    histories = {
+        f"{data.case.name}: {method}": connection.history
+        for data, each in zip(cases, trained, strict=True)
+        for method, connection in each.items()
+        if connection.history and method != ORACLE
+    }
     rng = np.random.default_rng([seed, 7])
     queries = np.concatenate([rng.choice(SEEN_NUMBERS, 4, replace=False), rng.choice(UNSEEN_NUMBERS, 2, replace=False)])
     return page.render(
         results=results,
-        labels=LABELS,
+        label=label,
         words=MODALITY_WORDS,
         task_words=task_words,
         paper_figures=PAPER_FIGURES,
@@ -98,7 +111,7 @@ def render_report(
             for data, connection in connected
         },
         gaps={data.case.name: gap_picture(data, connection) for data, connection in connected},
-        losses=loss_picture({data.case.name: connection.history for data, connection in connected}),
+        losses=loss_picture(histories) if histories else None,
         settings=json.dumps(results["settings"], indent=2),
     )
 
@@ -119,8 +132,8 @@ def page_template() -> Template:
 
 
 def _example(number: int, asked: Embedded, answered: Embedded, connection: Connection, world: World) -> dict[str, Any]:
-    query = connection.project(asked.rows[[number]], asked.space)
-    scores = connection.similarity(query, connection.project(answered.rows, answered.space))[0]
+    query = connection.common(asked.rows[[number]], asked.space)
+    scores = connection.similarity(query, connection.common(answered.rows, answered.space))[0]
     best = np.argsort(-scores, kind="stable")[: 3 if answered.modality == "audio" else 5]
     return {
         "number": f"{number:03d}",
