@@ -108,12 +108,18 @@ def rows_of(array: Array, name: str, *, at_least: int = 1) -> Tensor:
     return tensor
 
 
+def as_read(stored: StoredRows, block: NDArray[np.float32]) -> Tensor:
+    """Scale rows that were read to length one again, which rounding has moved a little, unless they are `as_written`."""
+    rows = torch.from_numpy(block)
+    return rows if getattr(stored, "as_written", False) else normalized(rows)
+
+
 def all_rows(stored: StoredRows) -> Tensor:
-    """Read rows on disk into RAM and scale them to length one again, which rounding has moved a little: `(N, D)` float32."""
+    """Read rows on disk into RAM, see `as_read`: `(N, D)` float32."""
     rows = torch.empty(stored.shape, dtype=torch.float32)
     start = 0
     for block in stored.blocks(_CHECKED_ROWS):
-        rows[start : start + len(block)] = normalized(torch.from_numpy(block))
+        rows[start : start + len(block)] = as_read(stored, block)
         start += len(block)
     return rows
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmcr.arrays import IndexedRows, all_rows, normalized
+from cmcr.arrays import IndexedRows, all_rows, as_read
 from cmcr.engine.device import available_ram_bytes
 
 _SHARE = 0.7  # of the free memory that rows may take; the rest is for activations and the loss
@@ -57,7 +57,7 @@ class Batches:
     def _gathered(self, rows: Rows, chosen: Tensor) -> Tensor:
         if isinstance(rows, Tensor):
             return rows[chosen.to(rows.device)].to(self._device)
-        return normalized(torch.from_numpy(rows[chosen.numpy()])).to(self._device)
+        return as_read(rows, rows[chosen.numpy()]).to(self._device)
 
 
 def _placed(sets: Sequence[Rows], device: torch.device) -> Iterator[Rows]:

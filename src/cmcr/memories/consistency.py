@@ -85,7 +85,9 @@ def write_consistent(
                     writer.shards[number] = shard
                     report(len(writer.shards) / writer.count)
             writer.finish()
-    return Memory(out)
+    written = Memory(out)
+    written.as_written = True
+    return written
 
 
 @dataclass(frozen=True)

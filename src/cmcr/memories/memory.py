@@ -50,6 +50,7 @@ class Memory:
         width: width D.
         dtype: in which rows are kept: "float16", "bfloat16" or "float32".
         shape: `(n, D)`.
+        as_written: whether rows are used as they are, not scaled to length one again (consistent rows, which need not be).
 
     Raises:
         ArtefactNotFoundError: there is no such folder.
@@ -72,6 +73,7 @@ class Memory:
         self.space, self.modality = origin.space, origin.modality
         self.fingerprint, self.model, self.revision = origin.fingerprint, origin.model, origin.revision
         self.dtype: str = origin.dtype
+        self.as_written = False
         self._shards = [
             (folder, shard, contents.origin.dtype)
             for folder, contents in zip(self.folders, self.contents, strict=True)

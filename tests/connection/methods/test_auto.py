@@ -102,9 +102,8 @@ def test_the_kind_of_a_world_is_found_from_ram_and_disk_alike(kind, right, quick
     assert kept_on_disk.report == stored.report
     for space, projector in kept.projectors.items():
         assert all(map(torch.equal, projector.state_dict().values(), found.projectors[space].state_dict().values()))
-        if choice["chosen"] != "c-mcr-residual":  # whose consistent rows are computed shard by shard
-            there = kept_on_disk.projectors[space].state_dict().values()
-            assert all(map(torch.equal, there, stored.projectors[space].state_dict().values()))
+        there = kept_on_disk.projectors[space].state_dict().values()
+        assert all(map(torch.equal, there, stored.projectors[space].state_dict().values()))
 
 
 def test_too_small_an_overlap_takes_the_closed_form():
