@@ -26,10 +26,14 @@ def initial_layers(projector):
     return layers
 
 
-def completed_batches(sets, settings, seed):
-    """The rows of every step after semantic completion, drawn as the training promises: by seed and step alone."""
+def completed_batches(sets, settings, seed, beside=lambda step: ()):
+    """The rows of every step after semantic completion, drawn as the training promises: by seed and step alone.
+
+    `beside` gives further rows that are completed after those of the sets.
+    """
     batches = Batches(sets, settings.rows_per_step(len(sets[0])), seed, torch.device("cpu"))
     for step in range(settings.epochs * batches.per_epoch):
         noise, how = batches.noise(step), {"rescale": settings.rescale_noise}
-        rows = [semantic_completion(x, settings.noise_variance, generator=noise, **how) for x in batches.rows(step)]
+        rows = (*batches.rows(step), *beside(step))
+        rows = [semantic_completion(x, settings.noise_variance, generator=noise, **how) for x in rows]
         yield tuple(x.double().numpy() for x in rows)

@@ -118,6 +118,12 @@ def k_means(rows, start):
     return nearest()
 
 
+def clusters(left, right, start):
+    """The cluster of every overlap item, its two embeddings side by side, each centred."""
+    joint = np.concatenate([normalize(np.float64(t) - np.float64(t).mean(axis=0)) for t, _ in (left, right)], axis=1)
+    return k_means(joint, start)
+
+
 def concepts(left, right, start, temperature, kappa, whitening, free=ungapped):
     """Section by section: k-means of both overlaps side by side, half whitening, anchors, one EM step on each memory.
 
@@ -125,8 +131,7 @@ def concepts(left, right, start, temperature, kappa, whitening, free=ungapped):
 
     Returns, for each space, x -> p(k | x), its refined concepts and the whitening of its items.
     """
-    joint = np.concatenate([normalize(np.float64(t) - np.float64(t).mean(axis=0)) for t, _ in (left, right)], axis=1)
-    labels = k_means(joint, start)
+    labels = clusters(left, right, start)
     found = []
     for texts, memory in (left, right):
         w, v = power(covariance(memory, 0.1), whitening), power(covariance(texts, 0.1), whitening)
@@ -139,6 +144,15 @@ def concepts(left, right, start, temperature, kappa, whitening, free=ungapped):
         of = lambda x, to=to, w=w, c=refined: softmax(normalize(to(x) @ w) @ c.T / temperature)  # noqa: E731
         found.append((of, refined, w))
     return found
+
+
+def counterparts(left, right, start, temperature):
+    """x -> N(sum_k p(k | x) c_k), c_k the mean of the other space's centred overlap rows of concept k, for both spaces."""
+    labels = clusters(left, right, start)
+    found = concepts(left, right, start, temperature, 1.0, -0.25)
+    centred = [centring(*space)(space[0]) for space in (right, left)]
+    means = [np.array([rows[labels == k].mean(axis=0) for k in range(len(start))]) for rows in centred]
+    return [into(shares, places) for (shares, _, _), places in zip(found, means, strict=True)]
 
 
 def into(shares, places):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reference.losses import total
+from reference.losses import info_nce, total
 from reference.optimisation import adamw_step, cosine_rate
 from reference.projectors import project_both
 
@@ -11,11 +11,21 @@ TRAINED = ("weight", "gain", "shift", "straight", "outer")
 _SHIFT = 1e-6  # of the central differences
 
 
-def batch_loss(layers, batch, batch_norm, **loss):
-    """L of one batch of completed rows (t^I, v^I, t^A, a^A); returns L and its terms, and the layers with new statistics."""
+def batch_loss(layers, batch, batch_norm, memory_weight=0.0, **loss):
+    """L of one batch of completed rows (t^I, v^I, t^A, a^A); returns L and its terms, and the layers with new statistics.
+
+    With four more sets of rows (v, l, r, a) L has mu / 2 (InfoNCE(f(v), f(r)) + InfoNCE(f(l), f(a))) besides.
+    """
     left_overlap, left_consistent, left = project_both(batch[0], batch[1], layers[0], batch_norm)
     right_overlap, right_consistent, right = project_both(batch[2], batch[3], layers[1], batch_norm)
-    return total(left_overlap, left_consistent, right_overlap, right_consistent, **loss), (left, right)
+    terms = total(left_overlap, left_consistent, right_overlap, right_consistent, **loss)
+    if len(batch) > 4:
+        shown_left, meant_left, left = project_both(batch[4], batch[5], left, batch_norm)
+        meant_right, shown_right, right = project_both(batch[6], batch[7], right, batch_norm)
+        pairs = (shown_left, meant_right), (meant_left, shown_right)
+        contrasts = sum(info_nce(*pair, loss["avc_temperature"]) for pair in pairs)
+        terms = (terms[0] + memory_weight / 2 * contrasts, *terms[1:])
+    return terms, (left, right)
 
 
 def gradient(layers, batch, batch_norm, parameter, **loss):

@@ -23,6 +23,9 @@ from cmcr.errors import DimensionError, TooFewRowsError
 
 _STEPS_BETWEEN_LOOKS = 20  # at the loss: each look waits for the GPU
 
+MoreLoss = Callable[[tuple[Map, Map], int, torch.Generator], Tensor]
+"""Called with both projectors, the step and the source of its noise, of which nothing else may be drawn; gives a scalar."""
+
 
 @dataclass(frozen=True)
 class EnhancedSpace:
@@ -68,6 +71,7 @@ def train(
     progress: Callable[[float], None] | None = None,
     resume_from: Mapping[str, Tensor] | None = None,
     after_step: Callable[[TrainState], None] | None = None,
+    beside: MoreLoss | None = None,
 ) -> Trained:
     """Learn one projector per space so that the enhanced embeddings of an overlap item meet in the common space.
 
@@ -89,6 +93,7 @@ def train(
         progress: called with the share of steps done, in (0, 1].
         resume_from: `TrainState.tensors` of a training with the same arguments; it continues after that step.
         after_step: called after every step, to keep the state or to stop by an exception.
+        beside: what the loss has beside the paper's terms, if anything; it counts in `LossTerms.total`.
 
     Returns:
         The projectors and the history of the loss.
@@ -128,7 +133,10 @@ def train(
             )
             projected_left = project_both(projectors[0], t_left, v_left, settings.batch_norm)
             projected_right = project_both(projectors[1], t_right, a_right, settings.batch_norm)
-            state.descend(connection_loss(projected_left, projected_right, settings))
+            terms = connection_loss(projected_left, projected_right, settings)
+            if beside is not None:
+                terms = terms._replace(total=terms.total + beside(projectors, state.step, noise))
+            state.descend(terms)
             if state.step % _STEPS_BETWEEN_LOOKS == 0 or state.step == state.total:
                 state.check_loss()
                 if progress is not None:

@@ -10,6 +10,8 @@ import cmcr
 import reference.methods as twin
 import reference.training as training_twin
 from cmcr.connection.connect import connect
+from cmcr.connection.methods import distilled
+from cmcr.connection.methods.concepts import ConceptSettings, k_means_start
 from cmcr.connection.settings import Settings
 from cmcr.engine.batches import Batches
 from cmcr.errors import ConfigError
@@ -147,6 +149,44 @@ def test_every_step_of_the_residual_training_equals_the_twin_and_some_of_it_is_k
         np.testing.assert_allclose(found.common(asked, space), project(centred[space](asked), [kept]), atol=1e-5)
 
 
+def test_every_step_of_the_distilled_training_equals_the_twin(monkeypatch):
+    monkeypatch.setattr(distilled, "_ROWS", 4)
+    losses = {"ttc_temperature": 0.2, "avc_temperature": 0.3, "memory_weight": 1.7}
+    changes = {**STEPS, **losses, "hidden": (4,), "consistency_temperature": 0.3, "weight_decay": 0.5}
+    start, found = (
+        connected("distilled", **{**changes, **how}) for how in ({"learning_rate": 1e-30, "weight_decay": 0.0}, {})
+    )
+    first = [initial_layers(residual_of(start, space)) for space in ROWS]
+    drawn = [Batches((torch.from_numpy(ROWS[space][1]),), 4, 5, torch.device("cpu")) for space in ROWS]
+    joint = [torch.from_numpy(text - text.mean(axis=0)) for text, _ in ROWS.values()]
+    seeds = k_means_start(torch.cat([torch.nn.functional.normalize(x, dim=1) for x in joint], dim=1), 10, 5)
+    counterparts = twin.counterparts(*ROWS.values(), seeds.numpy(), ConceptSettings().temperature)
+
+    def memory(step):
+        return [each.rows(step)[0].numpy() for each in drawn]
+
+    centred = [twin.centring(*ROWS[space]) for space in ROWS]
+    sets = [
+        single(to(given))
+        for to, space in zip(centred, ROWS, strict=True)
+        for given in (ROWS[space][0], consistent(space, 0.3))
+    ]
+    settings = Settings(**{name: value for name, value in changes.items() if name != "memory_weight"})
+    batches = completed_batches(
+        sets, settings, 5, lambda step: [single(of(x)) for of, x in zip(counterparts, memory(step), strict=True)]
+    )
+    batches = [
+        (*rows, centred[0](memory(step)[0]), left, right, centred[1](memory(step)[1]))
+        for step, (*rows, right, left) in enumerate(batches)
+    ]
+    expected, history = training_twin.train(first, batches, "together", 0.02, 0.5, **losses)
+    np.testing.assert_allclose(found.history["total"], [step[0] for step in history], rtol=1e-5)
+    for space, [its] in zip(ROWS, expected, strict=True):
+        [ours] = layers_of(residual_of(found, space))
+        for part in ("weight", "gain", "shift", "mean", "variance", "straight", "outer"):
+            np.testing.assert_allclose(ours[part], its[part], rtol=0, atol=2e-5, err_msg=part)
+
+
 @pytest.mark.parametrize("changes", [{"width": 4}, {"hidden": ()}, {"hidden": (4, 4)}, {"final_relu": True}])
 def test_another_shape_of_what_corrects_the_closed_form_is_refused(changes):
     with pytest.raises(ConfigError, match=r"only the width of one inner layer"):
@@ -156,7 +196,7 @@ def test_another_shape_of_what_corrects_the_closed_form_is_refused(changes):
 # ------------------------------------------------------------------------------------------------- what holds for all
 
 
-@pytest.mark.parametrize("method", ["c-mcr-residual", "ex-mcr", "clipclap"])
+@pytest.mark.parametrize("method", ["c-mcr-residual", "distilled", "ex-mcr", "clipclap"])
 def test_a_training_that_was_stopped_is_resumed_bit_for_bit(method):
     kept = []
 

@@ -28,6 +28,7 @@ QUICK = {
     "c-mcr-published": {"epochs": 1},
     "c-mcr-published-ulip": {"epochs": 1},
     "c-mcr-residual": {"epochs": 1},
+    "distilled": {"epochs": 1},
     "ex-mcr": {"epochs": 1},
     "clipclap": {"epochs": 1},
     "clipclap-text": {"epochs": 1},

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cmcr.connection.methods import auto, c_mcr, cca, clipclap, concepts, ex_mcr, linear, posterior, residual
+from cmcr.connection.methods import auto, c_mcr, cca, clipclap, concepts, distilled, ex_mcr, linear, posterior, residual
 from cmcr.connection.methods.fitting import Method
 from cmcr.connection.settings import CLAP_CLIP_SHAPE, PUBLISHED, ULIP_CLIP_SHAPE, MethodSettings, Settings
 from cmcr.errors import ConfigError, unknown_name, validation_problems
@@ -29,6 +29,11 @@ METHODS: dict[str, Method] = {
     ),
     "c-mcr-residual": Method(
         residual.ResidualSettings, residual.fit, "canonical correlations, corrected by trained projectors"
+    ),
+    "distilled": Method(
+        distilled.DistilledSettings,
+        distilled.fit,
+        "the residual form that also learns what concepts say of the memories",
     ),
     "cca": Method(cca.CorrelationSettings, cca.fit, "centred canonical correlations: the best closed form"),
     "ex-mcr": Method(Settings, ex_mcr.fit, "one trained projector into a space that stays as it is", into=ex_mcr.into),

@@ -16,7 +16,7 @@ from cmcr.connection.enhancement import semantic_consistency
 from cmcr.connection.maps import Chain, Map
 from cmcr.connection.methods.fitting import Fitted, Parent, Run, centring_of
 from cmcr.connection.settings import Settings
-from cmcr.connection.training import EnhancedSpace, train
+from cmcr.connection.training import EnhancedSpace, MoreLoss, train
 from cmcr.engine.batches import Rows
 
 
@@ -39,8 +39,10 @@ def enhanced(left: Parent, right: Parent, settings: Settings, run: Run) -> tuple
     return found[0], found[1]
 
 
-def trained(left: EnhancedSpace, right: EnhancedSpace, settings: Settings, run: Run) -> Fitted:
-    """Train the projectors of two enhanced spaces."""
+def trained(
+    left: EnhancedSpace, right: EnhancedSpace, settings: Settings, run: Run, beside: MoreLoss | None = None
+) -> Fitted:
+    """Train the projectors of two enhanced spaces, and centre what they are given as in training."""
     found = train(
         left,
         right,
@@ -50,6 +52,7 @@ def trained(left: EnhancedSpace, right: EnhancedSpace, settings: Settings, run: 
         progress=run.part("training"),
         resume_from=run.resume_from,
         after_step=run.after_step,
+        beside=beside,
     )
     return Fitted(_after(left, found.left), _after(right, found.right), found.history)
 

@@ -10,6 +10,7 @@ concepts to find; it cannot tell items of one concept apart, nor name what the o
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 import torch
@@ -63,17 +64,42 @@ class ConceptSettings(MethodSettings):
     whitening: Annotated[float, Field(ge=-0.5, le=0)] = -0.25
 
 
+@dataclasses.dataclass(frozen=True)
+class Clusters:
+    """What k-means has found in the overlap.
+
+    Attributes:
+        count: K, how many clusters.
+        rows: of either space the `(n, D)` overlap rows that it looked at, on the device.
+        labels: `(n,)` the cluster of each.
+    """
+
+    count: int
+    rows: tuple[Tensor, Tensor]
+    labels: Tensor
+
+
 def fit(left: Parent, right: Parent, settings: ConceptSettings, run: Run) -> Fitted:
     """Find the concepts of the overlap in both spaces, and refine them on the memory of each."""
+    return of_clusters(left, right, clustered(left, right, settings, run), settings, run)
+
+
+def clustered(left: Parent, right: Parent, settings: ConceptSettings, run: Run) -> Clusters:
+    """Cluster the overlap, both of its embeddings side by side."""
     count = settings.concepts or number_of_concepts(left, right, settings)
     chosen = drawn(len(left.overlap), _MOST_ROWS, run.seed)
     if count > len(chosen):
         raise ConfigError(f"concepts: {count} are more than the {len(chosen)} items of the overlap they are found in.")
-    texts = [some_rows(parent.overlap, chosen).to(run.device) for parent in (left, right)]
-    joint = torch.cat([F.normalize(rows - rows.mean(dim=0), dim=1) for rows in texts], dim=1)
-    labels = k_means(joint, count, run.seed)
+    first, second = (some_rows(parent.overlap, chosen).to(run.device) for parent in (left, right))
+    joint = torch.cat([F.normalize(rows - rows.mean(dim=0), dim=1) for rows in (first, second)], dim=1)
+    return Clusters(count, (first, second), k_means(joint, count, run.seed))
+
+
+def of_clusters(left: Parent, right: Parent, clusters: Clusters, settings: ConceptSettings, run: Run) -> Fitted:
+    """Make a concept of each cluster in both spaces, and refine it on the memory of each."""
     maps = []
-    for parent, rows in zip((left, right), texts, strict=True):
+    count, labels = clusters.count, clusters.labels
+    for parent, rows in zip((left, right), clusters.rows, strict=True):
         found = Posterior(parent.width, count, settings.temperature)
         centring = centring_of(parent, gap_of(parent, run.seed)) if settings.remove_gap else Identity(parent.width)
         found.whitening.copy_(power(mean_and_covariance(parent.outer)[1], settings.whitening))

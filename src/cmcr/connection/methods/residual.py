@@ -23,6 +23,7 @@ from cmcr.connection.methods import c_mcr, cca
 from cmcr.connection.methods.fitting import Fitted, Parent, Run, blocks_of
 from cmcr.connection.projectors import ResidualProjector
 from cmcr.connection.settings import Above0, AtLeast0, Settings, Width
+from cmcr.connection.training import MoreLoss
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
@@ -49,13 +50,13 @@ class ResidualSettings(Settings):
         return self
 
 
-def fit(left: Parent, right: Parent, settings: ResidualSettings, run: Run) -> Fitted:
+def fit(left: Parent, right: Parent, settings: ResidualSettings, run: Run, beside: MoreLoss | None = None) -> Fitted:
     """Fit the closed form, train what corrects it, and pull it back."""
     closed = cca.fit(left, right, cca.CorrelationSettings(), run)
     starts = _starts(left, right, closed)
     spaces = c_mcr.enhanced(left, right, settings, run)
     first, second = (replace(space, start=start) for space, start in zip(spaces, starts, strict=True))
-    found = c_mcr.trained(first, second, settings, run)
+    found = c_mcr.trained(first, second, settings, run, beside)
     for each, start in zip((found.left, found.right), starts, strict=True):
         for part in each.modules():
             if isinstance(part, ResidualProjector):
