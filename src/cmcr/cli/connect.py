@@ -100,6 +100,6 @@ def _choices(connection: Connection) -> dict[str, Any]:
 def _said(choice: dict[str, Any]) -> str:
     if not choice["candidates"]:
         return f"{choice['chosen']} (closed form): the overlap is too small to weigh others by."
-    found = choice["candidates"][choice["chosen"]]
+    found = choice["candidates"][choice["by"]]
     parts = ", ".join(f"{key} {found[key]:.1f} % to {found[f'{key}_beside']:.1f} %" for key in ("classes", "instances"))
     return f"{choice['chosen']} ({found['worth']:.2f} times the evidence of the closed form, cca: {parts}). See: cmcr compare"

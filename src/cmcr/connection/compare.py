@@ -23,6 +23,7 @@ from cmcr.errors import ConfigError, DimensionError
 
 CANDIDATES = (
     *auto.CANDIDATES,
+    auto.DISTILLED,
     Candidate("ridge", linear.ridge, linear.RidgeSettings()),
     Candidate("procrustes", linear.procrustes, MethodSettings()),
     Candidate("posterior", posterior.fit, posterior.PosteriorSettings()),

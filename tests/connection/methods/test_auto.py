@@ -8,7 +8,7 @@ import reference.evidence as twin
 from cmcr.connecting import connect_on_disk
 from cmcr.connection.connect import connect
 from cmcr.connection.methods import auto, cca, residual
-from cmcr.connection.methods.auto import CLOSED, CONCEPTS, CONCEPTS_WITH_GAP, TRAINED, chosen_of
+from cmcr.connection.methods.auto import CLOSED, CONCEPTS, CONCEPTS_WITH_GAP, DISTILLED, TRAINED, chosen_of
 from cmcr.connection.methods.concepts import k_means
 from cmcr.connection.methods.evidence import HELD_OUT, Evidence
 from cmcr.connection.methods.fitting import Parent, Run
@@ -29,9 +29,10 @@ def evidence(concepts, with_gap, trained, instances):
     [
         (evidence(1.1, 1.1, 1.0, 10.0), CLOSED),
         (evidence(1.1, 1.1, 1.0, 10.4), CLOSED),
-        (evidence(1.1, 1.1, 1.1, 10.6), TRAINED),
+        (evidence(1.1, 1.1, 1.05, 10.6), TRAINED),
+        (evidence(1.1, 1.1, 1.1, 10.6), DISTILLED),
         (evidence(1.3, 1.1, 1.0, 10.6), CONCEPTS),
-        (evidence(1.3, 1.1, 1.25, 10.6), TRAINED),
+        (evidence(1.3, 1.1, 1.25, 10.6), DISTILLED),
         (evidence(1.3, 1.27, 1.0, 10.0), CONCEPTS_WITH_GAP),
         (evidence(1.1, 1.3, 1.0, 10.0), CONCEPTS_WITH_GAP),
     ],
@@ -109,7 +110,7 @@ def test_the_kind_of_a_world_is_found_from_ram_and_disk_alike(kind, right, quick
 def test_too_small_an_overlap_takes_the_closed_form():
     clip, clap, _ = world("concepts", rows=99)
     found = connect(clip, clap, method="auto", device="cpu")
-    assert found.report["choice"] == {"chosen": "cca", "candidates": {}}
+    assert found.report["choice"] == {"chosen": "cca", "by": "cca", "candidates": {}}
     assert connect(clip, clap, method="auto", device="cpu", base="clip").base == "clip"
     smallest = connect(*(world("concepts", rows=2, outer=1)[:2]), method="auto", device="cpu")
     assert all(np.isfinite(p["value"]) for p in smallest.report["measured"])
