@@ -52,7 +52,8 @@ def variants() -> dict[str, dict[str, Any]]:
 
 def measure(data: EmbeddedCase, settings: dict[str, Any], seed: int) -> dict[str, float]:
     """Connect once; R@1 (mean of both directions, all and unseen numbers) and what the parents kept, in percent."""
-    connection = connect(*data.memories, overlap=data.case.overlap, method="c-mcr", seed=seed, device="cpu", **settings)
+    papers = {"centring": False, "own_share": 0.0, **settings}  # the form that the tables are of
+    connection = connect(*data.memories, overlap=data.case.overlap, method="c-mcr", seed=seed, device="cpu", **papers)
     figures = figures_of(data, through(connection))
     retention = retention_of(data, connection)
     return {
