@@ -111,7 +111,7 @@ def render_report(
             for data, connection in connected
         },
         gaps={data.case.name: gap_picture(data, connection) for data, connection in connected},
-        losses=loss_picture(histories) if histories else None,
+        losses=loss_picture(histories),
         settings=json.dumps(results["settings"], indent=2),
     )
 

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cmcr.connection.connection import Connection
 from cmcr.connection.methods import settings_of
 from cmcr.connection.settings import check_seed
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, handwriting
@@ -61,10 +60,8 @@ def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, A
         cases = embed_world(world, partial(progress, "embedding"))
     with _timed(seconds, "connect"):
         jobs = [jobs_of(data, options) for data in cases]
-        found = iter(
-            connect_all([job for each in jobs for job in each.values()], options, partial(progress, "connecting"))
-        )
-    trained: list[dict[str, Connection]] = [{name: next(found) for name in each} for each in jobs]
+        found = connect_all([job for each in jobs for job in each.values()], options, partial(progress, "connecting"))
+    trained = [dict(zip(each, found[number * len(each) :], strict=False)) for number, each in enumerate(jobs)]
     measured, heatmaps = {}, []
     for data, connections in zip(cases, trained, strict=True):
         name, connection = data.case.name, connections[options.method]
