@@ -192,7 +192,7 @@ def _measured(
         found.append((f"{outer} and {overlap} of {name}", _within(connection, name, texts, items)))
         found.append((f"{overlap} of {name}", _spread(texts)))
         found.append((f"{outer} of {name}", _spread(items)))
-        found.append((f"{outer} of {name}, projected", {"projected_shared": _spread(projected)["shared"]}))
+        found.append((f"{outer} of {name}, projected", {"projected_shared": float(projected.mean(dim=0).norm())}))
     return [
         {"check": check, "where": where, "value": round(value, 5)}
         for where, values in found
