@@ -37,7 +37,13 @@ from cmcr.files import write_text_whole
 RIDGES = [Candidate(f"ridge {s:g}", linear.ridge, linear.RidgeSettings(strength=s)) for s in (0.1, 1.0, 10.0)]
 PROCRUSTES = Candidate("procrustes", linear.procrustes, MethodSettings())
 SOFT = Candidate("concepts at 0.05", concepts.fit, concepts.ConceptSettings(temperature=0.05))
-OTHERS = [*RIDGES, PROCRUSTES, Candidate("posterior", posterior.fit, posterior.PosteriorSettings()), SOFT]
+OTHERS = [
+    *RIDGES,
+    PROCRUSTES,
+    Candidate("posterior", posterior.fit, posterior.PosteriorSettings()),
+    SOFT,
+    auto.DISTILLED,
+]
 CLOSED_FORMS = [auto.CLOSED.name, PROCRUSTES.name, *(each.name for each in RIDGES)]
 
 
