@@ -103,7 +103,7 @@ def table(cells: list[dict[str, Any]]) -> str:
     lines = []
     for world in dict.fromkeys(cell["world"] for cell in cells):
         ours = [cell for cell in cells if cell["world"] == world]
-        keys = [key for key in ours[0] if key not in ("world", "method", "seed") and "_to_" not in key]
+        keys = [key for key in ours[0] if key not in ("world", "method", "seed") and _shown_key(key)]
         lines += [f"\n{world}\n", f"| method | {' | '.join(keys)} |", f"|---|{'---|' * len(keys)}"]
         rows = []
         for method in dict.fromkeys(cell["method"] for cell in ours):
@@ -111,6 +111,11 @@ def table(cells: list[dict[str, Any]]) -> str:
             rows.append((found["R@1"]["mean"], f"| {method} | {' | '.join(map(_shown, keys, found.values()))} |"))
         lines += [row for _, row in sorted(rows, reverse=True)]
     return "\n".join(lines)
+
+
+def _shown_key(key: str) -> bool:
+    """Whether a figure has a column: of the single directions only R@1."""
+    return "_to_" not in key or (key.endswith("/R@1") and "unseen" not in key)
 
 
 def _shown(key: str, found: dict[str, Any]) -> str:

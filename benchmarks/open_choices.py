@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from cmcr.connection.connect import connect
-from cmcr.demo.measure import DemoOptions, retention_of, tasks_of
 from cmcr.demo.measure import measure as figures_of
+from cmcr.demo.measure import retention_of, tasks_of
 from cmcr.demo.world import CASES, EmbeddedCase, draw_world, embed_world
 from cmcr.evaluation.ablations import ABLATIONS
 from cmcr.evaluation.baselines import through
@@ -88,7 +88,7 @@ def run_all(seeds: list[int], names: list[str], out: Path) -> list[dict[str, Any
     runs: list[dict[str, Any]] = []
     with out.open("w", encoding="utf-8") as file:
         for seed in seeds:
-            embedded = embed_world(draw_world(seed, DemoOptions.per_number), lambda share: None)
+            embedded = embed_world(draw_world(seed, 6), lambda share: None)
             cases = [data for data in embedded if data.case.name in names]
             for (label, settings), data in itertools.product(variants().items(), cases):
                 runs.append({"variant": label, "seed": seed, "case": data.case.name, **measure(data, settings, seed)})

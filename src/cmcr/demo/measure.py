@@ -48,13 +48,13 @@ class DemoOptions:
         seed: of the items, the training and the examples shown.
         method: how to connect (see `cmcr.connect`).
         ablations: measure the paper's ablations too.
-        per_number: memory items per seen number and modality; 6 makes memories of 4800.
+        per_number: memory items per seen number and modality; 5 makes memories of 4000.
     """
 
     seed: int = 0
     method: str = "auto"
     ablations: bool = False
-    per_number: int = 6
+    per_number: int = 5
 
 
 def true_pairs(data: EmbeddedCase, seed: int) -> dict[str, torch.Tensor]:
