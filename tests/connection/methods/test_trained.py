@@ -226,3 +226,18 @@ def test_another_width_than_the_bases_is_refused():
     with pytest.raises(ConfigError, match=r"width: .* the base, 3 wide, got 7"):
         connected("ex-mcr", width=7)
     assert connected("ex-mcr", width=3, **STEPS).common_width == 3
+
+
+def test_the_mixture_weighs_both_similarities_by_their_deviations():
+    expected = 0.0
+    items = [ROWS[space][1] for space in ("clip", "clap")]
+    for method, weight in (("distilled", 1.0), ("concepts", 0.3)):
+        part = connected(method)
+        left, right = (
+            each(torch.from_numpy(rows)).numpy() for each, rows in zip(part.projectors.values(), items, strict=True)
+        )
+        similar = np.float64(left) @ np.float64(right).T
+        expected = expected + weight * similar / similar.std(ddof=1)
+    mixed = connected("mixed", concepts_weight=0.3)
+    found = np.float64(mixed.common(items[0], "clip")) @ np.float64(mixed.common(items[1], "clap")).T
+    np.testing.assert_allclose(found / found.std(), expected / expected.std(), atol=2e-4)

@@ -9,7 +9,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cmcr.connection.methods import auto, c_mcr, cca, clipclap, concepts, distilled, ex_mcr, linear, posterior, residual
+from cmcr.connection.methods import (
+    auto,
+    c_mcr,
+    cca,
+    clipclap,
+    concepts,
+    distilled,
+    ex_mcr,
+    linear,
+    mixed,
+    posterior,
+    residual,
+)
 from cmcr.connection.methods.fitting import Method
 from cmcr.connection.settings import CLAP_CLIP_SHAPE, PUBLISHED, ULIP_CLIP_SHAPE, MethodSettings, Settings
 from cmcr.errors import ConfigError, unknown_name, validation_problems
@@ -36,6 +48,7 @@ METHODS: dict[str, Method] = {
         "the residual form that also learns what concepts say of the memories",
     ),
     "cca": Method(cca.CorrelationSettings, cca.fit, "centred canonical correlations: the best closed form"),
+    "mixed": Method(mixed.MixedSettings, mixed.fit, "the distilled form and concepts side by side"),
     "ex-mcr": Method(Settings, ex_mcr.fit, "one trained projector into a space that stays as it is", into=ex_mcr.into),
     "posterior": Method(
         posterior.PosteriorSettings, posterior.fit, "which overlap item an item could be", into=posterior.into
