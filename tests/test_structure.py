@@ -62,7 +62,7 @@ def test_imports_point_down(path):
 
 
 def test_the_paper_needs_few_libraries():
-    for path in (SOURCE / "connection").glob("*.py"):
+    for path in (SOURCE / "connection").rglob("*.py"):
         for module in imported_modules(path):
             root = module.split(".")[0]
             assert root in sys.stdlib_module_names or root in {"torch", "numpy", "pydantic", "safetensors", "cmcr"}, (

@@ -40,8 +40,8 @@ def connect(
         memories: Folders of memories, of two spaces; or of more, which are linked wherever two share a modality.
         out: Folder of the connection.
         overlap: The shared modality, where there are two.
-        method: auto chooses one without a pair, in about a minute; or c-mcr, c-mcr-residual, cca, concepts, posterior, ridge,
-            procrustes, ex-mcr, c-mcr-published, c-mcr-published-ulip.
+        method: auto chooses one without a pair, in half a minute; or c-mcr, c-mcr-residual, distilled, cca, concepts, mixed,
+            posterior, ridge, procrustes, ex-mcr, clipclap, clipclap-text, c-mcr-published, c-mcr-published-ulip.
         seed: The same seed gives the same connection.
         device: Where to train: auto, cpu, cuda, cuda:1, mps.
         restart: Drop the state of a stopped training; what was chosen, and semantically consistent rows, only where they are

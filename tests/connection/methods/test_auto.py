@@ -16,26 +16,23 @@ from connection.methods.worlds import on_disk, world
 from reference.enhancement import normalize
 
 
-def evidence(concepts, with_gap, trained, instances):
-    """What candidates are worth, and the trained projectors' instance evidence against 10 of the closed form."""
+def worths(concepts, with_gap, trained):
+    """What candidates are worth, beside the closed form."""
     worth = {CLOSED: 1.0, CONCEPTS: concepts, CONCEPTS_WITH_GAP: with_gap, TRAINED: trained}
-    found = {each.name: {"worth": value, "instances": 10.0, "instances_beside": 10.0} for each, value in worth.items()}
-    found[TRAINED.name]["instances"] = instances
-    return found
+    return {each.name: {"worth": value} for each, value in worth.items()}
 
 
 @pytest.mark.parametrize(
     ("found", "chosen"),
     [
-        (evidence(1.1, 1.1, 1.0, 10.0), CLOSED),
-        (evidence(1.1, 1.1, 1.0, 10.4), CLOSED),
-        (evidence(1.1, 1.1, 1.05, 10.6), CLOSED),
-        (evidence(1.1, 1.1, 1.1, 10.6), DISTILLED),
-        (evidence(1.3, 0.9, 1.0, 10.6), CONCEPTS),
-        (evidence(1.3, 1.1, 1.0, 10.6), CONCEPTS_WITH_GAP),
-        (evidence(1.3, 1.1, 1.25, 10.6), DISTILLED),
-        (evidence(1.3, 1.27, 1.0, 10.0), CONCEPTS_WITH_GAP),
-        (evidence(1.1, 1.3, 1.0, 10.0), CONCEPTS_WITH_GAP),
+        (worths(1.1, 1.1, 1.0), CLOSED),
+        (worths(1.1, 1.1, 1.07), CLOSED),
+        (worths(1.1, 1.1, 1.09), DISTILLED),
+        (worths(1.3, 0.9, 1.0), CONCEPTS),
+        (worths(1.3, 1.1, 1.0), CONCEPTS_WITH_GAP),
+        (worths(1.3, 1.1, 1.17), CONCEPTS_WITH_GAP),
+        (worths(1.3, 1.1, 1.19), DISTILLED),
+        (worths(1.1, 1.3, 1.0), CONCEPTS_WITH_GAP),
     ],
 )
 def test_the_closed_form_is_left_for_clear_evidence_only(found, chosen):

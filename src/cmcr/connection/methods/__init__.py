@@ -27,44 +27,21 @@ from cmcr.connection.settings import CLAP_CLIP_SHAPE, PUBLISHED, ULIP_CLIP_SHAPE
 from cmcr.errors import ConfigError, unknown_name, validation_problems
 
 METHODS: dict[str, Method] = {
-    "auto": Method(auto.AutoSettings, auto.fit, "chooses one of the others without a pair", into=auto.into),
-    "c-mcr": Method(Settings, c_mcr.fit, "two trained projectors: the paper, with the best of what it leaves open"),
-    "c-mcr-published": Method(
-        Settings, c_mcr.fit, "the paper as published, CLAP-CLIP projectors", {**PUBLISHED, **asdict(CLAP_CLIP_SHAPE)}
-    ),
-    "c-mcr-published-ulip": Method(
-        Settings, c_mcr.fit, "the paper as published, ULIP-CLIP projectors", {**PUBLISHED, **asdict(ULIP_CLIP_SHAPE)}
-    ),
-    "ridge": Method(linear.RidgeSettings, linear.ridge, "centred least squares, closed form", into=linear.ridge_into),
-    "procrustes": Method(
-        MethodSettings, linear.procrustes, "centred rotation, closed form", into=linear.procrustes_into
-    ),
-    "c-mcr-residual": Method(
-        residual.ResidualSettings, residual.fit, "canonical correlations, corrected by trained projectors"
-    ),
-    "distilled": Method(
-        distilled.DistilledSettings,
-        distilled.fit,
-        "the residual form that also learns what concepts say of the memories",
-    ),
-    "cca": Method(cca.CorrelationSettings, cca.fit, "centred canonical correlations: the best closed form"),
-    "mixed": Method(mixed.MixedSettings, mixed.fit, "the distilled form and concepts side by side"),
-    "ex-mcr": Method(Settings, ex_mcr.fit, "one trained projector into a space that stays as it is", into=ex_mcr.into),
-    "posterior": Method(
-        posterior.PosteriorSettings, posterior.fit, "which overlap item an item could be", into=posterior.into
-    ),
-    "concepts": Method(
-        concepts.ConceptSettings, concepts.fit, "which concept of the overlap an item could be", into=concepts.into
-    ),
-    "clipclap-text": Method(
-        clipclap.TextSettings,
-        clipclap.fit_text,
-        "baseline: one matrix by cosine of the overlap",
-        into=clipclap.text_into,
-    ),
-    "clipclap": Method(
-        clipclap.PairSettings, clipclap.fit_pairs, "baseline: one matrix by contrast", into=clipclap.pairs_into
-    ),
+    "auto": Method(auto.AutoSettings, auto.fit, into=auto.into),
+    "c-mcr": Method(Settings, c_mcr.fit),
+    "c-mcr-published": Method(Settings, c_mcr.fit, {**PUBLISHED, **asdict(CLAP_CLIP_SHAPE)}),
+    "c-mcr-published-ulip": Method(Settings, c_mcr.fit, {**PUBLISHED, **asdict(ULIP_CLIP_SHAPE)}),
+    "ridge": Method(linear.RidgeSettings, linear.ridge, into=linear.ridge_into),
+    "procrustes": Method(MethodSettings, linear.procrustes, into=linear.procrustes_into),
+    "c-mcr-residual": Method(residual.ResidualSettings, residual.fit),
+    "distilled": Method(distilled.DistilledSettings, distilled.fit),
+    "cca": Method(cca.CorrelationSettings, cca.fit),
+    "mixed": Method(mixed.MixedSettings, mixed.fit),
+    "ex-mcr": Method(Settings, ex_mcr.fit, into=ex_mcr.into),
+    "posterior": Method(posterior.PosteriorSettings, posterior.fit, into=posterior.into),
+    "concepts": Method(concepts.ConceptSettings, concepts.fit, into=concepts.into),
+    "clipclap-text": Method(clipclap.TextSettings, clipclap.fit_text, into=clipclap.text_into),
+    "clipclap": Method(clipclap.PairSettings, clipclap.fit_pairs, into=clipclap.pairs_into),
 }
 
 

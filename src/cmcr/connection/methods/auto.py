@@ -9,14 +9,14 @@ Concepts are taken if they are worth more than 1.2 times the closed form and 1.1
 `distilled`, if the trained projectors are worth more than 1.08; else the closed form, which is the safe answer, and the only
 one where the overlap has fewer than a hundred items. A mixture would only blur a clear answer.
 
-The trained projectors that are weighed are `c-mcr-residual`, as which `distilled` begins: it costs a third. Where they are
+The trained projectors that are weighed are `c-mcr-residual`, as which `distilled` begins: it costs less. Where they are
 worth more than 1.08, distilled was never worse than they; where they are worth less, either can lose to the closed form.
 Concepts keep the modality gap unless removing it is worth 1.3 times as much: without, they have collapsed then. Smaller
 differences are not told reliably, and on real embeddings the gap of the means is partly content.
 
 The margins and the power were settled on synthetic worlds (see docs/methods.md), never on pairs of real data.
 
-Cost: the fits on a sample of 20,000 items, one training among them: about a minute on two cores. Prefer it unless you know.
+Cost: the fits on a sample of 20,000 items, one training among them: 24 s on two cores. Prefer it unless you know.
 """
 
 from __future__ import annotations

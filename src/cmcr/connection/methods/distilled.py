@@ -13,7 +13,7 @@ the temperature tau_3 and the noise of semantic completion on the r alone (disti
 So the projectors come nearer to concepts where these are good, keep apart what concepts cannot, and go on where the overlap
 names nothing. The weight was settled on synthetic worlds and on the miniature one, never on pairs of real data.
 
-Cost: that of `concepts` and of `residual`, whose training takes twice as long. Prefer it to `residual` where concepts are
+Cost: that of `concepts` and of `residual`, whose training takes half as long again. Prefer it to `residual` where concepts are
 worth something and queries go beyond what the overlap names; where they are not, they cost some points, and where they are
 all that counts, `concepts` is better.
 """

@@ -4,7 +4,7 @@ The training is that of C-MCR, with the identity in place of the base's projecto
 their semantically consistent rows of the leaf to those of the base. (Ex-MCR adds further kinds of overlap and a projector
 of two stages; neither is here.)
 
-Cost: the training, minutes, half of C-MCR's. Prefer it where an index of the base's rows exists, or several spaces are to
+Cost: the training, two thirds of C-MCR's. Prefer it where an index of the base's rows exists, or several spaces are to
 be carried into one; otherwise a common space of its own, `c-mcr`, leaves the training more room.
 """
 

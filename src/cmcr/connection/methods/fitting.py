@@ -95,7 +95,6 @@ class Method(NamedTuple):
     Attributes:
         settings: the class of its settings.
         fit: finds the two maps.
-        about: one line for tables and `--help`.
         changes: what it changes in the defaults of the settings.
         into: finds one map, of the second parent, into the coordinates of the first, which stays as it is; None where the
             method has none.
@@ -103,7 +102,6 @@ class Method(NamedTuple):
 
     settings: type[MethodSettings]
     fit: Callable[[Parent, Parent, Any, Run], Fitted]
-    about: str
     changes: Mapping[str, Any] = {}
     into: Callable[[Parent, Parent, Any, Run], Map] | None = None
 
