@@ -15,6 +15,8 @@ FLOORS = [
     {"cli"},
     {"similarities", "artefacts"},
     {"demo"},
+    {"web"},
+    {"search"},
     {"evaluation", "connecting", "loading", "published"},
     {"embedding"},
     {"spaces", "memories", "connection"},
