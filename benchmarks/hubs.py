@@ -43,20 +43,17 @@ class InRam:
 def directions(case: EmbeddedCase, seed: int) -> Iterator[tuple[str, Rows, Rows, Rows]]:
     """Give (name, queries, corpus, reference queries): across the connection, then within each space."""
     connection = cmcr.connect(*case.memories, seed=seed)
-    across = {
-        each.modality: (
-            connection.common(each.rows, each.space),
-            connection.common(memories.rows[each.modality], each.space),
-        )
-        for each, memories in zip(case.outer, case.memories, strict=True)
-    }
+    across = {}
+    for each, memories in zip(case.outer, case.memories, strict=True):
+        asked = np.asarray(memories.rows[each.modality])
+        across[each.modality] = tuple(connection.common(rows, each.space) for rows in (each.rows, asked))
     sides = [across]
     for items, memories in zip(case.own, case.memories, strict=True):
         sides.append({each.modality: (each.rows, np.asarray(memories.rows[each.modality])) for each in items})
     where = ["the connection", *case.case.spaces]
     for place, side in zip(where, sides, strict=True):
-        for asked, found in permutations(side, 2):
-            yield f"{asked} → {found}, {place}", side[asked][0], side[found][0], side[asked][1]
+        for asks, found in permutations(side, 2):
+            yield f"{asks} → {found}, {place}", side[asks][0], side[found][0], side[asks][1]
 
 
 def figure(cosines: Rows) -> float:
