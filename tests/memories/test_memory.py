@@ -278,3 +278,11 @@ def test_a_digest_is_that_of_the_rows_as_written(tmp_path):
         verify(folder)
     store(folder, unit(1), append=True, ids=["newest"])
     assert Memory(folder).digest() != before
+
+
+def test_mapped_shards_are_the_rows_as_they_are_kept(tmp_path):
+    store(tmp_path / "m", unit(9), dtype="float32")
+    memory = Memory(tmp_path / "m")
+    shards = list(memory.mapped())
+    assert [tuple(shard.shape) for shard in shards] == [(4, 5), (4, 5), (1, 5)]
+    np.testing.assert_array_equal(torch.cat(shards).numpy(), memory[:])

@@ -136,6 +136,14 @@ class Memory:
                 if len(part):
                     yield as_float32(part)
 
+    def mapped(self) -> Iterator[Tensor]:
+        """Map the shards into memory, in their order: `(n, D)` each in the memory's dtype, read as they are used.
+
+        For callers that read all rows again and again, who keep them: no file stays open, but each needs some of the
+        addresses and none of the RAM of the process.
+        """
+        return (self._map(number) for number, (_, shard, _) in enumerate(self._shards) if shard.rows)
+
     def digest(self) -> str:
         """Hash which rows these are and in which order, from the manifests alone: 64 hexadecimal digits.
 

@@ -1,0 +1,286 @@
+"""Exact search over memories in place: products of blocks of rows, and the k best so far; ties are decided in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cmcr.arrays import check_count, check_finite, normalized, rows_of
+from cmcr.errors import ConfigError, DimensionError
+from cmcr.memories.memory import Memory
+from cmcr.memories.shards import as_float32
+from cmcr.search.index import Found
+
+_Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]  # query, position, score
+_NONE: _Pairs = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+
+_BLOCK_ROWS = 2048  # the scores of a block stay in the cache of a core
+_QUERIES = 256  # compared in one walk over the rows
+_PAIRS = 2**16  # kept before they are put in order
+_DENSE = 0.5  # share of rows allowed from which copying them costs more than comparing with all
+_UNIT_ROUNDOFF = 2.0**-24
+
+
+class ExactIndex:
+    """The rows of a memory where they are, compared with every query.
+
+    Shards are mapped at the first search and stay so; nothing is copied but what is kept in float16 or bfloat16, a block at a
+    time, and rows that a filter has left over. A search takes some 30 MB, and 100 bytes for each of `Q x k` results, whatever
+    the number of rows; what the system holds of mapped files it gives back when others need it. For each row lie in RAM a
+    flag, and the order and the extra coordinates that the caller gave.
+
+    Scores are float32, off by less than `(D + E) 2^-24` of the lengths that are multiplied. Rows whose scores are nearer than
+    that to each other are compared in float64, rounded to float32: equal scores are those that are equal then, whatever the
+    blocks and the filter. In the worst case, all rows being equal, each is compared once more.
+
+    Rows in float16 and bfloat16 are scaled to length one as they are read, as everywhere in cmcr: their scores are cosines.
+
+    Args:
+        memory: rows, `(N, D)`.
+        extras: `(N, E)` float32 extra coordinates; None for none.
+        order: `(N,)` whole numbers by which equal scores are ordered; None orders them by position.
+
+    Attributes:
+        kind, exact, width: as of `Index`.
+        memory: the rows.
+        live: `(N,)` which rows were not dropped.
+        rounding: how much a score may be off, of the query's length.
+
+    Raises:
+        DimensionError: extras or order are not as many as the rows.
+        NonFiniteError: extras that are.
+    """
+
+    kind = "exact"
+    exact = True
+
+    def __init__(
+        self, memory: Memory, extras: NDArray[np.float32] | None = None, order: NDArray[np.integer] | None = None
+    ) -> None:
+        rows, self._depth = memory.shape
+        self.memory = memory
+        self.extras = np.zeros((rows, 0), dtype=np.float32) if extras is None else extras
+        self.order = np.arange(rows, dtype=np.int32) if order is None else order
+        if self.extras.ndim != 2 or len(self.extras) != rows or self.order.shape != (rows,):
+            raise DimensionError(
+                f"expected extra coordinates and an order for {rows} rows, got {self.extras.shape} and {self.order.shape}."
+            )
+        if self.extras.size:
+            check_finite(torch.from_numpy(self.extras), "the extra coordinates")
+        self.width = self._depth + self.extras.shape[1]
+        self.live = np.ones(rows, dtype=np.bool_)
+        self._dropped = False
+        longest = np.sqrt(1.01 + np.einsum("ne,ne->n", self.extras, self.extras).max(initial=0))  # rows have length one
+        self.rounding = float(longest * (self.width + 4) * 2.0**-24)
+        self._rescale = memory.dtype != "float32" and not memory.as_written
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def search(self, queries: NDArray[np.float32], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Found:
+        """Find the rows with the largest inner products; see `Index.search`.
+
+        Raises:
+            ConfigError: k is not a whole number of at least 1, or `allowed` is not a mask of the rows.
+            DimensionError, DtypeError, NonFiniteError: queries that cannot be compared.
+        """
+        given = self.checked(queries, k)
+        mask = self.counting(allowed)
+        if len(given) <= _QUERIES:
+            return self._search(given, k, mask)
+        parts = [self._search(given[start : start + _QUERIES], k, mask) for start in range(0, len(given), _QUERIES)]
+        return np.concatenate([scores for scores, _ in parts]), np.concatenate([positions for _, positions in parts])
+
+    def add(self, rows: Sequence[int] | NDArray[np.int64]) -> None:
+        """Take in rows that were dropped; see `Index.add`."""
+        self.live[rows] = True
+        self._dropped = not self.live.all()
+
+    def drop(self, rows: Sequence[int] | NDArray[np.int64]) -> None:
+        """Take out rows; see `Index.drop`."""
+        self.live[rows] = False
+        self._dropped = not self.live.all()
+
+    def checked(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        """Make sure that queries can be compared, as contiguous float32; raises as `search`."""
+        check_count("k", k)
+        if not (isinstance(queries, np.ndarray) and queries.dtype == np.float32 and queries.ndim == 2):
+            queries = rows_of(queries, "the queries", at_least=0).float().numpy()
+        if queries.shape[1] != self.width:
+            raise DimensionError(
+                f"the queries: expected width {self.width} ({self._depth} and {self.width - self._depth} extra coordinates), "
+                f"got {queries.shape[1]}."
+            )
+        if not np.isfinite(queries).all():
+            check_finite(torch.from_numpy(queries), "the queries")
+        return np.ascontiguousarray(queries)
+
+    def counting(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """Find which rows are searched: `(N,)`, None for all; raises as `search`."""
+        if allowed is None:
+            return self.live if self._dropped else None
+        if allowed.dtype != np.bool_ or allowed.shape != self.live.shape:
+            raise ConfigError(f"allowed: expected a mask {self.live.shape}, got {allowed.dtype} {allowed.shape}.")
+        return allowed & self.live
+
+    def best_of(self, queries: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> Found:
+        """Compare each query with candidates of its own.
+
+        Args:
+            queries: `(Q, D + E)`, checked.
+            candidates: `(Q, c)` positions; those below 0 are none. Each query has the same number of others.
+            k: how many to return.
+        """
+        query, place = np.nonzero(candidates >= 0)
+        positions = candidates[query, place]
+        best = _Best(self, queries, k)
+        best.take(query, positions, self.scores_of(queries, query, positions))
+        return best.found()
+
+    def scores_of(
+        self, queries: NDArray[np.float32], query: NDArray[np.int64], positions: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Compare pairs of a query and a row in float64: `(P,)`, rounded to float32."""
+        scores = np.empty(len(positions), dtype=np.float32)
+        for start in range(0, len(positions), _BLOCK_ROWS):
+            part = slice(start, start + _BLOCK_ROWS)
+            rows, asked = self._at(positions[part]).double(), queries[query[part]].astype(np.float64)
+            rows = normalized(rows) if self._rescale else rows
+            products = np.einsum("pd,pd->p", rows.numpy(), asked[:, : self._depth])
+            if self.extras.shape[1]:
+                products += np.einsum("pe,pe->p", self.extras[positions[part]], asked[:, self._depth :])
+            scores[part] = products
+        return scores
+
+    def _search(self, queries: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None) -> Found:
+        best = _Best(self, queries, k)
+        columns, extra = queries[:, : self._depth].T, queries[:, self._depth :].T
+        walk: Iterator[tuple[slice | NDArray[np.int64], NDArray[np.float32]]] = self._blocks()
+        if mask is not None and np.count_nonzero(mask) < _DENSE * len(mask):
+            walk, mask = self._gathered(mask), None
+        for positions, rows in walk:
+            scores = rows @ columns
+            if extra.any():
+                scores += self.extras[positions] @ extra
+            if mask is not None:
+                scores[~mask[positions]] = -np.inf
+            best.add(positions, scores)
+        return best.found()
+
+    def _blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Walk all rows in their order."""
+        first = 0
+        for shard in self._shards:
+            for start in range(0, len(shard), _BLOCK_ROWS):
+                rows = self._read(shard[start : start + _BLOCK_ROWS])
+                yield slice(first, first + len(rows)), rows
+                first += len(rows)
+
+    def _gathered(self, mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Walk the rows of a mask."""
+        chosen = mask.nonzero()[0]
+        for start in range(0, len(chosen), _BLOCK_ROWS):
+            positions = chosen[start : start + _BLOCK_ROWS]
+            yield positions, self._read(self._at(positions))
+
+    def _at(self, positions: NDArray[np.int64]) -> Tensor:
+        if len(self._shards) == 1:  # several times as fast, which counts where there are few rows
+            return self._shards[0].index_select(0, torch.from_numpy(positions))
+        return torch.from_numpy(self.memory[positions])
+
+    def _read(self, rows: Tensor) -> NDArray[np.float32]:
+        if rows.dtype != torch.float32:
+            rows = torch.from_numpy(as_float32(rows))
+        return (normalized(rows) if self._rescale else rows).numpy()
+
+    @cached_property
+    def _shards(self) -> Sequence[Tensor]:
+        return list(self.memory.mapped())
+
+
+class _Best:
+    """The k best rows of each query so far, and others that may be.
+
+    Args:
+        index: whose rows.
+        queries: `(Q, D + E)`.
+        k: how many.
+    """
+
+    def __init__(self, index: ExactIndex, queries: NDArray[np.float32], k: int) -> None:
+        self._index, self._queries, self._k = index, queries, k
+        lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
+        self._slack = 2 * index.rounding * lengths  # two scores further apart than this are in their true order
+        self._floor = np.full(len(queries), -np.inf, dtype=np.float32)  # what is not above it is none of the k best
+        self._parts: list[_Pairs] = []
+        self._pairs = 0
+
+    def add(self, positions: slice | NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+        """Compare with more rows: their positions, and scores `(n, Q)`, -inf for those that do not count."""
+        if not self._parts and len(scores) > self._k:
+            self._lift(_about_kth(scores, self._k))
+        above = np.flatnonzero(scores > self._floor)  # several times as fast as the positions on two axes
+        if len(above):
+            place, query = np.divmod(above, scores.shape[1])
+            found = place + positions.start if isinstance(positions, slice) else positions[place]
+            self.take(query, found, scores[place, query])
+
+    def take(self, query: NDArray[np.int64], positions: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+        """Keep pairs of a query and a row."""
+        self._parts.append((query, positions, scores))
+        self._pairs += len(query)
+        if self._pairs > _PAIRS + 4 * self._k * len(self._queries):
+            self._settle()
+
+    def found(self) -> Found:
+        """Give the best, best first."""
+        self._settle()
+        _, positions, scores = self._parts[0]
+        shape = (len(self._queries), len(positions) // max(1, len(self._queries)))
+        return scores.reshape(shape), positions.reshape(shape)
+
+    def _settle(self) -> None:
+        """Put what there is in order, and keep k a query."""
+        query, positions, scores = (np.concatenate(part) for part in zip(*(self._parts or [_NONE]), strict=True))
+        query, positions, scores = _chosen((query, positions, scores), np.lexsort((-scores, query)))
+        last = _ranks(query) == self._k - 1
+        if last.any():
+            kth = np.full_like(self._floor, -np.inf)
+            kth[query[last]] = scores[last]
+            self._lift(kth)
+            query, positions, scores = _chosen((query, positions, scores), scores > self._floor[query])
+        near = (query[1:] == query[:-1]) & (scores[:-1] - scores[1:] <= self._slack[query[1:]])
+        if near.any():
+            close = np.append(near, False) | np.append(False, near)
+            scores[close] = self._index.scores_of(self._queries, query[close], positions[close])
+            order = np.lexsort((positions, self._index.order[positions], -scores, query))
+            query, positions, scores = _chosen((query, positions, scores), order)
+        self._parts = [_chosen((query, positions, scores), _ranks(query) < self._k)]
+        self._pairs = len(self._parts[0][0])
+
+    def _lift(self, scores: NDArray[np.float32]) -> None:
+        """Raise the floor below these scores, of the k-th row each."""
+        below = np.nextafter(scores - self._slack, -np.inf, dtype=np.float32)
+        self._floor = np.maximum(self._floor, below)
+
+
+def _chosen(pairs: _Pairs, which: NDArray[np.int64] | NDArray[np.bool_]) -> _Pairs:
+    return pairs[0][which], pairs[1][which], pairs[2][which]
+
+
+def _about_kth(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """Find a score of each query `(Q,)`, of `(n, Q)`, that at least k rows reach, not many more."""
+    # The largest of each of some groups of rows: k of them are k rows. Far faster than to part all rows.
+    groups = min(len(scores), 4 * k)
+    largest = scores[: len(scores) // groups * groups].reshape(groups, -1, scores.shape[1]).max(axis=1)
+    return np.partition(largest, -k, axis=0)[-k]
+
+
+def _ranks(query: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count, in pairs sorted by query, how many of the same query come before each."""
+    return np.arange(len(query)) - np.searchsorted(query, query)

@@ -1,0 +1,202 @@
+"""One contract for all back-ends: what the numpy twin finds, in its order, whatever the blocks, filters and changes."""
+
+import numpy as np
+import pytest
+
+import cmcr
+from cmcr.errors import ConfigError, DimensionError, DtypeError, NonFiniteError
+from cmcr.search import exact as exact_module
+from cmcr.search.backends import build_backend, choose_backend, open_backend
+from cmcr.search.exact import ExactIndex
+from cmcr.search.index import Index
+from reference import search as twin
+
+ROWS, WIDTH = 300, 16
+MASKS = {"none": 0.0, "one in fifty": 0.02, "a third": 0.33, "most": 0.9, "all": 1.0}
+
+
+def write_rows(folder, rows, dtype="float32", shard_items=70):
+    return cmcr.write_memory(folder, rows, space="x", modality="text", dtype=dtype, shard_items=shard_items)
+
+
+def clustered(count=ROWS, seed=0):
+    """Unit rows around 8 centres, one of them 40 times over, at both ends and in between."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(8, WIDTH))[rng.integers(8, size=count)] + 0.5 * rng.normal(size=(count, WIDTH))
+    rows[[0, *range(60, 90), *range(count - 9, count)]] = rows[5]
+    return twin.unit(rows).astype(np.float32)
+
+
+def as_numbers(memory, extras=None):
+    rows = memory[:].astype(np.float64) if memory.dtype == "float32" else twin.unit(memory[:])
+    return rows if extras is None else np.concatenate([rows, extras], axis=1)
+
+
+def queries_for(rows, count=5, seed=1):
+    """Some of the rows themselves, the one that is there 40 times first, and others."""
+    drawn = np.random.default_rng(seed).normal(size=(count, rows.shape[1]))
+    drawn[0], drawn[1] = rows[5], rows[17]
+    return twin.unit(drawn).astype(np.float32)
+
+
+def assert_found(found, expected):
+    np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=2e-6)
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("rows") / "m", clustered())
+
+
+@pytest.fixture(scope="module")
+def extras():
+    extras = np.random.default_rng(3).normal(size=(ROWS, 2)).astype(np.float32)
+    extras[60:90] = extras[5]
+    return extras
+
+
+@pytest.fixture(scope="module")
+def order():
+    return np.random.default_rng(4).permutation(ROWS).astype(np.int32)
+
+
+@pytest.mark.parametrize("block", [7, 64, 2048])
+@pytest.mark.parametrize("k", [1, 10, 45, ROWS, 2 * ROWS])
+def test_exact_is_the_definition(memory, extras, order, block, k, monkeypatch):
+    monkeypatch.setattr(exact_module, "_BLOCK_ROWS", block)
+    monkeypatch.setattr(exact_module, "_PAIRS", 50)
+    rows = as_numbers(memory, extras)
+    queries = queries_for(rows)
+    index = ExactIndex(memory, extras, order)
+    assert isinstance(index, Index)
+    assert (index.kind, index.exact, index.width, len(index)) == ("exact", True, WIDTH + 2, ROWS)
+    assert_found(index.search(queries, k), twin.best(rows, queries, k, order=order))
+    allowed = np.random.default_rng(5).random(ROWS) < 0.4
+    found = index.search(queries, k, allowed=allowed)
+    assert_found(found, twin.best(rows, queries, k, order=order, allowed=allowed))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rounded_rows_are_scaled_to_length_one(tmp_path, dtype):
+    memory = write_rows(tmp_path / "m", clustered(), dtype)
+    rows = as_numbers(memory)
+    scores, positions = ExactIndex(memory).search(rows[[5, 9]].astype(np.float32), 50)
+    assert_found((scores, positions), twin.best(rows, rows[[5, 9]].astype(np.float32), 50))
+    np.testing.assert_allclose(scores[:, 0], 1, atol=3e-7)
+
+
+def test_many_queries_are_compared_in_turns(memory, monkeypatch):
+    monkeypatch.setattr(exact_module, "_QUERIES", 3)
+    rows = as_numbers(memory)
+    queries = queries_for(rows, 8)
+    assert_found(ExactIndex(memory).search(queries, 4), twin.best(rows, queries, 4))
+
+
+def test_filtered_rows_are_copied_or_passed_over(memory, monkeypatch):
+    rows = as_numbers(memory)
+    queries, allowed = queries_for(rows), np.random.default_rng(5).random(ROWS) < 0.5
+    found = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(exact_module, "_DENSE", share)
+        found.append(ExactIndex(memory).search(queries, 30, allowed=allowed))
+    assert_found(found[0], found[1])
+
+
+@pytest.fixture(scope="module", params=["exact"])
+def index(request, memory, extras, order, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param) / "index"
+    build_backend(request.param, folder, memory, extras, order)
+    return open_backend(request.param, folder, memory, extras, order)
+
+
+@pytest.mark.parametrize("share", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("k", [1, 10, 1000])
+def test_filter_first_then_the_best_exactly(index, memory, extras, order, share, k):
+    allowed = np.random.default_rng(7).random(ROWS) < share
+    rows = as_numbers(memory, extras)
+    queries = queries_for(rows)
+    found = index.search(queries, k, allowed=allowed)
+    assert_found(found, twin.best(rows, queries, k, order=order, allowed=allowed))
+    assert found[0].shape == (5, min(k, allowed.sum()))
+    assert (found[0].dtype, found[1].dtype) == (np.float32, np.int64)
+
+
+@pytest.mark.parametrize("kind", ["exact"])
+def test_all_rows_equal(kind, tmp_path):
+    memory = write_rows(tmp_path / "m", np.tile(clustered()[:1], (ROWS, 1)))
+    order = np.arange(ROWS)[::-1]
+    build_backend(kind, tmp_path / "index", memory, None, order)
+    scores, positions = open_backend(kind, tmp_path / "index", memory, None, order).search(memory[:2], 7)
+    np.testing.assert_array_equal(positions, np.tile(np.arange(ROWS)[: -7 - 1 : -1], (2, 1)))
+    np.testing.assert_allclose(scores, 1, atol=3e-7)
+
+
+@pytest.mark.parametrize("kind", ["exact"])
+def test_one_row(kind, tmp_path):
+    memory = write_rows(tmp_path / "m", clustered()[:1])
+    build_backend(kind, tmp_path / "index", memory, None, None)
+    index = open_backend(kind, tmp_path / "index", memory, None, None)
+    scores, positions = index.search(-memory[:1], 3)
+    assert positions.tolist() == [[0]]
+    assert scores[0, 0] == pytest.approx(-1, abs=1e-6)
+    index.drop([0])
+    assert [part.shape for part in index.search(memory[:1], 3)] == [(1, 0), (1, 0)]
+
+
+def test_dropped_rows_are_found_no_more_until_they_come_back(index, memory, extras, order):
+    rows = as_numbers(memory, extras)
+    queries, live = queries_for(rows), np.ones(ROWS, dtype=bool)
+    gone = np.array([5, 17, *range(70, 200)])
+    live[gone] = False
+    try:
+        index.drop(gone)
+        index.drop(gone[:3])
+        allowed = np.arange(ROWS) % 2 == 0
+        assert_found(
+            index.search(queries, 40, allowed=allowed),
+            twin.best(rows, queries, 40, order=order, allowed=allowed & live),
+        )
+        scores, positions = index.search(queries, 40)
+        assert live[positions].all()
+        if index.exact:
+            assert_found((scores, positions), twin.best(rows, queries, 40, order=order, allowed=live))
+    finally:
+        index.add(gone)
+    scores, positions = index.search(queries[:2], 40)
+    assert_found((scores[:, :1], positions[:, :1]), twin.best(rows, queries[:2], 1, order=order))
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "allowed", "error"),
+    [
+        (np.zeros((1, WIDTH), np.float32), 1, None, DimensionError),
+        (np.zeros(WIDTH + 2, np.float32), 1, None, DimensionError),
+        (np.full((1, WIDTH + 2), np.nan, np.float32), 1, None, NonFiniteError),
+        (np.full((1, WIDTH + 2), np.inf, np.float32), 1, None, NonFiniteError),
+        (np.zeros((1, WIDTH + 2), np.int64), 1, None, DtypeError),
+        ([[0.0] * (WIDTH + 2)], 1, None, DtypeError),
+        (np.zeros((1, WIDTH + 2), np.float32), 0, None, ConfigError),
+        (np.zeros((1, WIDTH + 2), np.float32), 1, np.ones(ROWS - 1, bool), ConfigError),
+        (np.zeros((1, WIDTH + 2), np.float32), 1, np.arange(ROWS), ConfigError),
+    ],
+)
+def test_queries_that_cannot_be_compared(index, queries, k, allowed, error):
+    with pytest.raises(error):
+        index.search(queries, k, allowed=allowed)
+
+
+def test_extras_and_order_are_one_a_row(memory):
+    with pytest.raises(DimensionError, match="300 rows"):
+        ExactIndex(memory, np.zeros((ROWS - 1, 1), np.float32))
+    with pytest.raises(DimensionError, match="300 rows"):
+        ExactIndex(memory, None, np.arange(3))
+    with pytest.raises(NonFiniteError):
+        ExactIndex(memory, np.full((ROWS, 1), np.nan, np.float32))
+
+
+def test_back_end_is_chosen_by_rows():
+    assert choose_backend(1000) == "exact"
+    assert choose_backend(100_000_000) == "faiss"
+    with pytest.raises(ConfigError, match="exact"):
+        build_backend("exakt", "x", None, None, None)
