@@ -1,0 +1,67 @@
+// Rankings as galleries: each has its own scale, so each has its own heading.
+
+import { cloudCanvas } from "./clouds.js";
+import { byId, headingOf, make, mark, MODALITIES, nameOf, ONE, scaleOf, short } from "./words.js";
+
+const CLOUD_POINTS = 1024; // enough for a card
+
+/** Show rankings. `act` has `like(hit)`, `open(hit, where)` and `canLocate(hit)`. */
+export function showRankings(rankings, { offset, corrected, act }) {
+  const order = (ranking) => (MODALITIES.indexOf(ranking.modality) + 10) % 10;
+  const sorted = [...rankings].sort((a, b) => order(a) - order(b));
+  byId("rankings").replaceChildren(...sorted.map((ranking, number) => gallery(ranking, number, sorted, offset, corrected, act)));
+}
+
+function gallery(ranking, number, all, offset, corrected, act) {
+  const id = `ranking-${number}`;
+  const list = make("ol", { className: `hits ${ranking.modality}`, start: offset + 1 }, ...ranking.hits.map((hit) => card(hit, act)));
+  return make("section", { className: "ranking", "aria-labelledby": id, "data-modality": ranking.modality, "data-space": ranking.space, "data-scale": ranking.scale },
+    make("h3", { id }, mark(ranking.modality), headingOf(ranking, all)),
+    make("p", { className: "soft" }, scaleOf(ranking, corrected)),
+    ranking.hits.length ? list : make("p", {}, offset ? "No more items." : "No item fits the filters."));
+}
+
+function card(hit, act) {
+  const name = nameOf(hit);
+  const like = make("button", { type: "button", className: "plain", textContent: "More like this", "aria-label": `More like this: ${name}`, click: () => act.like(hit) });
+  const where = act.canLocate(hit)
+    ? make("button", { type: "button", className: "plain", textContent: "Where is it?", "aria-label": `Where is it? In ${name}`, click: () => act.open(hit, true) })
+    : null;
+  const twins = hit.duplicates?.length ? make("span", { className: "soft" }, `and ${hit.duplicates.length} like it`) : null;
+  return make("li", { className: "hit", "data-item": hit.item },
+    media(hit, name, act),
+    make("div", { className: "caption" },
+      make("button", { type: "button", className: "plain id", textContent: short(hit.id), title: hit.id, "aria-label": `Details of ${name}, ${hit.id}`, click: () => act.open(hit, false) }),
+      make("span", { className: "cosine", title: "cosine with the query, on the scale of this list" }, `cosine ${hit.cosine.toFixed(3)}`), twins),
+    make("div", { className: "actions" }, like, where));
+}
+
+function media(hit, name, act) {
+  if (hit.modality === "image" && hit.thumbnail_url) {
+    return make("button", { type: "button", className: "picture", "aria-label": `Open ${name}`, click: () => act.open(hit, false) },
+      image(hit.thumbnail_url, ""));
+  }
+  return plainMedia(hit, name, CLOUD_POINTS);
+}
+
+/** A player, a cloud or a text; what cannot be shown says so. */
+export function plainMedia(hit, name, points) {
+  if (hit.modality === "audio" && hit.media_url) {
+    return make("audio", { controls: true, preload: "none", src: hit.media_url, "aria-label": name });
+  }
+  if (hit.modality === "point_cloud" && hit.points_url) return cloudCanvas(hit.points_url, name, points);
+  if (hit.text) return make("blockquote", {}, hit.text);
+  return make("p", { className: "soft" }, `${ONE[hit.modality]} without a file here`);
+}
+
+/** An image; tiny ones are enlarged without blur, to `wide` pixels if that is given. */
+export function image(src, alt, wide = null) {
+  const found = make("img", { src, alt, decoding: "async" });
+  found.addEventListener("load", () => {
+    const most = Math.max(found.naturalWidth, found.naturalHeight);
+    found.classList.toggle("tiny", most < 200);
+    if (wide && most < wide) found.style.width = `${(wide * found.naturalWidth) / most}px`; // only the width: the ratio stays
+  });
+  found.addEventListener("error", () => found.replaceWith(make("span", { className: "soft" }, "The picture could not be read.")));
+  return found;
+}
