@@ -14,7 +14,6 @@ const SWITCHES = { duplicates: "group_duplicates", hubs: "hub_correction", mixed
 
 let facts = null; // what /api/index says
 let query = emptyQuery();
-let sending = 0; // files on their way
 
 function emptyQuery() {
   return { parts: [], targets: null, where: [], limit: 8, page: 0, duplicates: false, hubs: false, mixed: false };
@@ -33,7 +32,7 @@ function addressOf(found) {
   return `#${words}`;
 }
 
-/** Read a link; null if there is none, and a message if it is not one of ours. */
+/** Read a link; null if there is none or it is not whole. */
 function queryOf(address) {
   const words = new URLSearchParams(address.replace(/^#/, ""));
   if (!words.has("parts")) return null;
@@ -49,7 +48,6 @@ function queryOf(address) {
       ...Object.fromEntries(Object.keys(SWITCHES).map((name) => [name, words.get(name) === "1"])),
     };
   } catch {
-    tell("This link is not whole: copy it again. Until then, here is an example.");
     return null;
   }
 }
@@ -59,8 +57,9 @@ function queryOf(address) {
 const asked = (parts) => parts.map(({ name, ...part }) => part);
 
 /** Search for the query as it stands; `remember` says whether it becomes a new page in the browser's history. */
-async function search({ remember = true } = {}) {
+async function search({ remember = true, message = "" } = {}) {
   const answer = query.parts.length ? post("search", "/api/search", request()) : null; // first, then what takes time here
+  tell(message);
   showQuery();
   if (!answer) return;
   const address = addressOf(query);
@@ -69,12 +68,11 @@ async function search({ remember = true } = {}) {
   try {
     const found = await answer;
     if (!found) return; // a newer search is on its way
-    tell("");
     show(found);
   } catch (error) {
     const lost = error.status === 404 && query.parts.some((part) => part.upload);
     tell(lost ? `${error.message} The server keeps uploads only while it runs and has room: give the file again.` : error.message);
-    byId("status").textContent = "The search failed; what is below is older.";
+    byId("status").textContent = byId("rankings").children.length ? "The search failed; what is below is older." : "The search failed.";
   }
   busy(false);
 }
@@ -131,8 +129,8 @@ const open = (hit, locate) => openItem(hit, { like, locate, parts: canLocate(hit
 
 async function giveFiles(files) {
   let beside = byId("combine").checked;
+  const failed = [];
   for (const file of files) {
-    sending += 1;
     busy(true);
     byId("status").textContent = `Sending ${file.name}…`;
     try {
@@ -144,13 +142,14 @@ async function giveFiles(files) {
       give({ modality, upload: sent.upload, weight: 1, name: file.name }, { beside });
       beside = true;
     } catch (error) {
-      tell(error.message);
-      byId("status").textContent = "Nothing was searched.";
-      busy(false);
-    } finally {
-      sending -= 1;
+      failed.push(error.message);
     }
   }
+  if (!failed.length) return;
+  tell(failed.join(" "));
+  if (failed.length < files.length) return;
+  byId("status").textContent = "Nothing was searched.";
+  busy(false);
 }
 
 // What is shown of the query
@@ -182,7 +181,7 @@ function filterRow(condition) {
   const operators = make("select", { "aria-label": "Comparison", change: changed }, ...OPERATORS.map((name) => new Option(name)));
   operators.value = operator;
   const field = make("input", { type: "text", value, "aria-label": "Value", placeholder: "value, * for anything", change: changed });
-  const remove = make("button", { type: "button", textContent: "Remove", "aria-label": "Remove the filter", click: () => {
+  const remove = make("button", { type: "button", className: "plain", textContent: "Remove", "aria-label": "Remove the filter", click: () => {
     row.remove();
     changed();
     byId("add-filter").focus();
@@ -314,9 +313,10 @@ addEventListener("popstate", () => restore());
 
 /** The query of the address, else an example: the first item that is quickly understood. */
 function restore() {
-  tell("");
-  query = queryOf(location.hash) ?? { ...emptyQuery(), parts: example() };
-  return search({ remember: false });
+  const found = queryOf(location.hash);
+  query = found ?? { ...emptyQuery(), parts: example() };
+  const message = found || location.hash.length < 2 ? "" : "This link is not whole: copy it again. Until then, here is an example.";
+  return search({ remember: false, message });
 }
 
 function example() {

@@ -6,7 +6,7 @@ import { MODALITIES, ONE } from "./words.js";
 const ENDINGS = {
   image: "png jpg jpeg webp gif bmp tif tiff avif".split(" "),
   audio: "wav flac mp3 ogg oga opus aiff aif au caf m4a mp4 webm mov mkv".split(" "),
-  point_cloud: "npy npz ply obj off glb stl xyz pts pcd".split(" "),
+  point_cloud: "npy npz ply obj off glb stl xyz pts".split(" "),
 };
 const LONGEST_RECORDING_MS = 20_000;
 const RATE_HZ = 48_000; // what CLAP hears at; others resample

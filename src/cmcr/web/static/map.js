@@ -145,7 +145,10 @@ canvas.addEventListener("keydown", (event) => {
   if (by && points.length) {
     event.preventDefault();
     choose((chosen + by + points.length) % points.length);
-  } else if (event.key === "Enter" && points[chosen]) openPoint(chosen);
+  } else if (event.key === "Enter" && points[chosen]) {
+    event.preventDefault(); // else the same key would press the button that the dialog puts the focus on
+    openPoint(chosen);
+  }
 });
 
 async function openPoint(number) {
