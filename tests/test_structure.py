@@ -35,7 +35,11 @@ def room_of(path: Path) -> str:
 
 def floor_name(room: str, file: str) -> str:
     """What fills a memory with an encoder, or by a connection, stands a floor above memories as such."""
-    return "embedding" if room == "memories" and (file.startswith("embed") or file == "consistency") else room
+    return (
+        "embedding"
+        if room == "memories" and (file.startswith("embed") or file in ("consistency", "projection"))
+        else room
+    )
 
 
 def imported_modules(path: Path) -> set[str]:

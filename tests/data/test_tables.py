@@ -155,3 +155,22 @@ def test_a_pattern_of_lists_gives_one_after_another(tmp_path):
     items = open_items(str(tmp_path / "**" / "*.csv"), "text")
     assert ids(items) == ["a/c.csv:1", "a/c.csv:2", "b.csv:1"]
     assert contents(items) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_all_cells_of_a_row_come_along_if_asked_for(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    rows = [{"": "0", "path": "a.png", "year": 2001}, {"": "1", "path": "b.png", "year": 2002}]
+    if kind == "parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text(",path,year\n0,a.png,2001\n1,b.png,2002\n")
+    years = ["2001", "2002"] if kind == "csv" else [2001, 2002]
+    for id_column in (None, "path"):
+        whole = open_items(path, "image", id_column=id_column, whole_rows=True)
+        expected = [{"path": name, "year": year} for name, year in zip(["a.png", "b.png"], years, strict=True)]
+        assert [entry.cells for entry in whole.walk()] == expected
+        assert ids(whole) == ids(open_items(path, "image", id_column=id_column))
+    assert [entry.cells for entry in open_items(path, "image").walk()] == [None, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ class Memory:
 
     Args:
         *folders: of memories of the same space, modality, model and width, in the order in which their rows come.
+        shards: of each folder, how many shards to take, as they were before more was appended; None takes all.
 
     Attributes:
         space: the space's name.
@@ -60,7 +61,7 @@ class Memory:
         ConfigError, DimensionError: memories that do not belong together.
     """
 
-    def __init__(self, *folders: str | Path) -> None:
+    def __init__(self, *folders: str | Path, shards: Sequence[int] | None = None) -> None:
         if not folders:
             raise ConfigError("expected the folder of a memory.")
         for folder in folders:
@@ -68,6 +69,9 @@ class Memory:
                 raise ConfigError(f"expected the folder of a memory, got {type(folder).__name__}.")
         self.folders = tuple(Path(folder) for folder in folders)
         self.contents = tuple(contents_in(folder) for folder in self.folders)
+        if shards is not None:
+            cut = zip(self.contents, shards, strict=True)
+            self.contents = tuple(each.model_copy(update={"shards": each.shards[:count]}) for each, count in cut)
         _check_alike(self.folders, self.contents)
         origin = self.contents[0].origin
         self.space, self.modality = origin.space, origin.modality
@@ -87,7 +91,7 @@ class Memory:
         self._mapped = lru_cache(maxsize=_MAPS_KEPT)(self._map)
 
     def __reduce__(self) -> Any:
-        return Memory, self.folders
+        return partial(Memory, shards=[len(each.shards) for each in self.contents]), self.folders
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -144,20 +148,27 @@ class Memory:
         """
         return (self._map(number) for number, (_, shard, _) in enumerate(self._shards) if shard.rows)
 
-    def digest(self) -> str:
+    def digest(self, rows: int | None = None) -> str:
         """Hash which rows these are and in which order, from the manifests alone: 64 hexadecimal digits.
 
-        The same rows in shards of other sizes have another digest; where the folders are does not matter.
+        The same rows in shards of other sizes have another digest; where the folders are does not matter. Of the shards
+        within the first `rows` alone it is the digest from before more was appended.
         """
         # The manifest holds the hash of each shard's file as it was written, and is itself hashed. A file that has changed
         # since is for `cmcr verify` to find.
-        hashes = [shard.sha256[shard.name + EMBEDDINGS] for _, shard, _ in self._shards if shard.rows]
+        within = [shard for (_, shard, _), end in zip(self._shards, self._ends, strict=True) if end <= (rows or end)]
+        hashes = [shard.sha256[shard.name + EMBEDDINGS] for shard in within if shard.rows]
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
     @cached_property
     def ids(self) -> list[str]:
         """The ids of all rows, in RAM from the first use on (some 100 bytes a row)."""
-        return [id_ for number in range(len(self._shards)) for id_, _ in self._items_of(number)]
+        return [id_ for id_, _ in self.items()]
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Give the id and the source of each row, in their order."""
+        for number in range(len(self._shards)):
+            yield from self._items_of(number)
 
     def quarantine(self) -> list[Quarantined]:
         """Read which items have no row, and why: of an item that was tried again, the last time."""

@@ -28,13 +28,28 @@ from cmcr.data.items.tar_files import TarItems
 from cmcr.errors import ConfigError, unknown_name
 from cmcr.files import reading
 
-__all__ = ["Entry", "ItemList", "Selection", "TarItems", "as_id", "open_items", "selection_of_pattern"]
+__all__ = [
+    "Entry",
+    "FileItems",
+    "ItemList",
+    "Selection",
+    "TableItems",
+    "TarItems",
+    "as_id",
+    "open_items",
+    "selection_of_pattern",
+]
 
 _LIST_ENDINGS = (".txt", *TABLE_ENDINGS)
 
 
 def open_items(
-    given: str | Path, modality: str, *, column: str | None = None, id_column: str | None = None
+    given: str | Path,
+    modality: str,
+    *,
+    column: str | None = None,
+    id_column: str | None = None,
+    whole_rows: bool = False,
 ) -> ItemList:
     """Open a list of items to embed.
 
@@ -54,6 +69,7 @@ def open_items(
         column: of a table: which column holds the texts or paths; by default "text" for texts, else "path" or the name of
             the modality.
         id_column: of a table: which column holds the ids; by default the rows are numbered.
+        whole_rows: of a table: read all columns, for `Entry.cells`.
 
     Returns:
         A list that can be walked any number of times. Its first entry has been read, so that wrong calls fail here.
@@ -71,6 +87,8 @@ def open_items(
             "rows are kept by cmcr.write_memory."
         )
     items = _opened(Path(given), modality, column, id_column)
+    if isinstance(items, TableItems):
+        items.whole_rows = whole_rows
     with closing(items.walk()) as walk:
         next(walk)
     return items

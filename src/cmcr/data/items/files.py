@@ -54,12 +54,14 @@ class Entry:
             size of a member of an archive, nothing of a file.
         read: gives what a space reads: a path, a string, bytes or `NamedBytes`; a `SampleError` (not raised) where the item
             cannot be read. Valid until the walk moves on: a tar file is read in one direction.
+        cells: of a row of a table that is read whole, all cells by the names of their columns; else None.
     """
 
     id: str
     source: str
     mark: bytes
     read: Callable[[], Any]
+    cells: Mapping[str, Any] | None = None
 
 
 class ItemList(ABC):

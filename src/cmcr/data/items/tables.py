@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ _Row = list[Any] | SampleError
 """The cells of the columns that were chosen, in their order; or why the row cannot be read."""
 
 _Choose = Callable[[list[str]], list[str]]
-"""Chooses columns by their names in a table: that of the contents, then that of the ids if there is one."""
+"""Chooses columns by their names in a table: that of the contents, then that of the ids if there is one, then others."""
 
 
 @dataclass
@@ -41,28 +41,31 @@ class TableItems(SelectedItems):
         selection, modality, description: as of all items in files.
         column: which column holds the texts or paths; `None`: "text" for texts, else "path" or the modality's own name.
         id_column: which column holds the ids; `None`: none does.
+        whole_rows: read all columns, for the `cells` of entries.
     """
 
     column: str | None
     id_column: str | None
+    whole_rows: bool = False
 
     def _entries(self) -> Iterator[Entry]:
         for relative, path in self.selection:
-            rows = _READERS[path.suffix.lower()]
-            for number, row in rows(path, partial(self._columns, path)):
-                yield self._entry(f"{as_id(relative)}:{number}", row, path.parent)
+            rows, read = _READERS[path.suffix.lower()], list[str]()
+            for number, row in rows(path, partial(self._columns, path, read)):
+                yield self._entry(f"{as_id(relative)}:{number}", row, path.parent, read)
 
-    def _entry(self, source: str, row: _Row, folder: Path) -> Entry:
+    def _entry(self, source: str, row: _Row, folder: Path, columns: Sequence[str]) -> Entry:
         if isinstance(row, SampleError):
             return Entry(source, source, str(row).encode(), partial(SampleError, f"{source}: {row}"))
-        cell, *ids = row
+        cell, ids = row[0], [] if self.id_column is None else row[1:2]
+        cells = dict(zip(columns, row, strict=True)) if self.whole_rows else None
         read = partial(_content_of, cell, self.modality, folder, source)
         if ids and (not isinstance(ids[0], int | str) or isinstance(ids[0], bool) or not str(ids[0]).strip()):
             reason = f"{source}: expected an id in column {self.id_column!r}, got {ids[0]!r:.40}. Fill the cell."
             return Entry(source, source, _mark_of(cell), partial(SampleError, reason))
-        return Entry(as_id(str(ids[0])) if ids else source, source, _mark_of(cell), read)
+        return Entry(as_id(str(ids[0])) if ids else source, source, _mark_of(cell), read, cells)
 
-    def _columns(self, path: Path, names: list[str]) -> list[str]:
+    def _columns(self, path: Path, read: list[str], names: list[str]) -> list[str]:
         usual = ("text",) if self.modality == "text" else ("path", self.modality)
         column = self.column if self.column is not None else next((name for name in usual if name in names), None)
         if column is None:
@@ -76,6 +79,9 @@ class TableItems(SelectedItems):
                 raise ConfigError(f"{path}: {unknown_name('column', wanted, names)}")
             if names.count(wanted) > 1:
                 raise ConfigError(f"{path}: two columns are named {wanted!r}. Rename one of them.")
+        if self.whole_rows and path.suffix.lower() != ".txt":
+            columns += [name for name in dict.fromkeys(names) if name.strip() and name not in columns]
+        read[:] = columns
         return columns
 
     def _nothing(self) -> ConfigError:

@@ -1,0 +1,378 @@
+"""Make an index, or bring it up to date: `cmcr.index`, and `cmcr index` on the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialize
+
+from cmcr.connection.connection import Connection
+from cmcr.data.items import ItemList
+from cmcr.errors import ConfigError, FormatError, IntegrityError, ResumeError
+from cmcr.files import MANIFEST, locked, sha256_of, write_bytes_whole, write_manifest, writing
+from cmcr.loading import load
+from cmcr.memories.memory import Memory
+from cmcr.memories.projection import connection_hash, write_projected
+from cmcr.search.backends import build_backend, choose_backend
+from cmcr.search.hubs import hub_coordinates
+from cmcr.search.items import writing_items
+from cmcr.search.layout import (
+    BLOCKS,
+    FORMAT,
+    LOCK,
+    VERSION,
+    CorpusRecord,
+    Encoders,
+    Manifest,
+    Opened,
+    Rows,
+    open_folder,
+    read_manifest,
+    rows_hash,
+)
+from cmcr.search.listing import rows_of_items
+from cmcr.search.map import draw_map
+from cmcr.search.references import References
+from cmcr.search.sources import Given, Progress, Source, check_belongs, lists_of, sources_of
+from cmcr.spaces.protocol import Space
+
+_LEFT = "an older index there is as it was; run it again once that is fixed"
+_OWN_NAMES = ("connection-*", "memories/*", "common/*", "backends/*", "items-*", "arrays-*", ".*.part")
+_Kind = tuple[str, str]  # space and modality
+
+
+def index(
+    connection: str | Path | Connection,
+    inputs: Sequence[str | Path | Memory],
+    out: str | Path,
+    *,
+    items: Sequence[str | Path] = (),
+    via: str | None = None,
+    modality: str | None = None,
+    column: str | None = None,
+    id_column: str | None = None,
+    references: Sequence[str | Path | Memory] = (),
+    backend: str | None = None,
+    encoders: Sequence[Space] = (),
+    batch_size: int = 32,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Opened:
+    """Make an index of memories and raw items that a connection can compare, or bring it up to date.
+
+    Called again with the same arguments it adds what is new and marks what is gone; nothing is embedded or projected twice.
+    Inputs that are left out leave the index. Stopped or killed at any moment it resumes, and until it has finished an older
+    index in the folder stays as it was. See docs/search.md.
+
+    Args:
+        connection: or the folder of one.
+        inputs: memories of its spaces, which stay where they are; and raw items, as `cmcr.embed` takes them, which are
+            embedded into the folder of the index.
+        out: folder of the index.
+        items: the lists from which the memories were embedded, to find files, texts and columns of their items by id.
+        via: the space that embeds raw items of a modality that several have; None takes the first of the connection.
+        modality: what raw items are; None takes every modality of which there are some.
+        column: of tables, which column holds the texts or paths.
+        id_column: of tables, which column holds the ids.
+        references: memories from which reference queries for hub correction are drawn; None draws them from those of the
+            index. Never those by which it is evaluated.
+        backend: "exact", "faiss" or "lancedb"; None chooses by the number of rows.
+        encoders: spaces that embed raw items, as of `cmcr.load`.
+        batch_size: items per forward pass.
+        device: where to embed and to project.
+        progress: called with a stage of the work and the share of it that is done.
+
+    Returns:
+        the index.
+
+    Raises:
+        ConfigError: inputs that are no items of the connection, lists that have no item of a memory, a missing encoder.
+        LockedError: another run is working there.
+        FormatError: something else is in the folder.
+        WriteError: no permission, disk full; an older index stays usable.
+        ResumeError: raw items that were begun to be embedded, and have changed since.
+        Others as `cmcr.load`, `cmcr.Memory` and `cmcr.embed`.
+    """
+    if not isinstance(connection, Connection):
+        connection = load(connection, encoders=encoders)
+    columns = {"column": column, "id_column": id_column}
+    given = Given(via, modality, columns, batch_size, device)
+    folder, report = Path(out), progress or (lambda stage, share: None)
+    with _held(folder):
+        before = _manifest_there(folder)
+        lists = [lists_of(each, connection.modalities, columns) for each in items]
+        drawn_from = [each if isinstance(each, Memory) else Memory(each) for each in references]
+        for memory in drawn_from:
+            check_belongs(connection, memory)
+        sources = sources_of(connection, inputs, folder / "memories", given, report)
+        run = _Run(connection, connection_hash(connection), folder, before, device, report)
+        with writing(folder, _LEFT):
+            manifest = _written(run, sources, lists, items, drawn_from, backend)
+            write_manifest(folder, {"format": FORMAT, "version": VERSION, **manifest.model_dump(mode="json")})
+            _tidy(folder, manifest, before)
+    return open_folder(folder, encoders=[each for each in connection.encoders.values() if isinstance(each, Space)])
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all steps need: the connection and its hash, the folder, the manifest of an older index there."""
+
+    connection: Connection
+    hash: str
+    folder: Path
+    before: Manifest | None
+    device: str
+    report: Progress
+
+
+def _written(
+    run: _Run,
+    sources: Sequence[Source],
+    lists: Sequence[Mapping[str, ItemList]],
+    names: Sequence[str | Path],
+    drawn_from: Sequence[Memory],
+    backend: str | None,
+) -> Manifest:
+    """Write everything that the manifest names."""
+    copy = f"connection-{run.hash[:12]}"
+    if not (run.folder / copy / MANIFEST).is_file():
+        run.connection.save(run.folder / copy)
+    kinds: dict[_Kind, list[Source]] = {}
+    for source in sources:
+        kinds.setdefault((source.memory.space, source.memory.modality), []).append(source)
+    own = [Memory(*(each.memory.folders[0] for each in alike)) for alike in kinds.values()]
+    parts = [[_projected(run, each.memory) for each in alike] for alike in kinds.values()]
+    common = [Memory(*(each.folders[0] for each in alike)) for alike in parts]
+    means = [_mean(memory) for memory in common]
+    drawn = draw_map(common, means)
+    items, live = _item_table(run.folder, list(kinds.values()), lists, names)
+    references = References(run.connection, drawn_from or own)
+    arrays: dict[str, NDArray[Any]] = {"map.axes": drawn.axes}
+    records = []
+    for number, alike in enumerate(kinds.values()):
+        extras, hashed = _hubs(run, own[number], common[number], references)
+        order = _order_of(own[number].ids)
+        found = {"live": live[number], "mean": means[number], "order": order}
+        found |= {"map_positions": drawn.positions[number], "map_points": drawn.points[number]}
+        found |= {f"{block}_hubs": columns for block, columns in extras.items()}
+        arrays |= {f"{number}.{name}": array for name, array in found.items() if array is not None}
+        kind = backend or choose_backend(len(own[number]))
+        cards, folders = _backends(run, kind, (own[number], common[number]), extras, order, hashed)
+        records.append(
+            CorpusRecord(
+                space=own[number].space,
+                modality=own[number].modality,
+                own=tuple(_rows(run.folder, each.memory, each.input) for each in alike),
+                common=tuple(_rows(run.folder, memory) for memory in parts[number]),
+                live=int(live[number].sum()),
+                hubs={block: references.modalities(block, own[number].space) for block in BLOCKS},
+                hubs_hash=hashed,
+                backend=kind,
+                cards=cards,
+                folders=folders,
+            )
+        )
+    kept = _keep_arrays(run.folder, arrays)
+    files = [items, kept, *_files_in(run.folder, records)]
+    return Manifest(
+        connection=copy,
+        connection_hash=run.hash,
+        encoders={name: _encoders(run.connection, name, own) for name in run.connection.projectors},
+        corpora=tuple(records),
+        items=items,
+        arrays=kept,
+        sha256={name: sha256_of(run.folder / name) for name in files},
+        bytes={name: (run.folder / name).stat().st_size for name in files},
+    )
+
+
+def _projected(run: _Run, memory: Memory) -> Memory:
+    """Carry a memory into the common block; what was appended to it is added to what is there."""
+    (contents,) = memory.contents
+    whole, first = (rows_hash(contents.model_copy(update={"shards": contents.shards[:n]})) for n in (None, 1))
+    for identity in (first, whole):  # the first shard stays when more is appended; where others follow it, begin anew
+        hashed = hashlib.sha256(f"{run.hash} {identity}".encode()).hexdigest()[:12]
+        folder = run.folder / "common" / f"{memory.space}-{memory.modality}-{hashed}"
+        report = partial(run.report, f"projecting {memory.modality} of {memory.space}")
+        try:
+            return write_projected(run.connection, memory, folder, device=run.device, on_progress=report)
+        except ResumeError:
+            if identity == whole:
+                raise
+    raise AssertionError
+
+
+def _rows(folder: Path, memory: Memory, given: str | None = None) -> Rows:
+    """Record which rows of a memory are indexed."""
+    (contents,) = memory.contents
+    path = Path(os.path.abspath(memory.folders[0]))  # noqa: PTH100 - keeps links
+    inside = Path(os.path.abspath(folder))  # noqa: PTH100
+    where = path.relative_to(inside).as_posix() if path.is_relative_to(inside) else str(path)
+    return Rows(path=where, shards=len(contents.shards), rows=len(memory), hash=rows_hash(contents), input=given)
+
+
+def _mean(memory: Memory) -> NDArray[np.float32]:
+    total = sum((block.sum(axis=0, dtype=np.float64) for block in memory.blocks()), np.zeros(memory.width))
+    return (total / len(memory)).astype(np.float32)
+
+
+def _order_of(ids: Sequence[str]) -> NDArray[np.int64] | None:
+    """Rank ids, for ties; None where they are in order already."""
+    by_id = sorted(range(len(ids)), key=ids.__getitem__)
+    ranks = np.empty(len(ids), dtype=np.int64)
+    ranks[by_id] = np.arange(len(ids))
+    return None if (ranks == np.arange(len(ids))).all() else ranks
+
+
+def _item_table(
+    folder: Path,
+    corpora: Sequence[Sequence[Source]],
+    lists: Sequence[Mapping[str, ItemList]],
+    names: Sequence[str | Path],
+) -> tuple[str, list[NDArray[np.bool_]]]:
+    """Write the item table: its name, and which items of each corpus are live."""
+    aside = folder / f".items.{os.getpid()}.part"
+    aside.unlink(missing_ok=True)
+    first, live, used = 0, list[NDArray[np.bool_]](), set[int]()
+    with writing_items(aside) as table:
+        for sources in corpora:
+            modality = sources[0].memory.modality
+            opened = {number: each[modality] for number, each in enumerate(lists) if modality in each}
+            live.append(np.zeros(sum(len(source.memory) for source in sources), dtype=bool))
+            table.write(rows_of_items(sources, opened, first, live[-1], used))
+            first += len(live[-1])
+    for number, name in enumerate(names):
+        if number not in used:
+            aside.unlink()
+            raise ConfigError(
+                f"{name}: none of its items is in a memory that was given, by id. Name the folder, pattern or table as it was "
+                "given to cmcr embed, with the same id column."
+            )
+    name = f"items-{sha256_of(aside)[:12]}.sqlite"
+    if (folder / name).exists():  # the same, and on Windows it cannot be replaced while it is open
+        aside.unlink()
+    else:
+        aside.replace(folder / name)
+    return name, live
+
+
+def _hubs(run: _Run, own: Memory, common: Memory, references: References) -> tuple[dict[str, NDArray[np.float32]], str]:
+    """Compute the hub coordinates of a corpus, or take them from the older index if nothing has changed."""
+    hashed = references.hash(own, common)
+    for number, record in enumerate(run.before.corpora if run.before else ()):
+        if record.hubs_hash == hashed:
+            assert run.before is not None
+            arrays = load_file(run.folder / run.before.arrays)
+            names = {block: f"{number}.{block}_hubs" for block in BLOCKS}
+            return {block: arrays[name] for block, name in names.items() if name in arrays}, hashed
+    found = {}
+    for block, rows in zip(BLOCKS, (own, common), strict=True):
+        names = references.modalities(block, own.space)
+        columns = []
+        for done, modality in enumerate(names):
+            run.report(f"hub correction, {own.modality} of {own.space}", done / len(names))
+            columns.append(hub_coordinates(rows, references.rows(block, own.space, modality)))
+        if columns:
+            found[block] = np.stack(columns, axis=1)
+    return found, hashed
+
+
+def _backends(
+    run: _Run,
+    kind: str,
+    blocks: Sequence[Memory],
+    extras: Mapping[str, NDArray[np.float32]],
+    order: NDArray[np.int64] | None,
+    hashed: str,
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """Build the back-ends of a corpus, unless the older index has them already: their cards and folders."""
+    cards, folders = dict[str, Mapping[str, Any]](), dict[str, str]()
+    for block, rows in zip(BLOCKS, blocks, strict=True):
+        if kind == "exact":
+            continue
+        name = f"backends/{kind}-{rows.space}-{rows.modality}-{block}-{hashed[:12]}"
+        known = next((r for r in (run.before.corpora if run.before else ()) if r.folders.get(block) == name), None)
+        if known is None:
+            run.report(f"{kind}, {rows.modality} of {rows.space}", 0.0)
+            shutil.rmtree(run.folder / name, ignore_errors=True)  # of a run that was killed
+            cards[block] = build_backend(kind, run.folder / name, rows, extras.get(block), order)
+        else:
+            cards[block] = known.cards[block]
+        folders[block] = name
+    return cards, folders
+
+
+def _keep_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
+    content = serialize({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    name = f"arrays-{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
+    if not (folder / name).exists():
+        write_bytes_whole(folder / name, content)
+    return name
+
+
+def _files_in(folder: Path, records: Sequence[CorpusRecord]) -> Iterator[str]:
+    """Name the files of back-ends."""
+    for name in (name for record in records for name in record.folders.values()):
+        for path in sorted((folder / name).rglob("*")):
+            if path.is_file():
+                yield path.relative_to(folder).as_posix()
+
+
+def _encoders(connection: Connection, name: str, memories: Sequence[Memory]) -> Encoders:
+    """Record which model a space is opened with: as its encoder says, else a memory."""
+    encoder = connection.encoders.get(name)
+    if (source := getattr(encoder, "source", None)) is not None:
+        model = os.path.abspath(source) if Path(source).exists() else str(source)  # noqa: PTH100
+        return Encoders(model=model, revision=getattr(encoder, "revision", None))
+    of = next((memory for memory in memories if memory.space == name), None)
+    return Encoders(model=None, revision=None) if of is None else Encoders(model=of.model, revision=of.revision)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the folder of an index, which is made if need be."""
+    with ExitStack() as held:
+        with writing(folder, _LEFT):
+            if folder.exists() and not folder.is_dir():
+                raise FormatError(f"{folder}: expected a folder for an index, there is a file. Choose another path.")
+            if folder.is_dir() and not (folder / LOCK).exists() and any(folder.iterdir()):
+                raise FormatError(f"{folder}: holds other things. Choose an empty or new folder for the index.")
+            folder.mkdir(parents=True, exist_ok=True)
+            taken = f"{folder}: another run is working on this index. Wait until it ends, or choose another folder."
+            held.enter_context(locked(folder / LOCK, taken))
+        yield
+
+
+def _manifest_there(folder: Path) -> Manifest | None:
+    """Read the manifest of an older index; None where there is none, or one that cannot be used: all can be made again."""
+    try:
+        return read_manifest(folder)
+    except (FormatError, IntegrityError):
+        return None
+
+
+def _tidy(folder: Path, manifest: Manifest, before: Manifest | None) -> None:
+    """Remove what neither this index nor the one before it names: that one may be open until it is updated again."""
+    named: set[str] = set()
+    for each in (manifest, *([before] if before else ())):
+        named |= {each.connection, each.items, each.arrays}
+        for record in each.corpora:
+            named |= {part.path for part in (*record.own, *record.common)} | set(record.folders.values())
+    for path in (path for pattern in _OWN_NAMES for path in folder.glob(pattern)):
+        if path.relative_to(folder).as_posix() not in named:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()

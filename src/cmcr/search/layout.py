@@ -1,0 +1,294 @@
+"""What lies in the folder of an index, and how it is opened.
+
+INDEX/
+  config.json                        the manifest, written last: it names all that follows
+  connection-<hash>/                 a copy of the connection
+  memories/<space>-<modality>-<hash>/    memories of raw items, embedded here; those that were given stay where they are
+  common/<space>-<modality>-<hash>/  their rows in the common block of the connection, as memories
+  items-<hash>.sqlite                the item table
+  arrays-<hash>.safetensors          which items are live, the order of their ids, hub coordinates, means, the map
+  backends/<name>-<hash>/            what a back-end other than exact search keeps
+  .lock                              empty; the process that writes holds it
+
+Names change with what they name, so that whoever has opened the index is not disturbed when it is updated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from cmcr._version import __version__
+from cmcr.connection.connection import Connection
+from cmcr.errors import ArtefactError, FormatError, IntegrityError, validation_problems
+from cmcr.files import parsed_manifest, reading
+from cmcr.loading import load
+from cmcr.memories.layout import Contents
+from cmcr.memories.memory import Memory
+from cmcr.search.backends import open_backend
+from cmcr.search.index import Index
+from cmcr.search.items import ItemTable
+from cmcr.search.map import Map
+from cmcr.spaces.protocol import Space
+
+FORMAT, VERSION = "cmcr index", 1
+LOCK = ".lock"
+BLOCKS = ("own", "common")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rows(_Record):
+    """Rows of a corpus, in one memory on disk.
+
+    Attributes:
+        path: of the memory: absolute, or relative to the index with `/` where it lies in it.
+        shards: how many of its shards: those that are appended later are no part of the index until it is updated.
+        rows: how many.
+        hash: of those shards, see `rows_hash`.
+        input: what it was embedded from, where that was done for this index.
+    """
+
+    path: str
+    shards: int
+    rows: int
+    hash: str
+    input: str | None = None
+
+
+class CorpusRecord(_Record):
+    """What is searched together: the items of one modality in one space.
+
+    Attributes:
+        space, modality: of its items.
+        own, common: its rows in the space itself and in the common block, folder by folder, in the same order.
+        live: how many items are.
+        hubs: by block, the modalities of queries for which rows have a hub coordinate, in their order.
+        hubs_hash: of what the hub coordinates were computed from.
+        backend: by which it is searched.
+        cards: by block, what the back-end says of itself.
+        folders: by block, where the back-end keeps its files, relative to the index; none for exact search.
+    """
+
+    space: str
+    modality: str
+    own: tuple[Rows, ...]
+    common: tuple[Rows, ...]
+    live: int
+    hubs: Mapping[str, tuple[str, ...]]
+    hubs_hash: str
+    backend: str
+    cards: Mapping[str, Mapping[str, Any]]
+    folders: Mapping[str, str]
+
+    @property
+    def rows(self) -> int:
+        """How many items."""
+        return sum(part.rows for part in self.own)
+
+
+class Encoders(_Record):
+    """Which model a space was opened with, None where it has only one or it is not known."""
+
+    model: str | None
+    revision: str | None
+
+
+class Manifest(_Record):
+    """What the manifest says.
+
+    Attributes:
+        connection: folder of the copy.
+        connection_hash: see `cmcr.memories.projection.connection_hash`.
+        encoders: by space.
+        corpora: in the order of their items' numbers.
+        items, arrays: names of files.
+        sha256, bytes: of all files that are written for the index alone, by their paths relative to it.
+    """
+
+    connection: str
+    connection_hash: str
+    encoders: Mapping[str, Encoders]
+    corpora: tuple[CorpusRecord, ...]
+    items: str
+    arrays: str
+    sha256: Mapping[str, str]
+    bytes: Mapping[str, int]
+    written_by: str = f"cmcr {__version__}"
+
+    def spans(self) -> list[range]:
+        """Give the numbers of the items of each corpus."""
+        ends = np.cumsum([0, *(corpus.rows for corpus in self.corpora)]).tolist()
+        return [range(start, stop) for start, stop in pairwise(ends)]
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """The items of one modality in one space, ready to be searched.
+
+    Attributes:
+        space, modality: of its items.
+        first: number of its first item in the index; that at position i has number first + i.
+        own: `(N, D)` rows in the space itself.
+        common: `(N, K)` rows in the common block of the connection.
+        own_index, common_index: the back-ends, over these rows and their hub coordinates.
+        own_hubs, common_hubs: modalities of queries, in the order of the hub coordinates after the columns of a row.
+        live: `(N,)` which items are there.
+        mean_common: `(K,)` of its rows in the common block.
+    """
+
+    space: str
+    modality: str
+    first: int
+    own: Memory
+    common: Memory
+    own_index: Index
+    common_index: Index
+    own_hubs: tuple[str, ...]
+    common_hubs: tuple[str, ...]
+    live: NDArray[np.bool_]
+    mean_common: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """An index that is open.
+
+    Attributes:
+        folder: where it is.
+        manifest: what it says of itself.
+        connection: with the encoders that were given, and those that are always there.
+        corpora: in the order of their items' numbers.
+        items: the item table.
+        map: of some items of each corpus.
+    """
+
+    folder: Path
+    manifest: Manifest
+    connection: Connection
+    corpora: list[Corpus]
+    items: ItemTable
+    map: Map
+
+    def close(self) -> None:
+        """Close the files of the item table; the index cannot be used any more."""
+        self.items.close()
+
+
+def open_folder(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Opened:
+    """Open an index, checked cheaply: manifests, hashes in them, sizes; `cmcr verify` reads every byte.
+
+    Args:
+        folder: what `cmcr.index` has written.
+        encoders: spaces to attach, see `cmcr.load`.
+
+    Raises:
+        ArtefactNotFoundError: there is nothing.
+        FormatError: not an index, of another version, or never finished.
+        IntegrityError: a file is missing or has changed, or a memory has other rows than those that were indexed.
+        ConfigError: encoders that are not those of the connection.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    for name, size in manifest.bytes.items():
+        check_file(folder / name, size)
+    with reading(folder):
+        try:
+            arrays = load_file(folder / manifest.arrays)
+        except (SafetensorError, FileNotFoundError) as error:
+            raise _changed(folder / manifest.arrays, str(error)) from error
+    connection = load(folder / manifest.connection, encoders=encoders)
+    spans, corpora = manifest.spans(), []
+    for number, (record, span) in enumerate(zip(manifest.corpora, spans, strict=True)):
+        corpora.append(_corpus(folder, record, span.start, number, arrays))
+    shown = range(len(corpora))
+    drawn = Map(
+        arrays["map.axes"],
+        tuple(arrays[f"{number}.map_positions"] for number in shown),
+        tuple(arrays[f"{number}.map_points"] for number in shown),
+    )
+    return Opened(folder, manifest, connection, corpora, ItemTable(folder / manifest.items, spans), drawn)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an index; raises as `open_folder`."""
+    known = parsed_manifest(folder, FORMAT, VERSION)
+    fields = {name: known[name] for name in Manifest.model_fields if name in known}
+    try:
+        return Manifest.model_validate(fields)
+    except ValidationError as error:
+        raise FormatError(f"{folder}: not a usable {FORMAT} ({validation_problems(error)}).") from error
+
+
+def open_rows(folder: Path, parts: Sequence[Rows]) -> Memory:
+    """Open rows of a corpus as one memory, as they were when they were indexed.
+
+    Raises:
+        IntegrityError: they are not there, or others.
+    """
+    paths = [folder / part.path for part in parts]
+    try:
+        memory = Memory(*paths, shards=[part.shards for part in parts])
+    except ArtefactError as error:
+        raise _changed(paths[0], str(error)) from error
+    for path, part, contents in zip(paths, parts, memory.contents, strict=True):
+        if rows_hash(contents) != part.hash:
+            raise _changed(path, "its rows are not those that were indexed")
+    return memory
+
+
+def rows_hash(contents: Contents) -> str:
+    """Hash which rows of which items the shards of a memory hold, and in which order."""
+    hashes = (f"{name} {shard.sha256[name]}" for shard in contents.shards for name in sorted(shard.sha256))
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def check_file(path: Path, size: int) -> None:
+    """Make sure that a file is there, as long as it was written; raises IntegrityError."""
+    with reading(path):
+        found = path.stat().st_size if path.is_file() else None
+    if found != size:
+        raise _changed(path, "missing" if found is None else f"{found} bytes, expected {size}")
+
+
+def _corpus(folder: Path, record: CorpusRecord, first: int, number: int, arrays: Mapping[str, Any]) -> Corpus:
+    own, common = open_rows(folder, record.own), open_rows(folder, record.common)
+    order = arrays.get(f"{number}.order")
+    indexes = {
+        block: open_backend(
+            record.backend, folder / record.folders.get(block, "."), rows, arrays.get(f"{number}.{block}_hubs"), order
+        )
+        for block, rows in zip(BLOCKS, (own, common), strict=True)
+    }
+    return Corpus(
+        record.space,
+        record.modality,
+        first,
+        own,
+        common,
+        indexes["own"],
+        indexes["common"],
+        record.hubs["own"],
+        record.hubs["common"],
+        arrays[f"{number}.live"],
+        arrays[f"{number}.mean"],
+    )
+
+
+def _changed(path: Path, reason: str) -> IntegrityError:
+    return IntegrityError(f"{path}: not as it was indexed ({reason}). Run cmcr index again.")

@@ -1,0 +1,219 @@
+"""What an index is made of: from the inputs that a user names to memories, and to the lists in which their items stand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cmcr.connection.connection import ConnectedSpace, Connection
+from cmcr.data.items import FileItems, ItemList, TableItems, open_items
+from cmcr.data.items.files import ENDINGS_OF, TABLE_ENDINGS, ending_of
+from cmcr.errors import ConfigError, DimensionError, unknown_name
+from cmcr.files import MANIFEST, artefact_kind
+from cmcr.memories.embed import embed
+from cmcr.memories.memory import Memory
+from cmcr.memories.verification import unfinished
+from cmcr.spaces.protocol import Space
+
+Progress = Callable[[str, float], None]
+"""Called with a stage of the work and the share of it that is done."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """How inputs are read.
+
+    Attributes:
+        via: the space for a modality that several embed; None takes the first of the connection.
+        modality: what raw items are; None takes every modality of the connection of which there are some.
+        columns: `column` and `id_column` of tables, see `cmcr.embed`.
+        batch_size, device: for embedding.
+    """
+
+    via: str | None
+    modality: str | None
+    columns: Mapping[str, str | None]
+    batch_size: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A memory of an index.
+
+    Attributes:
+        memory: a folder alone.
+        input: what it was embedded from for this index, absolute; None for a memory that was given.
+        items: that list; None for a memory that was given.
+    """
+
+    memory: Memory
+    input: str | None = None
+    items: ItemList | None = None
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """Raw items of one modality, and what will embed them."""
+
+    path: str
+    modality: str
+    items: ItemList
+    encoder: Space
+
+
+def sources_of(
+    connection: Connection, inputs: Sequence[str | Path | Memory], folder: Path, given: Given, progress: Progress
+) -> list[Source]:
+    """Open the memories among the inputs, and embed what is raw into memories in a folder; what is there already is kept.
+
+    Raises:
+        ConfigError: a memory that is none of the connection's, raw items of which nothing fits, or without an encoder.
+        Others as `cmcr.Memory` and `cmcr.embed`.
+    """
+    if given.via is not None and given.via not in connection.projectors:
+        raise unknown_name("space (via)", given.via, connection.projectors)
+    if not inputs:
+        raise ConfigError("expected memories, or folders and lists of items to index; got none.")
+    paths = [folder for each in inputs for folder in (each.folders if isinstance(each, Memory) else [each])]
+    prepared: list[Source | _Raw] = []  # all are looked at before the first is embedded
+    for path in dict.fromkeys(map(os.path.abspath, paths)):
+        if _is_memory(Path(path)):
+            memory = Memory(path)
+            check_belongs(connection, memory)
+            prepared.append(Source(memory))
+            continue
+        modalities = connection.modalities if given.modality is None else (given.modality,)
+        for modality, items in lists_of(path, modalities, given.columns).items():
+            prepared.append(_Raw(path, modality, items, _encoder_for(connection, modality, given.via)))
+    return [_embedded(each, folder, given, progress) if isinstance(each, _Raw) else each for each in prepared]
+
+
+def lists_of(path: str | Path, modalities: Collection[str], columns: Mapping[str, str | None]) -> dict[str, ItemList]:
+    """Open raw items as a list for each modality of which there are some.
+
+    Raises:
+        ConfigError: for none there are; it names what there is.
+    """
+    options: dict[str, Any] = dict(columns) if ending_of(str(path)) in TABLE_ENDINGS else {}
+    found, reasons = dict[str, ItemList](), list[str]()
+    for modality in modalities:
+        try:
+            found[modality] = open_items(path, modality, whole_rows=True, **options)
+        except ConfigError as error:
+            reasons.append(str(error))
+    fitting = {m: items for m, items in found.items() if len(modalities) == 1 or _fits(items, m, found)}
+    if not fitting:
+        said = reasons[0] if reasons else f"it could be read as {' or '.join(found)}: name the modality (--modality)."
+        raise ConfigError(f"{path}: no items of the connection's modalities ({', '.join(modalities)}). {said}")
+    return fitting
+
+
+def space_of(connection: Connection, name: str) -> ConnectedSpace:
+    """Find a space of a connection by its name; raises ConfigError."""
+    for space in connection.spaces:
+        if space.name == name:
+            return space
+    raise unknown_name("space", name, [space.name for space in connection.spaces])
+
+
+def check_belongs(connection: Connection, memory: Memory) -> None:
+    """Refuse a memory that the connection cannot carry.
+
+    Raises:
+        ConfigError: of another space, other encoders, or a modality that the connection does not know.
+        DimensionError: of another width.
+    """
+    where = memory.folders[0]
+    names = [space.name for space in connection.spaces]
+    if memory.space not in names:
+        raise ConfigError(
+            f"{where}: of the space {memory.space!r}; the connection has {' and '.join(map(repr, names))}."
+        )
+    known = space_of(connection, memory.space)
+    if None not in (memory.fingerprint, known.fingerprint) and memory.fingerprint != known.fingerprint:
+        raise ConfigError(
+            f"{where}: embedded by the encoders {memory.fingerprint}; the connection is of {known.fingerprint}. Embed the "
+            "items with the model of the connection."
+        )
+    if memory.modality not in known.modalities:
+        raise unknown_name(f"modality of {known.name!r} in the connection", memory.modality, known.modalities)
+    if memory.width != known.width:
+        raise DimensionError(
+            f"{where}: {memory.width} wide; the connection takes rows of {known.name!r} {known.width} wide."
+        )
+
+
+def _is_memory(path: Path) -> bool:
+    if unfinished(path):
+        return True
+    kind = artefact_kind(path) if (path / MANIFEST).is_file() else ""
+    if kind.startswith("cmcr ") and kind != "cmcr memory":
+        raise ConfigError(f"{path}: expected a memory or raw items, got a {kind}.")
+    return kind == "cmcr memory"
+
+
+def _encoder_for(connection: Connection, modality: str, via: str | None) -> Space:
+    owners = [space.name for space in connection.spaces if modality in space.modalities]
+    if not owners:
+        raise unknown_name("modality of the connection", modality, connection.modalities)
+    name = via if via in owners else owners[0]
+    encoder = connection.encoders.get(name)
+    if not isinstance(encoder, Space):
+        raise ConfigError(
+            f"no encoder of space {name!r} is attached to embed {modality} items. Give its model (--model {name}=..., in "
+            "Python encoders=), or embed them with cmcr embed and give the memory."
+        )
+    return encoder
+
+
+def _embedded(raw: _Raw, folder: Path, given: Given, progress: Progress) -> Source:
+    """Embed a list, or what is new in it; the name of the memory says what of, so that the same command finds it again."""
+    identity = [raw.path, raw.encoder.fingerprint, sorted(given.columns.items(), key=str)]
+    hashed = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    out = folder / f"{raw.encoder.name}-{raw.modality}-{hashed}"
+    total, done = 0, 0
+
+    def report(event: str, facts: Mapping[str, Any]) -> None:
+        nonlocal total, done
+        if event == "started":
+            total, done = facts["items"], facts["done"]
+        elif event == "items":
+            done += facts["count"]
+        if total:
+            progress(f"embedding {raw.modality}, {Path(raw.path).name}", done / total)
+
+    how: dict[str, Any] = {"batch_size": given.batch_size, "device": given.device, "on_event": report}
+    memory = embed(raw.encoder, raw.modality, raw.items, out, append=(out / MANIFEST).is_file(), **how)
+    return Source(memory, raw.path, raw.items)
+
+
+def _fits(items: ItemList, modality: str, found: Mapping[str, ItemList]) -> bool:
+    """Tell, of a list that could be of several modalities, whether it is of this one."""
+    if isinstance(items, FileItems):  # .txt files are texts or clouds, and often neither: notes beside the items
+        if modality == "text":
+            return not any(_beyond_txt(others) for others in found.values())
+        return _beyond_txt(items)
+    if not isinstance(items, TableItems):
+        return True
+    with closing(items.walk()) as walk:
+        first = next(walk)
+        content = first.read()
+    if modality == "text":
+        others = {
+            ending for each, endings in ENDINGS_OF.items() if each in found and each != "text" for ending in endings
+        }
+        return isinstance(content, str) and ending_of(content) not in others
+    if isinstance(content, Path):
+        return ending_of(content.name) in ENDINGS_OF[modality]
+    return isinstance(content, bytes) and modality in (first.cells or {})
+
+
+def _beyond_txt(items: ItemList) -> bool:
+    return any(ending_of(entry.source) != ".txt" for entry in items.walk())
