@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cmcr.memories.memory import Memory
     from cmcr.memories.precomputed import write_memory
     from cmcr.published import import_published
+    from cmcr.search.building import index
     from cmcr.spaces.custom import CustomSpace, PrecomputedSpace, from_open_clip, from_sentence_transformers
     from cmcr.spaces.registry import register_space, space
 
@@ -45,6 +46,7 @@ __all__ = [
     "from_open_clip",
     "from_sentence_transformers",
     "import_published",
+    "index",
     "load",
     "register_space",
     "semantic_completion",
@@ -60,6 +62,7 @@ _HOME = {
     "from_open_clip": "cmcr.spaces.custom",
     "from_sentence_transformers": "cmcr.spaces.custom",
     "import_published": "cmcr.published",
+    "index": "cmcr.search.building",
     "register_space": "cmcr.spaces.registry",
     "CmcrError": "cmcr.errors",
     "Connection": "cmcr.connection.connection",

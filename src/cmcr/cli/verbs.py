@@ -13,6 +13,7 @@ from cmcr.cli.embed import embed
 from cmcr.cli.encode import encode
 from cmcr.cli.evaluate import evaluate
 from cmcr.cli.import_ import import_
+from cmcr.cli.index import index
 from cmcr.cli.info import info
 from cmcr.cli.memory import import_memory
 from cmcr.cli.verify import verify
@@ -29,6 +30,6 @@ app = cyclopts.App(
 )
 memory = cyclopts.App(name="memory", help="Bring memories in and out.")
 memory.command(import_memory, name="import")
-for _verb in (ablate, compare, connect, demo, embed, encode, evaluate, info, verify, memory):
+for _verb in (ablate, compare, connect, demo, embed, encode, evaluate, index, info, verify, memory):
     app.command(_verb)
 app.command(import_, name="import")

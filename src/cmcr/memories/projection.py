@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,8 +55,8 @@ def write_projected(
     width = carry(memory[:1], memory.space).shape[1]  # checks space and width before anything is written
     made_by = connection_hash(connection)
     settings = {"connection": made_by, "own": own, "memory": memory.digest()}
-    facts = {"space": memory.space, "modality": memory.modality, "model": memory.model, "revision": memory.revision}
-    origin = Origin(**facts, fingerprint=made_by[:16], dtype="float32")  # type: ignore[arg-type]
+    facts: dict[str, Any] = {name: getattr(memory, name) for name in ("space", "modality", "model", "revision")}
+    origin = Origin(**facts, fingerprint=made_by[:16], dtype="float32")
     before = Memory(out).contents[0] if (out / MANIFEST).is_file() else None
     first = 0 if before is None else _rows_kept(out, before, memory, settings)
     if first == len(memory):
@@ -65,7 +66,7 @@ def write_projected(
     size, ids = shard_items_for(width, "float32"), memory.ids
     found = survey(lambda: ((id_, b"") for id_ in ids[first:]), size, "the rows")
     options = {"shard_items": size, "width": width, "settings": settings}
-    with open_writer(out, origin, found, append=before is not None, seen=before, **options) as writer:  # type: ignore[arg-type]
+    with open_writer(out, origin, found, append=before is not None, seen=before, **options) as writer:
         if writer is not None:
             for number in writer.missing:
                 span = writer.items_of(number)

@@ -274,8 +274,8 @@ def _hubs(run: _Run, own: Memory, common: Memory, references: References) -> tup
         if record.hubs_hash == hashed:
             assert run.before is not None
             arrays = load_file(run.folder / run.before.arrays)
-            names = {block: f"{number}.{block}_hubs" for block in BLOCKS}
-            return {block: arrays[name] for block, name in names.items() if name in arrays}, hashed
+            keys = {block: f"{number}.{block}_hubs" for block in BLOCKS}
+            return {block: arrays[key] for block, key in keys.items() if key in arrays}, hashed
     found = {}
     for block, rows in zip(BLOCKS, (own, common), strict=True):
         names = references.modalities(block, own.space)

@@ -30,7 +30,7 @@ class Map:
 
     def place(self, rows: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
         """Place rows of the common block `(n, K)`, such as a query's, less a mean of their kind: `(n, 2)`."""
-        return (rows - mean) @ self.axes
+        return np.asarray((rows - mean) @ self.axes, dtype=np.float32)
 
 
 def draw_map(corpora: Sequence[Memory], means: Sequence[NDArray[np.float32]]) -> Map:
@@ -46,4 +46,4 @@ def draw_map(corpora: Sequence[Memory], means: Sequence[NDArray[np.float32]]) ->
     axes[:, : min(2, pooled.shape[1])] = vectors[:, :-3:-1]
     axes *= np.where(axes[np.abs(axes).argmax(axis=0), [0, 1]] < 0, -1, 1)  # either sign is an eigenvector
     kept = axes.astype(np.float32)
-    return Map(kept, tuple(positions), tuple(part @ kept for part in rows))
+    return Map(kept, tuple(positions), tuple((part @ kept).astype(np.float32) for part in rows))

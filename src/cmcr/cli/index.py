@@ -1,0 +1,80 @@
+"""`cmcr index`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cmcr.cli.console import print_table, shown_stages
+from cmcr.cli.options import Json, Model, spaces_of
+from cmcr.cli.signals import stopped_gently
+
+
+def index(
+    connection: Path,
+    inputs: list[Path],
+    /,
+    *,
+    out: Path,
+    items: list[Path] | None = None,
+    via: str | None = None,
+    modality: str | None = None,
+    column: str | None = None,
+    id_column: str | None = None,
+    references: list[Path] | None = None,
+    backend: str | None = None,
+    model: Model = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    as_json: Json = False,
+) -> None:
+    """Make an index that cmcr search and cmcr serve answer from, or bring it up to date.
+
+    Give it memories of the connection's spaces, or raw items as cmcr embed takes them: these are embedded into OUT. The same
+    command again adds what is new and leaves out what is gone. Stopped or killed, it resumes; an older index stays usable.
+    Example: cmcr index my-connection pictures/ sounds/ --out my-index
+
+    Args:
+        connection: Folder of a connection.
+        inputs: Memories; folders, quoted patterns, lists or tar shards of items.
+        out: Folder of the index.
+        items: The folders, patterns or lists that the memories were embedded from, to find files, texts and columns.
+        via: Space for a modality that several embed; else the first of the connection.
+        modality: What raw items are, where their endings do not tell.
+        column: Of tables: which column holds the texts, or the paths of the files.
+        id_column: Of tables: which column holds the ids; else rows are numbered.
+        references: Memories to draw the reference queries of hub correction from, such as those of the training.
+        backend: exact, faiss or lancedb; else chosen by the number of rows.
+        batch_size: Items per forward pass.
+        device: auto, cpu, cuda, cuda:1, mps.
+    """
+    from cmcr.search.building import index as make_index
+
+    kept = f"finished work is kept in {out}, an older index there is as it was. Run the same command again to resume."
+    with stopped_gently(kept), shown_stages(quiet=as_json) as progress:
+        made = make_index(
+            connection,
+            inputs,
+            out,
+            items=items or (),
+            via=via,
+            modality=modality,
+            column=column,
+            id_column=id_column,
+            references=references or (),
+            backend=backend,
+            encoders=spaces_of(model),
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
+        )
+    facts = [
+        {"space": each.space, "modality": each.modality, "items": each.rows, "live": each.live, "backend": each.backend}
+        for each in made.manifest.corpora
+    ]
+    if as_json:
+        print(json.dumps({"path": str(out), "corpora": facts}))
+        return
+    rows = [[f"{f['modality']} ({f['space']})", f"{f['items']:,}", f"{f['live']:,}", str(f["backend"])] for f in facts]
+    print_table(str(out), ["", "items", "of them there", "back-end"], rows)
+    print(f"Ask it: cmcr search {out} --help; or look and listen: cmcr serve {out}")
