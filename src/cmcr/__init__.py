@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cmcr.memories.precomputed import write_memory
     from cmcr.published import import_published
     from cmcr.search.building import index
+    from cmcr.search.engine import SearchIndex
     from cmcr.spaces.custom import CustomSpace, PrecomputedSpace, from_open_clip, from_sentence_transformers
     from cmcr.spaces.registry import register_space, space
 
@@ -38,6 +39,7 @@ __all__ = [
     "Memories",
     "Memory",
     "PrecomputedSpace",
+    "SearchIndex",
     "__version__",
     "compare",
     "connect",
@@ -59,6 +61,7 @@ __all__ = [
 _HOME = {
     "CustomSpace": "cmcr.spaces.custom",
     "PrecomputedSpace": "cmcr.spaces.custom",
+    "SearchIndex": "cmcr.search.engine",
     "from_open_clip": "cmcr.spaces.custom",
     "from_sentence_transformers": "cmcr.spaces.custom",
     "import_published": "cmcr.published",

@@ -42,12 +42,12 @@ def load(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Connection:
     for encoder in encoders:
         if encoder.name not in spaces:
             raise unknown_name("space", encoder.name, spaces)
-        _check_encoder(encoder, spaces[encoder.name])
+        check_encoder(encoder, spaces[encoder.name])
         attached[encoder.name] = encoder
     return dataclasses.replace(connection, encoders={**connection.encoders, **attached})
 
 
-def _check_encoder(encoder: Space, known: ConnectedSpace) -> None:
+def check_encoder(encoder: Space, known: ConnectedSpace) -> None:
     """Refuse encoders other than those whose embeddings trained the connection, as far as these are known."""
     if known.fingerprint is not None and known.fingerprint != encoder.fingerprint:
         raise ConfigError(

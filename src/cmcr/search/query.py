@@ -17,7 +17,8 @@ class Part:
     Attributes:
         modality: `image`, `text`, `audio` or `point_cloud`.
         content: what the encoder of the modality reads, such as a path or a string; or a row `(D,)` of `space`, embedded
-            already (numpy, floating point); or the number of an item of the index (an `int`).
+            already (numpy, floating point); or such rows by space, as `SearchIndex.embed` gives them; or the number of an item
+            of the index (an `int`).
         weight: how much it counts; below 0 the results should be unlike it. Not 0.
         space: whose encoder reads it, or whose row it is; None takes the space of what is searched if that embeds the
             modality, else the first that does.
@@ -93,6 +94,7 @@ class Ranking:
         items: how many items were compared, after the filter.
         hits: `limit` of them at most, best first.
         approximate: whether a back-end that may miss an item has found them.
+        hub_corrected: whether they are ranked by cosines less what each item gets from any query; their cosines are plain.
     """
 
     modality: str
@@ -101,3 +103,4 @@ class Ranking:
     items: int
     hits: tuple[Hit, ...]
     approximate: bool = False
+    hub_corrected: bool = False
