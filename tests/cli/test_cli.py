@@ -20,7 +20,20 @@ from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import ULIP_CLIP_SHAPE
 from cmcr.data.numbers import draw_pictures
 
-VERBS = ("ablate", "compare", "connect", "demo", "embed", "encode", "evaluate", "import", "info", "verify")
+VERBS = (
+    "ablate",
+    "compare",
+    "connect",
+    "demo",
+    "embed",
+    "encode",
+    "evaluate",
+    "import",
+    "index",
+    "info",
+    "search",
+    "verify",
+)
 
 
 @pytest.fixture
