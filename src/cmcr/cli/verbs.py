@@ -17,6 +17,7 @@ from cmcr.cli.index import index
 from cmcr.cli.info import info
 from cmcr.cli.memory import import_memory
 from cmcr.cli.search import search
+from cmcr.cli.serve import serve
 from cmcr.cli.verify import verify
 
 # Lists take all words that follow (--image a.png b.png), flags have no --no-... form.
@@ -31,6 +32,6 @@ app = cyclopts.App(
 )
 memory = cyclopts.App(name="memory", help="Bring memories in and out.")
 memory.command(import_memory, name="import")
-for _verb in (ablate, compare, connect, demo, embed, encode, evaluate, index, info, search, verify, memory):
+for _verb in (ablate, compare, connect, demo, embed, encode, evaluate, index, info, search, serve, verify, memory):
     app.command(_verb)
 app.command(import_, name="import")

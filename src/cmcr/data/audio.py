@@ -94,6 +94,32 @@ def read_audio(source: Sound, sample_rate_hz: int) -> NDArray[np.float32]:
     return resampled
 
 
+def sound_seconds(source: FilePath | bytes, *, most: float, most_samples: int) -> float:
+    """Tell how long a sound is, without decoding one that is too long: for sounds of strangers.
+
+    What a header says is believed where decoding stops at it, as in wav, flac, ogg and mp3. The containers that PyAV reads
+    may say nothing, or less than they hold: they are decoded block by block, as far as the limits.
+
+    Args:
+        source: as in `read_audio`.
+        most: seconds that it may last.
+        most_samples: of one channel that it may have.
+
+    Raises:
+        SampleError: longer than that, no such file, or not a sound.
+        MissingDependencyError: a file that needs the extra `media`.
+    """
+    name = str(source) if isinstance(source, str | os.PathLike) else "the sound"
+    with _opened(source, name) as (sound, in_container):
+        limit = min(most_samples, int(most * sound.rate))
+        total = sound.total or 0
+        if in_container and total <= limit:
+            total = sum(len(block) for block in sound.read(0, limit + 1))
+    if total > limit:
+        raise SampleError(f"{name}: lasts {total / sound.rate:.1f} s or more, the limit is {limit / sound.rate:.1f} s.")
+    return total / sound.rate
+
+
 def window_of(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     """Take the middle `length` samples of a sound; a shorter one is padded with silence at its end. Nothing is random."""
     if len(samples) >= length:
@@ -108,16 +134,13 @@ def _from_file(source: FilePath | bytes, clip: SoundClip | None, name: str) -> t
             f"a sound must be a path or {{'array', 'sampling_rate'}}, got {type(source).__name__}. An array alone does not "
             "say its rate."
         )
-    with io.BytesIO(source) if isinstance(source, bytes) else file_of(source, "sound").open("rb") as file:
-        reader = media_format(file.read(16))
-        file.seek(0)
-        with opened_track(file, name, reader) if reader else _opened_file(file, name) as sound:
-            rate, start, stop = sound.rate, 0, sys.maxsize
-            slack = SOUND_SLACK_SECONDS * rate if reader else 0
-            if clip is not None:
-                start = round(clip.start_seconds * rate)
-                stop = start + max(1, round(clip.length_seconds * rate))
-            samples = np.concatenate([np.zeros(0, dtype=np.float32), *sound.read(start, stop)])
+    with _opened(source, name) as (sound, in_container):
+        rate, start, stop = sound.rate, 0, sys.maxsize
+        slack = SOUND_SLACK_SECONDS * rate if in_container else 0
+        if clip is not None:
+            start = round(clip.start_seconds * rate)
+            stop = start + max(1, round(clip.length_seconds * rate))
+        samples = np.concatenate([np.zeros(0, dtype=np.float32), *sound.read(start, stop)])
     if start and not samples.size:
         raise SampleError(f"{name}: ends before {start / rate:.2f} s, where the clip begins.")
     if sound.total is not None and samples.size < min(stop, sound.total) - start - slack:
@@ -126,6 +149,16 @@ def _from_file(source: FilePath | bytes, clip: SoundClip | None, name: str) -> t
             f"{start / rate:.2f} s on could be decoded. Fetch it again."
         )
     return samples, rate
+
+
+@contextlib.contextmanager
+def _opened(source: FilePath | bytes, name: str) -> Iterator[tuple[SoundTrack, bool]]:
+    """Open a sound; also tell whether it is in a container that PyAV reads."""
+    with io.BytesIO(source) if isinstance(source, bytes) else file_of(source, "sound").open("rb") as file:
+        reader = media_format(file.read(16))
+        file.seek(0)
+        with opened_track(file, name, reader) if reader else _opened_file(file, name) as sound:
+            yield sound, reader is not None
 
 
 def _from_mapping(source: Mapping[str, Any]) -> tuple[Mono, int]:

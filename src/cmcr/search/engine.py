@@ -90,6 +90,11 @@ class SearchIndex:
         self._encoders = Encoders(self.opened.connection, options)
         self.modalities = self._encoders.modalities
 
+    @property
+    def encoders(self) -> Mapping[str, Any]:
+        """The encoders that are open, by space."""
+        return self._encoders.open
+
     def search(
         self,
         query: Query | None = None,

@@ -36,13 +36,14 @@ class Encoders:
 
     Attributes:
         modalities: what can be embedded.
+        open: by space.
     """
 
     def __init__(self, connection: Connection, options: Mapping[str, Mapping[str, Any]]) -> None:
         self._spaces = {known.name: known for known in connection.spaces}
-        self._options, self._open = options, dict(connection.encoders)
+        self._options, self.open = options, dict(connection.encoders)
         self._locks = {name: threading.Lock() for name in self._spaces}
-        ready = [known for known in connection.spaces if known.name in {*self._open, *options}]
+        ready = [known for known in connection.spaces if known.name in {*self.open, *options}]
         self.modalities = tuple(dict.fromkeys(modality for known in ready for modality in known.modalities))
 
     def spaces_for(self, modality: str) -> tuple[str, ...]:
@@ -55,7 +56,7 @@ class Encoders:
         if not known:
             has = ", ".join(dict.fromkeys(m for space in self._spaces.values() for m in space.modalities))
             raise ConfigError(f"no space of this index embeds {modality}; it can be asked by {has}.")
-        able = tuple(name for name in known if name in self._open or name in self._options)
+        able = tuple(name for name in known if name in self.open or name in self._options)
         if not able:
             raise ConfigError(
                 f"no encoder of space {known[0]!r} is attached, which would read {modality}. Give its model "
@@ -75,11 +76,11 @@ class Encoders:
         return np.asarray(found, dtype=np.float32)[0]
 
     def _encoder(self, space: str) -> Encoder:
-        if space not in self._open:
+        if space not in self.open:
             opened = open_space(space, **self._options[space])
             check_encoder(opened, self._spaces[space])
-            self._open[space] = opened
-        return self._open[space]
+            self.open[space] = opened
+        return self.open[space]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,49 @@
+"""`cmcr serve`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cmcr.cli.options import Json, Model, models_of
+
+
+def serve(
+    index: Path,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allow_host: list[str] | None = None,
+    open_page: Annotated[bool, Parameter(name="--open")] = False,
+    model: Model = None,
+    as_json: Json = False,
+) -> None:
+    """Serve an index as a page to look and listen, and as a JSON API, until Ctrl-C.
+
+    Example: cmcr serve my-index --open
+
+    Args:
+        index: What cmcr index has written. It may be updated meanwhile: nobody's request is dropped.
+        host: To listen at. Others than loopback need --allow-host.
+        port: 0 takes a free one.
+        allow_host: Names by which browsers may call the server, beside localhost, such as that of a proxy.
+        open_page: Open the page in a browser.
+    """
+    from cmcr.web.server import serve as serve_index
+
+    def ready(url: str) -> None:
+        print(json.dumps({"url": url}) if as_json else f"Open {url} (Ctrl-C stops it).", flush=True)
+
+    serve_index(
+        index,
+        host=host,
+        port=port,
+        allow_hosts=allow_host or (),
+        models=models_of(model),
+        open_page=open_page,
+        on_ready=ready,
+    )

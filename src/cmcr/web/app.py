@@ -1,0 +1,295 @@
+"""The application: every route of the JSON API, the page, and errors as answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
+from http import HTTPStatus
+from pathlib import Path as FilePath
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from cmcr._version import __version__
+from cmcr.errors import ArtefactError, CmcrError, MissingDependencyError, SampleError, words_of
+from cmcr.search import query
+from cmcr.web import answers, media, schemas
+from cmcr.web.heatmaps import heatmap
+from cmcr.web.limits import Guard, problem
+from cmcr.web.served import Served
+
+STATIC = FilePath(__file__).parent / "static"
+
+_WHY = {
+    400: "Not a request that can be read",
+    403: "From a page elsewhere, or for another host",
+    404: "Not there, or not kept any more",
+    413: "Too large",
+    415: "Of a kind that this installation cannot read",
+    416: "A range beyond the end of the file",
+    422: "Unusable: the message says what was expected",
+    503: "Too busy, try again as `Retry-After` says",
+    504: "Not answered in time",
+}
+_ALWAYS = (400, 403, 413, 422, 503, 504)
+_Number = Annotated[int, Path(ge=0, lt=schemas.MOST_ITEMS, description="Of an item of the index.")]
+_FILE = {"type": "string", "format": "binary"}
+router = APIRouter()
+
+
+def create_app(served: Served, hosts: Collection[str] = ()) -> FastAPI:
+    """Make the application.
+
+    Args:
+        served: what it answers from.
+        hosts: names by which it may be called, beside the loopback names.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(served.watch())
+        yield
+        watching.cancel()
+        await asyncio.to_thread(served.close)
+
+    app = FastAPI(
+        title="cmcr",
+        summary="Search any modality with any other.",
+        version=__version__,
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},  # nothing leaves
+    )
+    app.state.served = served
+    app.include_router(router)
+    app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))
+    app.add_middleware(Guard, limits=served.limits, hosts=hosts, metrics=served.metrics)
+    app.add_exception_handler(CmcrError, _unusable)
+    app.add_exception_handler(MemoryError, _unusable)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    return app
+
+
+def _problems(*more: int) -> dict[int | str, dict[str, Any]]:
+    """Document every refusal of a route."""
+    return {code: {"model": schemas.Problem, "description": _WHY[code]} for code in sorted({*_ALWAYS, *more})}
+
+
+def _bytes_of(kind: str, said: str, *more: int) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {kind: {"schema": _FILE}}, "description": said}, **_problems(*more)}
+
+
+def _served(request: Request) -> Served:
+    served: Served = request.app.state.served
+    return served
+
+
+def _json(answer: answers.Answer) -> Response:
+    # Columns come from the user's tables: infinity is none in JSON.
+    return Response(to_json(answer, inf_nan_mode="null", fallback=str), media_type="application/json")
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """Give the page."""
+    return FileResponse(STATIC / "index.html")
+
+
+@router.get("/api/index", response_model=schemas.IndexFacts, responses=_problems())
+async def index(request: Request) -> Response:
+    """Say what can be asked, and of what."""
+    served = _served(request)
+    return _json(answers.facts(served.now, served.limits))
+
+
+@router.post("/api/search", response_model=schemas.Found, responses=_problems(404))
+async def search(asked: schemas.Search, request: Request) -> Response:
+    """Find what is near to the parts of a query, modality by modality."""
+    served = _served(request)
+    now = served.now
+    question = query.Query(
+        await served.parts(asked.parts, now),
+        targets=None if asked.targets is None else tuple(asked.targets),
+        limit=asked.limit,
+        offset=asked.offset,
+        where=tuple(asked.where),
+        group_duplicates=asked.group_duplicates,
+        hub_correction=asked.hub_correction,
+        mixed=asked.mixed,
+    )
+    return _json(await served.searches.run(answers.found, now, question))
+
+
+_UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": _FILE},
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]},
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "/api/uploads/{modality}", response_model=schemas.Upload, responses=_problems(415), openapi_extra=_UPLOAD_BODY
+)
+async def upload(
+    modality: Annotated[str, Path(max_length=100)],
+    request: Request,
+    name: Annotated[str, Query(max_length=300, description="Of the file: the ending says the format of a cloud.")] = "",
+) -> Response:
+    """Take a picture, a sound or a point cloud to ask with, as the body or as `file` of a form."""
+    served = _served(request)
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        async with request.form(max_files=1, max_fields=8) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise HTTPException(422, "expected a form with a file named 'file'.")
+            name, content = name or file.filename or "", await file.read()
+    else:
+        content = await request.body()
+    taken, rows = await served.take(modality, name, content)
+    answer = {
+        "upload": taken.hash,
+        "modality": modality,
+        "name": taken.name,
+        "size": len(content),
+        "spaces": list(rows),
+    }
+    return _json(answer)
+
+
+@router.get("/api/items/{item}", response_model=schemas.Item, responses=_problems(404))
+async def item(item: _Number, request: Request) -> Response:
+    """Describe an item."""
+    served = _served(request)
+    return _json(await served.readings.run(answers.item, served.now, item))
+
+
+@router.get(
+    "/api/items/{item}/media",
+    response_class=FileResponse,
+    responses={
+        **_bytes_of("*/*", "The file of the item", 404, 416),
+        206: {"content": {"*/*": {"schema": _FILE}}, "description": "The part of the file that `Range` asks for"},
+    },
+)
+async def item_media(item: _Number, request: Request) -> Response:
+    """Give the file of an item."""
+    served = _served(request)
+    now = served.now
+    found = await served.readings.run(answers.item_of, now, item)
+    return media.file_response(found, _kept_by_browsers(now.hash))
+
+
+@router.get(
+    "/api/items/{item}/thumbnail",
+    response_class=Response,
+    responses=_bytes_of("image/jpeg", "A picture of at most 320 pixels a side", 404),
+)
+async def item_thumbnail(item: _Number, request: Request) -> Response:
+    """Give the picture of an item, small."""
+    return await _made(request, item, media.thumbnail, "image/jpeg")
+
+
+@router.get(
+    "/api/items/{item}/points",
+    response_class=Response,
+    responses=_bytes_of(
+        "application/octet-stream", "x, y, z of at most 4,096 points: float32, little-endian, point after point", 404
+    ),
+)
+async def item_points(item: _Number, request: Request) -> Response:
+    """Give points of the point cloud or the mesh of an item."""
+    return await _made(request, item, media.points, "application/octet-stream")
+
+
+@router.post("/api/heatmap", response_model=schemas.Heatmap, responses=_problems(404))
+async def where_in_picture(asked: schemas.HeatmapRequest, request: Request) -> Response:
+    """Compare what the parts say with the regions of a picture."""
+    served = _served(request)
+    now = served.now
+    picture = asked.item if asked.upload is None else served.uploaded(asked.upload)
+    parts = await served.parts(asked.parts, now)
+    return _json(await served.encodings.run(heatmap, now, picture, parts, served.cells))
+
+
+@router.get("/api/map", response_model=schemas.Map, responses=_problems())
+async def corpus_map(request: Request) -> Response:
+    """Give some items of every corpus as points in the plane."""
+    served = _served(request)
+    return _json(await served.readings.run(answers.drawn_map, served.now))
+
+
+@router.get("/healthz", response_model=schemas.Health, responses=_problems())
+async def healthz(request: Request) -> Response:
+    """Tell that the server answers, and whether it could open the latest update of the index."""
+    served = _served(request)
+    status = "ready" if served.problem is None else "outdated"
+    return _json({"status": status, "index": served.now.hash[:12], "problem": served.problem})
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=_problems())
+async def metrics(request: Request) -> Response:
+    """Count requests and times, in the text format of Prometheus."""
+    served = _served(request)
+    gauges = {
+        "encodings_waiting_or_running": served.encodings.inside,
+        "searches_waiting_or_running": served.searches.inside,
+        "uploads_held": len(served.uploads),
+        "uploads_held_bytes": served.uploads.bytes,
+    }
+    return PlainTextResponse(served.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+
+
+async def _made(request: Request, number: int, make: Any, kind: str) -> Response:
+    served = _served(request)
+    now = served.now
+    content = await served.readings.run(lambda: make(answers.item_of(now, number), served.shown))
+    return Response(content, media_type=kind, headers=_kept_by_browsers(now.hash))
+
+
+def _kept_by_browsers(hash_: str) -> dict[str, str]:
+    """Let browsers keep what belongs to an item of this index, whose address names the hash too."""
+    return {"cache-control": "private, max-age=3600", "x-cmcr-index": hash_[:12]}
+
+
+async def _unusable(request: Request, error: Exception) -> Response:
+    """Tell what was wrong with what the user gave; what is wrong with the index itself is the server's fault."""
+    kind, said = type(error).__name__, words_of(error)
+    if isinstance(error, MemoryError):
+        return problem(413, "TooLarge", "it needs more memory than there is. Give something smaller.")
+    if isinstance(error, MissingDependencyError):
+        return problem(415, kind, said)
+    if isinstance(error, ArtefactError):
+        return problem(500, kind, said)
+    gone = isinstance(error, SampleError) and request.method == "GET"  # a file that the index names
+    return problem(404 if gone else 422, kind, said)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    said = []
+    for wrong in error.errors():
+        where = ".".join(str(part) for part in wrong["loc"][1:])
+        got = "" if wrong["type"] in ("missing", "value_error", "json_invalid") else f", got {wrong.get('input')!r:.80}"
+        said.append(f"{where}: {wrong['msg'].removeprefix('Value error, ')}{got}")
+    return problem(422, "ValidationError", "; ".join(said))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    kind = HTTPStatus(error.status_code).phrase.replace(" ", "")
+    return problem(error.status_code, kind, str(error.detail), dict(error.headers or {}))

@@ -1,0 +1,214 @@
+"""What the JSON API takes and gives, field by field; `/openapi.json` is made of it.
+
+Requests are checked against these models. Answers are built to them and not checked again, which the tests do.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cmcr.search.query import MOST_RESULTS
+
+MOST_ITEMS = 2**53
+"""Numbers of items are below it, as JavaScript's whole numbers are."""
+
+Word = Annotated[str, Field(min_length=1, max_length=200)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+ItemNumber = Annotated[int, Field(ge=0, lt=MOST_ITEMS)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Part(_Model):
+    """One thing a query is made of: exactly one of text, upload, item and vector."""
+
+    modality: Word
+    text: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+    upload: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(None, description="As an upload answers.")
+    item: ItemNumber | None = Field(None, description="The number of an item of the index.")
+    vector: Annotated[list[Number], Field(min_length=1, max_length=65_536)] | None = Field(
+        None, description="An embedding in `space`."
+    )
+    weight: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
+    space: Word | None = Field(None, description="Whose encoder reads it, or whose embedding it is.")
+
+    @model_validator(mode="after")
+    def _one_content(self) -> Self:
+        given = [name for name in ("text", "upload", "item", "vector") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of text, upload, item and vector, got {' and '.join(given) or 'none'}"
+            )
+        if self.text is not None and self.modality != "text":
+            raise ValueError(f"text is of the modality 'text', got {self.modality!r}")
+        if self.vector is not None and self.space is None:
+            raise ValueError("a vector needs the space whose embedding it is")
+        if self.weight == 0:
+            raise ValueError("weight must not be 0")
+        return self
+
+
+Parts = Annotated[list[Part], Field(min_length=1, max_length=16)]
+
+
+class Search(_Model):
+    """A question to the index."""
+
+    parts: Parts
+    targets: Annotated[list[Word], Field(min_length=1, max_length=16)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 10
+    offset: Annotated[int, Field(ge=0, le=MOST_RESULTS)] = 0
+    where: Annotated[list[Word], Field(max_length=16)] = []
+    group_duplicates: bool = False
+    hub_correction: bool = False
+    mixed: bool = False
+
+
+class Item(_Model):
+    """An item of the index."""
+
+    item: int
+    id: str
+    modality: str
+    space: str
+    text: str | None
+    columns: dict[str, Any]
+    has_media: bool
+    media_url: str | None
+    thumbnail_url: str | None
+    points_url: str | None
+
+
+class Hit(Item):
+    """An item that was found."""
+
+    cosine: float
+    duplicates: list[int]
+
+
+class Ranking(_Model):
+    """The hits of one modality of one space; cosines of two scales must not be compared."""
+
+    modality: str
+    space: str
+    scale: str
+    items: int
+    approximate: bool
+    hub_corrected: bool
+    hits: list[Hit]
+
+
+class Found(_Model):
+    """What was found, and where the query lies on the map."""
+
+    rankings: list[Ranking]
+    point: tuple[float, float] | None
+    seconds: float
+
+
+class Upload(_Model):
+    """A file that may be asked with, by its hash, as long as the server lives and has room for it."""
+
+    upload: str
+    modality: str
+    name: str | None
+    size: int
+    spaces: list[str]
+
+
+class HeatmapRequest(_Model):
+    """Where in a picture of the index, or in an uploaded one, is what the parts say?"""
+
+    item: ItemNumber | None = None
+    upload: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    parts: Parts
+
+    @model_validator(mode="after")
+    def _one_picture(self) -> Self:
+        if (self.item is None) == (self.upload is None):
+            raise ValueError("expected either item or upload, the picture")
+        return self
+
+
+class Heatmap(_Model):
+    """Cosines of the query with cells of a picture, row by row from its top left."""
+
+    rows: int
+    columns: int
+    scale: str
+    cosines: list[list[float]]
+
+
+class MapCorpus(_Model):
+    """Some items of a corpus, and their points on the map."""
+
+    space: str
+    modality: str
+    items: list[int]
+    points: list[tuple[float, float]]
+
+
+class Map(_Model):
+    """The corpora in two dimensions."""
+
+    corpora: list[MapCorpus]
+
+
+class SpaceFacts(_Model):
+    """A space of the connection."""
+
+    name: str
+    modalities: list[str]
+    width: int
+
+
+class CorpusFacts(_Model):
+    """Items of one modality embedded in one space."""
+
+    space: str
+    modality: str
+    rows: int
+    live: int
+
+
+class LimitFacts(_Model):
+    """What a request may be at most."""
+
+    body_bytes: int
+    json_bytes: int
+    picture_pixels: int
+    sound_seconds: float
+    results: int
+
+
+class IndexFacts(_Model):
+    """What can be asked, and of what."""
+
+    hash: str
+    version: str
+    items: int
+    spaces: list[SpaceFacts]
+    modalities: list[str]
+    corpora: list[CorpusFacts]
+    columns: list[str]
+    back_end: str
+    limits: LimitFacts
+
+
+class Health(_Model):
+    """Whether the server answers, and what it could not do."""
+
+    status: str
+    index: str
+    problem: str | None
+
+
+class Problem(_Model):
+    """Why a request was not answered: what was expected, what came, what to do."""
+
+    error: str
+    message: str
