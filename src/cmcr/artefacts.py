@@ -1,4 +1,4 @@
-"""What a folder is that cmcr has written, and whether it is whole: memories and connections alike."""
+"""What a folder is that cmcr has written, and whether it is whole: memories, connections and indexes alike."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from cmcr.connection import artefact
 from cmcr.files import artefact_kind
 from cmcr.memories import verification
 from cmcr.memories.memory import Memory
+from cmcr.search import layout
 
 _REASONS = 5
 
 
 def verify(path: Path, *, show_progress_bar: bool | None = False) -> dict[str, Any]:
-    """Hash every file of a memory or a connection.
+    """Hash every file of a memory, a connection or an index.
 
     Args:
         path: its folder.
         show_progress_bar: None shows one where a person looks and there are many files.
 
     Returns:
-        what was found whole: "path", "whole", and of a memory "kind", "rows", "files" and "bytes".
+        what was found whole: "path", "whole", and of a memory or an index "kind", "rows", "files" and "bytes".
 
     Raises:
         ArtefactNotFoundError, FormatError, IntegrityError, LockedError, ReadError: it is not whole; the message names the
@@ -32,24 +33,49 @@ def verify(path: Path, *, show_progress_bar: bool | None = False) -> dict[str, A
     """
     facts: dict[str, Any] = {"path": str(path), "whole": True}
     if not _is_memory(path):
+        if artefact_kind(path) == layout.FORMAT:
+            return {**facts, "kind": "index", **layout.verify(path, show_progress_bar)}
         artefact.load(path)
         return facts
     return {**facts, "kind": "memory", **verification.verify(path, show_progress_bar=show_progress_bar)}
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Describe a memory or a connection; of a memory that is not finished, how far it is.
+    """Describe a memory, a connection or an index; of a memory that is not finished, how far it is.
 
     Raises:
         ArtefactNotFoundError, FormatError, IntegrityError, ReadError: there is nothing, or nothing of cmcr's.
     """
     if verification.unfinished(path):
         return _unfinished_memory(path)
-    return _memory(path) if _is_memory(path) else _connection(path)
+    if _is_memory(path):
+        return _memory(path)
+    return _index(path) if artefact_kind(path) == layout.FORMAT else _connection(path)
 
 
 def _is_memory(path: Path) -> bool:
     return verification.unfinished(path) or artefact_kind(path) == "cmcr memory"
+
+
+def _index(path: Path) -> dict[str, Any]:
+    manifest = layout.read_manifest(path)
+    return {
+        "kind": "index",
+        "items": sum(corpus.rows for corpus in manifest.corpora),
+        "corpora": {
+            f"{corpus.modality} of {corpus.space}": {
+                "items": corpus.rows,
+                "live": corpus.live,
+                "back_end": corpus.backend,
+                "cards": dict(corpus.cards),
+                "memories": [part.path for part in corpus.own],
+                "embedded_from": [part.input for part in corpus.own if part.input is not None],
+            }
+            for corpus in manifest.corpora
+        },
+        "encoders": {name: each.model_dump() for name, each in manifest.encoders.items()},
+        "written_by": manifest.written_by,
+    }
 
 
 def _connection(path: Path) -> dict[str, Any]:

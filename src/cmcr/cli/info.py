@@ -11,12 +11,12 @@ from cmcr.cli.options import Json
 
 
 def info(path: Path, /, *, as_json: Json = False) -> None:
-    """Describe an artefact: of a memory that is not finished how far it is, of a connection its diagnosis.
+    """Describe an artefact: of an unfinished memory how far it is, of a connection its diagnosis, of an index its items.
 
     Example: cmcr info captions-in-clip
 
     Args:
-        path: Folder of a memory or a connection.
+        path: Folder of a memory, a connection or an index.
     """
     from cmcr.artefacts import describe
 

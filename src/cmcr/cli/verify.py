@@ -14,7 +14,7 @@ def verify(path: Path, /, *, as_json: Json = False) -> None:
     Example: cmcr verify captions-in-clip
 
     Args:
-        path: Folder of a memory or a connection.
+        path: Folder of a memory, a connection or an index.
     """
     from cmcr.artefacts import verify as verify_artefact
 

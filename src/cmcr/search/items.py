@@ -208,7 +208,10 @@ class ItemWriter:
     def _column(self, name: str) -> str:
         """Find the column for a name of the user's; one that is taken gets `_` after it."""
         if name not in self._columns:
-            column, taken = name, {*FIXED, *(each.lower() for each in self._columns.values())}
+            column, taken = (
+                str(_kept(name)).replace("\0", " "),
+                {*FIXED, *(each.lower() for each in self._columns.values())},
+            )
             while column.lower() in taken:
                 column += "_"
             self._connection.execute(f"ALTER TABLE items ADD COLUMN {_quoted(column)}")

@@ -29,10 +29,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from cmcr._version import __version__
+from cmcr.connection import artefact
 from cmcr.connection.connection import Connection
 from cmcr.errors import ArtefactError, FormatError, IntegrityError, validation_problems
-from cmcr.files import parsed_manifest, reading
+from cmcr.files import parsed_manifest, reading, sha256_of
 from cmcr.loading import load
+from cmcr.memories import verification
 from cmcr.memories.layout import Contents
 from cmcr.memories.memory import Memory
 from cmcr.search.backends import open_backend
@@ -233,6 +235,32 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(fields)
     except ValidationError as error:
         raise FormatError(f"{folder}: not a usable {FORMAT} ({validation_problems(error)}).") from error
+
+
+def verify(folder: Path, show_progress_bar: bool | None = False) -> dict[str, int]:
+    """Hash every file of an index, its memories and its connection among them.
+
+    Returns:
+        what was found whole: how many "rows", in how many "files" of how many "bytes".
+
+    Raises:
+        As `open_folder` and `cmcr.memories.verification.verify`.
+    """
+    manifest = read_manifest(folder)
+    for name, expected in manifest.sha256.items():
+        check_file(folder / name, manifest.bytes[name])
+        with reading(folder / name):
+            if sha256_of(folder / name) != expected:
+                raise _changed(folder / name, "its bytes have changed")
+    artefact.load(folder / manifest.connection)
+    found = {"rows": 0, "files": len(manifest.sha256), "bytes": sum(manifest.bytes.values())}
+    for corpus in manifest.corpora:
+        for parts in (corpus.own, corpus.common):
+            open_rows(folder, parts)
+            for part in parts:
+                whole = verification.verify(folder / part.path, show_progress_bar)
+                found = {name: count + whole[name] for name, count in found.items()}
+    return {**found, "rows": sum(corpus.rows for corpus in manifest.corpora)}
 
 
 def open_rows(folder: Path, parts: Sequence[Rows]) -> Memory:
