@@ -68,7 +68,7 @@ def world(tmp_path, monkeypatch):
 
 
 def build(*inputs, out="idx", of=None, **options):
-    return index(of or connection(), inputs or ("files", "texts.csv"), out, **options)
+    return index(of or connection(), inputs or ("files", "texts.csv"), out, **options).opened
 
 
 def ids(opened, *conditions):

@@ -70,7 +70,7 @@ def index(
         )
     facts = [
         {"space": each.space, "modality": each.modality, "items": each.rows, "live": each.live, "backend": each.backend}
-        for each in made.manifest.corpora
+        for each in made.opened.manifest.corpora
     ]
     if as_json:
         print(json.dumps({"path": str(out), "corpora": facts}))

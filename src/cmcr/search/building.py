@@ -19,12 +19,14 @@ from safetensors.numpy import save as serialize
 
 from cmcr.connection.connection import Connection
 from cmcr.data.items import ItemList
-from cmcr.errors import ConfigError, FormatError, IntegrityError, ResumeError
+from cmcr.engine.device import choose_device
+from cmcr.errors import ConfigError, FormatError, IntegrityError, ResumeError, unknown_name
 from cmcr.files import MANIFEST, locked, sha256_of, write_bytes_whole, write_manifest, writing
 from cmcr.loading import load
 from cmcr.memories.memory import Memory
 from cmcr.memories.projection import connection_hash, write_projected
-from cmcr.search.backends import build_backend, choose_backend
+from cmcr.search.backends import KINDS, build_backend, choose_backend
+from cmcr.search.engine import SearchIndex
 from cmcr.search.hubs import hub_coordinates
 from cmcr.search.items import writing_items
 from cmcr.search.layout import (
@@ -35,9 +37,7 @@ from cmcr.search.layout import (
     CorpusRecord,
     Encoders,
     Manifest,
-    Opened,
     Rows,
-    open_folder,
     read_manifest,
     rows_hash,
 )
@@ -68,7 +68,7 @@ def index(
     batch_size: int = 32,
     device: str = "auto",
     progress: Progress | None = None,
-) -> Opened:
+) -> SearchIndex:
     """Make an index of memories and raw items that a connection can compare, or bring it up to date.
 
     Called again with the same arguments it adds what is new and marks what is gone; nothing is embedded or projected twice.
@@ -94,7 +94,7 @@ def index(
         progress: called with a stage of the work and the share of it that is done.
 
     Returns:
-        the index.
+        the index, open.
 
     Raises:
         ConfigError: inputs that are no items of the connection, lists that have no item of a memory, a missing encoder.
@@ -104,6 +104,9 @@ def index(
         ResumeError: raw items that were begun to be embedded, and have changed since.
         Others as `cmcr.load`, `cmcr.Memory` and `cmcr.embed`.
     """
+    if backend is not None and backend not in KINDS:
+        raise unknown_name("back-end", backend, KINDS)
+    choose_device(device)  # before anything is written
     if not isinstance(connection, Connection):
         connection = load(connection, encoders=encoders)
     columns = {"column": column, "id_column": id_column}
@@ -121,7 +124,7 @@ def index(
             manifest = _written(run, sources, lists, items, drawn_from, backend)
             write_manifest(folder, {"format": FORMAT, "version": VERSION, **manifest.model_dump(mode="json")})
             _tidy(folder, manifest, before)
-    return open_folder(folder, encoders=[each for each in connection.encoders.values() if isinstance(each, Space)])
+    return SearchIndex(folder, encoders=[each for each in connection.encoders.values() if isinstance(each, Space)])
 
 
 @dataclass(frozen=True)

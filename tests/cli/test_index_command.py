@@ -1,0 +1,82 @@
+"""`cmcr index`: exit codes, what is said, and `cmcr info` and `cmcr verify` of an index."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import cmcr
+from cmcr.cli import main
+from cmcr.search import building
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Write a connection of the miniature spaces, made of noise, and a list of texts."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    clip = cmcr.Memories(cmcr.space("mini-clip"), text=rng.normal(size=(60, 128)), image=rng.normal(size=(60, 128)))
+    clap = cmcr.Memories(cmcr.space("mini-clap"), text=rng.normal(size=(60, 96)), audio=rng.normal(size=(60, 96)))
+    cmcr.connect(clip, clap, method="ridge").save("connection")
+    (tmp_path / "in.csv").write_text("key,caption,year\na,forty,2001\nb,fifty,2002\n")
+    return tmp_path
+
+
+def call(*more, inputs=("in.csv",), out="out"):
+    columns = ["--column", "caption", "--id-column", "key"] if inputs == ("in.csv",) else []
+    return main(["index", "connection", *inputs, "--out", out, *columns, *more])
+
+
+def test_an_index_and_what_is_said_of_it(files, capsys):
+    assert call() == 0
+    said = capsys.readouterr()
+    assert "text (mini-clip)" in said.out
+    assert "cmcr serve out" in said.out
+    assert "embedding text, in.csv ..." in said.err
+    assert call("--json", "--via", "mini-clap") == 0
+    said = capsys.readouterr()
+    facts = {"space": "mini-clap", "modality": "text", "items": 2, "live": 2, "backend": "exact"}
+    assert json.loads(said.out) == {"path": "out", "corpora": [facts]}
+    assert said.err == ""
+    assert main(["info", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["corpora"]["text of mini-clap"]["items"] == 2
+    assert main(["info", "out"]) == 0
+    assert main(["verify", "out"]) == 0
+    assert "whole and unchanged. 2 rows" in capsys.readouterr().out
+
+
+def test_memories_with_their_lists_and_references(files, capsys):
+    assert (
+        main(["embed", "mini-clip", "text", "in.csv", "--column", "caption", "--id-column", "key", "--out", "mem"]) == 0
+    )
+    more = ["--items", "in.csv", "--column", "caption", "--id-column", "key", "--references", "mem", "--json"]
+    capsys.readouterr()
+    assert call(*more, inputs=("mem",)) == 0
+    (item, _) = cmcr.SearchIndex("out").opened.items.items([0, 1])
+    assert (item.id, item.text, item.columns["year"]) == ("a", "forty", 2001)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": ("nothing",)}, "nothing"),
+        ({"more": ["--via", "mini-clop"]}, "Did you mean 'mini-clip'?"),
+        ({"more": ["--backend", "fais"]}, "Did you mean 'faiss'?"),
+        ({"more": ["--device", "gpu"]}, "unknown device 'gpu'"),
+        ({"more": ["--model", "mini-clip=x"]}, "'model'"),
+    ],
+)
+def test_wrong_calls(files, capsys, options, message):
+    assert call(*options.pop("more", []), **options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_stopped_by_a_signal_the_same_command_resumes(files, capsys, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(building, "draw_map", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
+        assert call() == 130
+    assert "Run the same command again to resume" in capsys.readouterr().err
+    assert call() == 0
+    assert "embedding" not in capsys.readouterr().err
