@@ -191,6 +191,7 @@ def test_pages_filters_and_targets(opened, latent):
     (whole,) = opened.search(text=written(latent), targets=("audio",), limit=30)
     pages = [opened.search(text=written(latent), targets=["audio"], limit=8, offset=start)[0] for start in (0, 8, 16)]
     assert sum((page.hits for page in pages), ()) == whole.hits[:24]
+    assert opened.search(text=written(latent), targets="audio", limit=30) == [whole]
     (some,) = opened.search(text=written(latent), targets=("audio",), where=("id=audio-1*", "id!=audio-13"), limit=30)
     assert some.items == len(some.hits) == 9
     assert [hit.cosine for hit in some.hits] == sorted((hit.cosine for hit in some.hits), reverse=True)
@@ -329,6 +330,8 @@ def test_encoders_are_attached_or_opened_by_their_model(folder, world, latent):
     for _ in range(2):
         assert lazily.search(image=written(latent))[0].scale == "see"
     assert opened_by == ["x.pt"]
+    again = SearchIndex(folder, encoders=tuple(lazily.encoders.values()))
+    assert again.search(image=written(latent)) == lazily.search(image=written(latent))
 
 
 def test_threads_find_the_same(opened, rng):

@@ -92,8 +92,8 @@ class SearchIndex:
 
     @property
     def encoders(self) -> Mapping[str, Any]:
-        """The encoders that are open, by space."""
-        return self._encoders.open
+        """The encoders that are open by now, by space: give them to the index when it is opened again after an update."""
+        return dict(self._encoders.open)
 
     def search(
         self,
@@ -337,10 +337,11 @@ def _listed(given: Any) -> Sequence[Any]:
 
 
 def _known_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check names; a single target or condition may stand for a sequence of them."""
     for name in options:
         if name not in Query.__dataclass_fields__ or name == "parts":
             raise unknown_name("option of a query", name, set(Query.__dataclass_fields__) - {"parts"})
-    return options
+    return {name: (value,) if isinstance(value, str) else value for name, value in options.items()}
 
 
 def _check(query: Query) -> None:

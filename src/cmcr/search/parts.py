@@ -36,7 +36,7 @@ class Encoders:
 
     Attributes:
         modalities: what can be embedded.
-        open: by space.
+        open: encoders by space.
     """
 
     def __init__(self, connection: Connection, options: Mapping[str, Mapping[str, Any]]) -> None:
