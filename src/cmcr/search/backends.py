@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cmcr.errors import unknown_name
 from cmcr.memories.memory import Memory
+from cmcr.search.approximate import RECALL, Approximate
 from cmcr.search.exact import ExactIndex
 from cmcr.search.index import Index
 
@@ -82,6 +83,21 @@ def open_backend(
         return exact
     index: Index = import_module(_MODULES[kind]).open_index(folder, exact)
     return index
+
+
+def save_backend(index: Index, folder: str | Path) -> dict[str, Any]:
+    """Write what was added to an open index; of lancedb, what was dropped is deleted. Recall is measured again.
+
+    Returns:
+        its card.
+
+    Raises:
+        WriteError: no permission, disk full.
+    """
+    if isinstance(index, Approximate):
+        index.measure(None, RECALL)
+        return index.save(folder)
+    return {"kind": "exact", "rows": len(index)}
 
 
 def _check_kind(kind: str) -> None:

@@ -77,7 +77,7 @@ class ExactIndex:
         self._dropped = False
         longest = np.sqrt(1.01 + np.einsum("ne,ne->n", self.extras, self.extras).max(initial=0))  # rows have length one
         self.rounding = float(longest * (self.width + 4) * 2.0**-24)
-        self._rescale = memory.dtype != "float32" and not memory.as_written
+        self._rescale = not memory.as_written and any(one.origin.dtype != "float32" for one in memory.contents)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -133,7 +133,7 @@ class ExactIndex:
 
         Args:
             queries: `(Q, D + E)`, checked.
-            candidates: `(Q, c)` positions; those below 0 are none. Each query has the same number of others.
+            candidates: `(Q, c)` positions; those below 0 are none. Each query has k others at least.
             k: how many to return.
         """
         query, place = np.nonzero(candidates >= 0)
@@ -141,6 +141,10 @@ class ExactIndex:
         best = _Best(self, queries, k)
         best.take(query, positions, self.scores_of(queries, query, positions))
         return best.found()
+
+    def coordinates(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read rows as they are compared, `(n, D + E)`."""
+        return np.concatenate([self._read(self._at(positions)), self.extras[positions]], axis=1)
 
     def scores_of(
         self, queries: NDArray[np.float32], query: NDArray[np.int64], positions: NDArray[np.int64]
