@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,14 @@ def demo(
     method: str = "auto",
     ablations: bool = False,
     quick: bool = False,
+    serve: bool = False,
+    port: int = 8000,
     as_json: Json = False,
 ) -> None:
     """Connect three miniature spaces that never met, measure it, and write a report to look at and listen to.
 
-    No download, about a minute on two cores. Example: cmcr demo --out my-demo
+    No download, about a minute on two cores. Example: cmcr demo --out my-demo. With --serve, nothing is measured: all three
+    are connected, some hundred numbers are indexed, and a page opens in which they can be searched; it takes seconds.
 
     Args:
         out: Folder for report.html, results.json and the connections.
@@ -29,7 +34,12 @@ def demo(
         method: How to connect: auto or any other of cmcr connect. The paper's c-mcr is always beside it.
         ablations: Measure the paper's ablations too (a minute or two more).
         quick: A trial: few items, in a third of the time; the figures are lower.
+        serve: Open the page to search the miniature world with sounds, pictures, words and point clouds.
+        port: Of the page; 0 takes a free one.
     """
+    if serve:
+        _serve(out, port)
+        return
     from cmcr.demo.measure import DemoOptions
     from cmcr.demo.run import QUICK, REPORT, run_demo
 
@@ -41,6 +51,18 @@ def demo(
         return
     _print_results(results)
     print(f"\nReport: {(out / REPORT).resolve()}\nFinished in {results['timing']['total']:.0f} s.")
+    program = "cmcr" if shutil.which("cmcr") else sys.argv[0]  # make's is not on the path
+    folder = "" if out == Path("cmcr-demo") else f" --out {out}"
+    print(f"Search the miniature world with sounds, pictures, words and point clouds: {program} demo --serve{folder}")
+
+
+def _serve(out: Path, port: int) -> None:
+    from cmcr.cli.serve import serve
+    from cmcr.demo.serving import build_search
+
+    with shown_stages() as progress:
+        folder = build_search(out / "search", progress)
+    serve(folder, port=port, open_page=sys.stdout.isatty())
 
 
 def _print_results(results: dict[str, Any]) -> None:

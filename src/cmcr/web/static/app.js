@@ -1,6 +1,6 @@
 // The page: one query, kept in the address so that a link restores it, and what comes back.
 
-import { ask, post, Told, upload } from "./api.js";
+import { ask, itemOf, post, Told, upload } from "./api.js";
 import { isTurning, setTurning } from "./clouds.js";
 import { accepted, modalityOf, previewOf, startRecording } from "./inputs.js";
 import { openItem } from "./item.js";
@@ -10,6 +10,7 @@ import { showRankings } from "./results.js";
 import { byId, make, mark, MANY, MODALITIES, nameOf, ONE } from "./words.js";
 
 const OPERATORS = ["=", "!=", "<", "<=", ">", ">="];
+const KNOWN = ["id", "text", "folder", "path", "source", "modality", "space", "number", "live"]; // columns of every index
 const SWITCHES = { duplicates: "group_duplicates", hubs: "hub_correction", mixed: "mixed" };
 
 let facts = null; // what /api/index says
@@ -91,16 +92,22 @@ function show(found) {
   showRankings(found.rankings, { offset, corrected: query.hubs, act: { like, open, canLocate } });
   const lists = found.rankings.length;
   byId("status").textContent = `${hits.length} result${hits.length === 1 ? "" : "s"} in ${lists} list${lists === 1 ? "" : "s"}, ` +
-    `${Math.max(1, Math.round(1000 * found.seconds))} ms. Cosines of two lists are not on one scale.`;
+    `${Math.max(1, Math.round(1000 * found.seconds))} ms. Compare cosines within a list only.`;
   const more = found.rankings.some((ranking) => ranking.items > offset + query.limit);
   byId("pager").hidden = !more && query.page === 0;
   byId("previous").disabled = query.page === 0;
   byId("next").disabled = !more;
   byId("page").textContent = `Page ${query.page + 1}`;
   setQuery(found.point, hits.map((hit) => hit.item));
+  nameItems();
+}
+
+/** Name the items of a link or an example, which come by number. */
+async function nameItems() {
   for (const part of query.parts.filter((each) => each.item !== undefined && !each.name)) {
-    const same = hits.find((hit) => hit.item === part.item);
-    if (same) part.name = nameOf(same);
+    const item = await itemOf(part.item).catch(() => null); // a name less is no failure
+    if (!item) continue;
+    part.name = nameOf(item);
     showQuery();
   }
 }
@@ -176,7 +183,7 @@ function showFilters() {
 
 function filterRow(condition) {
   const [, column = "", operator = "=", value = ""] = condition.match(/^([^=!<>]*)(!=|<=|>=|=|<|>)([\s\S]*)$/) ?? [];
-  const columns = make("select", { "aria-label": "Column", change: changed }, ...facts.columns.map((name) => new Option(name)));
+  const columns = make("select", { "aria-label": "Column", change: changed }, ...columnsInOrder().map((name) => new Option(name)));
   if (column) columns.value = column;
   const operators = make("select", { "aria-label": "Comparison", change: changed }, ...OPERATORS.map((name) => new Option(name)));
   operators.value = operator;
@@ -189,6 +196,9 @@ function filterRow(condition) {
   const row = make("li", {}, columns, operators, field, remove);
   return row;
 }
+
+/** The user's own columns first. */
+const columnsInOrder = () => [...facts.columns.filter((name) => !KNOWN.includes(name)), ...KNOWN.filter((name) => facts.columns.includes(name))];
 
 function changed() {
   const rows = [...byId("filters").children].map((row) => [...row.querySelectorAll("select, input")].map((each) => each.value));

@@ -16,7 +16,7 @@ function gallery(ranking, number, all, offset, corrected, act) {
   const id = `ranking-${number}`;
   const list = make("ol", { className: `hits ${ranking.modality}`, start: offset + 1 }, ...ranking.hits.map((hit) => card(hit, act)));
   return make("section", { className: "ranking", "aria-labelledby": id, "data-modality": ranking.modality, "data-space": ranking.space, "data-scale": ranking.scale },
-    make("h3", { id }, mark(ranking.modality), headingOf(ranking, all)),
+    make("h3", { id }, MODALITIES.includes(ranking.modality) ? mark(ranking.modality) : null, headingOf(ranking, all)),
     make("p", { className: "soft" }, scaleOf(ranking, corrected)),
     ranking.hits.length ? list : make("p", {}, offset ? "No more items." : "No item fits the filters."));
 }
@@ -30,7 +30,7 @@ function card(hit, act) {
   const twins = hit.duplicates?.length ? make("span", { className: "soft" }, `and ${hit.duplicates.length} like it`) : null;
   return make("li", { className: "hit", "data-item": hit.item },
     media(hit, name, act),
-    make("div", { className: "caption" },
+    make("div", { className: "caption" }, mark(hit.modality),
       make("button", { type: "button", className: "plain id", textContent: short(hit.id), title: hit.id, "aria-label": `Details of ${name}, ${hit.id}`, click: () => act.open(hit, false) }),
       make("span", { className: "cosine", title: "cosine with the query, on the scale of this list" }, `cosine ${hit.cosine.toFixed(3)}`), twins),
     make("div", { className: "actions" }, like, where));
