@@ -51,7 +51,7 @@ def test_json_is_what_the_library_returns_and_the_table_shows_it(folders, capsys
     figure = {key: 100 * number for key, number in result["figures"]["connection"]["mean/R@1"].items()}
     row = cells_of(next(line for line in lines if "mean/R@1 " in line))
     assert row[1] == "{value:.1f} [{low:.1f}, {high:.1f}]".format(**figure)
-    assert "scoring chance ..." in shown.err
+    assert "scoring own space ..." in shown.err
     assert "mean/true_recall@1" in result["figures"]["connection"]  # with one answer a query it is R@1: shown once
     assert "true_recall" not in shown.out
     assert "MRR" not in shown.out

@@ -53,11 +53,15 @@ def test_a_connection_projects_and_a_space_stays_as_it_is(given):
         assert own_space(embedded) is embedded.rows
 
 
-def test_chance_knows_nothing_but_its_seed():
-    many = Embedded.whole("eyes", "image", np.zeros((2000, 4), dtype=np.float32))
-    method = chance(5)
-    first, second = method(many), method(many)
-    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-6)
-    assert abs((first * second).sum(axis=1).mean()) < 4 / np.sqrt(64 * 2000)
-    np.testing.assert_array_equal(first, chance(5)(many))
-    assert (first != chance(6)(many)).any()
+def test_chance_is_one_draw_for_a_whole_run(rng):
+    many = Embedded.whole("eyes", "image", rng.standard_normal((2000, 4), dtype=np.float32))
+    rows = chance(5)(many)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    assert len(np.unique(rows, axis=0)) == 2000
+    cosines = rows @ rows.T
+    assert abs(cosines[~np.eye(2000, dtype=bool)].mean()) < 4 / np.sqrt(64 * 2000)
+    # Handed over in groups, as regions of pictures are, every item keeps its row; equal items stay equal.
+    parts = [chance(5)(many.only(range(start, start + 100))) for start in range(0, 2000, 100)]
+    np.testing.assert_array_equal(np.concatenate(parts), rows)
+    np.testing.assert_array_equal(chance(5)(many.only([7, 7]))[0], rows[7])
+    assert (rows != chance(6)(many)).any(axis=1).all()

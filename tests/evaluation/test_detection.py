@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 import reference.detection as twin
 from cmcr.errors import NonFiniteError
-from cmcr.evaluation.detection import average_precision, max_f1
+from cmcr.evaluation.detection import average_precision, levels, max_f1
 
 
 def drawn(n, levels, seed):
@@ -40,3 +40,15 @@ def test_closed_forms():
     for figure in (average_precision, max_f1):
         with pytest.raises(NonFiniteError, match="the first at 1"):
             figure([1.0, np.nan], [False, True])
+
+
+def test_scores_that_differ_by_rounding_are_one_score(rng):
+    rounded = np.float32(0.7) + rng.choice(np.float32([-6e-8, 0, 6e-8]), 200)
+    assert len(np.unique(rounded)) > 1
+    labels = rng.random(200) < 0.3
+    assert average_precision(rounded, labels) == pytest.approx(labels.mean())
+    assert levels(np.float32([0.1, 0.5, 0.1 + 1e-8, 0.50001])).tolist() == [0, 1, 0, 2]
+    assert levels([3, 1, 3]).tolist() == [1, 0, 1]
+    # Down a staircase of steps within rounding, levels stay as narrow as rounding is.
+    stairs = np.float32(1) - np.arange(1000, dtype=np.float32) * np.float32(6e-8)
+    assert 40 < len(np.unique(levels(stairs))) < 100

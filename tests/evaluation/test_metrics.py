@@ -1,5 +1,7 @@
 """Retrieval metrics against plain Python from the definitions, and against scikit-learn."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from cmcr.evaluation.metrics import (
     PerQuery,
     average_precisions,
     discounted_gains,
+    expected_scores,
     hits,
     positive_ranks,
     reciprocal_ranks,
@@ -169,3 +172,13 @@ def test_metrics_equal_scikit_learn(seed):
 def test_what_does_not_fit_is_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_expected_scores_are_the_means_over_all_orders():
+    counts = np.array([1, 3, 2])
+    orders = list(permutations(range(6)))
+    for query, m in enumerate(counts):
+        ranks = PerQuery.several([np.sort(np.array(order[:m]) + 1) for order in orders])
+        expected = expected_scores("a_to_b", counts, 6)
+        for key, values in retrieval_scores("a_to_b", ranks).items():
+            assert expected[key][query] == pytest.approx(values.mean()), key

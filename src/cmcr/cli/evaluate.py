@@ -148,7 +148,7 @@ def _show(result: Mapping[str, Any]) -> None:
     print_table(f"{result['run']}: {data['name']}, n = {n}{lost}", ["percent [95 % interval]", *figures, *models], rows)
     for other, differences in result["connection_minus"].items():
         rows = [
-            [key, percent(found, "difference", "+"), f"{found['sign_flip_p']:.3g}"]
+            [key, percent(found, "difference", "+"), "" if (p := found["sign_flip_p"]) is None else f"{p:.3g}"]
             for key, found in differences.items()
             if key in shown
         ]

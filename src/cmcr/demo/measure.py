@@ -76,7 +76,7 @@ def measure(data: EmbeddedCase, method: Method) -> dict[str, Any]:
     """Measure a method on the two modalities that never met, in both directions.
 
     Returns:
-        Figures in percent: `audio_to_image/R@1`, its 95 % bootstrap interval `audio_to_image/R@1/interval`, and
+        Figures in percent: `audio_to_image/R@1`, its 95 % interval `audio_to_image/R@1/interval`, and
         `audio_to_image/unseen/R@1` for queries of the numbers that no training saw, ranked among all 1000.
     """
     left, right = data.outer

@@ -6,6 +6,7 @@ where the spaces are clean, so that any honest report must show them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ BASELINES: Mapping[str, Mapping[str, Any]] = {
 """What stands beside every method, by the names of tables: keywords of `cmcr.connect`."""
 
 
+_CHANCE_WIDTH = 64
+
+
 def through(connection: Connection) -> Method:
     """Compare in the common space of a connection."""
     return lambda embedded: connection.project(embedded.rows, space=embedded.space)
@@ -42,14 +46,24 @@ def own_space(embedded: Embedded) -> NDArray[np.floating]:
 
 
 def chance(seed: int) -> Method:
-    """Compare random unit rows, new ones at every call: what no knowledge at all scores under the same rules."""
-    rng = np.random.default_rng(seed)
+    """Compare random unit rows: what no knowledge at all scores under the same rules.
+
+    An item's row is a function of its modality, its embedding's bits and the seed (a hash, then normal numbers): one draw
+    for a whole run, however its items are handed over, and equal items stay equal.
+    """
 
     def drawn(embedded: Embedded) -> NDArray[np.floating]:
-        rows = rng.standard_normal((len(embedded.rows), 64), dtype=np.float32)
+        named = embedded.modality.encode()
+        rows = np.stack([_random_row(seed, named + row.tobytes()) for row in embedded.rows])
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     return drawn
+
+
+def _random_row(seed: int, content: bytes) -> NDArray[np.float32]:
+    key = hashlib.blake2b(content, key=str(seed).encode()[-64:], digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype=np.uint64)))
+    return generator.standard_normal(_CHANCE_WIDTH, dtype=np.float32)
 
 
 def baselines(left: Memories, right: Memories, overlap: str) -> dict[str, Method]:

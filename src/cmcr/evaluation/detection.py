@@ -1,6 +1,7 @@
 """Detection: a score for each item says how likely something is there; how well does it separate yes from no?
 
-Tie rule: items of one score are claimed together or not at all, so their order does not matter.
+Tie rule: items of one score are claimed together or not at all, so their order does not matter. Scores that differ by
+rounding are one score: a model that gives all items the same embedding scores what a coin does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cmcr.errors import NonFiniteError
+
+ROUNDING = 8
+"""Units of rounding by which two computations of one score may differ."""
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -47,11 +51,36 @@ def max_f1(scores: ArrayLike, labels: ArrayLike) -> float:
     return float(np.max(2 * right / (claimed + right[-1])))
 
 
-def _claims(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count right claims and all claims `(T,)` at each of the distinct scores, from the highest on."""
-    given = np.asarray(scores, dtype=np.float64)
+def levels(scores: ArrayLike) -> NDArray[np.int64]:
+    """Number the distinct scores, from the lowest on; those within rounding of each other get one number.
+
+    Going down from the highest, a score begins a new level where it lies more than `ROUNDING` units of rounding, of the
+    largest score in its dtype, under the first of the level.
+
+    Args:
+        scores: `(n,)`; whole numbers are left as they are.
+
+    Raises:
+        NonFiniteError: a score that is NaN or infinite.
+    """
+    given = np.asarray(scores)
     if not np.isfinite(given).all():
         raise NonFiniteError(f"scores: NaN or infinity, the first at {int(np.argmax(~np.isfinite(given)))}.")
+    values, places = np.unique(given, return_inverse=True)
+    if given.dtype.kind != "f" or len(values) < 2:
+        return places
+    slack = ROUNDING * np.finfo(given.dtype).eps * np.abs(values).max()
+    starts, top = np.zeros(len(values), dtype=np.int64), len(values)
+    while top > 0:  # each level: from its first, the highest, down to what is within the slack
+        low = int(np.searchsorted(values, values[top - 1] - slack))
+        starts[low] = 1
+        top = low
+    return (np.cumsum(starts) - 1)[places]
+
+
+def _claims(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count right claims and all claims `(T,)` at each of the distinct scores, from the highest on."""
+    given = levels(scores)
     order = np.argsort(-given, kind="stable")
     last = np.append(np.flatnonzero(np.diff(given[order])), len(given) - 1)  # the last item of each score
     return np.cumsum(np.asarray(labels)[order])[last], last + 1

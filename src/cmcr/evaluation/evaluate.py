@@ -11,7 +11,7 @@ from typing import Any
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.settings import check_seed
 from cmcr.errors import ConfigError, unknown_name
-from cmcr.evaluation.baselines import Method, chance, own_space, through
+from cmcr.evaluation.baselines import Method, own_space, through
 from cmcr.evaluation.datasets.records import (
     ClassificationRecord,
     CounterfactualRecord,
@@ -101,16 +101,16 @@ def evaluate(
             that cannot be compared with it.
     """
     seed = check_seed(seed)
-    beside = {"chance": chance(seed), **({"own space": own_space} if run.startswith("retention/") else {})}
+    beside: dict[str, Method] = {"own space": own_space} if run.startswith("retention/") else {}
     beside |= baselines or {}
     for name, other in (against or {}).items():
-        if name in ("connection", *beside):
+        if name in ("connection", "chance", *beside):
             raise ConfigError(f"against: {name!r} is taken: give the other connection another name, or its whole path.")
         _check_comparable(connection, other, name)
     prepared = prepare(
         connection, run, record, prompts=prompts, proposals=proposals, map_rule=map_rule, progress=progress
     )
-    scores = {"connection": prepared.score(through(connection))}
+    scores = {"connection": prepared.score(through(connection)), "chance": prepared.chance(seed)}
     for name, method in beside.items():
         progress(f"scoring {name}", 1.0)
         scores[name] = prepared.score(method)

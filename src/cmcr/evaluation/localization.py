@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcr.errors import TooFewRowsError
+from cmcr.evaluation.detection import ROUNDING
 
 Boxes = NDArray[np.float64]
 """`(k, 4)` left, top, right, bottom, with right > left and bottom > top."""
@@ -63,7 +64,7 @@ def predicted_region(scores: NDArray[np.floating], rule: str = "value") -> NDArr
       Pixels equal to the lowest of them belong too (some of that code leaves them out). No source smaller than a quarter of
       the picture can then reach a cIoU of 0.5.
 
-    A constant map points nowhere: nothing is claimed, under either rule.
+    A map that is constant, up to the rounding of float32 cosines, points nowhere: nothing is claimed, under either rule.
 
     Args:
         scores: `(H, W)` finite, higher is more likely; any scale.
@@ -73,7 +74,7 @@ def predicted_region(scores: NDArray[np.floating], rule: str = "value") -> NDArr
         `(H, W)`.
     """
     low, high = scores.min(), scores.max()
-    if low == high:
+    if high - low <= ROUNDING * np.finfo(np.float32).eps * max(abs(low), abs(high)):
         return np.zeros(scores.shape, dtype=np.bool_)
     if rule == "value":
         return (scores - low) / (high - low) >= CUT

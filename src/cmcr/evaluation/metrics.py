@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import hypergeom
 from torch import Tensor
 
 from cmcr.arrays import Array, check_finite, rows_of, working_dtype
@@ -210,13 +211,48 @@ def retrieval_scores(task: str, ranks: PerQuery, *, tops: Sequence[int] = (1, 5,
 
     Returns:
         `(Q,)` by key: `audio_to_image/R@1` (hit rate), `audio_to_image/true_recall@1`, `audio_to_image/mAP`,
-        `audio_to_image/MRR` and `audio_to_image/nDCG@10`. Their means are the figures, `bootstrap_interval` gives the
+        `audio_to_image/MRR` and `audio_to_image/nDCG@10`. Their means are the figures, `mean_interval` gives the
         intervals and `paired_difference` compares them with those of another connection.
     """
     scores = {f"R@{k}": hits(ranks, k).astype(np.float64) for k in tops}
     scores |= {f"true_recall@{k}": true_recalls(ranks, k) for k in tops}
     scores |= {"mAP": average_precisions(ranks), "MRR": reciprocal_ranks(ranks), "nDCG@10": discounted_gains(ranks, 10)}
     return {f"{task}/{name}": values for name, values in scores.items()}
+
+
+def expected_scores(
+    task: str, counts: NDArray[np.int64], corpus: int, *, tops: Sequence[int] = (1, 5, 10)
+) -> dict[str, NDArray[np.float64]]:
+    """What `retrieval_scores` are on average over random orders of the corpus: chance, exactly.
+
+    With m positives in a corpus of C, the chance that none is among the first r is hypergeometric; each place holds a
+    positive with chance m / C, and of the r - 1 before it (r - 1)(m - 1) / (C - 1) are positives on average.
+
+    Args:
+        task: such as `audio_to_image`.
+        counts: `(Q,)` positives of each query.
+        corpus: its size C.
+        tops: the k of hit rate and true recall.
+
+    Returns:
+        `(Q,)` by the keys of `retrieval_scores`.
+    """
+    places = np.arange(1, corpus + 1)
+    kinds, query_kind = np.unique(counts, return_inverse=True)
+    found: dict[str, list[float]] = {}
+    for m in kinds.tolist():
+        none_before = hypergeom.pmf(0, corpus, m, np.arange(corpus + 1))  # among the first r, r from 0
+        for k in tops:
+            recall = min(k, corpus) / corpus
+            found.setdefault(f"R@{k}", []).append(recall if m == 1 else 1 - none_before[min(k, corpus)])
+            found.setdefault(f"true_recall@{k}", []).append(recall)
+        before = (places - 1) * (m - 1) / max(1, corpus - 1)
+        precision = float(((1 + before) / places).sum() / corpus)
+        found.setdefault("mAP", []).append(precision)
+        found.setdefault("MRR", []).append(precision if m == 1 else float((-np.diff(none_before) / places).sum()))
+        best = _gain(np.arange(1, m + 1), 10).sum()
+        found.setdefault("nDCG@10", []).append(float(_gain(places, 10).sum() * m / corpus / best))
+    return {f"{task}/{name}": np.array(values)[query_kind] for name, values in found.items()}
 
 
 def _sums(ranks: PerQuery, values: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:

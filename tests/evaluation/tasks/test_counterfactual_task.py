@@ -30,7 +30,9 @@ def test_no_bound_of_a_perfect_figure_is_above_1(count):
     angles = np.linspace(0, np.pi / 2, 2 * count)
     sounds = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     for score in prepared([[1, 0]] * len(angles), sounds, present, 2).score(own_space).values():
-        assert score.figure(0) == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 2 * count}
+        figure = score.figure(0)
+        assert (figure["value"], figure["high"]) == (1.0, 1.0)
+        assert 1 - 4.5 / count < figure["low"] < 1 - 3 / count  # of so many positives no more is known
 
 
 def test_figures_equal_their_twins_on_any_draw(rng):

@@ -63,10 +63,13 @@ def _retrieval(data: DataFolder, items: Sequence[Item[Any]], left_out: int = 0) 
     return RetrievalRecord(data.name, data.layout.modalities, sounds, images, ids, ids, positives, left_out)
 
 
-def _localization(data: DataFolder, items: Sequence[Item[Boxes]], left_out: int) -> LocalizationRecord:
+def _localization(
+    data: DataFolder, items: Sequence[Item[Boxes]], left_out: int, videos: Mapping[str, str] | None = None
+) -> LocalizationRecord:
     ids, clips, boxes, left_out = data.keep(items, left_out)
     images, sounds = map(list, zip(*clips, strict=True))
-    return LocalizationRecord(data.name, images, sounds, ids, boxes, left_out)
+    groups = None if videos is None else [videos[name] for name in ids]
+    return LocalizationRecord(data.name, images, sounds, ids, boxes, left_out, groups)
 
 
 _AVE_LISTS = {"all": "Annotations.txt", "test": "testSet.txt", "val": "valSet.txt", "train": "trainSet.txt"}
@@ -247,7 +250,7 @@ def music_solo(data: DataFolder) -> LocalizationRecord:
         form, pattern = "<YouTube id>_<second>_<frame>", r"(?P<video>.+)_(?P<second>\d{3})_\d{5}"
         drawn = [(one.file, f"frames/{one.file}.jpg", [one.bbox]) for one in read_json(path, list[_SoloFile])]
     sounds = files_by_stem(data.find("audio"), (*SOUNDS, *VIDEOS))
-    items = []
+    items, videos = [], {}
     for name, frame, given in sorted(drawn):
         parts = re.fullmatch(pattern, name)
         if parts is None:
@@ -257,7 +260,8 @@ def music_solo(data: DataFolder) -> LocalizationRecord:
             image, sound = existing(data.path / frame), sounds.get(parts["video"])
             clip = (image, SoundClip(sound, float(parts["second"]), 1.0)) if image and sound else None
             items.append(Item(name, f"{frame} with audio/{parts['video']}.wav", clip, boxes))
-    return _localization(data, items, len(drawn) - len(items))
+            videos[name] = parts["video"]
+    return _localization(data, items, len(drawn) - len(items), videos)
 
 
 @published_as("ex-vgg-ss", ("audio", "image"), splits=("test",))
@@ -283,7 +287,8 @@ def ex_vgg_ss(data: DataFolder) -> CounterfactualRecord:
     items = [files.item(f"{image} {sound}", image, sound, present) for (image, sound), present in pairs.items()]
     ids, clips, present, left_out = data.keep(items)
     images, sounds = map(list, zip(*clips, strict=True))
-    return CounterfactualRecord(data.name, images, sounds, ids, np.array(present), left_out)
+    groups = [name.split(" ")[0] for name in ids]  # a picture is asked about with several sounds
+    return CounterfactualRecord(data.name, images, sounds, ids, np.array(present), left_out, groups)
 
 
 ex_flickrnet = replace(ex_vgg_ss, name="ex-flickrnet")

@@ -99,6 +99,7 @@ class LocalizationRecord(_Hashed):
         sounds: `n` sounds.
         boxes: for each item `(b, 4)`, at least one, by annotator or object: left, top, right, bottom as shares of the
             picture's width and height, 0 to 1. Items without one are left out, and counted.
+        groups: `n`, what each item belongs to, such as its video: items of one group vary together. None if each stands alone.
     """
 
     name: str
@@ -107,9 +108,11 @@ class LocalizationRecord(_Hashed):
     ids: Sequence[str]
     boxes: Sequence[NDArray[np.float64]]
     left_out: int = 0
+    groups: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         _check_columns(self.name, self.ids, images=self.images, sounds=self.sounds, boxes=self.boxes)
+        _check_columns(self.name, self.ids, **({} if self.groups is None else {"groups": self.groups}))
         for name, boxes in zip(self.ids, self.boxes, strict=True):
             fits = boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes) > 0
             if not (fits and (boxes >= 0).all() and (boxes <= 1).all() and (boxes[:, 2:] > boxes[:, :2]).all()):
@@ -127,6 +130,7 @@ class CounterfactualRecord(_Hashed):
         images: `n` pictures.
         sounds: `n` sounds.
         present: `(n,)` whether it is.
+        groups: `n`, as of a `LocalizationRecord`: the picture that several sounds are played to.
     """
 
     name: str
@@ -135,9 +139,11 @@ class CounterfactualRecord(_Hashed):
     ids: Sequence[str]
     present: NDArray[np.bool_]
     left_out: int = 0
+    groups: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         _check_columns(self.name, self.ids, images=self.images, sounds=self.sounds, present=self.present)
+        _check_columns(self.name, self.ids, **({} if self.groups is None else {"groups": self.groups}))
 
 
 Record = RetrievalRecord | ClassificationRecord | LocalizationRecord | CounterfactualRecord
@@ -156,6 +162,11 @@ def _check_range(name: str, values: NDArray[np.integer], count: int) -> None:
         raise DimensionError(f"{name}: expected 0..{count - 1}, got {int(values.min())}..{int(values.max())}.")
 
 
+def clusters_of(groups: Sequence[str] | None, kept: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Number the groups of the items that are left, as `cmcr.evaluation.intervals.Clusters`."""
+    return None if groups is None else np.unique([groups[item] for item in kept.tolist()], return_inverse=True)[1]
+
+
 def _identity(value: Any) -> Any:
     """Reduce a record, or an item of one, to what JSON holds.
 
@@ -169,7 +180,8 @@ def _identity(value: Any) -> Any:
     if isinstance(value, VideoFrame | SoundClip):  # their path may be a string, which would be hashed as it stands
         value = replace(value, path=Path(value.path))
     if is_dataclass(value):
-        return [_identity(getattr(value, field.name)) for field in fields(value)]
+        # Groups say nothing of their own: they are read off the ids.
+        return [_identity(getattr(value, field.name)) for field in fields(value) if field.name != "groups"]
     if isinstance(value, np.ndarray | Image.Image):
         array = np.asarray(value)
         # The default integer has 32 bits on some systems, and some store the highest byte first.

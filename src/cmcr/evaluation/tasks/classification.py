@@ -15,7 +15,7 @@ from cmcr.evaluation.datasets.records import ClassificationRecord
 from cmcr.evaluation.metrics import PerQuery, hits, positive_ranks
 from cmcr.evaluation.prompts import TEMPLATES, prompts_of
 from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, spaces_for
-from cmcr.evaluation.tasks.scores import PerItem, Scores
+from cmcr.evaluation.tasks.scores import Known, PerItem, Scores
 
 TOPS = (1, 3, 5)
 
@@ -40,6 +40,12 @@ class PreparedClassification:
     def failed(self) -> int:
         """Items that could not be embedded."""
         return len(self.items.failed)
+
+    def chance(self, seed: int) -> Scores:
+        """Give what guessing scores: k of c classes, exactly."""
+        classes, name, n = len(self.counts), self.items.modality, len(self.labels)
+        scores = {f"{name}/top-{k}": Known(min(k, classes) / classes, n) for k in TOPS}
+        return {**scores, f"{name}/class_mean_top-1": Known(1 / classes, len(np.unique(self.labels)))}
 
     def score(self, method: Method) -> Scores:
         """Give top-k accuracy over all items, and the mean over classes of top-1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError
-from cmcr.evaluation.baselines import Method
-from cmcr.evaluation.datasets.records import CounterfactualRecord
-from cmcr.evaluation.detection import average_precision, max_f1
+from cmcr.evaluation.baselines import Method, chance
+from cmcr.evaluation.datasets.records import CounterfactualRecord, clusters_of
+from cmcr.evaluation.detection import average_precision, levels, max_f1
+from cmcr.evaluation.intervals import Clusters
 from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, spaces_for
 from cmcr.evaluation.tasks.scores import OfAll, Scores
 
@@ -25,20 +27,27 @@ class PreparedCounterfactual:
         sounds: of the sounds.
         present: `(n,)` whether the sounding object is in the picture.
         failed: pairs of which an item could not be embedded.
+        clusters: of pairs of one picture.
     """
 
     images: Embedded
     sounds: Embedded
     present: NDArray[np.bool_]
     failed: int
+    clusters: Clusters = None
 
     def score(self, method: Method) -> Scores:
         """Give average precision and the best F1 of telling the pairs whose sound is in the picture."""
-        cosines = (method(self.images) * method(self.sounds)).sum(axis=1)
-        return {
-            "present/AP": OfAll(lambda rows: average_precision(cosines[rows], self.present[rows]), self.present),
-            "present/max_F1": OfAll(lambda rows: max_f1(cosines[rows], self.present[rows]), self.present),
-        }
+        found = levels((method(self.images) * method(self.sounds)).sum(axis=1))
+
+        def score(of: Callable[[NDArray[np.int64], NDArray[np.bool_]], float]) -> OfAll:
+            return OfAll(lambda rows: of(found[rows], self.present[rows]), self.present, self.clusters)
+
+        return {"present/AP": score(average_precision), "present/max_F1": score(max_f1)}
+
+    def chance(self, seed: int) -> Scores:
+        """Give what random rows score."""
+        return self.score(chance(seed))
 
 
 def prepare(connection: Connection, record: CounterfactualRecord, progress: Progress) -> PreparedCounterfactual:
@@ -63,4 +72,5 @@ def prepare(connection: Connection, record: CounterfactualRecord, progress: Prog
         sounds.only(np.searchsorted(sounds.kept, pairs)),
         present,
         failed=len(record.present) - len(pairs),
+        clusters=clusters_of(record.groups, pairs),
     )

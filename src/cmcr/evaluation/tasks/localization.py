@@ -19,13 +19,14 @@ from torch.nn.functional import interpolate
 
 from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError, TooFewRowsError, unknown_name
-from cmcr.evaluation.baselines import Method
-from cmcr.evaluation.datasets.records import LocalizationRecord
-from cmcr.evaluation.detection import average_precision
+from cmcr.evaluation.baselines import Method, chance
+from cmcr.evaluation.datasets.records import LocalizationRecord, clusters_of
+from cmcr.evaluation.detection import average_precision, levels
+from cmcr.evaluation.intervals import Clusters
 from cmcr.evaluation.localization import MAP_RULES, consensus_iou, consensus_map, predicted_region, success_areas
 from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, encoder_of, spaces_for
 from cmcr.evaluation.tasks.regions import Proposals, Regions, embed_regions, grid_boxes
-from cmcr.evaluation.tasks.scores import OfAll, PerItem, Scores
+from cmcr.evaluation.tasks.scores import OfAll, PerItem, Score, Scores
 
 NOISES = 8
 """Different stretches of white noise, played to the pictures in turn."""
@@ -43,11 +44,11 @@ class Answer:
 
     Attributes:
         item: its position in the record.
-        cosines: `(4,)` the largest cosine over the boxes, of the item's own sound, silence, noise and another sound; NaN
-            where one of these could not be embedded.
-        box: `(4,)` the box nearest to the item's own sound.
+        cosines: `(4,)` the largest cosine over the boxes, of the item's own sound, silence, noise and another sound, in the
+            dtype they were computed in; NaN where one of these could not be embedded.
+        box: `(4,)` the box nearest to the item's own sound, the first of several that are equally near.
         map: `(H, W)` cosines of its own sound, up-sampled.
-        box_iou: cIoU of the box.
+        box_ious: cIoU of the nearest box, or of each of those that are equally near: one of them is answered, by chance.
         map_iou: cIoU of the region cut from the map.
     """
 
@@ -55,8 +56,13 @@ class Answer:
     cosines: NDArray[np.float64]
     box: NDArray[np.float64]
     map: NDArray[np.float64]
-    box_iou: float
+    box_ious: NDArray[np.float64]
     map_iou: float
+
+    @property
+    def box_iou(self) -> float:
+        """What the answer by a box reaches on average."""
+        return float(self.box_ious.mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +77,7 @@ class PreparedLocalization:
         played: in the same order `(n, 4)` rows of the item's own sound, silence, noise and another item's sound among the
             embedded ones; -1 for one that could not be embedded.
         left_out: by position in the record, why an item cannot be measured.
+        clusters: of items of one video.
         agreement: boxes of annotators that make a pixel count fully, see `consensus_map`.
         map_rule: how a map is cut, see `predicted_region`.
     """
@@ -81,6 +88,7 @@ class PreparedLocalization:
     regions: Mapping[int, Regions]
     played: NDArray[np.int64]
     left_out: Mapping[int, str]
+    clusters: Clusters
     agreement: int
     map_rule: str
 
@@ -92,20 +100,28 @@ class PreparedLocalization:
     def score(self, method: Method) -> Scores:
         """Give success at cIoU 0.5 and the area under the success curve, by box and by map, and AP against what is not there.
 
-        AP is of the true sounds among as many pairs of the same pictures with silence, noise or another item's sound: 0.5
-        is what a score that knows nothing gets. The intervals draw both kinds of pairs apart from each other.
+        Where several boxes are equally near, an item counts as much as answering any of them would on average. AP is of the
+        true sounds among as many pairs of the same pictures with silence, noise or another item's sound: 0.5 is what a
+        score that knows nothing gets. Its interval draws a picture with both its pairs.
         """
         # Without the answers' maps, which for thousands of items would fill the memory.
-        measured = [(answer.box_iou, answer.map_iou, answer.cosines) for answer in self.answers(method)]
-        box_ious, map_ious, cosines = (np.array(column) for column in zip(*measured, strict=True))
-        scores: dict[str, PerItem | OfAll] = {}
-        for kind, ious in (("proposals", box_ious), ("dense", map_ious)):
-            scores[f"{kind}/cIoU@0.5"] = PerItem((ious >= 0.5).astype(np.float64))
-            scores[f"{kind}/AUC"] = PerItem(success_areas(ious))
+        measured = [(answer.box_ious, answer.map_iou, answer.cosines) for answer in self.answers(method)]
+        box_ious, map_ious, found = zip(*measured, strict=True)
+        scores: dict[str, Score] = {}
+        for kind, ious in (("proposals", box_ious), ("dense", [np.array([iou]) for iou in map_ious])):
+            hit = np.array([(of_item >= 0.5).mean() for of_item in ious])
+            areas = np.array([success_areas(of_item).mean() for of_item in ious])
+            scores[f"{kind}/cIoU@0.5"] = PerItem(hit, self.clusters)
+            scores[f"{kind}/AUC"] = PerItem(areas, self.clusters)
+        cosines = np.array(found)
         for name, distractor in zip(_DISTRACTORS, cosines.T[1:], strict=True):
             if not np.isnan(distractor).any():
-                scores[f"{name}/AP"] = _precision(cosines[:, 0], distractor)
+                scores[f"{name}/AP"] = _precision(cosines[:, 0], distractor, self.clusters)
         return scores
+
+    def chance(self, seed: int) -> Scores:
+        """Give what random rows score."""
+        return self.score(chance(seed))
 
     def answers(self, method: Method, limit: int | None = None) -> Iterator[Answer]:
         """Answer items one by one, all of them or at most `limit`, spread evenly over all."""
@@ -117,14 +133,15 @@ class PreparedLocalization:
             height, width, _ = regions.cells.shape
             on_map = self._rows(method, regions.cells.reshape(height * width, -1)) @ sounds[played[0]]
             values = up_sampled(on_map.reshape(height, width), MAP_SHAPE)
-            box = regions.boxes[int(np.argmax(cosines[:, 0]))]
+            near = levels(cosines[:, 0])
+            nearest = regions.boxes[near == near.max()]
             truth = consensus_map(self.record.boxes[items[row]], MAP_SHAPE, agreement=self.agreement)
             yield Answer(
                 items[row],
-                cosines=np.where(played < 0, np.nan, cosines.max(axis=0).astype(np.float64)),
-                box=box,
+                cosines=np.where(played < 0, np.nan, cosines.max(axis=0)),
+                box=nearest[0],
                 map=values,
-                box_iou=consensus_iou(consensus_map(box[None], MAP_SHAPE) > 0, truth),
+                box_ious=np.array([consensus_iou(consensus_map(box[None], MAP_SHAPE) > 0, truth) for box in nearest]),
                 map_iou=consensus_iou(predicted_region(values, self.map_rule), truth),
             )
 
@@ -177,7 +194,8 @@ def prepare(
         reason = next(iter(left_out.values()), "there are none")
         raise ConfigError(f"none of the {count} items of {record.name} can be measured: {reason}")
     rows = _played(np.array(list(regions)), count, sounds.kept)
-    return PreparedLocalization(record, sounds, image_space, regions, rows, left_out, agreement, map_rule)
+    clusters = clusters_of(record.groups, np.array(list(regions)))
+    return PreparedLocalization(record, sounds, image_space, regions, rows, left_out, clusters, agreement, map_rule)
 
 
 def silence_and_noise() -> list[dict[str, Any]]:
@@ -209,7 +227,8 @@ def _played(items: NDArray[np.int64], silence: int, kept: NDArray[np.int64]) -> 
     return np.where(kept[rows] == sounds, rows, -1)
 
 
-def _precision(true: NDArray[np.float64], false: NDArray[np.float64]) -> OfAll:
-    confidence = np.concatenate([true, false])
+def _precision(true: NDArray[np.floating], false: NDArray[np.floating], clusters: Clusters) -> OfAll:
+    confidence = levels(np.concatenate([true, false]))
     labels = np.repeat([True, False], [len(true), len(false)])
-    return OfAll(lambda rows: average_precision(confidence[rows], labels[rows]), labels)
+    pictures = np.arange(len(true)) if clusters is None else clusters
+    return OfAll(lambda rows: average_precision(confidence[rows], labels[rows]), labels, np.tile(pictures, 2))

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError
 from cmcr.evaluation.baselines import Method
 from cmcr.evaluation.datasets.records import RetrievalRecord
-from cmcr.evaluation.metrics import PerQuery, positive_ranks, retrieval_scores
+from cmcr.evaluation.metrics import PerQuery, expected_scores, positive_ranks, retrieval_scores
 from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, spaces_for
-from cmcr.evaluation.tasks.scores import MeanOfTwo, PerItem, Scores
+from cmcr.evaluation.tasks.scores import Known, MeanOfTwo, PerItem, Score, Scores
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,36 @@ class PreparedRetrieval:
             hit rates, true recalls, mAP, MRR and nDCG of both directions, and the means of both under `mean/`.
         """
         first, second = method(self.first), method(self.second)
-        there_name = f"{self.first.modality}_to_{self.second.modality}"
-        back_name = f"{self.second.modality}_to_{self.first.modality}"
-        there = retrieval_scores(there_name, positive_ranks(first, second, self.positives))
-        asked, positives = turned(self.positives, len(second))
-        back = retrieval_scores(back_name, positive_ranks(second[asked], first, positives))
-        scores: dict[str, PerItem | MeanOfTwo] = {key: PerItem(values) for key, values in {**there, **back}.items()}
+        asked, back_positives = turned(self.positives, len(second))
+        there = retrieval_scores(self._names[0], positive_ranks(first, second, self.positives))
+        back = retrieval_scores(self._names[1], positive_ranks(second[asked], first, back_positives))
+        clusters = components(self.positives, len(second))
+        ours = {key: PerItem(values, clusters[0]) for key, values in there.items()}
+        theirs = {key: PerItem(values, clusters[1][asked]) for key, values in back.items()}
+        scores: dict[str, Score] = {**ours, **theirs}
         paired = len(self.positives.values) == len(self.positives) == len(asked)  # every item has one partner
-        for (key, ours), theirs in zip(there.items(), back.values(), strict=True):
-            partners = theirs[np.searchsorted(asked, self.positives.values)] if paired else None
-            mean = MeanOfTwo(ours, theirs) if partners is None else PerItem((ours + partners) / 2)
+        for (key, one), other in zip(ours.items(), theirs.values(), strict=True):
+            mean: Score = MeanOfTwo(one, other)
+            if paired:
+                partners = other.values[np.searchsorted(asked, self.positives.values)]
+                mean = PerItem((one.values + partners) / 2)
             scores[f"mean/{key.split('/')[1]}"] = mean
         return scores
+
+    def chance(self, seed: int) -> Scores:
+        """Give what random orders score on average, exactly."""
+        _, back_positives = turned(self.positives, len(self.second.rows))
+        there = expected_scores(self._names[0], self.positives.counts, len(self.second.rows))
+        back = expected_scores(self._names[1], back_positives.counts, len(self.first.rows))
+        found = {key: Known(float(values.mean()), len(values)) for key, values in {**there, **back}.items()}
+        for one, other in zip(there, back, strict=True):
+            found[f"mean/{one.split('/')[1]}"] = Known((found[one].value + found[other].value) / 2, found[one].n)
+        return found
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        first, second = self.first.modality, self.second.modality
+        return f"{first}_to_{second}", f"{second}_to_{first}"
 
 
 def prepare(
@@ -104,3 +124,16 @@ def turned(positives: PerQuery, second: int) -> tuple[NDArray[np.int64], PerQuer
     counts = np.bincount(positives.values, minlength=second)
     asked = np.flatnonzero(counts)
     return asked, PerQuery(queries[order], np.concatenate([[0], np.cumsum(counts[asked])]))
+
+
+def components(positives: PerQuery, second: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number what belongs together: a picture and all its captions, and whatever shares one of them, are one cluster.
+
+    Returns:
+        `(Q,)` cluster of each first item, and `(second,)` of each second one.
+    """
+    first = len(positives)
+    queries = np.repeat(np.arange(first), positives.counts)
+    links = (np.ones(len(queries), dtype=bool), (queries, first + positives.values))
+    _, labels = connected_components(coo_array(links, shape=(first + second, first + second)), directed=False)
+    return labels[:first], labels[first:]

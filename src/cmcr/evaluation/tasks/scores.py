@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.evaluation.intervals import PairedDifference, bootstrap_interval, bootstrap_statistic, paired_difference
+from cmcr.evaluation.intervals import (
+    Clusters,
+    PairedDifference,
+    Statistic,
+    mean_interval,
+    mean_of_two_interval,
+    paired_difference,
+    paired_mean_of_two,
+    paired_statistic,
+    statistic_interval,
+)
 
-Figure = dict[str, float]
-"""One figure of a result: its value, low and high of its 95 % bootstrap interval, and the n items it was measured on."""
+Figure = dict[str, Any]
+"""One figure of a result: its value, low and high of its 95 % interval (None where it is computed), and the n items."""
 
 
 @dataclass(frozen=True, eq=False)
 class PerItem:
-    """The mean of one value per item `(n,)`, such as a hit or a reciprocal rank."""
+    """The mean of one value per item `(n,)` in [0, 1], such as a hit or a reciprocal rank."""
 
     values: NDArray[np.float64]
+    clusters: Clusters = None
 
     @property
     def value(self) -> float:
@@ -27,9 +38,13 @@ class PerItem:
         return float(self.values.mean())
 
     def figure(self, seed: int) -> Figure:
-        """Give the figure with its interval."""
-        low, high = bootstrap_interval(self.values, seed=seed)
+        """Give the figure with its interval, which needs no seed."""
+        low, high = mean_interval(self.values, self.clusters)
         return Figure(value=self.value, low=low, high=high, n=len(self.values))
+
+    def minus(self, other: PerItem, seed: int) -> PairedDifference:
+        """Compare with what another connection scored on the same items."""
+        return paired_difference(self.values, other.values, self.clusters, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +53,13 @@ class OfAll:
 
     Attributes:
         of: indices of items, with repeats -> the figure.
-        labels: `(n,)` binary labels; every resample has as many of each.
+        labels: `(n,)` binary labels.
+        clusters: of the items.
     """
 
-    of: Callable[[NDArray[np.int64]], float]
+    of: Statistic
     labels: NDArray[np.bool_]
+    clusters: Clusters = None
 
     @property
     def value(self) -> float:
@@ -51,8 +68,12 @@ class OfAll:
 
     def figure(self, seed: int) -> Figure:
         """Give the figure with its interval."""
-        low, high = bootstrap_statistic(self.of, self.labels, seed=seed)
+        low, high = statistic_interval(self.of, self.labels, self.clusters, seed=seed)
         return Figure(value=self.value, low=low, high=high, n=len(self.labels))
+
+    def minus(self, other: OfAll, seed: int) -> PairedDifference:
+        """Compare with what another connection scored on the same items."""
+        return paired_statistic(self.of, other.of, self.labels, self.clusters, seed=seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,35 +81,57 @@ class MeanOfTwo:
     """The mean of the means of two sets of items, such as both directions where captions outnumber pictures.
 
     Attributes:
-        first: `(n,)` values of the one.
-        second: `(m,)` values of the other.
+        first: of the one set.
+        second: of the other; clusters of both are numbered alike.
     """
 
-    first: NDArray[np.float64]
-    second: NDArray[np.float64]
+    first: PerItem
+    second: PerItem
 
     @property
     def value(self) -> float:
         """The figure."""
-        return float(self.first.mean() + self.second.mean()) / 2
+        return (self.first.value + self.second.value) / 2
 
     def figure(self, seed: int) -> Figure:
-        """Give the figure; its interval takes the two sets as independent, though they share items."""
-        halves = [PerItem(values).figure(seed) for values in (self.first, self.second)]
-        below = math.hypot(*(half["value"] - half["low"] for half in halves)) / 2
-        above = math.hypot(*(half["high"] - half["value"] for half in halves)) / 2
-        return Figure(value=self.value, low=self.value - below, high=self.value + above, n=len(self.first))
+        """Give the figure with its interval."""
+        clusters = (self.first.clusters, self.second.clusters)
+        low, high = mean_of_two_interval(self.first.values, self.second.values, clusters)
+        return Figure(value=self.value, low=low, high=high, n=len(self.first.values))
+
+    def minus(self, other: MeanOfTwo, seed: int) -> PairedDifference:
+        """Compare with what another connection scored on the same items."""
+        ours, theirs = ((one.first.values, one.second.values) for one in (self, other))
+        return paired_mean_of_two(ours, theirs, (self.first.clusters, self.second.clusters))
 
 
-Scores = Mapping[str, PerItem | OfAll | MeanOfTwo]
+@dataclass(frozen=True)
+class Known:
+    """A figure that is computed and not measured, such as what a random order reaches on average.
+
+    Attributes:
+        value: the figure.
+        n: of the items that it is about.
+    """
+
+    value: float
+    n: int
+
+    def figure(self, seed: int) -> Figure:
+        """Give the figure: it is exact and has no interval."""
+        return Figure(value=self.value, low=None, high=None, n=self.n)
+
+
+Score = PerItem | OfAll | MeanOfTwo | Known
+Scores = Mapping[str, Score]
 """By key, such as `audio_to_image/R@1`."""
 
 
 def compared(first: Scores, second: Scores, seed: int) -> dict[str, PairedDifference]:
-    """Compare what two connections scored on the same items, where figures are means over items."""
+    """Compare every figure of two connections on the same items."""
     found = {}
     for key, score in first.items():
         other = second.get(key)
-        if isinstance(score, PerItem) and isinstance(other, PerItem) and len(score.values) == len(other.values):
-            found[key] = paired_difference(score.values, other.values, seed=seed)
+        if isinstance(score, PerItem | OfAll | MeanOfTwo) and type(other) is type(score):
+            found[key] = score.minus(other, seed)  # type: ignore[arg-type]
     return found

@@ -1,0 +1,138 @@
+"""How often do 95 % intervals hold the truth? Simulated, beside the percentile bootstrap that is common.
+
+    python benchmarks/coverage.py --samples 1000
+
+Each row draws that many samples from a known population and counts the intervals that hold its figure; 0.95 is the goal,
+0.93 to 0.97 is within the error of 400 samples. Prints a table for docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmcr.evaluation.detection import average_precision, max_f1
+from cmcr.evaluation.intervals import mean_interval, paired_difference, statistic_interval
+
+Rows = NDArray[np.float64]
+Bounds = tuple[float, float]
+
+
+class Case(NamedTuple):
+    """A figure of a population."""
+
+    name: str
+    truth: float
+    draw: Callable[[np.random.Generator], tuple[Rows, ...]]
+    interval: Callable[..., Bounds]
+    common: Callable[..., Bounds]
+
+
+def percentiles(draws: Rows) -> Bounds:
+    """The middle 95 % of a bootstrap."""
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def common_mean(values: Rows, *_: Rows) -> Bounds:
+    """Percentile bootstrap of a mean, clusters ignored."""
+    drawn = np.random.default_rng(0).integers(0, len(values), (500, len(values)))
+    return percentiles(values[drawn].mean(axis=1))
+
+
+def of_items(of: Callable[[Rows, NDArray[np.bool_]], float]) -> tuple[Callable[..., Bounds], Callable[..., Bounds]]:
+    """Intervals of a statistic of scores and labels: ours, and the stratified percentile bootstrap."""
+
+    def ours(scores: Rows, labels: NDArray[np.bool_]) -> Bounds:
+        return statistic_interval(lambda drawn: of(scores[drawn], labels[drawn]), labels)
+
+    def common(scores: Rows, labels: NDArray[np.bool_]) -> Bounds:
+        rng, groups = np.random.default_rng(0), [np.flatnonzero(labels), np.flatnonzero(~labels)]
+        draws = [np.concatenate([g[rng.integers(0, len(g), len(g))] for g in groups]) for _ in range(200)]
+        return percentiles(np.array([of(scores[drawn], labels[drawn]) for drawn in draws]))
+
+    return ours, common
+
+
+def means() -> Iterator[Case]:
+    """Hits, reciprocal ranks, captions of pictures, differences."""
+    for n, share in ((20, 0.01), (20, 0.3), (200, 0.002), (200, 0.05), (200, 0.5), (2000, 0.001)):
+        yield Case(
+            f"R@k of {share:g}, {n} queries",
+            share,
+            lambda rng, n=n, p=share: ((rng.random(n) < p).astype(float),),  # type: ignore[misc]
+            mean_interval,
+            common_mean,
+        )
+    for n, corpus in ((50, 1000), (1000, 1000), (200, 10)):
+        yield Case(
+            f"mAP at chance, {n} queries, {corpus} items",
+            float((1 / np.arange(1, corpus + 1)).mean()),
+            lambda rng, n=n, c=corpus: (1 / rng.integers(1, c + 1, n),),  # type: ignore[misc]
+            mean_interval,
+            common_mean,
+        )
+    five = np.repeat(np.arange(100), 5)
+    yield Case(
+        "R@k of 0.5, 100 pictures of 5 captions",
+        0.5,
+        lambda rng: ((rng.random(500) < np.repeat(rng.beta(1, 1, 100), 5)).astype(float), five.astype(float)),
+        lambda hits, clusters: mean_interval(hits, clusters.astype(np.int64)),
+        common_mean,
+    )
+
+    def two(rng: np.random.Generator) -> tuple[Rows, Rows]:
+        both = rng.random(200) < 0.1
+        return (both | (rng.random(200) < 0.01)).astype(float), both.astype(float)
+
+    yield Case(
+        "difference of 0.009 in R@k, 200 queries",
+        0.009,
+        two,
+        lambda first, second: paired_difference(first, second, resamples=10)[1:3],
+        lambda first, second: common_mean(first - second),
+    )
+
+
+def statistics() -> Iterator[Case]:
+    """AP and max-F1 of normal scores whose means lie `apart`."""
+    for name, of in (("AP", average_precision), ("max-F1", max_f1)):
+        for n, share, apart in ((20, 0.5, 1.0), (100, 0.1, 1.0), (200, 0.5, 0.0), (200, 0.5, 2.0), (1000, 0.5, 1.0)):
+            labels = np.arange(n) < n * share
+            large = np.arange(1_000_000) < 1_000_000 * share
+            truth = of(np.random.default_rng(0).normal(size=1_000_000) + apart * large, large)
+            ours, common = of_items(of)
+            yield Case(
+                f"{name} of {truth:.2f}, {n} items, {labels.sum()} positive",
+                truth,
+                lambda rng, labels=labels, d=apart: (rng.normal(size=len(labels)) + d * labels, labels),  # type: ignore[misc]
+                ours,
+                common,
+            )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=400, help="samples a row")
+    samples = parser.parse_args().samples
+    print("| figure | covered | width | percentile bootstrap |\n|---|---|---|---|")
+    for case in (*means(), *statistics()):
+        rng = np.random.default_rng(1)
+        held, widths = np.zeros((samples, 2), dtype=bool), np.zeros(samples)
+        for row in range(samples):
+            given = case.draw(rng)
+            for column, interval in enumerate((case.interval, case.common)):
+                low, high = interval(*given)
+                held[row, column] = low - 1e-12 <= case.truth <= high + 1e-12
+                widths[row] = high - low if column == 0 else widths[row]
+        ours, common = held.mean(axis=0)
+        print(f"| {case.name} | {ours:.2f} | {widths.mean():.3f} | {common:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
