@@ -154,6 +154,7 @@ def test_one_row(kind, tmp_path):
     assert scores[0, 0] == pytest.approx(-1, abs=1e-6)
     index.drop([0])
     assert [part.shape for part in index.search(memory[:1], 3)] == [(1, 0), (1, 0)]
+    assert save_backend(index, tmp_path / "index")["rows"] == 1
 
 
 def test_dropped_rows_are_found_no_more_until_they_come_back(index, memory, extras, order):
@@ -221,7 +222,7 @@ def built(kind, many, tmp_path_factory):
 def test_card_says_how_many_of_the_best_are_found(kind, many, built):
     folder, card = built
     index = open_backend(kind, folder, many, None, None)
-    assert (card["kind"], card["rows"], card["queries"]) == (kind, MANY, 256)
+    assert (card["kind"], card["rows"], card["queries"]) == (kind, MANY, 128)
     assert 1 <= card["probes"] < card["lists"]
     assert 0.98 <= card["recall_at_10"] <= 1
     assert not index.exact

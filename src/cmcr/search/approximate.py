@@ -18,7 +18,7 @@ from cmcr.search.index import Found
 
 RECALL = 0.98
 _MORE = 32  # candidates beyond k: their order is that of float16 until they are compared exactly
-_ASKED, _DEPTH = 256, 10
+_ASKED, _DEPTH = 128, 10
 
 
 class Card(BaseModel):
@@ -97,17 +97,9 @@ class Approximate(ABC):
         depth = min(k, int(np.count_nonzero(self.rows.live)))
         if allowed is not None or not len(given) or not depth:
             return self.rows.search(given, k, allowed=allowed)
-        found = self._live_candidates(given, k)
-        scores, positions = np.empty((len(given), depth), np.float32), np.empty((len(given), depth), np.int64)
-        counts = (found >= 0).sum(axis=1)
-        unsure = counts < depth
-        if not unsure.all():
-            best, places = self.rows.best_of(given[~unsure], found[~unsure], int(counts[~unsure].min()))
-            scores[~unsure], positions[~unsure] = best[:, :depth], places[:, :depth]
-            # Where all candidates beyond the k-th are its equals, there may be others that should come first.
-            unsure[~unsure] = best[:, -1] == best[:, depth - 1]
+        scores, positions, unsure = self._approximate(given, depth)
         if unsure.any():
-            scores[unsure], positions[unsure] = self.rows.search(given[unsure], k)
+            scores[unsure], positions[unsure] = self.rows.search(given[unsure], depth)
         return scores, positions
 
     def add(self, rows: Sequence[int] | NDArray[np.int64]) -> None:
@@ -151,29 +143,42 @@ class Approximate(ABC):
             recall: from 0 to 1; all clusters are probed where fewer do not reach it.
         """
         itself = int(queries is None)
+        if not self.rows.live.any():
+            return
         if queries is None:
             live = np.flatnonzero(self.rows.live)
             queries = self.rows.coordinates(
                 np.random.default_rng(0).choice(live, min(_ASKED, len(live)), replace=False)
             )
             queries[:, self.rows.memory.width :] = 0
-        depth, probes = min(_DEPTH + itself, len(self)), max(1, self.card.lists // 64)
+        depth = min(_DEPTH + itself, int(np.count_nonzero(self.rows.live)))
+        probes = max(1, self.card.lists // 64)
         enough = self.rows.search(queries, depth)[0][:, -1:] - self.rows.rounding
         while True:
             self.card = self.card.model_copy(update={"probes": probes, "queries": len(queries)})
-            good = np.count_nonzero(self.search(queries, depth)[0] >= enough, axis=1) - itself
-            # What would be searched exactly instead, for want of candidates, is no merit of the index.
-            good[(self._live_candidates(queries, depth) >= 0).sum(axis=1) < depth] = 0
-            reached = float(good.mean() / (depth - itself)) if depth > itself else 1.0
+            good = np.count_nonzero(self._approximate(queries, depth)[0] >= enough, axis=1) - itself
+            reached = float(good.clip(0).mean() / (depth - itself)) if depth > itself else 1.0
             if reached >= recall or probes >= self.card.lists:
                 break
             probes = min(2 * probes, self.card.lists)
         self.card = self.card.model_copy(update={"recall_at_10": round(reached, 4)})
 
-    def _live_candidates(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-        found = self.candidates(queries, min(k + _MORE, len(self)), self.card.probes)
+    def _approximate(
+        self, queries: NDArray[np.float32], depth: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
+        """Compare the candidates of each query; the last returned tells for which of them `(Q,)` that is not enough."""
+        found = self.candidates(queries, min(depth + _MORE, len(self)), self.card.probes)
         found[(found >= 0) & ~self.rows.live[found]] = -1
-        return found
+        counts = (found >= 0).sum(axis=1)
+        unsure = counts < depth
+        scores = np.full((len(queries), depth), -np.inf, dtype=np.float32)
+        positions = np.full((len(queries), depth), -1, dtype=np.int64)
+        if not unsure.all():
+            best, places = self.rows.best_of(queries[~unsure], found[~unsure], int(counts[~unsure].min()))
+            scores[~unsure], positions[~unsure] = best[:, :depth], places[:, :depth]
+            # Where all candidates beyond the last are its equals, there may be others that should come first.
+            unsure[~unsure] = best[:, -1] == best[:, depth - 1]
+        return scores, positions, unsure
 
 
 def hashes_of(rows: ExactIndex, count: int) -> tuple[str, str]:
