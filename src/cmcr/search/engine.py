@@ -26,8 +26,9 @@ from cmcr.spaces.protocol import Space
 NEAR_DUPLICATE = 0.97
 """Cosine in their own space from which items are near-duplicates; see docs/search.md for how it was chosen."""
 
-_DEEPEST = 16 * MOST_RESULTS  # looked at to fill a page whose items have many duplicates
-_MIXED = 4  # times what is asked: candidates of each corpus, which centring may put into another order
+_DEEPEST = 4 * MOST_RESULTS  # looked at to fill a page whose items have many duplicates
+_MIXED = 4  # times what is asked: candidates of each corpus, which centring may put into another order,
+_MIXED_LEAST = 1000  # and so many at least, so that all pages among the first are cut from one list
 
 
 Mask = NDArray[np.bool_] | None
@@ -257,7 +258,7 @@ def _shown(query: Query, corpus: Corpus, allowed: Mask, candidates: Candidates) 
             groups = _grouped(_rows_at(corpus.own, positions), wanted)
         if len(groups) >= wanted or len(positions) >= items or depth >= _DEEPEST:
             break
-        depth *= 4
+        depth = min(4 * depth, _DEEPEST)
     numbers = (positions + corpus.first).tolist()
     shown = [
         _Shown(numbers[first], float(scores[first]), float(cosines[first]), tuple(numbers[other] for other in others))
@@ -279,7 +280,8 @@ def _by_centred(corpus: Corpus, vector: Row, allowed: Mask, depth: int) -> _Foun
     centred rows differ.
     """
     asking = np.concatenate([vector, np.zeros(len(corpus.common_hubs), dtype=np.float32)])[None]
-    _, (positions,) = corpus.common_index.search(asking, _MIXED * depth, allowed=allowed)
+    count = min(max(_MIXED * depth, _MIXED_LEAST), _DEEPEST)
+    _, (positions,) = corpus.common_index.search(asking, count, allowed=allowed)
     centred = normalized(torch.from_numpy(_rows_at(corpus.common, positions) - corpus.mean_common)).numpy()
     cosines = centred @ vector
     order = np.argsort(-cosines, kind="stable")
@@ -316,12 +318,13 @@ def _grouped(rows: Row, wanted: int) -> list[list[int]]:
     Returns:
         the places of each group's items in rank order, the shown one first.
     """
-    left, groups = np.arange(len(rows)), list[list[int]]()
-    while len(left) and len(groups) < wanted:
-        alike = rows[left] @ rows[left[0]] >= NEAR_DUPLICATE
-        alike[0] = True
-        groups.append(left[alike].tolist())
-        left = left[~alike]
+    alike = rows @ rows.T >= NEAR_DUPLICATE
+    left, groups = np.ones(len(rows), dtype=np.bool_), list[list[int]]()
+    for place in range(len(rows)):
+        if left[place] and len(groups) < wanted:
+            alike[place, place] = True
+            groups.append(np.flatnonzero(alike[place] & left).tolist())
+            left[groups[-1]] = False
     return groups
 
 
