@@ -334,6 +334,17 @@ def test_encoders_are_attached_or_opened_by_their_model(folder, world, latent):
     assert again.search(image=written(latent)) == lazily.search(image=written(latent))
 
 
+def test_an_approximate_index_says_so(connected, memories, opened, world, latent, tmp_path):
+    index(connected(method="cca"), memories, tmp_path, backend="faiss")
+    found = SearchIndex(tmp_path, encoders=[Encoder(world, "see"), Encoder(world, "hear")])
+    for options, approximate in (({}, True), ({"where": "id=*-1*"}, False), ({"mixed": True}, True)):
+        for ranking, exact in zip(
+            found.search(text=written(latent), **options), opened.search(text=written(latent), **options), strict=True
+        ):
+            assert (ranking.approximate, exact.approximate) == (approximate, False)
+            alike(ranking.hits, exact.hits)
+
+
 def test_threads_find_the_same(opened, rng):
     asked = [written(each) for each in rng.normal(size=(12, 8))]
     expected = [opened.search(audio=each) for each in asked]

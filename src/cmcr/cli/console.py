@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -61,12 +61,19 @@ def shown_stages(*, quiet: bool = False) -> Iterator[Callable[[str, float], None
         yield show
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], marked: str | None = None) -> None:
-    """Print a table, its first column left-aligned; the row that begins with `marked` stands out."""
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    marked: str | None = None,
+    words: Sequence[str] = (),
+) -> None:
+    """Print a table, its first column and those of `words` left-aligned; the row that begins with `marked` stands out."""
     table = Table(expand=False)
     for position, column in enumerate(columns):
         least = max(len(column), *(len(row[position]) for row in rows), 0) if position else None
-        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=position > 0, min_width=least)
+        justify: Literal["left", "right"] = "left" if position == 0 or column in words else "right"
+        table.add_column(column, justify=justify, no_wrap=position > 0, min_width=least)
     for row in rows:
         # As Text: in names and reasons, [b] is no markup.
         table.add_row(*map(Text, row), style="bold cyan" if row[0] == marked else None)

@@ -128,7 +128,7 @@ def _print(ranking: Ranking, offset: int) -> None:
     kept = [0, 1, *[2] * (ranking.modality == "all"), 3, 4, *[5] * grouped]
     heads = ["", "cosine", "modality", "id", "text or file", "alike"]
     title = f"{ranking.modality}: {scale} ({', '.join(notes)})"
-    print_table(title, [heads[column] for column in kept], [[row[column] for column in kept] for row in rows])
+    print_table(title, [heads[at] for at in kept], [[row[at] for at in kept] for row in rows], words=heads[2:5])
     protocol = protocol_of(os.environ) if sys.stdout.isatty() else None
     pictures = [hit.path for hit in hits if hit.modality == "image" and hit.path is not None]
     if protocol and pictures:

@@ -191,7 +191,7 @@ class SearchIndex:
         if not any(wanted & set(_block(self.opened.corpora[number], asked)[2]) for number in numbers):
             raise ConfigError(
                 f"hub_correction: the index has no {' or '.join(sorted(wanted))} to take reference queries from, where it "
-                "would be searched. Index some, or leave the correction out."
+                "would be searched. Index some, or give memories of it as references (--references), or leave it out."
             )
 
     def _ranked(self, query: Query, asked: Asked, number: int, allowed: Mask) -> Ranking:
