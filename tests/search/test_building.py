@@ -169,6 +169,59 @@ def test_hub_coordinates_and_the_map_are_those_of_the_rows(world):
     np.testing.assert_allclose(placed, opened.map.points[1], atol=1e-6)
 
 
+def extras_of(corpus, queries):
+    """What the own index has beside the rows, in their order."""
+    width = corpus.own.shape[1]
+    asked = np.hstack([np.zeros((queries, width)), np.eye(queries)]).astype(np.float32)
+    scores, positions = corpus.own_index.search(asked, len(corpus))
+    return np.take_along_axis(scores, positions.argsort(axis=1), axis=1).T
+
+
+def test_an_update_keeps_hub_coordinates_while_the_references_are_the_same(world, monkeypatch):
+    before, computed, real = build(), [], building.hub_coordinates
+    old = [corpus.own[:] for corpus in before.corpora]
+    extras = extras_of(before.corpora[0], 2)
+    monkeypatch.setattr(
+        building, "hub_coordinates", lambda rows, given: computed.append(len(rows)) or real(rows, given)
+    )
+    build()
+    assert computed == []
+    write_pictures(Path("files/night"), [6])
+    image = build().corpora[0]
+    assert computed == [1] * 5  # two modalities in the space, three through the connection
+    np.testing.assert_array_equal(extras_of(image, 2)[:5], extras)
+    np.testing.assert_allclose(extras_of(image, 2)[5, 1], real(image.own, old[0])[5], atol=1e-6)
+    write_pictures(Path("files/night"), range(10, 20))
+    image = build().corpora[0]
+    assert sum(computed[5:]) == 16 * 5 + 2 * 4 + 2 * 5  # more than twice as many items: drawn anew
+    np.testing.assert_allclose(extras_of(image, 2)[:, 1], real(image.own, image.own[:]), atol=1e-6)
+    other = build("files", references=["idx/memories/" + Path(before.corpora[2].own.folders[0]).name], out="other")
+    assert [corpus.own_hubs for corpus in other.corpora] == [("text",), ()]
+
+
+@pytest.mark.parametrize("backend", ["faiss", "lancedb"])
+def test_other_back_ends_take_what_is_new(world, backend, monkeypatch):
+    pytest.importorskip(backend)
+    build(backend=backend)
+    built, real = [], building.build_backend
+    monkeypatch.setattr(building, "build_backend", lambda *given: built.append(given[1].name) or real(*given))
+    write_pictures(Path("files/night"), [6])
+    opened = build(backend=backend)
+    assert built == []
+    image = opened.corpora[0]
+    assert (image.own_index.kind, len(image.own_index), image.common_index.kind) == (backend, 6, backend)
+    assert opened.manifest.corpora[0].cards["own"]["recall_at_10"] == 1
+    query = np.pad(image.own[5:6], ((0, 0), (0, 2)))
+    assert image.own_index.search(query, 1)[1].tolist() == [[5]]
+    assert verify(Path("idx"))["rows"] == 10
+    write_pictures(Path("files/night"), range(10, 20))
+    build(backend=backend)
+    assert len(built) == 5  # all but sounds in their own space, for which nothing has changed
+    (image, *_) = build().corpora
+    assert image.own_index.kind == "exact"
+    assert not build().manifest.corpora[0].folders
+
+
 def test_memories_stay_where_they_are_and_lists_give_files_and_columns(world):
     clip = connection().encoders["mini-clip"]
     Path("pictures.csv").write_text(
@@ -361,7 +414,7 @@ def test_others_are_not_disturbed(world):
     with pytest.raises(FormatError, match="there is a file"):
         build("texts.csv", out="texts.csv")
     build("texts.csv")
-    with locked(Path("idx/.lock"), ""), pytest.raises(LockedError, match="another run"):
+    with locked(Path("idx/.index.lock"), ""), pytest.raises(LockedError, match="another run"):
         build("texts.csv")
 
 

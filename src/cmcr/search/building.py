@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialize
 
+from cmcr._version import __version__
 from cmcr.connection.connection import Connection
 from cmcr.data.items import ItemList
 from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, FormatError, IntegrityError, ResumeError, unknown_name
 from cmcr.files import MANIFEST, locked, sha256_of, write_bytes_whole, write_manifest, writing
 from cmcr.loading import load
+from cmcr.memories.memories import MatchedRows
 from cmcr.memories.memory import Memory
 from cmcr.memories.projection import connection_hash, write_projected
-from cmcr.search.backends import KINDS, build_backend, choose_backend
+from cmcr.search.backends import KINDS, build_backend, choose_backend, open_backend, save_backend
 from cmcr.search.engine import SearchIndex
 from cmcr.search.hubs import hub_coordinates
 from cmcr.search.items import writing_items
@@ -38,13 +40,14 @@ from cmcr.search.layout import (
     Encoders,
     Manifest,
     Rows,
+    open_rows,
     read_manifest,
     rows_hash,
 )
 from cmcr.search.listing import rows_of_items
 from cmcr.search.map import draw_map
 from cmcr.search.references import References
-from cmcr.search.sources import Given, Progress, Source, check_belongs, lists_of, sources_of
+from cmcr.search.sources import Given, Progress, Source, check_belongs, folders_of, lists_of, sources_of
 from cmcr.spaces.protocol import Space
 
 _LEFT = "an older index there is as it was; run it again once that is fixed"
@@ -115,7 +118,7 @@ def index(
     with _held(folder):
         before = _manifest_there(folder)
         lists = [lists_of(each, connection.modalities, columns) for each in items]
-        drawn_from = [each if isinstance(each, Memory) else Memory(each) for each in references]
+        drawn_from = [Memory(path) for path in folders_of(references)]
         for memory in drawn_from:
             check_belongs(connection, memory)
         sources = sources_of(connection, inputs, folder / "memories", given, report)
@@ -160,18 +163,20 @@ def _written(
     means = [_mean(memory) for memory in common]
     drawn = draw_map(common, means)
     items, live = _item_table(run.folder, list(kinds.values()), lists, names)
-    references = References(run.connection, drawn_from or own)
+    references = _references(run, drawn_from or [source.memory for source in sources])
     arrays: dict[str, NDArray[Any]] = {"map.axes": drawn.axes}
     records = []
     for number, alike in enumerate(kinds.values()):
-        extras, hashed = _hubs(run, own[number], common[number], references)
+        hubs = _hubs(run, [each.memory for each in alike], parts[number], references)
         order = _order_of(own[number].ids)
         found = {"live": live[number], "mean": means[number], "order": order}
         found |= {"map_positions": drawn.positions[number], "map_points": drawn.points[number]}
-        found |= {f"{block}_hubs": columns for block, columns in extras.items()}
+        found |= {f"{block}_hubs": columns for block, columns in hubs.items()}
         arrays |= {f"{number}.{name}": array for name, array in found.items() if array is not None}
-        kind = backend or choose_backend(len(own[number]))
-        cards, folders = _backends(run, kind, (own[number], common[number]), extras, order, hashed)
+        kind, folders, cards = backend or choose_backend(len(own[number])), dict[str, str](), dict[str, Any]()
+        for block, rows in zip(BLOCKS, (own[number], common[number]), strict=True):
+            if kind != "exact":
+                folders[block], cards[block] = _backend(run, kind, block, rows, hubs.get(block), order)
         records.append(
             CorpusRecord(
                 space=own[number].space,
@@ -180,7 +185,6 @@ def _written(
                 common=tuple(_rows(run.folder, memory) for memory in parts[number]),
                 live=int(live[number].sum()),
                 hubs={block: references.modalities(block, own[number].space) for block in BLOCKS},
-                hubs_hash=hashed,
                 backend=kind,
                 cards=cards,
                 folders=folders,
@@ -193,6 +197,7 @@ def _written(
         connection_hash=run.hash,
         encoders={name: _encoders(run.connection, name, own) for name in run.connection.projectors},
         corpora=tuple(records),
+        references=tuple(_rows(run.folder, memory) for memory in references.memories),
         items=items,
         arrays=kept,
         sha256={name: sha256_of(run.folder / name) for name in files},
@@ -270,50 +275,81 @@ def _item_table(
     return name, live
 
 
-def _hubs(run: _Run, own: Memory, common: Memory, references: References) -> tuple[dict[str, NDArray[np.float32]], str]:
-    """Compute the hub coordinates of a corpus, or take them from the older index if nothing has changed."""
-    hashed = references.hash(own, common)
-    for number, record in enumerate(run.before.corpora if run.before else ()):
-        if record.hubs_hash == hashed:
-            assert run.before is not None
-            arrays = load_file(run.folder / run.before.arrays)
-            keys = {block: f"{number}.{block}_hubs" for block in BLOCKS}
-            return {block: arrays[key] for block, key in keys.items() if key in arrays}, hashed
-    found = {}
-    for block, rows in zip(BLOCKS, (own, common), strict=True):
-        names = references.modalities(block, own.space)
-        columns = []
-        for done, modality in enumerate(names):
-            run.report(f"hub correction, {own.modality} of {own.space}", done / len(names))
-            columns.append(hub_coordinates(rows, references.rows(block, own.space, modality)))
-        if columns:
-            found[block] = np.stack(columns, axis=1)
-    return found, hashed
+def _references(run: _Run, memories: Sequence[Memory]) -> References:
+    """Draw from memories as the older index did while they have not become twice as long: else all rows are new."""
+    before = run.before
+    if before is not None and before.connection_hash == run.hash:
+        drawn = {str(run.folder / part.path) for part in before.references}
+        alike = drawn == {str(memory.folders[0]) for memory in memories}  # both are absolute, or both in the index
+        if alike and sum(map(len, memories)) < 2 * sum(part.rows for part in before.references):
+            with suppress(IntegrityError):
+                return References(run.connection, [open_rows(run.folder, [part]) for part in before.references])
+    return References(run.connection, memories)
 
 
-def _backends(
-    run: _Run,
-    kind: str,
-    blocks: Sequence[Memory],
-    extras: Mapping[str, NDArray[np.float32]],
-    order: NDArray[np.int64] | None,
-    hashed: str,
-) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
-    """Build the back-ends of a corpus, unless the older index has them already: their cards and folders."""
-    cards, folders = dict[str, Mapping[str, Any]](), dict[str, str]()
-    for block, rows in zip(BLOCKS, blocks, strict=True):
-        if kind == "exact":
-            continue
-        name = f"backends/{kind}-{rows.space}-{rows.modality}-{block}-{hashed[:12]}"
-        known = next((r for r in (run.before.corpora if run.before else ()) if r.folders.get(block) == name), None)
-        if known is None:
-            run.report(f"{kind}, {rows.modality} of {rows.space}", 0.0)
-            shutil.rmtree(run.folder / name, ignore_errors=True)  # of a run that was killed
-            cards[block] = build_backend(kind, run.folder / name, rows, extras.get(block), order)
-        else:
-            cards[block] = known.cards[block]
-        folders[block] = name
-    return cards, folders
+def _hubs(
+    run: _Run, own: Sequence[Memory], common: Sequence[Memory], references: References
+) -> dict[str, NDArray[np.float32]]:
+    """Compute the hub coordinates of a corpus; those that the older index has of the same references are kept."""
+    space, modality, found = own[0].space, own[0].modality, {}
+    for block, memories in zip(BLOCKS, (own, common), strict=True):
+        parts, names = list[NDArray[np.float32]](), references.modalities(block, space)
+        for source, memory in zip(own, memories, strict=True):
+            known = _hubs_known(run, block, names, source, references)
+            new = MatchedRows(memory, np.arange(len(known), len(memory)))
+            columns = [known]
+            if len(new) and names:
+                run.report(f"hub correction, {modality} of {space}", len(parts) / len(memories))
+                drawn = (references.rows(block, space, each) for each in names)
+                columns.append(np.stack([hub_coordinates(new, each) for each in drawn], axis=1))
+            parts.append(np.concatenate(columns))
+        if names:
+            found[block] = np.concatenate(parts)
+    return found
+
+
+def _hubs_known(
+    run: _Run, block: str, names: tuple[str, ...], source: Memory, references: References
+) -> NDArray[np.float32]:
+    """Find the hub coordinates that the older index has of the first rows of a memory: `(n, E)`, n may be 0."""
+    before, nothing = run.before, np.zeros((0, len(names)), dtype=np.float32)
+    if before is None or (before.connection_hash, before.written_by) != (run.hash, f"cmcr {__version__}"):
+        return nothing
+    if [rows_hash(m.contents[0]) for m in references.memories] != [p.hash for p in before.references]:
+        return nothing
+    for number, record in enumerate(before.corpora):
+        start = 0
+        for part in record.own:
+            if run.folder / part.path == source.folders[0] and record.hubs[block] == names:
+                with suppress(IntegrityError):
+                    open_rows(run.folder, [part])
+                    kept: NDArray[np.float32] = load_file(run.folder / before.arrays)[f"{number}.{block}_hubs"]
+                    return kept[start : start + part.rows]
+            start += part.rows
+    return nothing
+
+
+def _backend(
+    run: _Run, kind: str, block: str, rows: Memory, extras: NDArray[np.float32] | None, order: NDArray[np.int64] | None
+) -> tuple[str, Mapping[str, Any]]:
+    """Build a back-end, or add what is new to a copy of that of the older index: its folder and its card."""
+    content = hashlib.sha256(rows.digest().encode() + (b"" if extras is None else extras.tobytes())).hexdigest()[:12]
+    begins = f"backends/{kind}-{rows.space}-{rows.modality}-{block}-"
+    name, folder, built = begins + content, run.folder / (begins + content), len(rows)
+    for record in run.before.corpora if run.before else ():
+        known, card = record.folders.get(block, ""), record.cards.get(block, {})
+        if known == name:
+            return name, card
+        if known.startswith(begins) and len(rows) < 2 * card["built_rows"]:  # beyond that, its clusters are too few
+            with suppress(IntegrityError):  # other rows have changed too
+                shutil.rmtree(folder, ignore_errors=True)
+                shutil.copytree(run.folder / known, folder)
+                index = open_backend(kind, folder, rows, extras, order)
+                index.add(np.arange(len(index), len(rows)))
+                return name, {**save_backend(index, folder), "built_rows": card["built_rows"]}
+    run.report(f"{kind}, {rows.modality} of {rows.space}", 0.0)
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    return name, {**build_backend(kind, folder, rows, extras, order), "built_rows": built}
 
 
 def _keep_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> str:

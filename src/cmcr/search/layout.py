@@ -8,7 +8,7 @@ INDEX/
   items-<hash>.sqlite                the item table
   arrays-<hash>.safetensors          which items are live, the order of their ids, hub coordinates, means, the map
   backends/<name>-<hash>/            what a back-end other than exact search keeps
-  .lock                              empty; the process that writes holds it
+  .index.lock                        empty; the process that writes holds it
 
 Names change with what they name, so that whoever has opened the index is not disturbed when it is updated.
 """
@@ -44,7 +44,7 @@ from cmcr.search.map import Map
 from cmcr.spaces.protocol import Space
 
 FORMAT, VERSION = "cmcr index", 1
-LOCK = ".lock"
+LOCK = ".index.lock"
 BLOCKS = ("own", "common")
 
 
@@ -78,9 +78,8 @@ class CorpusRecord(_Record):
         own, common: its rows in the space itself and in the common block, folder by folder, in the same order.
         live: how many items are.
         hubs: by block, the modalities of queries for which rows have a hub coordinate, in their order.
-        hubs_hash: of what the hub coordinates were computed from.
         backend: by which it is searched.
-        cards: by block, what the back-end says of itself.
+        cards: by block, what the back-end says of itself, and for how many rows it was built before others were added.
         folders: by block, where the back-end keeps its files, relative to the index; none for exact search.
     """
 
@@ -90,7 +89,6 @@ class CorpusRecord(_Record):
     common: tuple[Rows, ...]
     live: int
     hubs: Mapping[str, tuple[str, ...]]
-    hubs_hash: str
     backend: str
     cards: Mapping[str, Mapping[str, Any]]
     folders: Mapping[str, str]
@@ -116,6 +114,7 @@ class Manifest(_Record):
         connection_hash: see `cmcr.memories.projection.connection_hash`.
         encoders: by space.
         corpora: in the order of their items' numbers.
+        references: memories from which the reference queries of hub correction were drawn, as they were then.
         items, arrays: names of files.
         sha256, bytes: of all files that are written for the index alone, by their paths relative to it.
     """
@@ -124,6 +123,7 @@ class Manifest(_Record):
     connection_hash: str
     encoders: Mapping[str, Encoders]
     corpora: tuple[CorpusRecord, ...]
+    references: tuple[Rows, ...]
     items: str
     arrays: str
     sha256: Mapping[str, str]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
 from cmcr.memories.memory import Memory
-from cmcr.search.hubs import MOST_REFERENCES, NEIGHBOURS, SHARE, draw_references
+from cmcr.search.hubs import MOST_REFERENCES, draw_references
 
 
 class References:
@@ -23,10 +21,14 @@ class References:
     Args:
         connection: carries them into the common block.
         memories: to draw from, each of one of its spaces.
+
+    Attributes:
+        memories: the same.
     """
 
     def __init__(self, connection: Connection, memories: Sequence[Memory]) -> None:
-        self._connection, self._memories = connection, memories
+        self.memories = memories
+        self._connection = connection
 
     def modalities(self, block: str, space: str) -> tuple[str, ...]:
         """Name the modalities for which there are reference queries to the items of a space."""
@@ -38,14 +40,8 @@ class References:
         drawn = [(draw_references(each, MOST_REFERENCES // len(memories)), each.space) for each in memories]
         return np.concatenate([r if block == "own" else self._connection.common(r, s) for r, s in drawn])
 
-    def hash(self, own: Memory, common: Memory) -> str:
-        """Hash everything that decides about the hub coordinates of a corpus."""
-        facts = [own.digest(), common.digest(), MOST_REFERENCES, NEIGHBOURS, SHARE]
-        pool = [(each.space, each.modality, each.digest()) for each in self._memories]
-        return hashlib.sha256(json.dumps([*facts, pool]).encode()).hexdigest()
-
     def _of(self, block: str, space: str, modality: str) -> list[Memory]:
-        alike = [each for each in self._memories if each.modality == modality]
+        alike = [each for each in self.memories if each.modality == modality]
         inside = [each for each in alike if each.space == space]
         if block == "own":
             return inside

@@ -81,9 +81,8 @@ def sources_of(
         raise unknown_name("space (via)", given.via, connection.projectors)
     if not inputs:
         raise ConfigError("expected memories, or folders and lists of items to index; got none.")
-    paths = [folder for each in inputs for folder in (each.folders if isinstance(each, Memory) else [each])]
     prepared: list[Source | _Raw] = []  # all are looked at before the first is embedded
-    for path in dict.fromkeys(map(os.path.abspath, paths)):
+    for path in folders_of(inputs):
         if _is_memory(Path(path)):
             memory = Memory(path)
             check_belongs(connection, memory)
@@ -93,6 +92,12 @@ def sources_of(
         for modality, items in lists_of(path, modalities, given.columns).items():
             prepared.append(_Raw(path, modality, items, _encoder_for(connection, modality, given.via)))
     return [_embedded(each, folder, given, progress) if isinstance(each, _Raw) else each for each in prepared]
+
+
+def folders_of(inputs: Sequence[str | Path | Memory]) -> list[str]:
+    """Name the inputs by absolute paths, each once; a memory of several folders by these."""
+    paths = [path for each in inputs for path in (each.folders if isinstance(each, Memory) else [each])]
+    return list(dict.fromkeys(map(os.path.abspath, paths)))
 
 
 def lists_of(path: str | Path, modalities: Collection[str], columns: Mapping[str, str | None]) -> dict[str, ItemList]:
