@@ -11,6 +11,7 @@ from cmcr.search.building import index
 from cmcr.search.engine import NEAR_DUPLICATE, SearchIndex
 from cmcr.search.layout import open_folder
 from cmcr.search.query import Part, Query
+from cmcr.spaces import registry
 from reference import search_hubs
 
 WIDTHS = {"see": 12, "hear": 10}
@@ -83,7 +84,7 @@ def memories(world, tmp_path_factory):
         written_to.append(root / modality)
         rows = world.rows(space, modality, world.latents[modality])
         ids = [f"{modality}-{number:02d}" for number in range(ITEMS)]
-        cmcr.write_memory(written_to[-1], rows, ids, space=space, modality=modality, dtype="float32")
+        cmcr.write_memory(written_to[-1], rows, ids, space=space, modality=modality, model="m.pt", dtype="float32")
     return written_to
 
 
@@ -317,19 +318,21 @@ def test_keywords_are_those_of_a_query(opened, latent):
         opened.search(Query((Part("image", 7),)), limit=3)
 
 
-def test_encoders_are_attached_or_opened_by_their_model(folder, world, latent):
+def test_encoders_are_attached_or_opened_by_their_model(folder, world, latent, monkeypatch):
     assert SearchIndex(folder).modalities == ()
     with pytest.raises(ConfigError, match="--model see=MODEL"):
         SearchIndex(folder).search(image=written(latent))
     with pytest.raises(ConfigError, match="Did you mean 'see'"):
         SearchIndex(folder, models={"sea": "x"})
     opened_by = []
-    cmcr.register_space("see", lambda model: opened_by.append(model) or Encoder(world, "see"))
+    monkeypatch.setitem(registry._registered, "see", lambda model: opened_by.append(model) or Encoder(world, "see"))
     lazily = SearchIndex(folder, models={"see": "x.pt"})
     assert (lazily.modalities, opened_by) == (("text", "image"), [])
     for _ in range(2):
         assert lazily.search(image=written(latent))[0].scale == "see"
     assert opened_by == ["x.pt"]
+    assert SearchIndex(folder).search(image=written(latent)) == lazily.search(image=written(latent))
+    assert opened_by == ["x.pt", "m.pt"]  # which the memories say they were made with
     again = SearchIndex(folder, encoders=tuple(lazily.encoders.values()))
     assert again.search(image=written(latent)) == lazily.search(image=written(latent))
 

@@ -22,6 +22,7 @@ from cmcr.search.layout import Corpus, open_folder
 from cmcr.search.parts import COMMON, Asked, Encoders, Row, is_item, place_of
 from cmcr.search.query import MOST_RESULTS, Hit, Part, Query, Ranking
 from cmcr.spaces.protocol import Space
+from cmcr.spaces.registry import space_names
 
 NEAR_DUPLICATE = 0.97
 """Cosine in their own space from which items are near-duplicates; see docs/search.md for how it was chosen."""
@@ -82,8 +83,9 @@ class SearchIndex:
                 each.drop(np.flatnonzero(~corpus.live))
         self.columns = self.opened.items.columns
         self.hash = hashlib.sha256(self.opened.manifest.model_dump_json().encode()).hexdigest()
-        known = self.opened.manifest.encoders
-        options = {name: each.model_dump(exclude_none=True) for name, each in known.items() if each.model is not None}
+        known, opens = self.opened.manifest.encoders, space_names()
+        recorded = {name: each for name, each in known.items() if each.model is not None and name in opens}
+        options = {name: each.model_dump(exclude_none=True) for name, each in recorded.items()}
         for name, model in (models or {}).items():
             if name not in known:
                 raise unknown_name("space", name, known)
