@@ -71,7 +71,8 @@ class Visit:
 
     def __init__(self, browser, site, link="", **context):
         self.asked, self.said = [], []
-        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
+        still = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
+        self.context = browser.new_context(**{**still, **context})
         self.page = self.context.new_page()
         self.page.set_default_timeout(10_000)
         self.page.on("request", lambda request: self.asked.append(request.url))
@@ -187,22 +188,26 @@ def test_a_cloud_is_dropped_beside_words_with_a_weight(visit, out, index):
     page.search(lambda: page.page.dispatch_event("body", "drop", {"dataTransfer": dropped}))
     page.page.fill("#parts li:first-child input", "-0.5")
     page.search(lambda: page.page.keyboard.press("Tab"))
+    assert page.page.evaluate("document.activeElement.textContent") == "Remove"  # the search took no focus away
     assert page.shown() == found(index, Query((Part("text", "nine", -0.5), Part("point_cloud", path)), limit=SHOWN))
     page.search(lambda: page.page.click("#parts li:first-child .remove"))
     assert page.shown() == found(index, point_cloud=path)
 
 
-def test_clouds_are_drawn_and_turned_by_keys(visit):
-    page = visit(reduced_motion="reduce").ready().page
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_clouds_are_drawn_and_turned(visit, motion):
+    page = visit(reduced_motion=motion).ready().page
     canvas = page.locator(".cloud").first
     canvas.scroll_into_view_if_needed()
     page.wait_for_function("canvas => canvas.width !== 300", arg=canvas.element_handle())  # 300 until it is drawn
-    before = canvas.evaluate("canvas => canvas.toDataURL()")
-    time.sleep(0.1)
-    assert canvas.evaluate("canvas => canvas.toDataURL()") == before  # nothing moves by itself
+    looks = [canvas.evaluate("canvas => canvas.toDataURL()")]
+    time.sleep(0.2)
+    looks.append(canvas.evaluate("canvas => canvas.toDataURL()"))
+    assert (looks[0] == looks[1]) == (motion == "reduce")
     canvas.focus()
+    looks[1] = canvas.evaluate("canvas => canvas.toDataURL()")  # in focus it stands still
     page.keyboard.press("ArrowRight")
-    assert canvas.evaluate("canvas => canvas.toDataURL()") != before
+    assert canvas.evaluate("canvas => canvas.toDataURL()") != looks[1]
 
 
 def test_a_recording_is_asked_with(visit):

@@ -4,6 +4,7 @@ import { pointsOf } from "./api.js";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const SPEED = 0.0006; // radians a millisecond
+const FRAME_MS = 30; // twice as often would cost twice as much and look the same
 const clouds = new WeakMap();
 const visible = new Set();
 let turning = !still.matches;
@@ -114,7 +115,8 @@ function draw(canvas) {
 }
 
 function step(now) {
-  const passed = last === null ? 0 : Math.min(50, now - last);
+  if (last !== null && now - last < FRAME_MS) return void requestAnimationFrame(step);
+  const passed = last === null ? 0 : Math.min(100, now - last);
   for (const canvas of visible) {
     if (!canvas.isConnected) {
       visible.delete(canvas);

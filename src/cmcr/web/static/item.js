@@ -52,7 +52,7 @@ async function showHeat(hit, parts, stage, told, button) {
     const [row, column] = [Math.floor(at / found.columns), at % found.columns];
     stage.querySelector("canvas.heat")?.remove();
     stage.append(overlay(found, low, high));
-    told.replaceChildren(legend(low, high),
+    told.replaceChildren(legend(low, high, found.scale),
       make("p", {}, `Nearest to the query: row ${row + 1} of ${found.rows}, column ${column + 1} of ${found.columns}.`));
   } catch (error) {
     button.disabled = false;
@@ -65,7 +65,7 @@ function overlay(found, low, high) {
   const pixels = new ImageData(found.columns, found.rows);
   found.cosines.flat().forEach((value, at) => {
     const share = high > low ? (value - low) / (high - low) : 0;
-    pixels.data.set([...colour(share), 60 + 150 * share], 4 * at);
+    pixels.data.set([...colour(share), 30 + 150 * share], 4 * at);
   });
   cells.getContext("2d").putImageData(pixels, 0, 0);
   const smooth = make("canvas", { className: "heat", width: 24 * found.columns, height: 24 * found.rows, "aria-hidden": "true" });
@@ -75,7 +75,7 @@ function overlay(found, low, high) {
   return smooth;
 }
 
-function legend(low, high) {
+function legend(low, high, scale) {
   const bar = make("canvas", { width: 120, height: 1, className: "ramp", "aria-hidden": "true" });
   const pen = bar.getContext("2d");
   for (let at = 0; at < 120; at++) {
@@ -83,7 +83,7 @@ function legend(low, high) {
     pen.fillRect(at, 0, 1, 1);
   }
   const hide = make("input", { type: "checkbox", checked: true, change: () => byId("item-body").querySelector("canvas.heat").hidden = !hide.checked });
-  return make("div", { className: "row" }, make("span", {}, `cosine ${low.toFixed(3)}`), bar, make("span", {}, high.toFixed(3)),
+  return make("div", { className: "row" }, make("span", {}, `cosine of ${scale === "connection" ? "the connection" : scale}: ${low.toFixed(3)}`), bar, make("span", {}, high.toFixed(3)),
     make("label", { className: "switch" }, hide, " Show the heat map"));
 }
 

@@ -4,6 +4,7 @@ import { play } from "./inputs.js";
 import { byId, make, mark, ONE, short } from "./words.js";
 
 const previews = new Map(); // of uploads of this visit, by their hash
+let shown = []; // parts and their titles, as they stand on the page
 
 export const keepPreview = (hash, preview) => previews.set(hash, preview);
 
@@ -17,6 +18,9 @@ export function titleOf(part) {
 export function showParts(parts, onChange) {
   byId("query").hidden = parts.length === 0;
   byId("weights-hint").hidden = parts.length < 2 && parts.every((part) => (part.weight ?? 1) === 1);
+  const same = shown.length === parts.length && parts.every((part, at) => shown[at][0] === part && shown[at][1] === titleOf(part));
+  if (same) return; // a row that is built again would lose the focus
+  shown = parts.map((part) => [part, titleOf(part)]);
   byId("parts").replaceChildren(...parts.map((part, position) => row(part, position, parts, onChange)));
 }
 
