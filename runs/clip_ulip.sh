@@ -15,6 +15,7 @@ CLIP_MODEL=${CLIP_MODEL-openai/clip-vit-base-patch32}
 ULIP=${ULIP:-ulip}
 ULIP_MODEL=${ULIP_MODEL-$DATA/weights/ULIP-2-PointBERT-8k-xyz.pt}  # ULIP-2 with PointBERT: a file that is not fetched
 METHOD=${METHOD:-c-mcr-published-ulip}
+PROMPTS=${PROMPTS-$DATA/ulip/templates.json}  # ULIP's prompts, with which its figures were reached; else cmcr's own are taken
 EMBED=${EMBED:-}            # further options of cmcr embed: "--device cuda", "--engine ray --workers 8 --gpus-per-worker 1"
 CONNECT=${CONNECT:-}        # further options of cmcr connect: "--device cuda", "--engine ray"
 EVALUATE=${EVALUATE:-}      # further options of cmcr evaluate: "--limit 100"
@@ -46,10 +47,11 @@ measure() {  # TASK/DATASET, further options. Results are written whole; after c
             ${CLIP_MODEL:+--model "$CLIP=$CLIP_MODEL" "$ULIP=$ULIP_MODEL"}
 }
 
-# Zero-shot classification of point clouds by the text encoder of CLIP.
-measure classification/modelnet40
-measure classification/scanobjectnn
-measure classification/objaverse-lvis --allow-missing
+# Zero-shot classification of point clouds by the text encoder of CLIP. Results name the prompts that they were reached with.
+[ -f "$PROMPTS" ] || PROMPTS=
+measure classification/modelnet40 ${PROMPTS:+--prompts "$PROMPTS" --prompts-key modelnet40_64}
+measure classification/scanobjectnn ${PROMPTS:+--prompts "$PROMPTS" --prompts-key modelnet40_64}
+measure classification/objaverse-lvis --allow-missing ${PROMPTS:+--prompts "$PROMPTS" --prompts-key modelnet40_64}
 
 # What connecting cost CLIP of its own.
 measure retention/coco

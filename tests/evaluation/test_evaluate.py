@@ -13,10 +13,12 @@ from cmcr.errors import ArtefactNotFoundError, ConfigError
 from cmcr.evaluation.baselines import BASELINES, baselines_of
 from cmcr.evaluation.datasets import LAYOUTS
 from cmcr.evaluation.datasets.records import RetrievalRecord
-from cmcr.evaluation.evaluate import evaluate, facts_of
+from cmcr.evaluation.evaluate import evaluate, facts_of, prepare
 from cmcr.evaluation.intervals import paired_difference
+from cmcr.evaluation.localization import consensus_iou, consensus_map
 from cmcr.evaluation.metrics import PerQuery
 from cmcr.evaluation.miniature import MINI_RUNS, mini_record
+from cmcr.evaluation.prompts import TEMPLATES
 from cmcr.evaluation.published import PUBLISHED
 from cmcr.evaluation.runs import DATASETS, READERS, RUNS, IncompleteDataError, evaluate_runs
 from cmcr.evaluation.tasks.embedding import NotConnectedError
@@ -147,13 +149,48 @@ def test_published_rows_stand_only_beside_their_own_data_set_and_are_marked():
     assert evaluate(audio_image(), "retention/mine", record).result["published_in_percent"] == []
 
 
-def test_published_rows_belong_to_runs_that_exist_and_keys_that_are_measured():
+# Written from the papers' tables once more, apart from the code: run, who, first two figures, read in another's table.
+QUOTED = """
+retrieval/vgg-ss          C-MCR      1.94  7.69   other
+retrieval/vgg-ss          Ex-MCR     2.13  8.13   own
+retrieval/vgg-ss          ImageBind  14.82 35.67  other
+retrieval/flickr-soundnet C-MCR      1.39  5.97   other
+retrieval/flickr-soundnet Ex-MCR     1.57  5.94   own
+retrieval/flickr-soundnet ImageBind  7.68  20.79  other
+retention/audiocaps       CLAP,      40.25 76.21  other
+retention/audiocaps       C-MCR      15.76 41.37  other
+retention/clotho          CLAP,      18.46 41.70  other
+retention/clotho          C-MCR      8.37  24.86  other
+retention/coco            CLIP       40.24 64.78  other
+retention/coco            C-MCR      16.67 37.04  other
+retention/flickr30k       CLIP       71.89 90.55  other
+retention/flickr30k       C-MCR      34.16 63.64  other
+classification/modelnet40 Ex-MCR     66.53 93.60  own
+classification/modelnet40 ULIP-2     84.7  -      own
+classification/esc-50     ImageBind  66.9  -      own
+classification/esc-50     AudioCLIP  69.40 -      own
+classification/imagenet   CLIP       60.58 -      other
+classification/imagenet   ImageBind  77.7  -      own
+"""
+
+
+def test_published_rows_are_those_of_the_papers():
+    expected = [line.split() for line in QUOTED.strip().splitlines()]
+    found = []
     for run, rows in PUBLISHED.items():
-        measured_keys = {"point_cloud/top-1", "point_cloud/top-5"} if "modelnet40" in run else {"mean/R@1", "mean/R@5"}
         assert run in RUNS
         for row in rows:
-            assert set(row["figures"]) <= measured_keys
-            assert all(1 < value < 100 for value in row["figures"].values())  # percent, not shares
+            figures = list(row["figures"].items())
+            keys = {
+                "retrieval": ["mean/R@1", "mean/R@5"],
+                "retention": ["mean/R@1", "mean/R@5"],
+                "classification": [f"{LAYOUTS[run.split('/')[1]].modalities[0]}/top-{k}" for k in (1, 5)],
+            }[run.split("/")[0]]
+            assert [key for key, _ in figures] == keys[: len(figures)]
+            second = f"{figures[1][1]:.2f}" if len(figures) > 1 else "-"
+            hand = "other" if row["second_hand"] else "own"
+            found.append((run, row["source"].split()[0], figures[0][1], second, hand))
+    assert found == [(run, who, float(first), second, hand) for run, who, first, second, hand in expected]
 
 
 def test_the_result_identifies_the_connection_and_its_encoders(tmp_path):
@@ -308,3 +345,33 @@ def test_memories_that_do_not_fit_the_connection_are_refused(memories):
     without_sounds = [memory for name, memory in memories.items() if name != "clap-audio"]
     with pytest.raises(ConfigError, match="mini-clap"):
         results_of(audio_image(), "retrieval/mini-audio-image", limit=8, memories=without_sounds)
+
+
+def test_two_annotators_must_agree_on_flickr_soundnet_and_one_is_enough_elsewhere():
+    """Senocak et al. (2018): a pixel counts in full where two of three people drew, by half where one did."""
+    left, both = [0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0]
+    record = mini_record("localization/mini", limit=8)
+    record = dataclasses.replace(record, boxes=[np.array([left, left, both])] * 8)
+    found = {}
+    for run in ("localization/flickr-soundnet", "localization/vgg-ss"):
+        prepared = prepare(audio_image(), run, record)
+        answer = next(prepared.answers(lambda embedded: np.ones((len(embedded.rows), 1), dtype=np.float32)))
+        found[run] = prepared.agreement, answer.box_ious[0]  # of the whole picture
+    # Half of the pixels count 1, half of them 1/2: all of the map is claimed, and none of what counts 0.
+    assert found == {"localization/flickr-soundnet": (2, 1.0), "localization/vgg-ss": (1, 1.0)}
+    maps = [consensus_map(record.boxes[0], (4, 4), agreement=n) for n in (2, 1)]
+    assert [sorted(set(drawn.ravel().tolist())) for drawn in maps] == [[0.5, 1.0], [1.0]]
+    half = np.zeros((4, 4), dtype=bool)
+    half[:, :2] = True
+    assert [consensus_iou(half, drawn) for drawn in maps] == pytest.approx([8 / 12, 8 / 16])
+
+
+def test_results_name_the_prompts_that_they_were_reached_with(data, tmp_path):
+    (tmp_path / "prompts.json").write_text(json.dumps({"mine": ["a {}.", "the {}."], "other": ["{}"]}))
+    run = "classification/esc-50"
+    own, given = (
+        results_of(audio_image(), run, data=data, **options)[0]["data"]["prompts"]
+        for options in ({}, {"prompts": tmp_path / "prompts.json", "prompts_key": "mine"})
+    )
+    assert own == f"cmcr's own, {len(TEMPLATES['audio'])} a class"
+    assert given == "mine of prompts.json, 2 a class"

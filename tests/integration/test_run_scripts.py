@@ -97,3 +97,8 @@ def test_the_published_models_reach_the_verbs(calls_of, tmp_path):
     calls = calls_of("clip_ulip.sh", DATA="data", OUT=str(tmp_path), ULIP_MODEL="ulip 2.pt", EMBED="--device cuda")
     assert calls[1][-4:] == ["--model", "ulip 2.pt", "--device", "cuda"]
     assert calls[5][-3:] == ["--model", "clip=openai/clip-vit-base-patch32", "ulip=ulip 2.pt"]
+    assert "--prompts" not in calls[5]  # without the file cmcr's own are taken, and the result says so
+    (tmp_path / "ulip prompts.json").touch()
+    calls = calls_of("clip_ulip.sh", DATA="data", OUT=str(tmp_path), PROMPTS=str(tmp_path / "ulip prompts.json"))
+    given = ["--prompts", str(tmp_path / "ulip prompts.json"), "--prompts-key", "modelnet40_64"]
+    assert [call[3:7] == given for call in calls[5:]] == [True, True, False, False, False]

@@ -145,7 +145,10 @@ def _show(result: Mapping[str, Any]) -> None:
     n = max(figure["n"] for figure in figures["connection"].values())
     lost = f", {data['failed']} could not be embedded" if data["failed"] else ""
     lost += f", {data['left_out']} left out for want of files" if data["left_out"] else ""
-    print_table(f"{result['run']}: {data['name']}, n = {n}{lost}", ["percent [95 % interval]", *figures, *models], rows)
+    asked = f", prompts: {data['prompts']}" if "prompts" in data else ""
+    print_table(
+        f"{result['run']}: {data['name']}, n = {n}{lost}{asked}", ["percent [95 % interval]", *figures, *models], rows
+    )
     for other, differences in result["connection_minus"].items():
         rows = [
             [key, percent(found, "difference", "+"), "" if (p := found["sign_flip_p"]) is None else f"{p:.3g}"]

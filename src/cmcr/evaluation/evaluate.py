@@ -74,6 +74,7 @@ def evaluate(
     record: Record,
     *,
     prompts: Sequence[Sequence[str]] | None = None,
+    prompts_name: str | None = None,
     baselines: Mapping[str, Method] | None = None,
     against: Mapping[str, Connection] | None = None,
     proposals: Proposals | None = None,
@@ -88,6 +89,7 @@ def evaluate(
         run: as TASK/DATASET; for a record of your own, DATASET may be any name.
         record: the data set.
         prompts: for classification, the prompts of every class; None takes cmcr's own.
+        prompts_name: what they are called in the result, which stands beside quoted rows.
         baselines: measured beside it, by name (see `cmcr.evaluation.baselines`); chance always is.
         against: other connections of the same spaces, by name, to be compared on the same items.
         proposals: for localization, gives the boxes to choose from; None takes a grid.
@@ -127,6 +129,7 @@ def evaluate(
             "sha256": record.content_hash,
             "left_out": record.left_out,
             "failed": prepared.failed,
+            **_prompts_of(prepared, prompts_name or ("given" if prompts else "cmcr's own")),
         },
         "seed": seed,
         "figures": {
@@ -166,6 +169,14 @@ def prepare(
     if isinstance(record, ClassificationRecord):
         return classification.prepare(connection, record, progress, prompts)
     return retrieval.prepare(connection, record, progress, within=task == "retention")
+
+
+def _prompts_of(prepared: Prepared, name: str) -> dict[str, str]:
+    """Say with which prompts classes were described: figures reached with others are not comparable to a point."""
+    if not isinstance(prepared, classification.PreparedClassification):
+        return {}
+    few, many = int(prepared.counts.min()), int(prepared.counts.max())
+    return {"prompts": f"{name}, {few} a class" if few == many else f"{name}, {few} to {many} a class"}
 
 
 def facts_of(connection: Connection) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def evaluate_runs(
         if isinstance(record, ClassificationRecord) and prompts is not None:
             templates = read_prompts(prompts, prompts_key)
             own = [prompts_of(label, templates) for label in record.classes]
+            options["prompts_name"] = " of ".join(filter(None, (prompts_key, prompts.name)))
         yield evaluate(connection, name, record, prompts=own, seed=seed, **options)
     if incomplete:
         raise IncompleteDataError(
