@@ -249,7 +249,7 @@ def _shown(query: Query, corpus: Corpus, allowed: Mask, candidates: Candidates) 
     counting = corpus.live if allowed is None else allowed
     asking = {int(part.content) - corpus.first for part in query.parts if is_item(part.content)}
     left_out = [position for position in asking if 0 <= position < len(counting) and counting[position]]
-    items, wanted = int(counting.sum()) - len(left_out), query.offset + query.limit
+    items, wanted = int(np.count_nonzero(counting)) - len(left_out), query.offset + query.limit
     depth = wanted + len(left_out)
     while True:
         positions, scores, cosines = candidates(depth)

@@ -19,10 +19,10 @@ SHARE = 0.75
 NEIGHBOURS = 128
 """Reference queries whose cosines are averaged: those nearest to the item."""
 
-MOST_REFERENCES = 16_384
-"""Reference queries drawn from a memory. A million rows of 512 then take some three minutes on two cores."""
+MOST_REFERENCES = 4096
+"""Reference queries of a modality: about as many as docs/search.md was measured with, and a minute for a million rows."""
 
-_ROWS = 1024  # compared with all references together: 64 MiB of cosines
+_ROWS = 1024  # compared with all references together: 16 MiB of cosines
 
 
 def draw_references(memory: IndexedRows, most: int = MOST_REFERENCES) -> NDArray[np.float32]:
