@@ -72,8 +72,10 @@ async function search({ remember = true, message = "" } = {}) {
     show(found);
   } catch (error) {
     const lost = error.status === 404 && query.parts.some((part) => part.upload);
-    tell(lost ? `${error.message} The server keeps uploads only while it runs and has room: give the file again.` : error.message);
-    byId("status").textContent = byId("rankings").children.length ? "The search failed; what is below is older." : "The search failed.";
+    const advice = lost ? " The server keeps uploads only while it runs and has room: give the file again." : "";
+    tell(error.message + advice);
+    const older = byId("rankings").children.length ? " What is below is older." : "";
+    byId("status").textContent = `The search failed.${older}`;
   }
   busy(false);
 }
@@ -131,7 +133,8 @@ const like = (hit) => {
   byId("results").focus({ preventScroll: true });
   byId("results").scrollIntoView({ block: "nearest" });
 };
-const canLocate = (hit) => hit.modality === "image" && Boolean(hit.media_url) && query.parts.some((part) => part.modality !== "image");
+const canLocate = (hit) =>
+  hit.modality === "image" && Boolean(hit.media_url) && query.parts.some((part) => part.modality !== "image");
 const open = (hit, locate) => openItem(hit, { like, locate, parts: canLocate(hit) ? asked(query.parts) : null });
 
 async function giveFiles(files) {
@@ -143,7 +146,8 @@ async function giveFiles(files) {
     try {
       const modality = modalityOf(file, facts.modalities);
       const most = facts.limits.body_bytes;
-      if (file.size > most) throw new Told(`${file.name}: ${(file.size / 1e6).toFixed(1)} MB; at most ${(most / 1e6).toFixed(0)} MB can be sent.`);
+      const [size, largest] = [file.size, most].map((bytes) => `${(bytes / 1e6).toFixed(1)} MB`);
+      if (file.size > most) throw new Told(`${file.name}: ${size}; at most ${largest} can be sent.`);
       const [sent, preview] = await Promise.all([upload(modality, file, file.name), previewOf(modality, file)]);
       if (preview) keepPreview(sent.upload, preview);
       give({ modality, upload: sent.upload, weight: 1, name: file.name }, { beside });
@@ -167,10 +171,12 @@ function showQuery() {
     search();
   });
   for (const name of Object.keys(SWITCHES)) byId(name).checked = query[name];
-  if (![...byId("limit").options].some((each) => each.value === String(query.limit))) byId("limit").append(new Option(query.limit));
+  const offered = [...byId("limit").options].map((each) => each.value);
+  if (!offered.includes(String(query.limit))) byId("limit").append(new Option(query.limit));
   byId("limit").value = String(query.limit);
-  for (const box of byId("targets").querySelectorAll("input")) box.checked = !query.targets || query.targets.includes(box.value);
-  const set = Number(Boolean(query.targets)) + query.where.length + Object.keys(SWITCHES).filter((name) => query[name]).length;
+  for (const box of byId("targets").querySelectorAll("input")) box.checked = isTarget(box.value);
+  const switched = Object.keys(SWITCHES).filter((name) => query[name]);
+  const set = (query.targets ? 1 : 0) + query.where.length + switched.length;
   byId("options-set").textContent = set ? ` (${set} set)` : "";
   document.title = query.parts.length ? `${query.parts.map(titleOf).join(" + ")}: cmcr` : "cmcr";
   if (byId("filters").dataset.where !== JSON.stringify(query.where)) showFilters();
@@ -187,18 +193,22 @@ function filterRow(condition) {
   if (column) columns.value = column;
   const operators = make("select", { "aria-label": "Comparison", change: changed }, ...OPERATORS.map((name) => new Option(name)));
   operators.value = operator;
-  const field = make("input", { type: "text", value, "aria-label": "Value", placeholder: "value, * for anything", change: changed });
-  const remove = make("button", { type: "button", className: "plain", textContent: "Remove", "aria-label": "Remove the filter", click: () => {
+  const field = make("input", { type: "text", value, "aria-label": "Value", placeholder: "value, * for any", change: changed });
+  const remove = make("button", { type: "button", className: "plain", textContent: "Remove", "aria-label": "Remove the filter" });
+  remove.addEventListener("click", () => {
     row.remove();
     changed();
     byId("add-filter").focus();
-  } });
+  });
   const row = make("li", {}, columns, operators, field, remove);
   return row;
 }
 
 /** The user's own columns first. */
-const columnsInOrder = () => [...facts.columns.filter((name) => !KNOWN.includes(name)), ...KNOWN.filter((name) => facts.columns.includes(name))];
+const columnsInOrder = () => [
+  ...facts.columns.filter((name) => !KNOWN.includes(name)),
+  ...KNOWN.filter((name) => facts.columns.includes(name)),
+];
 
 function changed() {
   const rows = [...byId("filters").children].map((row) => [...row.querySelectorAll("select, input")].map((each) => each.value));
@@ -215,12 +225,14 @@ function showFacts() {
     `Ask with ${facts.modalities.map((modality) => `a ${ONE[modality]}`).join(", ")}.`;
   const kinds = MODALITIES.filter((modality) => facts.corpora.some((corpus) => corpus.modality === modality));
   byId("targets").replaceChildren(...kinds.map((kind) => make("label", { className: "switch" },
-    make("input", { type: "checkbox", value: kind, checked: !query.targets || query.targets.includes(kind), change: targetsChanged }), mark(kind), MANY[kind])));
+    make("input", { type: "checkbox", value: kind, checked: isTarget(kind), change: targetsChanged }), mark(kind), MANY[kind])));
   byId("file").accept = accepted(facts.modalities);
   byId("record").hidden = !facts.modalities.includes("audio");
   byId("words").hidden = !facts.modalities.includes("text");
   byId("add-filter").disabled = !facts.columns.length;
 }
+
+const isTarget = (modality) => !query.targets || query.targets.includes(modality);
 
 function targetsChanged() {
   const boxes = [...byId("targets").querySelectorAll("input")];
@@ -332,7 +344,8 @@ function restore() {
 function example() {
   let first = 0; // items are numbered corpus by corpus
   const corpora = facts.corpora.map((corpus) => ({ ...corpus, first: (first += corpus.rows) - corpus.rows }));
-  const corpus = ["text", "audio", "image", "point_cloud"].map((kind) => corpora.find((each) => each.modality === kind && each.rows)).find(Boolean);
+  const firstOf = (kind) => corpora.find((each) => each.modality === kind && each.rows);
+  const corpus = ["text", "audio", "image", "point_cloud"].map(firstOf).find(Boolean);
   return corpus ? [{ modality: corpus.modality, item: corpus.first, weight: 1 }] : [];
 }
 

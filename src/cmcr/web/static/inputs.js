@@ -18,7 +18,8 @@ export function modalityOf(file, askable) {
   const ending = file.name.split(".").pop().toLowerCase();
   const found = MODALITIES.find((modality) => ENDINGS[modality]?.includes(ending));
   if (found && askable.includes(found)) return found;
-  if (found) throw new Told(`${file.name}: this index cannot be asked with a ${ONE[found]}. It takes: ${askable.map((m) => ONE[m]).join(", ")}.`);
+  const kinds = askable.map((modality) => ONE[modality]).join(", ");
+  if (found) throw new Told(`${file.name}: this index cannot be asked with a ${ONE[found]}. It takes: ${kinds}.`);
   throw new Told(`${file.name}: expected a sound, a picture or a point cloud, such as ${accepted(askable).replaceAll(",", " ")}.`);
 }
 
@@ -50,7 +51,7 @@ export function play(sound) {
 /** Record until `stop()` is called or the longest time is over; `done` gives the WAV file. */
 export async function startRecording() {
   if (!navigator.mediaDevices?.getUserMedia || !window.MediaRecorder) {
-    throw new Told("This browser gives no microphone to this page. Browsers give one to http://localhost and https:// only; or choose a file.");
+    throw new Told("No microphone: browsers give one to pages of this machine or of https:// only. Choose a file instead.");
   }
   let stream;
   try {

@@ -82,8 +82,11 @@ function legend(low, high, scale) {
     pen.fillStyle = `rgb(${colour(at / 119).join(" ")})`;
     pen.fillRect(at, 0, 1, 1);
   }
-  const hide = make("input", { type: "checkbox", checked: true, change: () => byId("item-body").querySelector("canvas.heat").hidden = !hide.checked });
-  return make("div", { className: "row" }, make("span", {}, `cosine of ${scale === "connection" ? "the connection" : scale}: ${low.toFixed(3)}`), bar, make("span", {}, high.toFixed(3)),
+  const heat = () => byId("item-body").querySelector("canvas.heat");
+  const hide = make("input", { type: "checkbox", checked: true, change: () => (heat().hidden = !hide.checked) });
+  const of = scale === "connection" ? "the connection" : scale;
+  return make("div", { className: "row" },
+    make("span", {}, `cosine of ${of}: ${low.toFixed(3)}`), bar, make("span", {}, high.toFixed(3)),
     make("label", { className: "switch" }, hide, " Show the heat map"));
 }
 

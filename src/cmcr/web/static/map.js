@@ -18,7 +18,8 @@ let open = () => {};
 /** Take in what /api/map gives; `onOpen` opens an item. */
 export function setMap(map, onOpen) {
   open = onOpen;
-  points = map.corpora.flatMap((corpus) => corpus.items.map((item, at) => ({ item, modality: corpus.modality, space: corpus.space, raw: corpus.points[at] })));
+  points = map.corpora.flatMap(({ space, modality, items, points: places }) =>
+    items.map((item, number) => ({ item, modality, space, raw: places[number] })));
   const axis = (which, best) => points.reduce((found, each) => best(found, each.raw[which]), points[0]?.raw[which] ?? 0);
   frame = [axis(0, Math.min), axis(1, Math.min), axis(0, Math.max), axis(1, Math.max)];
   for (const each of points) [each.x, each.y] = placed(each.raw);

@@ -64,4 +64,5 @@ function picture(part, title) {
   return preview?.sound ? player(title, () => play(preview.sound)) : null;
 }
 
-const player = (title, click) => make("button", { type: "button", className: "plain", textContent: "Play", "aria-label": `Play ${title}`, click });
+const player = (title, click) =>
+  make("button", { type: "button", className: "plain", textContent: "Play", "aria-label": `Play ${title}`, click });

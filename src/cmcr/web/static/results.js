@@ -9,13 +9,16 @@ const CLOUD_POINTS = 1024; // enough for a card
 export function showRankings(rankings, { offset, corrected, act }) {
   const order = (ranking) => (MODALITIES.indexOf(ranking.modality) + 10) % 10;
   const sorted = [...rankings].sort((a, b) => order(a) - order(b));
-  byId("rankings").replaceChildren(...sorted.map((ranking, number) => gallery(ranking, number, sorted, offset, corrected, act)));
+  const galleries = sorted.map((ranking, number) => gallery(ranking, number, sorted, offset, corrected, act));
+  byId("rankings").replaceChildren(...galleries);
 }
 
 function gallery(ranking, number, all, offset, corrected, act) {
   const id = `ranking-${number}`;
-  const list = make("ol", { className: `hits ${ranking.modality}`, start: offset + 1 }, ...ranking.hits.map((hit) => card(hit, act)));
-  return make("section", { className: "ranking", "aria-labelledby": id, "data-modality": ranking.modality, "data-space": ranking.space, "data-scale": ranking.scale },
+  const cards = ranking.hits.map((hit) => card(hit, act));
+  const list = make("ol", { className: `hits ${ranking.modality}`, start: offset + 1 }, ...cards);
+  const said = { "data-modality": ranking.modality, "data-scale": ranking.scale };
+  return make("section", { className: "ranking", "aria-labelledby": id, ...said },
     make("h3", { id }, MODALITIES.includes(ranking.modality) ? mark(ranking.modality) : null, headingOf(ranking, all)),
     make("p", { className: "soft" }, scaleOf(ranking, corrected)),
     ranking.hits.length ? list : make("p", {}, offset ? "No more items." : "No item fits the filters."));
@@ -23,23 +26,24 @@ function gallery(ranking, number, all, offset, corrected, act) {
 
 function card(hit, act) {
   const name = nameOf(hit);
-  const like = make("button", { type: "button", className: "plain", textContent: "More like this", "aria-label": `More like this: ${name}`, click: () => act.like(hit) });
-  const where = act.canLocate(hit)
-    ? make("button", { type: "button", className: "plain", textContent: "Where is it?", "aria-label": `Where is it? In ${name}`, click: () => act.open(hit, true) })
-    : null;
+  const button = (words, label, click) =>
+    make("button", { type: "button", className: "plain", textContent: words, "aria-label": label, click });
+  const like = button("More like this", `More like this: ${name}`, () => act.like(hit));
+  const where = act.canLocate(hit) ? button("Where is it?", `Where is it? In ${name}`, () => act.open(hit, true)) : null;
+  const details = button(short(hit.id), `${short(hit.id)}: details of ${name}`, () => act.open(hit, false));
+  details.classList.add("id");
   const twins = hit.duplicates?.length ? make("span", { className: "soft" }, `and ${hit.duplicates.length} like it`) : null;
   return make("li", { className: "hit", "data-item": hit.item },
     media(hit, name, act),
     make("div", { className: "caption" }, mark(hit.modality),
-      make("button", { type: "button", className: "plain id", textContent: short(hit.id), title: hit.id, "aria-label": `Details of ${name}, ${hit.id}`, click: () => act.open(hit, false) }),
-      make("span", { className: "cosine", title: "cosine with the query, on the scale of this list" }, `cosine ${hit.cosine.toFixed(3)}`), twins),
+      details, make("span", { className: "cosine" }, `cosine ${hit.cosine.toFixed(3)}`), twins),
     make("div", { className: "actions" }, like, where));
 }
 
 function media(hit, name, act) {
   if (hit.modality === "image" && hit.thumbnail_url) {
-    return make("button", { type: "button", className: "picture", "aria-label": `Open ${name}`, click: () => act.open(hit, false) },
-      image(hit.thumbnail_url, ""));
+    const open = { type: "button", className: "picture", "aria-label": `Open ${name}`, click: () => act.open(hit, false) };
+    return make("button", open, image(hit.thumbnail_url, ""));
   }
   return plainMedia(hit, name, CLOUD_POINTS);
 }

@@ -42,4 +42,5 @@ export function scaleOf(ranking, corrected) {
 /** The last part of an id, which may be a path. */
 export const short = (id) => String(id).split("/").pop();
 
-export const nameOf = (hit) => (hit.modality === "text" && hit.text ? `“${hit.text}”` : `${ONE[hit.modality] ?? "item"} ${short(hit.id)}`);
+export const nameOf = (hit) =>
+  hit.modality === "text" && hit.text ? `“${hit.text}”` : `${ONE[hit.modality] ?? "item"} ${short(hit.id)}`;
