@@ -260,10 +260,12 @@ class _Best:
             query, positions, scores = _chosen((query, positions, scores), scores > self._floor[query])
         near = (query[1:] == query[:-1]) & (scores[:-1] - scores[1:] <= self._slack[query[1:]])
         if near.any():
-            close = np.append(near, False) | np.append(False, near)
-            scores[close] = self._index.scores_of(self._queries, query[close], positions[close])
-            order = np.lexsort((positions, self._index.order[positions], -scores, query))
-            query, positions, scores = _chosen((query, positions, scores), order)
+            # They stay among themselves, in the places that they have: others are further away.
+            close = np.flatnonzero(np.append(near, False) | np.append(False, near))
+            asked, places = query[close], positions[close]
+            exact = self._index.scores_of(self._queries, asked, places)
+            order = np.lexsort((places, self._index.order[places], -exact, asked))
+            positions[close], scores[close] = places[order], exact[order]
         self._parts = [_chosen((query, positions, scores), _ranks(query) < self._k)]
         self._pairs = len(self._parts[0][0])
 
@@ -281,8 +283,8 @@ def _about_kth(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     """Find a score of each query `(Q,)`, of `(n, Q)`, that at least k rows reach, not many more."""
     # The largest of each of some groups of rows: k of them are k rows. Far faster than to part all rows.
     groups = min(len(scores), 4 * k)
-    largest = scores[: len(scores) // groups * groups].reshape(groups, -1, scores.shape[1]).max(axis=1)
-    return np.partition(largest, -k, axis=0)[-k]
+    largest = scores[: len(scores) // groups * groups].reshape(-1, groups * scores.shape[1]).max(axis=0)
+    return np.partition(largest.reshape(groups, -1), -k, axis=0)[-k]
 
 
 def _ranks(query: NDArray[np.int64]) -> NDArray[np.int64]:
