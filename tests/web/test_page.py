@@ -145,7 +145,8 @@ def sound(out, index):
 def test_an_example_is_there_at_once(visit):
     page = visit().ready()
     assert len(page.shown()) == 4
-    page.page.wait_for_selector("#parts :text('“')")  # the example's own words
+    page.page.wait_for_selector("#parts :text('sound 000')")
+    assert page.text(".ranking h3") == "Pictures, through the connection"
     assert re.match(r"\d+ results in 4 lists", page.text("#status"))
 
 
@@ -423,7 +424,7 @@ def test_everything_has_a_name_and_a_place(visit):
         "status",
     ):
         assert expected in tree, expected
-    for heading in ('heading "cmcr" [level=1]', 'heading "Pictures, by mini-clip itself" [level=3]'):
+    for heading in ('heading "cmcr" [level=1]', 'heading "Sounds, by mini-clap itself" [level=3]'):
         assert heading in tree, heading
 
 

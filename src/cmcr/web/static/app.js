@@ -345,7 +345,7 @@ function example() {
   let first = 0; // items are numbered corpus by corpus
   const corpora = facts.corpora.map((corpus) => ({ ...corpus, first: (first += corpus.rows) - corpus.rows }));
   const firstOf = (kind) => corpora.find((each) => each.modality === kind && each.rows);
-  const corpus = ["text", "audio", "image", "point_cloud"].map(firstOf).find(Boolean);
+  const corpus = ["audio", "text", "image", "point_cloud"].map(firstOf).find(Boolean);
   return corpus ? [{ modality: corpus.modality, item: corpus.first, weight: 1 }] : [];
 }
 
