@@ -17,6 +17,7 @@ from cmcr.spaces.protocol import Space
 
 _GRACE_SECONDS = 15
 _KEEP_ALIVE_SECONDS = 20
+_ANY = {"0.0.0.0", "::"}  # names of no machine
 
 
 def serve(
@@ -84,7 +85,7 @@ def serve(
 
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
-            create_app(served, allow_hosts),
+            create_app(served, [*allow_hosts, *({host} - _ANY)]),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -1,0 +1,81 @@
+"""`cmcr serve` as a process: it says where it is, answers, finishes what it was asked, and ends as the other verbs do."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+from cmcr.errors import ConfigError, WriteError
+from cmcr.web.server import serve
+
+BODY = {"parts": [{"modality": "text", "text": "one hundred"}]}
+
+
+@pytest.fixture
+def process(index_folder):
+    words = [sys.executable, "-m", "cmcr", "serve", str(index_folder), "--port", "0", "--json"]
+    started = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    yield started
+    started.kill()
+    started.communicate()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
+def test_requests_in_flight_are_answered_before_it_ends(process):
+    line = process.stdout.readline()
+    url = json.loads(line)["url"]
+    assert httpx.get(url).headers["content-type"].startswith("text/html")
+    answers, stop = [], threading.Event()
+
+    def hammer():
+        with httpx.Client(base_url=url) as client:
+            while not stop.is_set():
+                try:
+                    answers.append(client.post("/api/search", json=BODY).status_code)
+                except httpx.ConnectError:  # it listens no more: this request was never taken
+                    return
+                except httpx.RemoteProtocolError as error:  # between two requests of a connection that is kept
+                    assert "without sending" in str(error)
+                    return
+
+    threads = [threading.Thread(target=hammer) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(answers) < 20:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(timeout=20)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert code == 130
+    assert set(answers) == {200}
+    assert "Traceback" not in process.stderr.read()
+
+
+def test_a_port_in_use_is_told_before_anything_is_opened(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(WriteError, match="--port"):
+            serve(tmp_path / "nothing", port=taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "fact"),
+    [({"host": "0.0.0.0"}, "--allow-host"), ({"port": 70000}, "65535")],
+)
+def test_what_cannot_be_served(tmp_path, options, fact):
+    with pytest.raises(ConfigError, match=fact):
+        serve(tmp_path / "nothing", **options)
+
+
+def test_strangers_are_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match="no password"), pytest.raises(ConfigError, match="not a name"):
+        serve(tmp_path, host="no such host", allow_hosts=["search.example.org"])
