@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from starlette.testclient import TestClient
+from web_client import client_of
 
 import cmcr
 from cmcr.data.numbers import SEEN_NUMBERS, draw_pictures, sample_point_clouds, speak_sounds, write_texts
-from cmcr.web.app import create_app
 from cmcr.web.served import Served
 
 COUNT = 12
@@ -76,10 +75,6 @@ def served(index):
 def client(served):
     with client_of(served) as opened:
         yield opened
-
-
-def client_of(served, hosts=()):
-    return TestClient(create_app(served, hosts), base_url="http://localhost:8000")
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,11 @@ import time
 
 import pytest
 from fastapi import HTTPException
+from web_client import client_of
 
 from cmcr.web import answers
 from cmcr.web.limits import Lane, Limits, is_loopback
 from cmcr.web.served import Served
-from conftest import client_of
 
 BODY = {"parts": [{"modality": "text", "text": "one"}]}
 

@@ -4,8 +4,6 @@ import os
 
 import pytest
 import schemathesis
-from cmcr.web.app import create_app
-from cmcr.web.served import Served
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
@@ -14,6 +12,9 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+
+from cmcr.web.app import create_app
+from cmcr.web.served import Served
 
 EXAMPLES = int(os.environ.get("CMCR_FUZZ_EXAMPLES", "6"))  # of each route and kind; more for a longer run by hand
 HERE = {"host": "localhost"}

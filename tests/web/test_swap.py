@@ -4,12 +4,13 @@ import shutil
 import threading
 import time
 
-import cmcr
 import pytest
+from web_client import client_of
+
+import cmcr
 from cmcr.files import MANIFEST
 from cmcr.web import served as module
 from cmcr.web.served import Served
-from conftest import client_of
 
 BODY = {"parts": [{"modality": "text", "text": "one hundred"}], "targets": ["image"], "limit": 3}
 

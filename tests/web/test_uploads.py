@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from web_client import client_of
 
 from cmcr.web.kept import Kept
 from cmcr.web.limits import Limits
 from cmcr.web.served import Served
-from conftest import client_of
 
 
 def wav(seconds, rate=8000):
