@@ -178,11 +178,11 @@ def extras_of(corpus, queries):
 
 
 def test_an_update_keeps_hub_coordinates_while_the_references_are_the_same(world, monkeypatch):
-    before, computed, real = build(), [], building.hub_coordinates
+    before, computed, real = build(), [], hub_coordinates
     old = [corpus.own[:] for corpus in before.corpora]
     extras = extras_of(before.corpora[0], 2)
     monkeypatch.setattr(
-        building, "hub_coordinates", lambda rows, given: computed.append(len(rows)) or real(rows, given)
+        references, "hub_coordinates", lambda rows, given: computed.append(len(rows)) or real(rows, given)
     )
     build()
     assert computed == []
@@ -324,7 +324,7 @@ def _arrays():
 
 
 @pytest.mark.parametrize(
-    "stopped", ["embed", "write_projected", "draw_map", "_item_table", "hub_coordinates", "write_manifest"]
+    "stopped", ["embed", "write_projected", "draw_map", "_item_table", "hubs_of", "write_manifest"]
 )
 def test_a_stop_at_any_step_leaves_the_older_index_and_resumes(world, monkeypatch, stopped):
     if stopped != "embed":
@@ -411,6 +411,9 @@ def test_others_are_not_disturbed(world):
     Path("full/mine").write_text("x")
     with pytest.raises(FormatError, match="holds other things"):
         build("texts.csv", out="full")
+    cmcr.write_memory("mem", np.eye(3, dtype=np.float32), space="mini-clip", modality="text")
+    with pytest.raises(FormatError, match="holds other things"):
+        build("texts.csv", out="mem")
     with pytest.raises(FormatError, match="there is a file"):
         build("texts.csv", out="texts.csv")
     build("texts.csv")
@@ -431,10 +434,13 @@ def test_damage_is_found(world):
     table.write_bytes(content[:-1])
     with pytest.raises(IntegrityError, match=f"{len(content) - 1} bytes"):
         open_folder("moved")
+    build("texts.csv", out="moved")  # all of it can be made again
+    assert verify(Path("moved"))["rows"] == 2
     table.unlink()
     with pytest.raises(IntegrityError, match="missing"):
         open_folder("moved")
-    build("texts.csv", out="moved")  # all of it can be made again
+    next(Path("moved").glob("connection-*/model.safetensors")).write_bytes(b"x")
+    build("texts.csv", out="moved")
     assert verify(Path("moved"))["rows"] == 2
     shutil.rmtree(next(Path("moved/common").iterdir()))
     with pytest.raises(IntegrityError, match="cmcr index again"):

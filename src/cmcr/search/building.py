@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 from safetensors.numpy import save as serialize
 
-from cmcr._version import __version__
 from cmcr.connection.connection import Connection
 from cmcr.data.items import ItemList
 from cmcr.engine.device import choose_device
-from cmcr.errors import ConfigError, FormatError, IntegrityError, ResumeError, unknown_name
-from cmcr.files import MANIFEST, locked, sha256_of, write_bytes_whole, write_manifest, writing
+from cmcr.errors import ArtefactError, ConfigError, FormatError, IntegrityError, ResumeError, unknown_name
+from cmcr.files import MANIFEST, artefact_kind, locked, sha256_of, write_bytes_whole, write_manifest, writing
 from cmcr.loading import load
-from cmcr.memories.memories import MatchedRows
 from cmcr.memories.memory import Memory
 from cmcr.memories.projection import connection_hash, write_projected
 from cmcr.search.backends import KINDS, build_backend, choose_backend, open_backend, save_backend
 from cmcr.search.engine import SearchIndex
-from cmcr.search.hubs import hub_coordinates
 from cmcr.search.items import writing_items
 from cmcr.search.layout import (
     BLOCKS,
@@ -40,19 +37,31 @@ from cmcr.search.layout import (
     Encoders,
     Manifest,
     Rows,
-    open_rows,
     read_manifest,
     rows_hash,
 )
 from cmcr.search.listing import rows_of_items
 from cmcr.search.map import draw_map
-from cmcr.search.references import References
-from cmcr.search.sources import Given, Progress, Source, check_belongs, folders_of, lists_of, sources_of
+from cmcr.search.references import hubs_of, references_of
+from cmcr.search.sources import (
+    Given,
+    Progress,
+    Run,
+    Source,
+    check_belongs,
+    folders_of,
+    listed,
+    lists_of,
+    sources_of,
+)
 from cmcr.spaces.protocol import Space
 
 _LEFT = "an older index there is as it was; run it again once that is fixed"
-_OWN_NAMES = ("connection-*", "memories/*", "common/*", "backends/*", "items-*", "arrays-*", ".*.part")
-_Kind = tuple[str, str]  # space and modality
+_OWN_NAME = re.compile(r"memories|common|backends|(connection|items|arrays)-[0-9a-f]{12}.*|\..*\.part|\.index\.lock")
+_KEPT = ("connection-*", "memories/*", "common/*", "backends/*", "items-*", "arrays-*", ".*.part")
+
+Listed = tuple[str, Mapping[str, ItemList]]
+"""What was given to find items in, and the lists in it by modality."""
 
 
 def index(
@@ -112,86 +121,69 @@ def index(
     choose_device(device)  # before anything is written
     if not isinstance(connection, Connection):
         connection = load(connection, encoders=encoders)
-    columns = {"column": column, "id_column": id_column}
-    given = Given(via, modality, columns, batch_size, device)
+    given = Given(via, modality, {"column": column, "id_column": id_column}, batch_size, device)
     folder, report = Path(out), progress or (lambda stage, share: None)
     with _held(folder):
-        before = _manifest_there(folder)
-        lists = [lists_of(each, connection.modalities, columns) for each in items]
+        run = Run(connection, connection_hash(connection), folder, _manifest_there(folder), given, report)
+        lists = [(str(each), lists_of(run, each)) for each in listed(items)]
         drawn_from = [Memory(path) for path in folders_of(references)]
         for memory in drawn_from:
             check_belongs(connection, memory)
-        sources = sources_of(connection, inputs, folder / "memories", given, report)
-        run = _Run(connection, connection_hash(connection), folder, before, device, report)
+        sources = sources_of(run, inputs)
         with writing(folder, _LEFT):
-            manifest = _written(run, sources, lists, items, drawn_from, backend)
+            manifest = _written(run, sources, lists, drawn_from, backend)
             write_manifest(folder, {"format": FORMAT, "version": VERSION, **manifest.model_dump(mode="json")})
-            _tidy(folder, manifest, before)
+            _tidy(folder, manifest, run.before)
     return SearchIndex(folder, encoders=[each for each in connection.encoders.values() if isinstance(each, Space)])
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What all steps need: the connection and its hash, the folder, the manifest of an older index there."""
+class _Corpus:
+    """The memories of one modality in one space, and by folder their rows in the common block."""
 
-    connection: Connection
-    hash: str
-    folder: Path
-    before: Manifest | None
-    device: str
-    report: Progress
+    sources: list[Source]
+    projected: list[Memory]
+
+    @cached_property
+    def own(self) -> Memory:
+        memories = [source.memory for source in self.sources]  # with no shard more, should another run append to one
+        folders, shards = [m.folders[0] for m in memories], [len(m.contents[0].shards) for m in memories]
+        return Memory(*folders, shards=shards)
+
+    @cached_property
+    def common(self) -> Memory:
+        return Memory(*(memory.folders[0] for memory in self.projected))
 
 
 def _written(
-    run: _Run,
-    sources: Sequence[Source],
-    lists: Sequence[Mapping[str, ItemList]],
-    names: Sequence[str | Path],
-    drawn_from: Sequence[Memory],
-    backend: str | None,
+    run: Run, sources: Sequence[Source], lists: Sequence[Listed], drawn_from: Sequence[Memory], backend: str | None
 ) -> Manifest:
     """Write everything that the manifest names."""
-    copy = f"connection-{run.hash[:12]}"
-    if not (run.folder / copy / MANIFEST).is_file():
-        run.connection.save(run.folder / copy)
-    kinds: dict[_Kind, list[Source]] = {}
+    copy = _connection_copy(run)
+    kinds: dict[tuple[str, str], list[Source]] = {}
     for source in sources:
         kinds.setdefault((source.memory.space, source.memory.modality), []).append(source)
-    own = [Memory(*(each.memory.folders[0] for each in alike)) for alike in kinds.values()]
-    parts = [[_projected(run, each.memory) for each in alike] for alike in kinds.values()]
-    common = [Memory(*(each.folders[0] for each in alike)) for alike in parts]
-    means = [_mean(memory) for memory in common]
-    drawn = draw_map(common, means)
-    items, live = _item_table(run.folder, list(kinds.values()), lists, names)
-    references = _references(run, drawn_from or [source.memory for source in sources])
+    corpora = [_Corpus(alike, [_projected(run, each.memory) for each in alike]) for alike in kinds.values()]
+    means = [_mean(corpus.common) for corpus in corpora]
+    drawn = draw_map([corpus.common for corpus in corpora], means)
+    items, live = _item_table(run, corpora, lists)
+    references = references_of(run, drawn_from or [source.memory for source in sources])
     arrays: dict[str, NDArray[Any]] = {"map.axes": drawn.axes}
     records = []
-    for number, alike in enumerate(kinds.values()):
-        hubs = _hubs(run, [each.memory for each in alike], parts[number], references)
-        order = _order_of(own[number].ids)
+    for number, corpus in enumerate(corpora):
+        hubs = hubs_of(run, [source.memory for source in corpus.sources], corpus.projected, references)
+        order = _order_of(corpus.own.ids)
         found = {"live": live[number], "mean": means[number], "order": order}
         found |= {"map_positions": drawn.positions[number], "map_points": drawn.points[number]}
         found |= {f"{block}_hubs": columns for block, columns in hubs.items()}
         arrays |= {f"{number}.{name}": array for name, array in found.items() if array is not None}
-        kind, folders, cards = backend or choose_backend(len(own[number])), dict[str, str](), dict[str, Any]()
-        for block, rows in zip(BLOCKS, (own[number], common[number]), strict=True):
-            if kind != "exact":
-                folders[block], cards[block] = _backend(run, kind, block, rows, hubs.get(block), order)
-        records.append(
-            CorpusRecord(
-                space=own[number].space,
-                modality=own[number].modality,
-                own=tuple(_rows(run.folder, each.memory, each.input) for each in alike),
-                common=tuple(_rows(run.folder, memory) for memory in parts[number]),
-                live=int(live[number].sum()),
-                hubs={block: references.modalities(block, own[number].space) for block in BLOCKS},
-                backend=kind,
-                cards=cards,
-                folders=folders,
-            )
-        )
-    kept = _keep_arrays(run.folder, arrays)
+        names = {block: references.modalities(block, corpus.own.space) for block in BLOCKS}
+        records.append(_record(run, corpus, int(live[number].sum()), names, hubs, order, backend))
+    content = serialize({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    kept = f"arrays-{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
+    write_bytes_whole(run.folder / kept, content)
     files = [items, kept, *_files_in(run.folder, records)]
+    own = [corpus.own for corpus in corpora]
     return Manifest(
         connection=copy,
         connection_hash=run.hash,
@@ -205,7 +197,45 @@ def _written(
     )
 
 
-def _projected(run: _Run, memory: Memory) -> Memory:
+def _record(
+    run: Run,
+    corpus: _Corpus,
+    live: int,
+    names: Mapping[str, tuple[str, ...]],
+    hubs: Mapping[str, NDArray[np.float32]],
+    order: NDArray[np.int64] | None,
+    backend: str | None,
+) -> CorpusRecord:
+    """Build the back-ends of a corpus, and say what it is made of."""
+    kind, folders, cards = backend or choose_backend(len(corpus.own)), dict[str, str](), dict[str, Any]()
+    for block, rows in zip(BLOCKS, (corpus.own, corpus.common), strict=True):
+        if kind != "exact":
+            folders[block], cards[block] = _backend(run, kind, block, rows, hubs.get(block), order)
+    return CorpusRecord(
+        space=corpus.own.space,
+        modality=corpus.own.modality,
+        own=tuple(_rows(run.folder, each.memory, each.input) for each in corpus.sources),
+        common=tuple(_rows(run.folder, memory) for memory in corpus.projected),
+        live=live,
+        hubs=names,
+        backend=kind,
+        cards=cards,
+        folders=folders,
+    )
+
+
+def _connection_copy(run: Run) -> str:
+    """Keep a copy of the connection: the name of its folder."""
+    name = f"connection-{run.hash[:12]}"
+    try:
+        load(run.folder / name)
+    except ArtefactError:  # not there yet, or damaged
+        shutil.rmtree(run.folder / name, ignore_errors=True)
+        run.connection.save(run.folder / name)
+    return name
+
+
+def _projected(run: Run, memory: Memory) -> Memory:
     """Carry a memory into the common block; what was appended to it is added to what is there."""
     (contents,) = memory.contents
     whole, first = (rows_hash(contents.model_copy(update={"shards": contents.shards[:n]})) for n in (None, 1))
@@ -214,7 +244,7 @@ def _projected(run: _Run, memory: Memory) -> Memory:
         folder = run.folder / "common" / f"{memory.space}-{memory.modality}-{hashed}"
         report = partial(run.report, f"projecting {memory.modality} of {memory.space}")
         try:
-            return write_projected(run.connection, memory, folder, device=run.device, on_progress=report)
+            return write_projected(run.connection, memory, folder, device=run.given.device, on_progress=report)
         except ResumeError:
             if identity == whole:
                 raise
@@ -243,94 +273,37 @@ def _order_of(ids: Sequence[str]) -> NDArray[np.int64] | None:
     return None if (ranks == np.arange(len(ids))).all() else ranks
 
 
-def _item_table(
-    folder: Path,
-    corpora: Sequence[Sequence[Source]],
-    lists: Sequence[Mapping[str, ItemList]],
-    names: Sequence[str | Path],
-) -> tuple[str, list[NDArray[np.bool_]]]:
+def _item_table(run: Run, corpora: Sequence[_Corpus], lists: Sequence[Listed]) -> tuple[str, list[NDArray[np.bool_]]]:
     """Write the item table: its name, and which items of each corpus are live."""
-    aside = folder / f".items.{os.getpid()}.part"
+    aside = run.folder / f".items.{os.getpid()}.part"
     aside.unlink(missing_ok=True)
     first, live, used = 0, list[NDArray[np.bool_]](), set[int]()
     with writing_items(aside) as table:
-        for sources in corpora:
-            modality = sources[0].memory.modality
-            opened = {number: each[modality] for number, each in enumerate(lists) if modality in each}
-            live.append(np.zeros(sum(len(source.memory) for source in sources), dtype=bool))
-            table.write(rows_of_items(sources, opened, first, live[-1], used))
+        for number, corpus in enumerate(corpora):
+            run.report("writing the item table", number / len(corpora))
+            modality = corpus.own.modality
+            opened = {place: each[modality] for place, (_, each) in enumerate(lists) if modality in each}
+            live.append(np.zeros(len(corpus.own), dtype=bool))
+            table.write(rows_of_items(corpus.sources, opened, first, live[-1], used))
             first += len(live[-1])
-    for number, name in enumerate(names):
-        if number not in used:
+    for place, (given, _) in enumerate(lists):
+        if place not in used:
             aside.unlink()
             raise ConfigError(
-                f"{name}: none of its items is in a memory that was given, by id. Name the folder, pattern or table as it was "
+                f"{given}: none of its items is in a memory that was given, by id. Name the folder, pattern or table as it was "
                 "given to cmcr embed, with the same id column."
             )
-    name = f"items-{sha256_of(aside)[:12]}.sqlite"
-    if (folder / name).exists():  # the same, and on Windows it cannot be replaced while it is open
-        aside.unlink()
+    hashed = sha256_of(aside)
+    name = f"items-{hashed[:12]}.sqlite"
+    if (run.folder / name).exists() and sha256_of(run.folder / name) == hashed:
+        aside.unlink()  # it may be open, and on Windows could not be replaced then
     else:
-        aside.replace(folder / name)
+        aside.replace(run.folder / name)
     return name, live
 
 
-def _references(run: _Run, memories: Sequence[Memory]) -> References:
-    """Draw from memories as the older index did while they have not become twice as long: else all rows are new."""
-    before = run.before
-    if before is not None and before.connection_hash == run.hash:
-        drawn = {str(run.folder / part.path) for part in before.references}
-        alike = drawn == {str(memory.folders[0]) for memory in memories}  # both are absolute, or both in the index
-        if alike and sum(map(len, memories)) < 2 * sum(part.rows for part in before.references):
-            with suppress(IntegrityError):
-                return References(run.connection, [open_rows(run.folder, [part]) for part in before.references])
-    return References(run.connection, memories)
-
-
-def _hubs(
-    run: _Run, own: Sequence[Memory], common: Sequence[Memory], references: References
-) -> dict[str, NDArray[np.float32]]:
-    """Compute the hub coordinates of a corpus; those that the older index has of the same references are kept."""
-    space, modality, found = own[0].space, own[0].modality, {}
-    for block, memories in zip(BLOCKS, (own, common), strict=True):
-        parts, names = list[NDArray[np.float32]](), references.modalities(block, space)
-        for source, memory in zip(own, memories, strict=True):
-            known = _hubs_known(run, block, names, source, references)
-            new = MatchedRows(memory, np.arange(len(known), len(memory)))
-            columns = [known]
-            if len(new) and names:
-                run.report(f"hub correction, {modality} of {space}", len(parts) / len(memories))
-                drawn = (references.rows(block, space, each) for each in names)
-                columns.append(np.stack([hub_coordinates(new, each) for each in drawn], axis=1))
-            parts.append(np.concatenate(columns))
-        if names:
-            found[block] = np.concatenate(parts)
-    return found
-
-
-def _hubs_known(
-    run: _Run, block: str, names: tuple[str, ...], source: Memory, references: References
-) -> NDArray[np.float32]:
-    """Find the hub coordinates that the older index has of the first rows of a memory: `(n, E)`, n may be 0."""
-    before, nothing = run.before, np.zeros((0, len(names)), dtype=np.float32)
-    if before is None or (before.connection_hash, before.written_by) != (run.hash, f"cmcr {__version__}"):
-        return nothing
-    if [rows_hash(m.contents[0]) for m in references.memories] != [p.hash for p in before.references]:
-        return nothing
-    for number, record in enumerate(before.corpora):
-        start = 0
-        for part in record.own:
-            if run.folder / part.path == source.folders[0] and record.hubs[block] == names:
-                with suppress(IntegrityError):
-                    open_rows(run.folder, [part])
-                    kept: NDArray[np.float32] = load_file(run.folder / before.arrays)[f"{number}.{block}_hubs"]
-                    return kept[start : start + part.rows]
-            start += part.rows
-    return nothing
-
-
 def _backend(
-    run: _Run, kind: str, block: str, rows: Memory, extras: NDArray[np.float32] | None, order: NDArray[np.int64] | None
+    run: Run, kind: str, block: str, rows: Memory, extras: NDArray[np.float32] | None, order: NDArray[np.int64] | None
 ) -> tuple[str, Mapping[str, Any]]:
     """Build a back-end, or add what is new to a copy of that of the older index: its folder and its card."""
     content = hashlib.sha256(rows.digest().encode() + (b"" if extras is None else extras.tobytes())).hexdigest()[:12]
@@ -350,14 +323,6 @@ def _backend(
     run.report(f"{kind}, {rows.modality} of {rows.space}", 0.0)
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     return name, {**build_backend(kind, folder, rows, extras, order), "built_rows": built}
-
-
-def _keep_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
-    content = serialize({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    name = f"arrays-{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
-    if not (folder / name).exists():
-        write_bytes_whole(folder / name, content)
-    return name
 
 
 def _files_in(folder: Path, records: Sequence[CorpusRecord]) -> Iterator[str]:
@@ -385,12 +350,19 @@ def _held(folder: Path) -> Iterator[None]:
         with writing(folder, _LEFT):
             if folder.exists() and not folder.is_dir():
                 raise FormatError(f"{folder}: expected a folder for an index, there is a file. Choose another path.")
-            if folder.is_dir() and not (folder / LOCK).exists() and any(folder.iterdir()):
+            if folder.is_dir() and _is_strange(folder):
                 raise FormatError(f"{folder}: holds other things. Choose an empty or new folder for the index.")
             folder.mkdir(parents=True, exist_ok=True)
             taken = f"{folder}: another run is working on this index. Wait until it ends, or choose another folder."
             held.enter_context(locked(folder / LOCK, taken))
         yield
+
+
+def _is_strange(folder: Path) -> bool:
+    """Tell a folder that no index was made or begun in."""
+    if (folder / MANIFEST).is_file():
+        return artefact_kind(folder) != FORMAT
+    return any(not _OWN_NAME.fullmatch(path.name) for path in folder.iterdir())
 
 
 def _manifest_there(folder: Path) -> Manifest | None:
@@ -408,7 +380,7 @@ def _tidy(folder: Path, manifest: Manifest, before: Manifest | None) -> None:
         named |= {each.connection, each.items, each.arrays}
         for record in each.corpora:
             named |= {part.path for part in (*record.own, *record.common)} | set(record.folders.values())
-    for path in (path for pattern in _OWN_NAMES for path in folder.glob(pattern)):
+    for path in (path for pattern in _KEPT for path in folder.glob(pattern)):
         if path.relative_to(folder).as_posix() not in named:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

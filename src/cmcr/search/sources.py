@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from cmcr.files import MANIFEST, artefact_kind
 from cmcr.memories.embed import embed
 from cmcr.memories.memory import Memory
 from cmcr.memories.verification import unfinished
+from cmcr.search.layout import Manifest
 from cmcr.spaces.protocol import Space
 
 Progress = Callable[[str, float], None]
@@ -41,6 +42,27 @@ class Given:
     columns: Mapping[str, str | None]
     batch_size: int
     device: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all steps need.
+
+    Attributes:
+        connection: with its encoders.
+        hash: of the connection.
+        folder: of the index.
+        before: the manifest of an older index there.
+        given: how inputs are read.
+        report: see `Progress`.
+    """
+
+    connection: Connection
+    hash: str
+    folder: Path
+    before: Manifest | None
+    given: Given
+    report: Progress
 
 
 @dataclass(frozen=True)
@@ -68,17 +90,16 @@ class _Raw:
     encoder: Space
 
 
-def sources_of(
-    connection: Connection, inputs: Sequence[str | Path | Memory], folder: Path, given: Given, progress: Progress
-) -> list[Source]:
-    """Open the memories among the inputs, and embed what is raw into memories in a folder; what is there already is kept.
+def sources_of(run: Run, inputs: Sequence[str | Path | Memory]) -> list[Source]:
+    """Open the memories among the inputs, and embed what is raw into memories in the index; what is there already is kept.
 
     Raises:
         ConfigError: a memory that is none of the connection's, raw items of which nothing fits, or without an encoder.
         Others as `cmcr.Memory` and `cmcr.embed`.
     """
-    if given.via is not None and given.via not in connection.projectors:
-        raise unknown_name("space (via)", given.via, connection.projectors)
+    connection, via = run.connection, run.given.via
+    if via is not None and via not in connection.projectors:
+        raise unknown_name("space (via)", via, connection.projectors)
     if not inputs:
         raise ConfigError("expected memories, or folders and lists of items to index; got none.")
     prepared: list[Source | _Raw] = []  # all are looked at before the first is embedded
@@ -88,25 +109,30 @@ def sources_of(
             check_belongs(connection, memory)
             prepared.append(Source(memory))
             continue
-        modalities = connection.modalities if given.modality is None else (given.modality,)
-        for modality, items in lists_of(path, modalities, given.columns).items():
-            prepared.append(_Raw(path, modality, items, _encoder_for(connection, modality, given.via)))
-    return [_embedded(each, folder, given, progress) if isinstance(each, _Raw) else each for each in prepared]
+        for modality, items in lists_of(run, path).items():
+            prepared.append(_Raw(path, modality, items, _encoder_for(connection, modality, via)))
+    return [_embedded(each, run) if isinstance(each, _Raw) else each for each in prepared]
+
+
+def listed(given: Any) -> list[Any]:
+    """Take one input for a list of one."""
+    return [given] if isinstance(given, str | os.PathLike | Memory) else list(given)
 
 
 def folders_of(inputs: Sequence[str | Path | Memory]) -> list[str]:
     """Name the inputs by absolute paths, each once; a memory of several folders by these."""
-    paths = [path for each in inputs for path in (each.folders if isinstance(each, Memory) else [each])]
+    paths = [path for each in listed(inputs) for path in (each.folders if isinstance(each, Memory) else [each])]
     return list(dict.fromkeys(map(os.path.abspath, paths)))
 
 
-def lists_of(path: str | Path, modalities: Collection[str], columns: Mapping[str, str | None]) -> dict[str, ItemList]:
+def lists_of(run: Run, path: str | Path) -> dict[str, ItemList]:
     """Open raw items as a list for each modality of which there are some.
 
     Raises:
         ConfigError: for none there are; it names what there is.
     """
-    options: dict[str, Any] = dict(columns) if ending_of(str(path)) in TABLE_ENDINGS else {}
+    modalities = run.connection.modalities if run.given.modality is None else (run.given.modality,)
+    options: dict[str, Any] = dict(run.given.columns) if ending_of(str(path)) in TABLE_ENDINGS else {}
     found, reasons = dict[str, ItemList](), list[str]()
     for modality in modalities:
         try:
@@ -178,11 +204,12 @@ def _encoder_for(connection: Connection, modality: str, via: str | None) -> Spac
     return encoder
 
 
-def _embedded(raw: _Raw, folder: Path, given: Given, progress: Progress) -> Source:
+def _embedded(raw: _Raw, run: Run) -> Source:
     """Embed a list, or what is new in it; the name of the memory says what of, so that the same command finds it again."""
+    given = run.given
     identity = [raw.path, raw.encoder.fingerprint, sorted(given.columns.items(), key=str)]
     hashed = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
-    out = folder / f"{raw.encoder.name}-{raw.modality}-{hashed}"
+    out = run.folder / "memories" / f"{raw.encoder.name}-{raw.modality}-{hashed}"
     total, done = 0, 0
 
     def report(event: str, facts: Mapping[str, Any]) -> None:
@@ -192,7 +219,7 @@ def _embedded(raw: _Raw, folder: Path, given: Given, progress: Progress) -> Sour
         elif event == "items":
             done += facts["count"]
         if total:
-            progress(f"embedding {raw.modality}, {Path(raw.path).name}", done / total)
+            run.report(f"embedding {raw.modality}, {Path(raw.path).name}", done / total)
 
     how: dict[str, Any] = {"batch_size": given.batch_size, "device": given.device, "on_event": report}
     memory = embed(raw.encoder, raw.modality, raw.items, out, append=(out / MANIFEST).is_file(), **how)
