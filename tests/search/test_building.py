@@ -16,7 +16,7 @@ from cmcr.artefacts import describe, verify
 from cmcr.data.numbers import draw_pictures, speak_sounds, write_texts
 from cmcr.errors import ConfigError, DimensionError, FormatError, IntegrityError, LockedError, WriteError
 from cmcr.files import locked
-from cmcr.search import building, sources
+from cmcr.search import building, references, sources
 from cmcr.search.building import index
 from cmcr.search.hubs import hub_coordinates
 from cmcr.search.items import Condition
