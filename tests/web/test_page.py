@@ -193,6 +193,9 @@ def test_a_cloud_is_dropped_beside_words_with_a_weight(visit, out, index):
     assert page.shown() == found(index, Query((Part("text", "nine", -0.5), Part("point_cloud", path)), limit=SHOWN))
     page.search(lambda: page.page.click("#parts li:first-child .remove"))
     assert page.shown() == found(index, point_cloud=path)
+    page.page.click(".remove")
+    assert page.shown() == {}
+    assert page.text("#status") == "Nothing is asked."
 
 
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])

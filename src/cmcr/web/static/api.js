@@ -25,6 +25,9 @@ export async function ask(kind, address, options = {}) {
   }
 }
 
+/** Let nobody wait for the answer to a question any more. */
+export const forget = (kind) => running.get(kind)?.abort();
+
 export const post = (kind, address, body) =>
   ask(kind, address, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 

@@ -1,6 +1,6 @@
 // The page: one query, kept in the address so that a link restores it, and what comes back.
 
-import { ask, itemOf, post, Told, upload } from "./api.js";
+import { ask, forget, itemOf, post, Told, upload } from "./api.js";
 import { isTurning, setTurning } from "./clouds.js";
 import { accepted, modalityOf, previewOf, startRecording } from "./inputs.js";
 import { openItem } from "./item.js";
@@ -62,7 +62,7 @@ async function search({ remember = true, message = "" } = {}) {
   const answer = query.parts.length ? post("search", "/api/search", request()) : null; // first, then what takes time here
   tell(message);
   showQuery();
-  if (!answer) return;
+  if (!answer) return showNothing();
   const address = addressOf(query);
   if (address !== location.hash) history[remember ? "pushState" : "replaceState"](null, "", address);
   busy(true);
@@ -77,6 +77,15 @@ async function search({ remember = true, message = "" } = {}) {
     const older = byId("rankings").children.length ? " What is below is older." : "";
     byId("status").textContent = `The search failed.${older}`;
   }
+  busy(false);
+}
+
+function showNothing() {
+  forget("search");
+  byId("rankings").replaceChildren();
+  byId("pager").hidden = true;
+  byId("status").textContent = "Nothing is asked.";
+  setQuery(null, []);
   busy(false);
 }
 
@@ -95,7 +104,8 @@ function show(found) {
   const lists = found.rankings.length;
   byId("status").textContent = `${hits.length} result${hits.length === 1 ? "" : "s"} in ${lists} list${lists === 1 ? "" : "s"}, ` +
     `${Math.max(1, Math.round(1000 * found.seconds))} ms. Compare cosines within a list only.`;
-  const more = found.rankings.some((ranking) => ranking.items > offset + query.limit);
+  const next = offset + query.limit;
+  const more = next + query.limit <= facts.limits.results && found.rankings.some((ranking) => ranking.items > next);
   byId("pager").hidden = !more && query.page === 0;
   byId("previous").disabled = query.page === 0;
   byId("next").disabled = !more;
