@@ -127,7 +127,9 @@ def test_thumbnails_are_a_picture_of_the_pictures(folder, monkeypatch, capsys):
     paths = [folder / "pictures" / "407.png", folder / "missing.png", folder / "pictures" / "123.png"]
     kitty, iterm2 = (thumbnails.strip_of(paths, protocol) for protocol in ("kitty", "iterm2"))
     chunks = [part.split(";", 1) for part in kitty.strip().removesuffix("\x1b\\").split("\x1b\\")]
-    assert [head for head, _ in chunks] == ["\x1b_Ga=T,f=100,m=0"]
+    heads = [head for head, _ in chunks]
+    assert heads == ["\x1b_Ga=T,f=100,m=1", *["\x1b_Gm=1"] * (len(heads) - 2), "\x1b_Gm=0"]
+    assert max(len(chunk) for _, chunk in chunks) == 4096  # the most that kitty takes
     data = "".join(chunk for _, chunk in chunks)
     assert iterm2.endswith(f":{data}\a\n")
     with Image.open(io.BytesIO(base64.b64decode(data))) as shown:

@@ -24,7 +24,7 @@ def protocol_of(environment: Mapping[str, str]) -> str | None:
 
 def strip_of(pictures: Sequence[Path], protocol: str) -> str:
     """Put the first pictures in a row, in the words of a terminal; a picture that cannot be read leaves a gap."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from cmcr.data.images import read_image
     from cmcr.errors import SampleError
@@ -33,10 +33,9 @@ def strip_of(pictures: Sequence[Path], protocol: str) -> str:
     strip = Image.new("RGB", (_SIDE * len(shown), _SIDE), "white")
     for place, path in enumerate(shown):
         try:
-            picture = read_image(path)
+            picture = ImageOps.contain(read_image(path), (_SIDE - 4, _SIDE - 4))
         except SampleError:
             continue
-        picture.thumbnail((_SIDE - 4, _SIDE - 4))
         strip.paste(picture, (place * _SIDE, (_SIDE - picture.height) // 2))
     file = io.BytesIO()
     strip.save(file, "PNG")
