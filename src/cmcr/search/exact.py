@@ -22,6 +22,7 @@ _NONE: _Pairs = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.fl
 _BLOCK_ROWS = 2048  # the scores of a block stay in the cache of a core
 _QUERIES = 256  # compared in one walk over the rows
 _PAIRS = 2**16  # kept before they are put in order
+_PAIRS_AT_ONCE = 512  # of rows and queries in float64
 _DENSE = 0.5  # share of rows allowed from which copying them costs more than comparing with all
 _UNIT_ROUNDOFF = 2.0**-24
 
@@ -30,9 +31,9 @@ class ExactIndex:
     """The rows of a memory where they are, compared with every query.
 
     Shards are mapped at the first search and stay so; nothing is copied but what is kept in float16 or bfloat16, a block at a
-    time, and rows that a filter has left over. A search takes some 30 MB, and 100 bytes for each of `Q x k` results, whatever
-    the number of rows; what the system holds of mapped files it gives back when others need it. For each row lie in RAM a
-    flag, and the order and the extra coordinates that the caller gave.
+    time, and rows that a filter has left over. A search takes some 50 MB of RAM, and 400 bytes for each of `Q x k` results,
+    whatever the number of rows; pages of mapped files are the system's, which takes them back when others need them. What a
+    row keeps in RAM is a flag, and the order and the extra coordinates that the caller gave.
 
     Scores are float32, off by less than `(D + E) 2^-24` of the lengths that are multiplied. Rows whose scores are nearer than
     that to each other are compared in float64, rounded to float32: equal scores are those that are equal then, whatever the
@@ -138,7 +139,7 @@ class ExactIndex:
         """
         query, place = np.nonzero(candidates >= 0)
         positions = candidates[query, place]
-        best = _Best(self, queries, k)
+        best = _Best(self, queries, k, rounding=0.0)
         best.take(query, positions, self.scores_of(queries, query, positions))
         return best.found()
 
@@ -151,8 +152,8 @@ class ExactIndex:
     ) -> NDArray[np.float32]:
         """Compare pairs of a query and a row in float64: `(P,)`, rounded to float32."""
         scores = np.empty(len(positions), dtype=np.float32)
-        for start in range(0, len(positions), _BLOCK_ROWS):
-            part = slice(start, start + _BLOCK_ROWS)
+        for start in range(0, len(positions), _PAIRS_AT_ONCE):
+            part = slice(start, start + _PAIRS_AT_ONCE)
             rows, asked = self._at(positions[part]).double(), queries[query[part]].astype(np.float64)
             rows = normalized(rows) if self._rescale else rows
             products = np.einsum("pd,pd->p", rows.numpy(), asked[:, : self._depth])
@@ -162,14 +163,14 @@ class ExactIndex:
         return scores
 
     def _search(self, queries: NDArray[np.float32], k: int, mask: NDArray[np.bool_] | None) -> Found:
-        best = _Best(self, queries, k)
+        best = _Best(self, queries, k, self.rounding)
         columns, extra = queries[:, : self._depth].T, queries[:, self._depth :].T
         walk: Iterator[tuple[slice | NDArray[np.int64], NDArray[np.float32]]] = self._blocks()
         if mask is not None and np.count_nonzero(mask) < _DENSE * len(mask):
             walk, mask = self._gathered(mask), None
         for positions, rows in walk:
             scores = rows @ columns
-            if extra.any():
+            if extra.size and extra.any():
                 scores += self.extras[positions] @ extra
             if mask is not None:
                 scores[~mask[positions]] = -np.inf
@@ -214,12 +215,13 @@ class _Best:
         index: whose rows.
         queries: `(Q, D + E)`.
         k: how many.
+        rounding: how much the scores may be off, of the query's length.
     """
 
-    def __init__(self, index: ExactIndex, queries: NDArray[np.float32], k: int) -> None:
+    def __init__(self, index: ExactIndex, queries: NDArray[np.float32], k: int, rounding: float) -> None:
         self._index, self._queries, self._k = index, queries, k
         lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
-        self._slack = 2 * index.rounding * lengths  # two scores further apart than this are in their true order
+        self._slack = 2 * rounding * lengths  # two scores further apart than this are in their true order
         self._floor = np.full(len(queries), -np.inf, dtype=np.float32)  # what is not above it is none of the k best
         self._parts: list[_Pairs] = []
         self._pairs = 0
