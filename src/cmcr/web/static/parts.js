@@ -1,7 +1,7 @@
 // The parts of a query as a list: what each is, its weight, and a button that takes it out.
 
 import { play } from "./inputs.js";
-import { byId, make, mark, ONE, short } from "./words.js";
+import { byId, make, mark, ONE, quoted, short } from "./words.js";
 
 const previews = new Map(); // of uploads of this visit, by their hash
 let shown = []; // parts and their titles, as they stand on the page
@@ -9,7 +9,7 @@ let shown = []; // parts and their titles, as they stand on the page
 export const keepPreview = (hash, preview) => previews.set(hash, preview);
 
 export function titleOf(part) {
-  if (part.text !== undefined) return `“${part.text}”`;
+  if (part.text !== undefined) return quoted(part.text);
   if (part.item !== undefined) return part.name ?? `${ONE[part.modality]}, item ${part.item}`;
   return part.name ?? `your ${ONE[part.modality]}`;
 }

@@ -42,5 +42,8 @@ export function scaleOf(ranking, corrected) {
 /** The last part of an id, which may be a path. */
 export const short = (id) => String(id).split("/").pop();
 
+/** A text in quotes, cut where it is too long for a title. */
+export const quoted = (text) => `“${text.length > 80 ? `${text.slice(0, 79)}…` : text}”`;
+
 export const nameOf = (hit) =>
-  hit.modality === "text" && hit.text ? `“${hit.text}”` : `${ONE[hit.modality] ?? "item"} ${short(hit.id)}`;
+  hit.modality === "text" && hit.text ? quoted(hit.text) : `${ONE[hit.modality] ?? "item"} ${short(hit.id)}`;
