@@ -62,15 +62,6 @@ def test_an_upload_finds_itself(client, media, index, modality, name, form):
     assert ranking["hits"][0]["cosine"] == pytest.approx(1, abs=1e-3)
 
 
-def test_an_uploaded_picture_has_a_heatmap(client, media):
-    content = next((media / "pictures").iterdir()).read_bytes()
-    upload = client.post("/api/uploads/image", content=content).json()["upload"]
-    parts = [{"modality": "text", "text": "seven"}]
-    answer = client.post("/api/heatmap", json={"upload": upload, "parts": parts})
-    assert answer.status_code == 200
-    assert np.array(answer.json()["cosines"]).shape == (7, 7)
-
-
 @pytest.mark.parametrize(
     ("modality", "name", "content", "fact"),
     [
@@ -115,6 +106,18 @@ def test_a_container_that_hides_its_length_is_decoded_no_further_than_the_limit(
         answer = client.post("/api/uploads/audio", content=file.getvalue())
     assert answer.status_code == 422
     assert "the limit is 1.0 s" in answer.json()["message"]
+
+
+def test_a_mesh_that_is_placed_ever_again(client):
+    trimesh = pytest.importorskip("trimesh")
+    scene = trimesh.Scene(trimesh.creation.icosphere(subdivisions=6))  # 40,962 vertices, 81,920 faces
+    (name,) = scene.geometry
+    for _ in range(500):
+        scene.graph.update(frame_from=scene.graph.base_frame, frame_to=trimesh.util.unique_id(), geometry=name)
+    content = scene.export(file_type="glb")
+    answer = client.post("/api/uploads/point_cloud", params={"name": "a.glb"}, content=content)
+    assert (len(content) < 4 * 2**20, answer.status_code) == (True, 422)
+    assert "in all its copies" in answer.json()["message"]
 
 
 def test_a_form_without_a_file(client):

@@ -18,6 +18,7 @@ MESH_SUFFIXES = (".ply", ".obj", ".off", ".glb", ".stl")
 Points = tuple[NDArray[np.float64], NDArray[np.float32] | None]
 """Coordinates `(p, 3)`, and colours `(p, 3)` in [0, 1] where there are any."""
 
+_MOST_ROWS = 50_000_000  # a small file may place one surface a million times
 _GREY = 0.4  # ULIP-2 paints points without a colour so
 _OBJ_HALF_LINE = re.compile(rb"^[vf][ \t]+\S+(?:[ \t]+\S+)?[ \t]*\r?$", re.MULTILINE)
 _PLY_COUNT = re.compile(rb"^element[ \t]+\S+[ \t]+(\d+)", re.MULTILINE)
@@ -127,11 +128,17 @@ def _load(file: Path | NamedBytes, name: str) -> list[Any]:
     try:
         opened = file if isinstance(file, Path) else io.BytesIO(file.content)
         scene = trimesh.load_scene(opened, file_type=file.suffix.lower()[1:], process=False)
-        pieces = []
-        for node in sorted(scene.graph.nodes_geometry):  # the scene's own order differs between processes
-            transform, geometry = scene.graph[node]
-            pieces.append(scene.geometry[geometry].copy().apply_transform(transform))
-        return pieces
+        placed = [scene.graph[node] for node in sorted(scene.graph.nodes_geometry)]  # its own order differs by process
+        size = sum(
+            len(getattr(scene.geometry[geometry], part, ())) for _, geometry in placed for part in ("vertices", "faces")
+        )
+        if size > _MOST_ROWS:
+            raise SampleError(
+                f"{name}: holds {size:,} vertices and faces in all its copies, the limit is {_MOST_ROWS:,}."
+            )
+        return [scene.geometry[geometry].copy().apply_transform(transform) for transform, geometry in placed]
+    except SampleError:
+        raise
     except Exception as error:  # its readers raise whatever a damaged file leads them into
         raise SampleError(f"{name}: the shape cannot be decoded ({type(error).__name__}: {error}).") from error
 

@@ -72,12 +72,16 @@ def found(now: SearchIndex, query: Query) -> Answer:
     return {"rankings": rankings, "point": _point(now, query), "seconds": time.perf_counter() - started}
 
 
-def _point(now: SearchIndex, query: Query) -> list[float]:
+def _point(now: SearchIndex, query: Query) -> list[float] | None:
     """Place a query on the map, where each corpus lies around its own mean: by the mean of the query's modality."""
+    try:
+        vector = now.vector_for(query.parts, COMMON)
+    except ConfigError:  # what differs in a space of its own may cancel in the common block
+        return None
     corpora, modality = now.opened.corpora, query.parts[0].modality
     alike = [corpus.mean_common for corpus in corpora if corpus.modality == modality]
     mean = np.mean(alike or [corpus.mean_common for corpus in corpora], axis=0)
-    placed: list[float] = now.opened.map.place(now.vector_for(query.parts, COMMON)[None], mean)[0].tolist()
+    placed: list[float] = now.opened.map.place(vector[None], mean)[0].tolist()
     return placed
 
 

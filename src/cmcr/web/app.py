@@ -40,6 +40,7 @@ _WHY = {
 }
 _ALWAYS = (400, 403, 413, 422, 503, 504)
 _Number = Annotated[int, Path(ge=0, lt=schemas.MOST_ITEMS, description="Of an item of the index.")]
+_KEEP = {"cache-control": "private, max-age=3600"}  # by browsers: the hash of the index is in the addresses
 _FILE = {"type": "string", "format": "binary"}
 router = APIRouter()
 
@@ -189,9 +190,8 @@ async def item(item: _Number, request: Request) -> Response:
 async def item_media(item: _Number, request: Request) -> Response:
     """Give the file of an item."""
     served = _served(request)
-    now = served.now
-    found = await served.readings.run(answers.item_of, now, item)
-    return media.file_response(found, _kept_by_browsers(now.hash))
+    found = await served.readings.run(answers.item_of, served.now, item)
+    return media.file_response(found, _KEEP)
 
 
 @router.get(
@@ -221,9 +221,8 @@ async def where_in_picture(asked: schemas.HeatmapRequest, request: Request) -> R
     """Compare what the parts say with the regions of a picture."""
     served = _served(request)
     now = served.now
-    picture = asked.item if asked.upload is None else served.uploaded(asked.upload)
     parts = await served.parts(asked.parts, now)
-    return _json(await served.encodings.run(heatmap, now, picture, parts, served.cells))
+    return _json(await served.encodings.run(heatmap, now, asked.item, parts, served.cells))
 
 
 @router.get("/api/map", response_model=schemas.Map, responses=_problems())
@@ -258,12 +257,7 @@ async def _made(request: Request, number: int, make: Any, kind: str) -> Response
     served = _served(request)
     now = served.now
     content = await served.readings.run(lambda: make(answers.item_of(now, number), served.shown))
-    return Response(content, media_type=kind, headers=_kept_by_browsers(now.hash))
-
-
-def _kept_by_browsers(hash_: str) -> dict[str, str]:
-    """Let browsers keep what belongs to an item of this index, whose address names the hash too."""
-    return {"cache-control": "private, max-age=3600", "x-cmcr-index": hash_[:12]}
+    return Response(content, media_type=kind, headers=_KEEP)
 
 
 async def _unusable(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,60 +14,45 @@ from cmcr.evaluation.tasks.regions import embed_regions, with_whole_picture
 from cmcr.search.engine import SearchIndex
 from cmcr.search.parts import COMMON
 from cmcr.search.query import Part
+from cmcr.spaces.protocol import Space
 from cmcr.web.kept import Kept
-from cmcr.web.uploads import Uploaded
 
-Cells = Kept[tuple[str, NDArray[np.float32]]]
-"""By picture: the space that looked at it, and `(rows, columns, D)` its cells."""
+Cells = Kept[NDArray[np.float32]]
+"""Cells of pictures, `(rows, columns, D)` in the space of the picture, by the hash of the index and the item."""
 
 
-def heatmap(now: SearchIndex, picture: int | Uploaded, parts: Sequence[Part], kept: Cells) -> dict[str, Any]:
+def heatmap(now: SearchIndex, picture: int, parts: Sequence[Part], kept: Cells) -> dict[str, Any]:
     """Compare a query with every cell of a picture: `schemas.Heatmap`; to be run where encoders are.
 
     By the cosines of the picture's own space where that reads all parts, else by those of the connection.
 
     Raises:
-        ConfigError: an item that is not there, a modality that nobody here reads, or parts that cancel each other.
+        ConfigError: an item that is not there, a picture whose encoder is not open, or parts that cancel each other.
         SampleError: no picture, not there any more, or one that cannot be decoded.
     """
-    space, cells = _cells(now, picture, kept)
+    item = now.item(picture)
+    if item.modality != "image" or item.path is None:
+        raise SampleError(f"item {picture} has no picture of its own: it is of the modality {item.modality!r}.")
+    if item.space not in now.encoders:
+        raise ConfigError(
+            f"no encoder of space {item.space!r} is open, to look at the picture. Give its model: --model."
+        )
+    if (cells := kept.get((now.hash, picture))) is None:
+        cells = _cells(now.encoders[item.space], item.path)
+        kept.put((now.hash, picture), cells, cells.nbytes)
     rows, columns, width = cells.shape
+    compared = cells.reshape(-1, width)
     try:
-        scale, query = space, now.vector_for(parts, space)
-        compared = cells.reshape(-1, width)
-    except ConfigError:
+        scale, query = item.space, now.vector_for(parts, item.space)
+    except ConfigError:  # it does not read all of them
         scale, query = COMMON, now.vector_for(parts, COMMON)
-        compared = now.opened.connection.common(cells.reshape(-1, width), space)
+        compared = now.opened.connection.common(compared, item.space)
     cosines = np.clip(compared @ query, -1, 1).reshape(rows, columns)
     return {"rows": rows, "columns": columns, "scale": scale, "cosines": cosines.astype(np.float64).round(5).tolist()}
 
 
-def _cells(now: SearchIndex, picture: int | Uploaded, kept: Cells) -> tuple[str, NDArray[np.float32]]:
-    key = now.hash, picture if isinstance(picture, int) else picture.hash
-    if (found := kept.get(key)) is not None:
-        return found
-    space, source = _source(now, picture)
-    if space not in now.encoders:
-        raise ConfigError(
-            f"no encoder of space {space!r} is open, which would look at the picture. Give its model: --model."
-        )
-    regions, failed = embed_regions(
-        now.encoders[space], {0: source}, lambda shown: with_whole_picture(()), lambda share: None
-    )
+def _cells(space: Space, path: Path) -> NDArray[np.float32]:
+    regions, failed = embed_regions(space, {0: path}, lambda shown: with_whole_picture(()), lambda share: None)
     if failed:
         raise SampleError(failed[0])
-    cells = regions[0].cells.astype(np.float32)
-    kept.put(key, (space, cells), cells.nbytes)
-    return space, cells
-
-
-def _source(now: SearchIndex, picture: int | Uploaded) -> tuple[str, Any]:
-    if isinstance(picture, Uploaded):
-        if picture.modality != "image":
-            raise SampleError(f"expected a picture, got an upload of the modality {picture.modality!r}.")
-        spaces = now.opened.connection.spaces
-        return next(space.name for space in spaces if "image" in space.modalities), picture.content
-    item = now.item(picture)
-    if item.modality != "image" or item.path is None:
-        raise SampleError(f"item {picture} has no picture of its own: it is of the modality {item.modality!r}.")
-    return item.space, item.path
+    return regions[0].cells.astype(np.float32)

@@ -47,7 +47,7 @@ class Limits:
         body_bytes: of an upload.
         json_bytes: of any other request.
         timeout_seconds: until an answer must have begun.
-        requests: answered at once; further ones are told to come back.
+        requests: at once, each of which may hold an upload; further ones are told to come back.
         encodings: that may wait for the one that runs.
         searches: that may wait for those that run.
         picture_pixels: of an uploaded picture.
@@ -60,7 +60,7 @@ class Limits:
     body_bytes: int = 32 * 2**20
     json_bytes: int = 2**20
     timeout_seconds: float = 30.0
-    requests: int = 128
+    requests: int = 64
     encodings: int = 16
     searches: int = 64
     picture_pixels: int = 64_000_000

@@ -121,17 +121,10 @@ class Upload(_Model):
 
 
 class HeatmapRequest(_Model):
-    """Where in a picture of the index, or in an uploaded one, is what the parts say?"""
+    """Where in a picture of the index is what the parts say?"""
 
-    item: ItemNumber | None = None
-    upload: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    item: ItemNumber
     parts: Parts
-
-    @model_validator(mode="after")
-    def _one_picture(self) -> Self:
-        if (self.item is None) == (self.upload is None):
-            raise ValueError("expected either item or upload, the picture")
-        return self
 
 
 class Heatmap(_Model):
