@@ -70,6 +70,8 @@ def found(table, *conditions):
         ("modality=audio", []),
         ("note=night/*", [2]),
         ("note=x' OR 1=1 --", []),
+        ("note=\ud800*", []),
+        ("year<1" + "0" * 400, []),  # no number
     ],
 )
 def test_conditions(table, condition, numbers):
@@ -93,9 +95,10 @@ def test_any_cell_is_found_by_its_own_value_and_no_name_of_a_column_harms(tmp_pa
     with writing_items(file) as writer:
         writer.write((fixed(number), {name + "x": cell}) for number, cell in enumerate(cells))
     table = ItemTable(file, [range(len(cells))])
-    column = table.columns[len(FIXED)]
+    column = table.columns[-1]
+    assert len(table.columns) == len(FIXED) + any(cell is not None for cell in cells)  # none for nothing
     for item in table.items(range(len(cells))):
-        kept, given_ = item.columns[column], cells[item.number]
+        kept, given_ = item.columns.get(column), cells[item.number]
         if isinstance(given_, str) and not isinstance(kept, str):
             assert given_ == "" if kept is None else float(given_) == kept
         elif isinstance(given_, int) and not -(2**63) <= given_ < 2**63:
@@ -113,17 +116,19 @@ def test_items_come_in_the_order_they_are_asked_for(tmp_path, table):
     assert table.items([0])[0].columns == {"year": 2001, "code": "007", "note": "a[1]"}
     assert table.items([3])[0].columns == {"year": None, "code": None, "note": None}
     assert (table.items([3])[0].live, table.items([2])[0].live) == (False, True)
-    with pytest.raises(ConfigError, match=r"item 6 .* 0 to 5"):
-        table.items([0, 6])
+    for wrong in (6, -1, 2**80):
+        with pytest.raises(ConfigError, match=rf"item {wrong} .* 0 to 5"):
+            table.items([0, wrong])
 
 
 def test_columns_whose_names_are_taken_get_others_and_bytes_are_not_kept(tmp_path):
     cells = {"Source": "a", "source": "b", "more": [1, "é"], "picture": {"bytes": b"x", "path": "p"}, 'odd"; --': 1}
     with writing_items(tmp_path / "items.sqlite") as writer:
-        writer.write([(fixed(0, path="/a/é.png"), cells), (fixed(1, path=b"/a/\xff.png"), None)])
+        writer.write([(fixed(0, path="/a/é.png"), cells), (fixed(1, path=b"/a/\xff.png"), {"\ud800\0": "\ud800"})])
     table = ItemTable(tmp_path / "items.sqlite", [range(2)])
     item, other = table.items([0, 1])
-    assert item.columns == {"Source_": "a", "source__": "b", "more": '[1, "é"]', "picture": None, 'odd"; --': 1}
+    assert item.columns == {"Source_": "a", "source__": "b", "more": '[1, "é"]', 'odd"; --': 1, "\\ud800 ": None}
+    assert other.columns["\\ud800 "] == "\\ud800"
     assert item.path == Path("/a/é.png")
     assert other.path.name == "\udcff.png"
     table.close()
@@ -150,6 +155,8 @@ def test_every_thread_may_ask_and_nobody_may_write(table, tmp_path):
 def test_wrong_conditions_are_refused(table, condition, said):
     with pytest.raises(ConfigError, match=said):
         found(table, condition)
+    with pytest.raises(ConfigError, match="at most 100"):
+        found(table, *["year=2001"] * 101)
 
 
 def test_a_damaged_table_and_a_full_disk_are_told(tmp_path):

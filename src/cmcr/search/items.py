@@ -30,6 +30,7 @@ FIXED = ("number", "id", "modality", "space", "source", "path", "folder", "text"
 _CONDITION = re.compile(r"\s*([^=!<>]+?)\s*(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
 _ORDER = ("<", "<=", ">", ">=")
 _AT_ONCE = 500  # bound to one statement; SQLite's own limit is 999 in old versions
+_LONGEST, _MOST = 1000, 100  # characters of a condition, and conditions: SQLite has limits too
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class Condition:
         """Read a condition such as `folder=night/*` or `year>=2020`.
 
         Raises:
-            ConfigError: no column, or no operator.
+            ConfigError: no column, no operator, or longer than 1,000 characters.
         """
-        found = _CONDITION.fullmatch(text)
+        found = _CONDITION.fullmatch(_text(text)) if len(text) <= _LONGEST else None
         if found is None:
             raise ConfigError(f"expected a condition such as 'year>=2020' or 'folder=night/*', got {text!r:.80}.")
         return cls(found[1], found[2], found[3].strip())
@@ -130,8 +131,10 @@ class ItemTable:
         """Find the items of a corpus that are live and fulfil all conditions: `(N,)`.
 
         Raises:
-            ConfigError: a condition on a column that is not there.
+            ConfigError: a condition on a column that is not there, or more than 100 conditions.
         """
+        if len(conditions) > _MOST:
+            raise ConfigError(f"expected at most {_MOST} conditions, got {len(conditions)}.")
         span = self._spans[corpus]
         parts = [condition.sql(self.columns) for condition in conditions]
         where = " AND ".join(["number BETWEEN ? AND ?", "live", *(sql for sql, _ in parts)])
@@ -147,15 +150,15 @@ class ItemTable:
         Raises:
             ConfigError: a number that no item has.
         """
-        wanted, found = [int(number) for number in numbers], {}
+        wanted, found = [int(number) for number in numbers], dict[int, Item]()
+        total = max((span.stop for span in self._spans), default=0)
+        for number in wanted:
+            if not 0 <= number < total:
+                raise ConfigError(f"item {number} is not there: the index has items 0 to {total - 1}.")
         for start in range(0, len(wanted), _AT_ONCE):
             part = wanted[start : start + _AT_ONCE]
             rows = self._rows(f"SELECT * FROM items WHERE number IN ({', '.join('?' * len(part))})", part)
             found.update({row[0]: self._item(row) for row in rows})
-        missing = [number for number in wanted if number not in found]
-        if missing:
-            most = max((span.stop for span in self._spans), default=0)
-            raise ConfigError(f"item {missing[0]} is not there: the index has items 0 to {most - 1}.")
         return [found[number] for number in wanted]
 
     def _item(self, row: Sequence[Any]) -> Item:
@@ -183,20 +186,23 @@ class ItemWriter:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._columns: dict[str, str] = {}  # of the table, by their names in small letters: SQLite knows no capitals
+        self._columns: dict[str, str] = {}  # of the table, by the user's names
         self._texts: dict[str, bool] = {}  # by column, whether it has had cells that are text but no number
         connection.execute("CREATE TABLE items (number INTEGER PRIMARY KEY, " + ", ".join(FIXED[1:]) + ")")
 
     def write(self, rows: Iterable[tuple[Sequence[Any], Mapping[str, Any] | None]]) -> None:
         """Write items: the values of `FIXED` in their order, and the cells of the user's table by column."""
         for fixed, cells in rows:
-            given = {self._column(name): _kept(cell) for name, cell in (cells or {}).items()}
+            kept = {name: _kept(cell) for name, cell in (cells or {}).items()}
+            given = {self._column(name): cell for name, cell in kept.items() if cell is not None}
             for name, cell in given.items():
                 self._texts[name] = self._texts[name] or (isinstance(cell, str) and not _is_plain_number(cell))
             names = ", ".join(map(_quoted, given))
             marks = ", ".join("?" * (len(FIXED) + len(given)))
             sql = f"INSERT INTO items ({', '.join(FIXED)}{', ' + names if names else ''}) VALUES ({marks})"
-            self._connection.execute(sql, [*fixed, *given.values()])
+            self._connection.execute(
+                sql, [_text(each) if isinstance(each, str) else each for each in fixed] + [*given.values()]
+            )
 
     def finish(self) -> None:
         """Turn columns of which every cell reads as a number into numbers: those of CSV come as text."""
@@ -208,10 +214,8 @@ class ItemWriter:
     def _column(self, name: str) -> str:
         """Find the column for a name of the user's; one that is taken gets `_` after it."""
         if name not in self._columns:
-            column, taken = (
-                str(_kept(name)).replace("\0", " "),
-                {*FIXED, *(each.lower() for each in self._columns.values())},
-            )
+            column = _text(name).replace("\0", " ")
+            taken = {*FIXED, *(each.lower() for each in self._columns.values())}  # SQLite knows no capitals
             while column.lower() in taken:
                 column += "_"
             self._connection.execute(f"ALTER TABLE items ADD COLUMN {_quoted(column)}")
@@ -256,7 +260,11 @@ def _kept(cell: Any) -> Any:
         return int(cell) if -(2**63) <= cell < 2**63 else str(cell)
     if isinstance(cell, bytes | dict | list) and _holds_bytes(cell):
         return None
-    text = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False, default=str).strip('"')
+    return _text(cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False, default=str).strip('"'))
+
+
+def _text(text: str) -> str:
+    """Make a text one that SQLite takes: half characters become escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 
