@@ -37,7 +37,7 @@ def test_an_index_and_what_is_said_of_it(files, capsys):
     assert "embedding text, in.csv ..." in said.err
     assert call("--json", "--via", "mini-clap") == 0
     said = capsys.readouterr()
-    facts = {"space": "mini-clap", "modality": "text", "items": 2, "live": 2, "backend": "exact"}
+    facts = {"space": "mini-clap", "modality": "text", "items": 2, "live": 2, "quarantined": 0, "backend": "exact"}
     assert json.loads(said.out) == {"path": "out", "corpora": [facts]}
     assert said.err == ""
     assert main(["info", "out", "--json"]) == 0
@@ -56,6 +56,18 @@ def test_memories_with_their_lists_and_references(files, capsys):
     assert call(*more, inputs=("mem",)) == 0
     (item, _) = cmcr.SearchIndex("out").opened.items.items([0, 1])
     assert (item.id, item.text, item.columns["year"]) == ("a", "forty", 2001)
+
+
+def test_what_could_not_be_read_is_said_and_tried_again(files, capsys):
+    (files / "in.csv").write_text("key,caption\na,forty\nb,\nc,five\n")
+    assert call() == 0
+    said = capsys.readouterr().out
+    assert "--retry-quarantined" in said
+    (files / "in.csv").write_text("key,caption\na,forty\nb,six\nc,five\n")
+    for more, counts in (([], (2, 1)), (["--retry-quarantined"], (3, 0))):
+        assert call("--json", *more) == 0
+        (facts,) = json.loads(capsys.readouterr().out)["corpora"]
+        assert (facts["live"], facts["quarantined"]) == counts
 
 
 @pytest.mark.parametrize(

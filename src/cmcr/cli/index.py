@@ -25,6 +25,7 @@ def index(
     backend: str | None = None,
     model: Model = None,
     batch_size: int = 32,
+    retry_quarantined: bool = False,
     device: str = "auto",
     as_json: Json = False,
 ) -> None:
@@ -46,6 +47,7 @@ def index(
         references: Memories to draw the reference queries of hub correction from, such as those of the training.
         backend: exact, faiss or lancedb; else chosen by the number of rows.
         batch_size: Items per forward pass.
+        retry_quarantined: Try raw items again that could not be read.
         device: auto, cpu, cuda, cuda:1, mps.
     """
     from cmcr.search.building import index as make_index
@@ -65,16 +67,29 @@ def index(
             backend=backend,
             encoders=spaces_of(model),
             batch_size=batch_size,
+            retry_quarantined=retry_quarantined,
             device=device,
             progress=progress,
         )
     facts = [
-        {"space": each.space, "modality": each.modality, "items": each.rows, "live": each.live, "backend": each.backend}
-        for each in made.opened.manifest.corpora
+        {
+            "space": record.space,
+            "modality": record.modality,
+            "items": record.rows,
+            "live": record.live,
+            "quarantined": len(corpus.own.quarantine()),
+            "backend": record.backend,
+        }
+        for record, corpus in zip(made.opened.manifest.corpora, made.opened.corpora, strict=True)
     ]
     if as_json:
         print(json.dumps({"path": str(out), "corpora": facts}))
         return
-    rows = [[f"{f['modality']} ({f['space']})", f"{f['items']:,}", f"{f['live']:,}", str(f["backend"])] for f in facts]
-    print_table(str(out), ["", "items", "of them there", "back-end"], rows)
+    rows = [
+        [f"{f['modality']} ({f['space']})", *(f"{f[n]:,}" for n in ("items", "live", "quarantined")), str(f["backend"])]
+        for f in facts
+    ]
+    print_table(str(out), ["", "items", "of them there", "could not be read", "back-end"], rows)
+    if any(f["quarantined"] for f in facts):
+        print("Why items could not be read stands in *.quarantine.jsonl of their memory; then: --retry-quarantined.")
     print(f"Ask it: cmcr search {out} --help; or look and listen: cmcr serve {out}")

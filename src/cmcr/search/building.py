@@ -78,6 +78,7 @@ def index(
     backend: str | None = None,
     encoders: Sequence[Space] = (),
     batch_size: int = 32,
+    retry_quarantined: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> SearchIndex:
@@ -102,6 +103,7 @@ def index(
         backend: "exact", "faiss" or "lancedb"; None chooses by the number of rows.
         encoders: spaces that embed raw items, as of `cmcr.load`.
         batch_size: items per forward pass.
+        retry_quarantined: also embed raw items again that could not be read.
         device: where to embed and to project.
         progress: called with a stage of the work and the share of it that is done.
 
@@ -121,7 +123,7 @@ def index(
     choose_device(device)  # before anything is written
     if not isinstance(connection, Connection):
         connection = load(connection, encoders=encoders)
-    given = Given(via, modality, {"column": column, "id_column": id_column}, batch_size, device)
+    given = Given(via, modality, {"column": column, "id_column": id_column}, batch_size, device, retry_quarantined)
     folder, report = Path(out), progress or (lambda stage, share: None)
     with _held(folder):
         run = Run(connection, connection_hash(connection), folder, _manifest_there(folder), given, report)

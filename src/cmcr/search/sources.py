@@ -35,6 +35,7 @@ class Given:
         modality: what raw items are; None takes every modality of the connection of which there are some.
         columns: `column` and `id_column` of tables, see `cmcr.embed`.
         batch_size, device: for embedding.
+        retry_quarantined: whether raw items that could not be read are tried again.
     """
 
     via: str | None
@@ -42,6 +43,7 @@ class Given:
     columns: Mapping[str, str | None]
     batch_size: int
     device: str
+    retry_quarantined: bool
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,9 @@ def _embedded(raw: _Raw, run: Run) -> Source:
             run.report(f"embedding {raw.modality}, {Path(raw.path).name}", done / total)
 
     how: dict[str, Any] = {"batch_size": given.batch_size, "device": given.device, "on_event": report}
-    memory = embed(raw.encoder, raw.modality, raw.items, out, append=(out / MANIFEST).is_file(), **how)
+    append = (out / MANIFEST).is_file()
+    how |= {"append": append, "retry_quarantined": append and given.retry_quarantined}
+    memory = embed(raw.encoder, raw.modality, raw.items, out, **how)
     return Source(memory, raw.path, raw.items)
 
 
