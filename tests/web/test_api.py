@@ -151,6 +151,8 @@ def test_the_page_and_its_document(client):
     page = client.get("/")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
+    assert client.get("/static/app.js").headers["content-type"].startswith("text/javascript")
+    assert client.get("/static/app.js").headers["cache-control"] == "no-cache"
     document = client.get("/openapi.json").json()
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
     for path in document["paths"].values():

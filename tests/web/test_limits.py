@@ -9,7 +9,8 @@ from fastapi import HTTPException
 from web_client import client_of
 
 from cmcr.web import answers
-from cmcr.web.limits import Lane, Limits, is_loopback
+from cmcr.web.lanes import Lane
+from cmcr.web.limits import Limits, is_loopback
 from cmcr.web.served import Served
 
 BODY = {"parts": [{"modality": "text", "text": "one"}]}
@@ -23,6 +24,7 @@ BODY = {"parts": [{"modality": "text", "text": "one"}]}
         ("127.0.0.1:8000", 200),
         ("[::1]:8000", 200),
         ("search.example.org", 200),
+        ("[fe80::1]:8000", 200),
         ("evil.example", 403),
         ("localhost.evil.example", 403),
         ("localhost:80@evil.example", 403),
@@ -33,7 +35,7 @@ BODY = {"parts": [{"modality": "text", "text": "one"}]}
     ],
 )
 def test_hosts(served, host, status):
-    with client_of(served, ["search.example.org"]) as client:
+    with client_of(served, ["search.example.org:443", "fe80::1"]) as client:
         assert client.get("/healthz", headers={"host": host}).status_code == status
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mimetypes
 from collections.abc import AsyncIterator, Collection
 from http import HTTPStatus
 from pathlib import Path as FilePath
@@ -69,6 +70,7 @@ def create_app(served: Served, hosts: Collection[str] = ()) -> FastAPI:
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},  # nothing leaves
     )
+    mimetypes.add_type("text/javascript", ".js")  # Windows may know another, and browsers run no other
     app.state.served = served
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False))

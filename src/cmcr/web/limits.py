@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import threading
 import time
-from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
@@ -36,7 +33,6 @@ _SECURITY = [
 ]
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"}
 _log = logging.getLogger("cmcr.web")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -75,52 +71,6 @@ def problem(status: int, error: str, message: str, headers: dict[str, str] | Non
     return JSONResponse({"error": error, "message": message}, status, headers)
 
 
-def busy(what: str) -> HTTPException:
-    """Build the refusal of a request for which there is no room at the moment."""
-    return HTTPException(503, f"too many {what} at once. Try again in a second.", {"Retry-After": "1"})
-
-
-class Lane:
-    """Threads for one kind of work, and a bounded queue in front of them.
-
-    Args:
-        what: the work, in the plural, for messages.
-        threads: that do it.
-        waiting: how many calls may wait for one of them.
-
-    Attributes:
-        inside: calls that run or wait. One that nobody waits for any more counts until it ends, so that requests that ran
-            into their time limit cannot pile up work.
-    """
-
-    def __init__(self, what: str, threads: int, waiting: int) -> None:
-        self._what, self._room, self.inside = what, threads + waiting, 0
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"cmcr-{what}")
-        self._lock = threading.Lock()
-
-    async def run(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
-        """Do the work in a thread.
-
-        Raises:
-            HTTPException: 503, the queue is full.
-        """
-        with self._lock:
-            if self.inside >= self._room:
-                raise busy(self._what)
-            self.inside += 1
-        future = self._pool.submit(work, *arguments)
-        future.add_done_callback(self._left)
-        return await asyncio.wrap_future(future)
-
-    def _left(self, future: Future[Any]) -> None:
-        with self._lock:
-            self.inside -= 1
-
-    def close(self) -> None:
-        """Let running calls end, and drop those that wait."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
 class Guard:
     """The outermost layer (pure ASGI): refuses what must not reach the application, and counts everything.
 
@@ -133,7 +83,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, limits: Limits, hosts: Collection[str], metrics: Metrics) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
-        self._hosts = {host.lower() for host in (*LOOPBACK, *hosts)}
+        self._hosts = {_name_of(host) or host.lower() for host in (*LOOPBACK, *hosts)}
         self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,7 +103,9 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], *_SECURITY]}
+                given = message["headers"]
+                fresh = [] if any(name == b"cache-control" for name, _ in given) else [(b"cache-control", b"no-cache")]
+                message = {**message, "headers": [*given, *fresh, *_SECURITY]}
             await send(message)
 
         async def in_time(message: Message) -> None:

@@ -20,7 +20,8 @@ from cmcr.search.query import Part
 from cmcr.web import schemas
 from cmcr.web.heatmaps import Cells
 from cmcr.web.kept import Kept
-from cmcr.web.limits import Lane, Limits
+from cmcr.web.lanes import Lane
+from cmcr.web.limits import Limits
 from cmcr.web.media import Shown
 from cmcr.web.metrics import Metrics
 from cmcr.web.uploads import Uploaded, uploaded
