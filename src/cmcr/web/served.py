@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from cmcr.errors import CmcrError, ConfigError, unknown_name, words_of
 from cmcr.files import MANIFEST
 from cmcr.search.engine import SearchIndex
-from cmcr.search.query import Part
+from cmcr.search.query import Part, Query
 from cmcr.web import schemas
 from cmcr.web.heatmaps import Cells
 from cmcr.web.kept import Kept
@@ -33,6 +32,7 @@ OpenIndex = Callable[[SearchIndex | None], SearchIndex]
 """Opens the index; given the one that was open before, it may use its encoders again."""
 
 _LOOK_SECONDS = 1.0
+_SEARCHES = 2  # at once: one on small indexes is held up by Python alone, one on large ones uses every core itself
 _TEXTS, _TEXTS_BYTES = 10_000, 64 * 2**20
 _SHOWN, _CELLS, _SHOWN_BYTES = 5000, 500, 64 * 2**20
 _log = logging.getLogger("cmcr.web")
@@ -67,11 +67,11 @@ class Served:
         self.cells: Cells = Kept(_CELLS, _SHOWN_BYTES)
         self._rows = Kept[Rows](_TEXTS, _TEXTS_BYTES)
         self.encodings = Lane("encodings", 1, self.limits.encodings)
-        self.searches = Lane("searches", min(4, os.cpu_count() or 1), self.limits.searches)
+        self.searches = Lane("searches", _SEARCHES, self.limits.searches)
         self.readings = Lane("readings", 2, self.limits.searches)
 
     def warm(self) -> None:
-        """Embed one item of each modality, so that the first request need not wait for what encoders do once."""
+        """Embed one item of each modality and search once, so that no request waits for what is done the first time."""
         random = np.random.default_rng(0)
         samples: dict[str, Any] = {
             "text": "warm",
@@ -79,8 +79,9 @@ class Served:
             "audio": {"array": 0.1 * random.standard_normal(48_000, dtype=np.float32), "sampling_rate": 48_000},
             "point_cloud": random.standard_normal((2048, 3), dtype=np.float32),
         }
-        for modality in self.now.modalities:
-            self.now.embed(Part(modality, samples[modality]))
+        parts = [Part(modality, self.now.embed(Part(modality, samples[modality]))) for modality in self.now.modalities]
+        for part in parts[:1]:
+            self.now.search(Query((part,)))
 
     async def watch(self) -> None:
         """Open the index again whenever its manifest changes; an update that cannot be opened changes `problem` alone."""
