@@ -98,6 +98,13 @@ def test_rounded_rows_are_scaled_to_length_one(tmp_path, dtype):
     np.testing.assert_allclose(scores[:, 0], 1, atol=3e-7)
 
 
+def test_rows_as_they_were_written_are_not_scaled(tmp_path):
+    memory = write_rows(tmp_path / "m", clustered(), "float16")
+    memory.as_written = True
+    rows, queries = memory[:].astype(np.float64), queries_for(clustered())
+    assert_found(ExactIndex(memory).search(queries, 50), twin.best(rows, queries, 50))
+
+
 def test_many_queries_are_compared_in_turns(memory, monkeypatch):
     monkeypatch.setattr(exact_module, "_QUERIES", 3)
     rows = as_numbers(memory)

@@ -13,7 +13,6 @@ from torch import Tensor
 from cmcr.arrays import check_count, check_finite, normalized, rows_of
 from cmcr.errors import ConfigError, DimensionError
 from cmcr.memories.memory import Memory
-from cmcr.memories.shards import as_float32
 from cmcr.search.index import Found
 
 _Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]  # query, position, score
@@ -35,7 +34,7 @@ class ExactIndex:
     whatever the number of rows; pages of mapped files are the system's, which takes them back when others need them. What a
     row keeps in RAM is a flag, and the order and the extra coordinates that the caller gave.
 
-    Scores are float32, off by less than `(D + E) 2^-24` of the lengths that are multiplied. Rows whose scores are nearer than
+    Scores are float32, off by less than `2 (D + E) 2^-24` of the lengths that are multiplied. Rows whose scores are nearer than
     that to each other are compared in float64, rounded to float32: equal scores are those that are equal then, whatever the
     blocks and the filter. In the worst case, all rows being equal, each is compared once more.
 
@@ -77,8 +76,10 @@ class ExactIndex:
         self.live = np.ones(rows, dtype=np.bool_)
         self._dropped = False
         longest = np.sqrt(1.01 + np.einsum("ne,ne->n", self.extras, self.extras).max(initial=0))  # rows have length one
-        self.rounding = float(longest * (self.width + 4) * 2.0**-24)
-        self._rescale = not memory.as_written and any(one.origin.dtype != "float32" for one in memory.contents)
+        self._converts = any(one.origin.dtype != "float32" for one in memory.contents)
+        self._rescale = self._converts and not memory.as_written
+        sums = 2 if self._rescale else 1  # the lengths of rows are sums too
+        self.rounding = float(longest * sums * (self.width + 4) * 2.0**-24)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -145,7 +146,8 @@ class ExactIndex:
 
     def coordinates(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read rows as they are compared, `(n, D + E)`."""
-        return np.concatenate([self._read(self._at(positions)), self.extras[positions]], axis=1)
+        rows = self._at(positions).float()
+        return np.concatenate([normalized(rows) if self._rescale else rows, self.extras[positions]], axis=1)
 
     def scores_of(
         self, queries: NDArray[np.float32], query: NDArray[np.int64], positions: NDArray[np.int64]
@@ -170,6 +172,8 @@ class ExactIndex:
             walk, mask = self._gathered(mask), None
         for positions, rows in walk:
             scores = rows @ columns
+            if self._rescale:  # the scores, which are fewer than the numbers of the rows
+                scores /= np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
             if extra.size and extra.any():
                 scores += self.extras[positions] @ extra
             if mask is not None:
@@ -178,30 +182,25 @@ class ExactIndex:
         return best.found()
 
     def _blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Walk all rows in their order."""
-        first = 0
+        """Walk all rows in their order, as they are kept; a block is overwritten by the next where it is converted."""
+        first, converted = 0, torch.empty((_BLOCK_ROWS if self._converts else 0, self._depth))
         for shard in self._shards:
-            for start in range(0, len(shard), _BLOCK_ROWS):
-                rows = self._read(shard[start : start + _BLOCK_ROWS])
-                yield slice(first, first + len(rows)), rows
+            for rows in shard.split(_BLOCK_ROWS):
+                block = rows if rows.dtype == torch.float32 else converted[: len(rows)].copy_(rows)
+                yield slice(first, first + len(rows)), block.numpy()
                 first += len(rows)
 
     def _gathered(self, mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Walk the rows of a mask."""
+        """Walk the rows of a mask, as they are kept."""
         chosen = mask.nonzero()[0]
         for start in range(0, len(chosen), _BLOCK_ROWS):
             positions = chosen[start : start + _BLOCK_ROWS]
-            yield positions, self._read(self._at(positions))
+            yield positions, self._at(positions).float().numpy()
 
     def _at(self, positions: NDArray[np.int64]) -> Tensor:
         if len(self._shards) == 1:  # several times as fast, which counts where there are few rows
             return self._shards[0].index_select(0, torch.from_numpy(positions))
         return torch.from_numpy(self.memory[positions])
-
-    def _read(self, rows: Tensor) -> NDArray[np.float32]:
-        if rows.dtype != torch.float32:
-            rows = torch.from_numpy(as_float32(rows))
-        return (normalized(rows) if self._rescale else rows).numpy()
 
     @cached_property
     def _shards(self) -> Sequence[Tensor]:
