@@ -163,6 +163,11 @@ def test_a_damaged_table_and_a_full_disk_are_told(tmp_path):
     (tmp_path / "bad.sqlite").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
     with pytest.raises(IntegrityError, match=r"bad\.sqlite"):
         ItemTable(tmp_path / "bad.sqlite", [range(1)])
+    with sqlite3.connect(tmp_path / "other.sqlite") as other:
+        other.execute("CREATE TABLE items (number, id)")
+    other.close()
+    with pytest.raises(IntegrityError, match="expected the columns number, id, modality"):
+        ItemTable(tmp_path / "other.sqlite", [range(1)])
     with pytest.raises(WriteError):
         write(
             tmp_path / "items.sqlite", [(fixed(number), {"a": "b" * 1000}) for number in range(100)], "max_page_count=3"

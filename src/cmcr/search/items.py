@@ -126,6 +126,8 @@ class ItemTable:
         self._of_thread, self._opened = threading.local(), list[sqlite3.Connection]()
         self.close = weakref.finalize(self, _close, self._opened)
         self.columns = tuple(name for _, name, *_ in self._rows("PRAGMA table_info(items)"))
+        if self.columns[: len(FIXED)] != FIXED:
+            raise IntegrityError(f"{file}: expected the columns {', '.join(FIXED)}. Run cmcr index again.")
 
     def mask(self, corpus: int, conditions: Sequence[Condition] = ()) -> NDArray[np.bool_]:
         """Find the items of a corpus that are live and fulfil all conditions: `(N,)`.

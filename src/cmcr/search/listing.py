@@ -73,7 +73,7 @@ def _whereabouts(entry: Entry, items: ItemList, modality: str) -> tuple[str | by
     if isinstance(content, Path):
         place = os.path.abspath(content)  # noqa: PTH100 - keeps links
         if isinstance(items, TableItems):
-            folder, there = _below(place, items), content.is_file()
+            folder, there = _below(place, items), os.path.isfile(place)  # noqa: PTH113 - raises nothing
     return _path_cell(place), folder, text if isinstance(text, str) else None, there
 
 
