@@ -100,6 +100,13 @@ def test_bodies_that_are_hardly_json(client, body):
     schemas.Problem.model_validate(answer.json())
 
 
+def test_little_is_said_of_much_that_is_wrong(client):
+    part = {"modality": "image", "vector": ["a"] * 60_000, "space": "mini-clip"}
+    answer = client.post("/api/search", json={"parts": [part]})
+    assert answer.status_code == 422
+    assert len(answer.text) < 1000
+
+
 def test_an_unknown_item_or_path_is_not_found(client):
     for path in ("/api/items/999", "/api/items/999/media", "/api/nothing", "/static/../served.py"):
         assert client.get(path).status_code == 404

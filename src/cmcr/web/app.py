@@ -42,6 +42,7 @@ _WHY = {
 _ALWAYS = (400, 403, 413, 422, 503, 504)
 _Number = Annotated[int, Path(ge=0, lt=schemas.MOST_ITEMS, description="Of an item of the index.")]
 _KEEP = {"cache-control": "private, max-age=3600"}  # by browsers: the hash of the index is in the addresses
+_TOLD = 5  # of what is wrong with a request, which may be every number of a vector
 _FILE = {"type": "string", "format": "binary"}
 router = APIRouter()
 
@@ -278,7 +279,7 @@ async def _unusable(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     said = []
-    for wrong in error.errors():
+    for wrong in error.errors()[:_TOLD]:
         where = ".".join(str(part) for part in wrong["loc"][1:])
         got = "" if wrong["type"] in ("missing", "value_error", "json_invalid") else f", got {wrong.get('input')!r:.80}"
         said.append(f"{where}: {wrong['msg'].removeprefix('Value error, ')}{got}")
