@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cmcr.cli.options import Json, Model, models_of
+from cmcr.cli.signals import stopped_gently
 
 
 def serve(
@@ -38,12 +39,13 @@ def serve(
     def ready(url: str) -> None:
         print(json.dumps({"url": url}) if as_json else f"Open {url} (Ctrl-C stops it).", flush=True)
 
-    serve_index(
-        index,
-        host=host,
-        port=port,
-        allow_hosts=allow_host or (),
-        models=models_of(model),
-        open_page=open_page,
-        on_ready=ready,
-    )
+    with stopped_gently("what was asked before was answered."):
+        serve_index(
+            index,
+            host=host,
+            port=port,
+            allow_hosts=allow_host or (),
+            models=models_of(model),
+            open_page=open_page,
+            on_ready=ready,
+        )
