@@ -67,7 +67,7 @@ def _index(path: Path) -> dict[str, Any]:
                 "items": corpus.rows,
                 "live": corpus.live,
                 "back_end": corpus.backend,
-                "cards": dict(corpus.cards),
+                "cards": {block: card.model_dump() for block, card in corpus.cards.items()},
                 "memories": [part.path for part in corpus.own],
                 "embedded_from": [part.input for part in corpus.own if part.input is not None],
             }

@@ -18,8 +18,10 @@ from cmcr.errors import ConfigError, DimensionError, FormatError, IntegrityError
 from cmcr.files import locked
 from cmcr.search import building, references, sources
 from cmcr.search.building import index
+from cmcr.search.faiss_index import FaissIndex
 from cmcr.search.hubs import hub_coordinates
 from cmcr.search.items import Condition
+from cmcr.search.lance_index import LanceIndex
 from cmcr.search.layout import open_folder
 
 NUMBERS = np.arange(100, 124)
@@ -203,14 +205,15 @@ def test_an_update_keeps_hub_coordinates_while_the_references_are_the_same(world
 def test_other_back_ends_take_what_is_new(world, backend, monkeypatch):
     pytest.importorskip(backend)
     build(backend=backend)
-    built, real = [], building.build_backend
-    monkeypatch.setattr(building, "build_backend", lambda *given: built.append(given[1].name) or real(*given))
+    built, made = [], LanceIndex if backend == "lancedb" else FaissIndex
+    real = made.create
+    monkeypatch.setattr(made, "create", lambda *given: built.append(given[0].name) or real(*given))
     write_pictures(Path("files/night"), [6])
     opened = build(backend=backend)
     assert built == []
     image = opened.corpora[0]
     assert (image.own_index.kind, len(image.own_index), image.common_index.kind) == (backend, 6, backend)
-    assert opened.manifest.corpora[0].cards["own"]["recall_at_10"] == 1
+    assert opened.manifest.corpora[0].cards["own"].recall_at_10 == 1
     query = np.pad(image.own[5:6], ((0, 0), (0, 2)))
     assert image.own_index.search(query, 1)[1].tolist() == [[5]]
     assert verify(Path("idx"))["rows"] == 10

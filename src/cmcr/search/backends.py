@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.errors import unknown_name
+from cmcr.errors import CmcrError, WriteError
 from cmcr.memories.memory import Memory
-from cmcr.search.approximate import RECALL, Approximate
+from cmcr.search.approximate import Approximate, Card, content_hash
 from cmcr.search.exact import ExactIndex
+from cmcr.search.faiss_index import FaissIndex
 from cmcr.search.index import Index
+from cmcr.search.lance_index import LanceIndex
 
-_MODULES = {"faiss": "cmcr.search.faiss_index", "lancedb": "cmcr.search.lance_index"}
-KINDS = ("exact", *_MODULES)
+_CLASSES: dict[str, type[Approximate]] = {"faiss": FaissIndex, "lancedb": LanceIndex}
+KINDS = ("exact", *_CLASSES)
 EXACT_ROWS = 2_000_000
 """Up to here exact search of 512 numbers a row takes less than half a second a query on two cores."""
 
@@ -27,79 +27,50 @@ def choose_backend(rows: int) -> str:
     return "faiss" if rows > EXACT_ROWS and find_spec("faiss") else "exact"
 
 
-def build_backend(
-    kind: str,
-    folder: str | Path,
-    memory: Memory,
-    extras: NDArray[np.float32] | None,
-    order: NDArray[np.integer] | None,
-    **options: Any,
-) -> dict[str, Any]:
-    """Write what a back-end needs beside the memory, measured against exact search.
+def build_backend(kind: str, folder: str | Path, rows: ExactIndex, older: tuple[Path, Card] | None = None) -> Card:
+    """Write what an approximate back-end needs beside the memory, measured against exact search.
 
     Args:
-        kind: "exact", which needs nothing, "faiss" or "lancedb".
-        folder: what is written; of lancedb also the URI of an object store. An index that is there is replaced.
-        memory: rows `(N, D)`.
-        extras: `(N, E)` float32, or None.
-        order: `(N,)` for ties, or None.
-        **options: of the back-end, see `build` in its module.
+        kind: "faiss" or "lancedb"; exact search needs nothing.
+        folder: what is written; of lancedb also the URI of an object store. Nothing may be there.
+        rows: the memory with exact search.
+        older: folder and card of an index of the first rows, to which the others are added unless that doubles them.
 
     Returns:
-        its card, which lies in the folder too: JSON.
+        its card, by which it is opened.
 
     Raises:
-        ConfigError: there is no such back-end.
         MissingDependencyError: its library is not installed.
         WriteError: no permission, disk full.
     """
-    _check_kind(kind)
-    exact = ExactIndex(memory, extras, order)
-    if kind == "exact":
-        return {"kind": "exact", "rows": len(exact)}
-    card: dict[str, Any] = import_module(_MODULES[kind]).build(folder, exact, **options)
-    return card
+    made, content = _CLASSES[kind], content_hash(rows)
+    card = Card(kind=kind, rows=len(rows), content=content, built_rows=len(rows), lists=0)
+    try:
+        if older and older[1].content == content_hash(rows, older[1].rows) and len(rows) < 2 * older[1].built_rows:
+            made.extend(Path(folder), older[0], older[1].rows, rows)
+            kept = {"built_rows": older[1].built_rows, "lists": older[1].lists}
+        else:
+            kept = {"lists": made.create(folder, rows)}
+    except CmcrError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise WriteError(f"{folder}: {kind} could not write it: {error}") from error
+    return made(rows, folder, card.model_copy(update=kept)).measured()
 
 
 def open_backend(
-    kind: str,
+    card: Card | None,
     folder: str | Path,
     memory: Memory,
     extras: NDArray[np.float32] | None,
     order: NDArray[np.integer] | None,
+    live: NDArray[np.bool_] | None = None,
 ) -> Index:
-    """Open what `build_backend` has written, after checking that it was made of these rows.
-
-    The memory may have grown since: rows that the back-end does not hold are not found before they are added.
+    """Open a back-end over the live rows of a memory: exact search, or by its card what `build_backend` has written.
 
     Raises:
-        ConfigError: there is no such back-end; or other rows: build it again.
         MissingDependencyError: its library is not installed.
-        ArtefactNotFoundError, FormatError, IntegrityError, ReadError: not there, not ours, or damaged.
+        IntegrityError: it was made of other rows, or is damaged.
     """
-    _check_kind(kind)
-    exact = ExactIndex(memory, extras, order)
-    if kind == "exact":
-        return exact
-    index: Index = import_module(_MODULES[kind]).open_index(folder, exact)
-    return index
-
-
-def save_backend(index: Index, folder: str | Path) -> dict[str, Any]:
-    """Write what was added to an open index; of lancedb, what was dropped is deleted. Recall is measured again.
-
-    Returns:
-        its card.
-
-    Raises:
-        WriteError: no permission, disk full.
-    """
-    if isinstance(index, Approximate):
-        index.measure(None, RECALL)
-        return index.save(folder)
-    return {"kind": "exact", "rows": len(index)}
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise unknown_name("back-end", kind, KINDS)
+    rows = ExactIndex(memory, extras, order, live)
+    return rows if card is None else _CLASSES[card.kind](rows, folder, card)

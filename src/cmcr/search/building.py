@@ -25,8 +25,10 @@ from cmcr.files import MANIFEST, artefact_kind, locked, sha256_of, write_bytes_w
 from cmcr.loading import load
 from cmcr.memories.memory import Memory
 from cmcr.memories.projection import connection_hash, write_projected
-from cmcr.search.backends import KINDS, build_backend, choose_backend, open_backend, save_backend
+from cmcr.search.approximate import Card, content_hash
+from cmcr.search.backends import KINDS, build_backend, choose_backend
 from cmcr.search.engine import SearchIndex
+from cmcr.search.exact import ExactIndex
 from cmcr.search.items import writing_items
 from cmcr.search.layout import (
     BLOCKS,
@@ -37,6 +39,7 @@ from cmcr.search.layout import (
     Encoders,
     Manifest,
     Rows,
+    check_file,
     read_manifest,
     rows_hash,
 )
@@ -180,7 +183,7 @@ def _written(
         found |= {f"{block}_hubs": columns for block, columns in hubs.items()}
         arrays |= {f"{number}.{name}": array for name, array in found.items() if array is not None}
         names = {block: references.modalities(block, corpus.own.space) for block in BLOCKS}
-        records.append(_record(run, corpus, int(live[number].sum()), names, hubs, order, backend))
+        records.append(_record(run, corpus, live[number], names, hubs, order, backend))
     content = serialize({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     kept = f"arrays-{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
     write_bytes_whole(run.folder / kept, content)
@@ -202,23 +205,23 @@ def _written(
 def _record(
     run: Run,
     corpus: _Corpus,
-    live: int,
+    live: NDArray[np.bool_],
     names: Mapping[str, tuple[str, ...]],
     hubs: Mapping[str, NDArray[np.float32]],
     order: NDArray[np.int64] | None,
     backend: str | None,
 ) -> CorpusRecord:
     """Build the back-ends of a corpus, and say what it is made of."""
-    kind, folders, cards = backend or choose_backend(len(corpus.own)), dict[str, str](), dict[str, Any]()
+    kind, folders, cards = backend or choose_backend(len(corpus.own)), dict[str, str](), dict[str, Card]()
     for block, rows in zip(BLOCKS, (corpus.own, corpus.common), strict=True):
         if kind != "exact":
-            folders[block], cards[block] = _backend(run, kind, block, rows, hubs.get(block), order)
+            folders[block], cards[block] = _backend(run, kind, block, ExactIndex(rows, hubs.get(block), order, live))
     return CorpusRecord(
         space=corpus.own.space,
         modality=corpus.own.modality,
         own=tuple(_rows(run.folder, each.memory, each.input) for each in corpus.sources),
         common=tuple(_rows(run.folder, memory) for memory in corpus.projected),
-        live=live,
+        live=int(live.sum()),
         hubs=names,
         backend=kind,
         cards=cards,
@@ -304,27 +307,24 @@ def _item_table(run: Run, corpora: Sequence[_Corpus], lists: Sequence[Listed]) -
     return name, live
 
 
-def _backend(
-    run: Run, kind: str, block: str, rows: Memory, extras: NDArray[np.float32] | None, order: NDArray[np.int64] | None
-) -> tuple[str, Mapping[str, Any]]:
-    """Build a back-end, or add what is new to a copy of that of the older index: its folder and its card."""
-    content = hashlib.sha256(rows.digest().encode() + (b"" if extras is None else extras.tobytes())).hexdigest()[:12]
-    begins = f"backends/{kind}-{rows.space}-{rows.modality}-{block}-"
-    name, folder, built = begins + content, run.folder / (begins + content), len(rows)
+def _backend(run: Run, kind: str, block: str, rows: ExactIndex) -> tuple[str, Card]:
+    """Build a back-end, or add what is new to that of the older index: its folder and its card."""
+    content = hashlib.sha256(content_hash(rows).encode() + rows.live.tobytes()).hexdigest()[:12]
+    begins, older = f"backends/{kind}-{rows.memory.space}-{rows.memory.modality}-{block}-", None
+    name = begins + content
     for record in run.before.corpora if run.before else ():
-        known, card = record.folders.get(block, ""), record.cards.get(block, {})
-        if known == name:
-            return name, card
-        if known.startswith(begins) and len(rows) < 2 * card["built_rows"]:  # beyond that, its clusters are too few
-            with suppress(IntegrityError):  # other rows have changed too
-                shutil.rmtree(folder, ignore_errors=True)
-                shutil.copytree(run.folder / known, folder)
-                index = open_backend(kind, folder, rows, extras, order)
-                index.add(np.arange(len(index), len(rows)))
-                return name, {**save_backend(index, folder), "built_rows": card["built_rows"]}
-    run.report(f"{kind}, {rows.modality} of {rows.space}", 0.0)
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-    return name, {**build_backend(kind, folder, rows, extras, order), "built_rows": built}
+        known = record.folders.get(block, "")
+        if run.before and known.startswith(begins):
+            with suppress(IntegrityError):  # damaged: built anew
+                for file, size in run.before.bytes.items():
+                    if file.startswith(f"{known}/"):
+                        check_file(run.folder / file, size)
+                if known == name:
+                    return name, record.cards[block]
+                older = run.folder / known, record.cards[block]
+    run.report(f"{kind}, {rows.memory.modality} of {rows.memory.space}", 0.0)
+    shutil.rmtree(run.folder / name, ignore_errors=True)  # of a run that was killed
+    return name, build_backend(kind, run.folder / name, rows, older)
 
 
 def _files_in(folder: Path, records: Sequence[CorpusRecord]) -> Iterator[str]:

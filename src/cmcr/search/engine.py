@@ -78,9 +78,6 @@ class SearchIndex:
         self, folder: str | Path, *, encoders: Sequence[Space] = (), models: Mapping[str, str] | None = None
     ) -> None:
         self.opened = open_folder(folder, encoders=encoders)
-        for corpus in self.opened.corpora:
-            for each in (corpus.own_index, corpus.common_index):
-                each.drop(np.flatnonzero(~corpus.live))
         self.columns = self.opened.items.columns
         self.hash = hashlib.sha256(self.opened.manifest.model_dump_json().encode()).hexdigest()
         known, opens = self.opened.manifest.encoders, space_names()

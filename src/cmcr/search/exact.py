@@ -23,7 +23,6 @@ _QUERIES = 256  # compared in one walk over the rows
 _PAIRS = 2**16  # kept before they are put in order
 _PAIRS_AT_ONCE = 512  # of rows and queries in float64
 _DENSE = 0.5  # share of rows allowed from which copying them costs more than comparing with all
-_UNIT_ROUNDOFF = 2.0**-24
 
 
 class ExactIndex:
@@ -31,8 +30,7 @@ class ExactIndex:
 
     Shards are mapped at the first search and stay so; nothing is copied but what is kept in float16 or bfloat16, a block at a
     time, and rows that a filter has left over. A search takes some 50 MB of RAM, and 400 bytes for each of `Q x k` results,
-    whatever the number of rows; pages of mapped files are the system's, which takes them back when others need them. What a
-    row keeps in RAM is a flag, and the order and the extra coordinates that the caller gave.
+    whatever the number of rows; pages of mapped files are the system's, which takes them back when others need them.
 
     Scores are float32, off by less than `2 (D + E) 2^-24` of the lengths that are multiplied. Rows whose scores are nearer than
     that to each other are compared in float64, rounded to float32: equal scores are those that are equal then, whatever the
@@ -44,15 +42,15 @@ class ExactIndex:
         memory: rows, `(N, D)`.
         extras: `(N, E)` float32 extra coordinates; None for none.
         order: `(N,)` whole numbers by which equal scores are ordered; None orders them by position.
+        live: `(N,)` which rows can be found; None for all.
 
     Attributes:
         kind, exact, width: as of `Index`.
-        memory: the rows.
-        live: `(N,)` which rows were not dropped.
+        memory, extras, order, live: as given.
         rounding: how much a score may be off, of the query's length.
 
     Raises:
-        DimensionError: extras or order are not as many as the rows.
+        DimensionError: extras, order or live are not as many as the rows.
         NonFiniteError: extras that are.
     """
 
@@ -60,21 +58,26 @@ class ExactIndex:
     exact = True
 
     def __init__(
-        self, memory: Memory, extras: NDArray[np.float32] | None = None, order: NDArray[np.integer] | None = None
+        self,
+        memory: Memory,
+        extras: NDArray[np.float32] | None = None,
+        order: NDArray[np.integer] | None = None,
+        live: NDArray[np.bool_] | None = None,
     ) -> None:
         rows, self._depth = memory.shape
         self.memory = memory
         self.extras = np.zeros((rows, 0), dtype=np.float32) if extras is None else extras
         self.order = np.arange(rows, dtype=np.int32) if order is None else order
-        if self.extras.ndim != 2 or len(self.extras) != rows or self.order.shape != (rows,):
+        self.live = np.ones(rows, dtype=np.bool_) if live is None else live
+        if self.extras.ndim != 2 or not len(self.extras) == len(self.order) == len(self.live) == rows:
             raise DimensionError(
-                f"expected extra coordinates and an order for {rows} rows, got {self.extras.shape} and {self.order.shape}."
+                f"expected extra coordinates, an order and a mask for {rows} rows, got {self.extras.shape}, "
+                f"{self.order.shape} and {self.live.shape}."
             )
         if self.extras.size:
             check_finite(torch.from_numpy(self.extras), "the extra coordinates")
         self.width = self._depth + self.extras.shape[1]
-        self.live = np.ones(rows, dtype=np.bool_)
-        self._dropped = False
+        self._all_live = bool(self.live.all())
         longest = np.sqrt(1.01 + np.einsum("ne,ne->n", self.extras, self.extras).max(initial=0))  # rows have length one
         self._converts = any(one.origin.dtype != "float32" for one in memory.contents)
         self._rescale = self._converts and not memory.as_written
@@ -92,21 +95,13 @@ class ExactIndex:
             DimensionError, DtypeError, NonFiniteError: queries that cannot be compared.
         """
         given = self.checked(queries, k)
-        mask = self.counting(allowed)
+        if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != self.live.shape):
+            raise ConfigError(f"allowed: expected a mask {self.live.shape}, got {allowed.dtype} {allowed.shape}.")
+        mask = allowed & self.live if allowed is not None else None if self._all_live else self.live
         if len(given) <= _QUERIES:
             return self._search(given, k, mask)
         parts = [self._search(given[start : start + _QUERIES], k, mask) for start in range(0, len(given), _QUERIES)]
         return np.concatenate([scores for scores, _ in parts]), np.concatenate([positions for _, positions in parts])
-
-    def add(self, rows: Sequence[int] | NDArray[np.int64]) -> None:
-        """Take in rows that were dropped; see `Index.add`."""
-        self.live[rows] = True
-        self._dropped = not self.live.all()
-
-    def drop(self, rows: Sequence[int] | NDArray[np.int64]) -> None:
-        """Take out rows; see `Index.drop`."""
-        self.live[rows] = False
-        self._dropped = not self.live.all()
 
     def checked(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
         """Make sure that queries can be compared, as contiguous float32; raises as `search`."""
@@ -122,21 +117,13 @@ class ExactIndex:
             check_finite(torch.from_numpy(queries), "the queries")
         return np.ascontiguousarray(queries)
 
-    def counting(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-        """Find which rows are searched: `(N,)`, None for all; raises as `search`."""
-        if allowed is None:
-            return self.live if self._dropped else None
-        if allowed.dtype != np.bool_ or allowed.shape != self.live.shape:
-            raise ConfigError(f"allowed: expected a mask {self.live.shape}, got {allowed.dtype} {allowed.shape}.")
-        return allowed & self.live
-
     def best_of(self, queries: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> Found:
         """Compare each query with candidates of its own.
 
         Args:
             queries: `(Q, D + E)`, checked.
-            candidates: `(Q, c)` positions; those below 0 are none. Each query has k others at least.
-            k: how many to return.
+            candidates: `(Q, c)` positions; those below 0 are none.
+            k: how many to return; each query has as many candidates at least.
         """
         query, place = np.nonzero(candidates >= 0)
         positions = candidates[query, place]

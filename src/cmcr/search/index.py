@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,7 +13,7 @@ Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 @runtime_checkable
 class Index(Protocol):
-    """The rows of one modality of one space, in the block of one scale (its space's own, or the common one).
+    """The live rows of one modality of one space, in the block of one scale (its space's own, or the common one).
 
     A row is an embedding and E extra coordinates, one for each hub correction; a query has as many, which are 0 where the
     correction is not wanted. The rows are those of memories on disk, the artefact of record: an index holds nothing that
@@ -41,14 +40,6 @@ class Index(Protocol):
             allowed: `(N,)` which rows count: first the filter, then the k best of what is left, exactly, in every back-end.
 
         Returns:
-            scores and positions; of equal scores the smaller id comes first, then the smaller position.
+            scores and positions; of equal scores that were compared the smaller id comes first, then the smaller position.
         """
-        ...
-
-    def add(self, rows: Sequence[int] | NDArray[np.int64]) -> None:
-        """Take in rows of the memories that are new, by their positions."""
-        ...
-
-    def drop(self, rows: Sequence[int] | NDArray[np.int64]) -> None:
-        """Take out rows, by their positions: they are found no more, and the positions of others stay."""
         ...

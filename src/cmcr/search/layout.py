@@ -37,6 +37,7 @@ from cmcr.loading import load
 from cmcr.memories import verification
 from cmcr.memories.layout import Contents
 from cmcr.memories.memory import Memory
+from cmcr.search.approximate import Card
 from cmcr.search.backends import open_backend
 from cmcr.search.index import Index
 from cmcr.search.items import ItemTable
@@ -79,7 +80,7 @@ class CorpusRecord(_Record):
         live: how many items are.
         hubs: by block, the modalities of queries for which rows have a hub coordinate, in their order.
         backend: by which it is searched.
-        cards: by block, what the back-end says of itself, and for how many rows it was built before others were added.
+        cards: by block, what the back-end says of itself; none for exact search.
         folders: by block, where the back-end keeps its files, relative to the index; none for exact search.
     """
 
@@ -90,7 +91,7 @@ class CorpusRecord(_Record):
     live: int
     hubs: Mapping[str, tuple[str, ...]]
     backend: str
-    cards: Mapping[str, Mapping[str, Any]]
+    cards: Mapping[str, Card]
     folders: Mapping[str, str]
 
     @property
@@ -296,10 +297,14 @@ def check_file(path: Path, size: int) -> None:
 
 def _corpus(folder: Path, record: CorpusRecord, first: int, number: int, arrays: Mapping[str, Any]) -> Corpus:
     own, common = open_rows(folder, record.own), open_rows(folder, record.common)
-    order = arrays.get(f"{number}.order")
     indexes = {
         block: open_backend(
-            record.backend, folder / record.folders.get(block, "."), rows, arrays.get(f"{number}.{block}_hubs"), order
+            record.cards.get(block),
+            folder / record.folders.get(block, "."),
+            rows,
+            arrays.get(f"{number}.{block}_hubs"),
+            arrays.get(f"{number}.order"),
+            arrays[f"{number}.live"],
         )
         for block, rows in zip(BLOCKS, (own, common), strict=True)
     }
