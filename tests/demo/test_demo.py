@@ -18,7 +18,7 @@ from cmcr.demo import measure as measure_module
 from cmcr.demo import run
 from cmcr.demo.measure import DemoOptions, connect_all, measure, retention_of, true_pairs
 from cmcr.demo.run import QUICK, run_demo
-from cmcr.demo.world import draw_world, embed_world
+from cmcr.demo.world import draw_world, embed_world, gap_of, gap_step, with_gap
 from cmcr.errors import ConfigError, MissingDependencyError, WriteError
 from cmcr.evaluation.ablations import ABLATIONS
 from cmcr.evaluation.baselines import through
@@ -106,6 +106,43 @@ def test_the_oracle_pairs_true_numbers(cases):
                 assert data.numbers[outer][source] == data.numbers[data.case.overlap][i]
 
 
+def test_modalities_are_moved_as_far_apart_as_asked_and_each_space_finds_its_own_as_before(cases):
+    gap = 1.1
+    for data in cases:
+        moved = with_gap(data, gap)
+        for before, after, items, own in zip(data.memories, moved.memories, moved.outer, moved.own, strict=True):
+            first, second = (after.rows[modality].numpy() for modality in (data.case.overlap, items.modality))
+            assert np.linalg.norm(first.mean(axis=0) - second.mean(axis=0)) == pytest.approx(gap, abs=1e-5)
+            assert gap_of(own[0].rows, own[1].rows) == pytest.approx(gap, abs=0.02)
+            np.testing.assert_allclose(np.linalg.norm(items.rows, axis=1), 1, atol=1e-6)
+            # A step across all that the items show: every cosine becomes (c - h^2) / (1 + h^2).
+            length = np.linalg.norm(
+                gap_step(*(before.rows[m].numpy() for m in (data.case.overlap, items.modality)), gap)
+            )
+            cosines = [a.rows @ b.rows.T for pair in (data.own, moved.own) for a, b in pair if a.space == items.space]
+            np.testing.assert_allclose(cosines[1], (cosines[0] - length**2) / (1 + length**2), atol=0.06)
+            found = [(each.argmax(axis=1) == np.arange(1000)).mean() for each in cosines]
+            assert found[1] == pytest.approx(found[0], abs=0.01)
+
+
+def test_a_wide_gap_costs_the_papers_form_what_centring_saves(demo):
+    assert "wide_gap" not in demo[1]["connections"]["3d-text"]
+    wide = demo[1]["connections"]["audio-image"]["wide_gap"]
+    assert all(gap["before"] < 0.3 < 0.98 < gap["wide"] < 1.02 for gap in wide["gaps"].values())
+    assert list(wide["methods"])[:3] == ["c-mcr without centring", "c-mcr", "cca"]
+    assert wide["method"] in wide["methods"]
+    r1 = {
+        (name, gap): np.mean([figures[f"{task}/R@1"] for task in ("audio_to_image", "image_to_audio")])
+        for name, both in wide["methods"].items()
+        for gap, figures in both.items()
+    }
+    left = {name: both["wide"]["gap_left"] for name, both in wide["methods"].items()}
+    assert left.pop("c-mcr without centring") > 1 > 0.2 > max(left.values())
+    assert r1["c-mcr without centring", "wide"] < r1["c-mcr", "wide"] - 2
+    for name in ("c-mcr", "cca", wide["method"]):
+        assert r1[name, "wide"] == pytest.approx(r1[name, "before"], abs=3)
+
+
 def test_results_hold_every_figure_that_must_stand_beside_ours(demo):
     results = demo[1]
     assert results["finished"] is True
@@ -137,6 +174,7 @@ def test_the_page_stands_alone_and_lets_people_look_and_listen(demo):
     assert page.count('class="plot"') == 3 + 3  # gaps and losses, and heat maps
     assert "C-MCR: only L_ttc" in page
     assert page.count("checks passed") == 2
+    assert page.count("What if it were wide?") == page.count("C-MCR, rows centred") == 1
     assert "undefined" not in page.lower()
 
 

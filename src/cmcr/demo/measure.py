@@ -14,9 +14,10 @@ import torch
 
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
+from cmcr.connection.methods import settings_of
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
 from cmcr.demo.plots import png
-from cmcr.demo.world import EmbeddedCase
+from cmcr.demo.world import WIDE_GAP, EmbeddedCase, gap_of, with_gap
 from cmcr.engine.device import cores
 from cmcr.engine.precision import fast_float32
 from cmcr.evaluation.ablations import ABLATIONS
@@ -30,6 +31,7 @@ from cmcr.evaluation.tasks.scores import PerItem
 
 TOP = (1, 5, 10)
 PAPER, ORACLE = "c-mcr", "paired_oracle"
+WITHOUT_CENTRING = "c-mcr without centring"
 
 Job = tuple[EmbeddedCase, Mapping[str, Any]]
 """A case to connect, and keywords of `cmcr.connect`."""
@@ -194,6 +196,47 @@ def ablate(data: EmbeddedCase, options: DemoOptions, progress: Callable[[float],
         [(data, {"method": PAPER, **changes}) for changes in ABLATIONS.values()], options, progress
     )
     return {label: measure(data, through(found)) for label, found in zip(ABLATIONS, connections, strict=True)}
+
+
+def measure_wide_gap(
+    data: EmbeddedCase, connection: Connection, options: DemoOptions, progress: Callable[[float], None]
+) -> dict[str, Any]:
+    """Measure what a wide modality gap does to the paper's form, to the same with rows centred, and beyond.
+
+    Everything is connected as the spaces are and with their modalities moved apart. What is trained takes a third of its
+    passes over the overlap, so that figures compare with each other only.
+
+    Returns:
+        `gaps`: by space, that of the embeddings, `before` they are moved and `wide`. `methods`: by name, `before` and
+        `wide`, the figures of `measure` and `gap_left`, how far overlap and outer test items of a space lie apart after
+        connecting, mean of both spaces.
+    """
+    choice = connection.report.get("choice")
+    ours = choice["chosen"].split(",")[0] if choice else options.method
+    wanted = {WITHOUT_CENTRING: {"method": PAPER, "centring": False, **_third_of_passes(PAPER)}}
+    wanted |= {name: {"method": name, **_third_of_passes(name)} for name in (PAPER, "cca", ours)}
+    cases = {"before": data, "wide": with_gap(data, WIDE_GAP)}
+    jobs = list(itertools.product(wanted, cases))
+    connections = connect_all([(cases[gap], wanted[name]) for name, gap in jobs], options, progress)
+    methods: dict[str, Any] = {name: {} for name in wanted}
+    for (name, gap), found in zip(jobs, connections, strict=True):
+        methods[name][gap] = {**measure(cases[gap], through(found)), "gap_left": gap_left(cases[gap], found)}
+    gaps = {
+        own[0].space: {gap: gap_of(*(items.rows for items in each.own[number])) for gap, each in cases.items()}
+        for number, own in enumerate(data.own)
+    }
+    return {"gaps": gaps, "method": ours, "methods": methods}
+
+
+def _third_of_passes(method: str) -> dict[str, int]:
+    epochs = getattr(settings_of(method), "epochs", None)
+    return {"epochs": epochs // 3} if epochs else {}
+
+
+def gap_left(data: EmbeddedCase, connection: Connection) -> float:
+    """Measure the modality gap of the common rows within a space, the mean of both spaces."""
+    common = [[connection.common(items.rows, items.space) for items in own] for own in data.own]
+    return float(np.mean([gap_of(*rows) for rows in common]))
 
 
 def measure_tasks(

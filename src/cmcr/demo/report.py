@@ -14,7 +14,7 @@ from PIL import Image
 
 from cmcr.connection.connection import Connection
 from cmcr.data.numbers import SEEN_NUMBERS, UNSEEN_NUMBERS
-from cmcr.demo.measure import ORACLE
+from cmcr.demo.measure import ORACLE, PAPER, WITHOUT_CENTRING
 from cmcr.demo.plots import data_uri, gap_picture, loss_picture
 from cmcr.demo.world import EmbeddedCase, World
 from cmcr.errors import missing_dependency
@@ -33,6 +33,7 @@ LABELS = {
     "c-mcr-residual": "C-MCR that starts at cca",
     "paired_oracle": "paired oracle: C-MCR that starts at cca, with true pairs",
 }
+WIDE_GAP_LABELS = {**LABELS, WITHOUT_CENTRING: "C-MCR, the paper, rows as they come", PAPER: "C-MCR, rows centred"}
 MODALITY_WORDS = {"image": "picture", "audio": "sound", "text": "text", "point_cloud": "3D"}
 PAPER_FIGURES = {
     "mean/R@1": "R@1, mean of both directions",
@@ -96,6 +97,7 @@ def render_report(
     return page.render(
         results=results,
         label=label,
+        wide_gap_labels=WIDE_GAP_LABELS,
         words=MODALITY_WORDS,
         task_words=task_words,
         paper_figures=PAPER_FIGURES,

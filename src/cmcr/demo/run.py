@@ -14,9 +14,9 @@ from typing import Any
 from cmcr.connection.methods import settings_of
 from cmcr.connection.settings import check_seed
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, handwriting
-from cmcr.demo.measure import DemoOptions, ablate, compare, connect_all, jobs_of, measure_tasks
+from cmcr.demo.measure import DemoOptions, ablate, compare, connect_all, jobs_of, measure_tasks, measure_wide_gap
 from cmcr.demo.report import page_template, render_report
-from cmcr.demo.world import World, draw_world, embed_world
+from cmcr.demo.world import CASES, World, draw_world, embed_world
 from cmcr.errors import WriteError
 from cmcr.evaluation.tasks.heatmaps import figure_class
 from cmcr.files import write_text_whole
@@ -73,6 +73,11 @@ def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, A
         if options.ablations:
             with _timed(seconds, f"ablate {name}"):
                 figures["ablations"] = ablate(data, options, partial(progress, f"ablating {name}"))
+        if data.case is CASES[0]:
+            with _timed(seconds, f"wide gap of {name}"):
+                figures["wide_gap"] = measure_wide_gap(
+                    data, connection, options, partial(progress, f"wide gap of {name}")
+                )
         with _timed(seconds, f"tasks {name}"):
             figures["paper_tasks"], drawn = measure_tasks(
                 connection, options.seed, partial(progress, f"tasks of {name}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from cmcr.data.numbers import ALL_NUMBERS, SEEN_NUMBERS, class_texts
 from cmcr.evaluation.miniature import draw_items
@@ -17,7 +18,12 @@ from cmcr.memories.memories import Memories
 from cmcr.spaces.registry import space
 
 MODALITIES = ("text", "image", "audio", "point_cloud")
+WIDE_GAP = 1.0
+"""How far the modalities of large contrastive spaces lie apart: 0.9 to 1.1; those of the miniature spaces 0.1 to 0.3."""
+
 _BATCH = 500
+
+Rows = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,53 @@ def embed_world(world: World, progress: Callable[[float], None]) -> list[Embedde
             )
         )
     return cases
+
+
+def gap_of(first: Rows, second: Rows) -> float:
+    """Measure a modality gap: the distance of the means of two modalities' unit rows."""
+    return float(np.linalg.norm(first.mean(axis=0) - second.mean(axis=0)))
+
+
+def with_gap(data: EmbeddedCase, gap: float) -> EmbeddedCase:
+    """Move the two modalities of each space apart, until its memories have a modality gap of `gap`.
+
+    Every row takes the same step as all of its modality and is made a unit row again, so that each space finds its own as
+    before. An embedded text that is a mean of phrasings is moved like any other row.
+
+    Args:
+        data: a case.
+        gap: at least the space's own, below 2.
+    """
+    memories, outer, own = [], [], []
+    for given, items, pair in zip(data.memories, data.outer, data.own, strict=True):
+        rows = [given.loaded(modality).numpy() for modality in (data.case.overlap, items.modality)]
+        step = gap_step(rows[0], rows[1], gap)
+        moved = {data.case.overlap: _moved(rows[0], step), items.modality: _moved(rows[1], -step)}
+        memories.append(Memories(given.space, **moved))
+        outer.append(replace(items, rows=_moved(items.rows, -step)))
+        own.append(
+            (replace(pair[0], rows=_moved(pair[0].rows, step)), replace(pair[1], rows=_moved(pair[1].rows, -step)))
+        )
+    return replace(data, memories=memories, outer=outer, own=own)
+
+
+def gap_step(first: Rows, second: Rows, gap: float) -> NDArray[np.float64]:
+    """Find the step `(D,)` to add to the unit rows of one modality, and to subtract from those of the other, for a gap.
+
+    It goes along the axis on which the rows of both vary least around their means, so that it is orthogonal to what they
+    show: a cosine c of the two modalities becomes nearly ``(c - h^2) / (1 + h^2)``, h the length of the step.
+    """
+    means = first.mean(axis=0, dtype=np.float64), second.mean(axis=0, dtype=np.float64)
+    around = np.concatenate([first - means[0], second - means[1]])
+    axis = np.linalg.eigh(around.T @ around)[1][:, 0]
+    axis = axis if (means[0] - means[1]) @ axis >= 0 else -axis
+    length = brentq(lambda h: gap_of(_moved(first, h * axis), _moved(second, -h * axis)) - gap, 0.0, 10.0)
+    return length * axis
+
+
+def _moved(rows: Rows, step: NDArray[np.float64]) -> NDArray[np.float32]:
+    moved = rows + step
+    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _encode(name: str, modality: str, inputs: Sequence[Any]) -> NDArray[np.float32]:
