@@ -31,7 +31,9 @@ VERBS = (
     "import",
     "index",
     "info",
+    "project",
     "search",
+    "serve",
     "verify",
 )
 

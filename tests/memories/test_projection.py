@@ -1,10 +1,13 @@
 """Projected rows as a memory: those of the connection, resumed, appended to, and refused where they are of something else."""
 
+import json
+
 import numpy as np
 import pytest
 from helpers import store, unit
 
 import cmcr
+from cmcr.cli import main
 from cmcr.errors import ConfigError, ResumeError
 from cmcr.memories import projection
 from cmcr.memories.projection import connection_hash, write_projected
@@ -84,3 +87,25 @@ def test_what_was_made_of_something_else_is_left_alone(connection, connections, 
         write_projected(connection, cmcr.Memory(tmp_path / "strange"), tmp_path / "strange-out")
     assert not (tmp_path / "strange-out").exists()
     assert cmcr.Memory(tmp_path / "out").digest() == made.digest()
+
+
+def test_a_connection_takes_a_memory_as_it_takes_its_rows(connection, memory):
+    for carry in (connection.project, connection.common):
+        np.testing.assert_array_equal(carry(memory, memory.space), carry(memory[:], memory.space))
+    with pytest.raises(ConfigError, match="of space 'mine'"):
+        connection.project(memory, "other")
+
+
+def test_the_verb_writes_what_the_connection_gives(connection, memory, tmp_path, capsys):
+    connection.save(tmp_path / "saved")
+    call = ["project", str(tmp_path / "saved"), str(memory.folders[0]), "--out"]
+    assert main([*call, str(tmp_path / "whole"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "path": str(tmp_path / "whole"), "rows": len(memory), "width": connection.width,
+    }  # fmt: skip
+    assert main([*call, str(tmp_path / "common"), "--common"]) == 0
+    for name, carry in (("whole", connection.project), ("common", connection.common)):
+        written = cmcr.Memory(tmp_path / name)
+        assert written.ids == memory.ids
+        np.testing.assert_allclose(written[:], carry(memory, memory.space), atol=1e-6)
+    assert main([*call[:1], str(tmp_path / "saved"), str(tmp_path / "saved"), "--out", str(tmp_path / "x")]) == 1

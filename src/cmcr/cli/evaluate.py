@@ -26,6 +26,7 @@ def evaluate(
     *,
     data: Data = Data(),  # noqa: B008 - frozen
     every: Annotated[bool, Parameter(name="--all")] = False,
+    pairs: Path | None = None,
     out: Path | None = None,
     model: Model = None,
     against: list[Path] | None = None,
@@ -49,6 +50,8 @@ def evaluate(
         run: What to measure, as TASK/DATASET.
         every: Measure all that the connection can do: on the miniature world, or on all data sets in --data, one folder each.
             Those that are incomplete are named at the end, and the exit code is 1.
+        pairs: A table of pairs of your own, to be retrieved by each other: CSV, TSV, JSONL or Parquet with two columns named
+            by modalities, such as audio and image, that hold paths or texts.
         out: Folder for one JSON file a run, and for heat maps; without it, results are only shown.
         against: Other connections of the same encoders, compared on the same items.
         memories: Memories of both spaces, to fit the standard baselines on.
@@ -60,8 +63,10 @@ def evaluate(
         map_rule: For localization: cut the map at half its range (value), or take the upper half of its pixels (share).
         seed: Of the intervals, of chance, and of the miniature data.
     """
-    if every == (run is not None):
-        raise ConfigError("expected what to measure: RUN, such as retrieval/mini-audio-image, or --all.")
+    if [every, run is not None, pairs is not None].count(True) != 1:
+        raise ConfigError(
+            "expected what to measure: RUN, such as retrieval/mini-audio-image, or --all, or --pairs TABLE."
+        )
     _check_heatmaps(heatmaps, out, run)
     if prompts_key is not None and prompts is None:
         raise ConfigError("--prompts-key needs a file: --prompts FILE.")
@@ -71,6 +76,7 @@ def evaluate(
     loaded = load(connection, encoders=spaces_of(model))
     options: dict[str, Any] = {
         **asdict(data),
+        "pairs": pairs,
         "prompts": prompts,
         "prompts_key": prompts_key,
         "memories": memories_of(memories or ()),

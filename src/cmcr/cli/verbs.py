@@ -16,6 +16,7 @@ from cmcr.cli.import_ import import_
 from cmcr.cli.index import index
 from cmcr.cli.info import info
 from cmcr.cli.memory import import_memory
+from cmcr.cli.project import project
 from cmcr.cli.search import search
 from cmcr.cli.serve import serve
 from cmcr.cli.verify import verify
@@ -32,6 +33,21 @@ app = cyclopts.App(
 )
 memory = cyclopts.App(name="memory", help="Bring memories in and out.")
 memory.command(import_memory, name="import")
-for _verb in (ablate, compare, connect, demo, embed, encode, evaluate, index, info, search, serve, verify, memory):
+for _verb in (
+    ablate,
+    compare,
+    connect,
+    demo,
+    embed,
+    encode,
+    evaluate,
+    index,
+    info,
+    project,
+    search,
+    serve,
+    verify,
+    memory,
+):
     app.command(_verb)
 app.command(import_, name="import")

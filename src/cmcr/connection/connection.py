@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cmcr.arrays import Array, ArrayT, as_given, check_finite, normalized, rows_of, unit_rows, working_dtype
+from cmcr.arrays import Array, ArrayT, StoredRows, as_given, check_finite, normalized, rows_of, unit_rows, working_dtype
 from cmcr.connection.maps import Map
 from cmcr.engine.device import choose_device
 from cmcr.errors import ConfigError, DimensionError, unknown_name
@@ -109,27 +110,27 @@ class Connection:
         """All modalities that can be compared, each once."""
         return tuple(dict.fromkeys(m for space in self.spaces for m in space.modalities))
 
-    def project(self, embeddings: ArrayT, space: str, *, device: str = "cpu") -> ArrayT:
+    def project(self, embeddings: ArrayT | StoredRows, space: str, *, device: str = "cpu") -> ArrayT:
         """Carry embeddings of one space into the common space.
 
         Args:
-            embeddings: `(n, D)` embeddings of any modality of the space, numpy or torch; scaled to unit rows first, as in
-                training.
+            embeddings: `(n, D)` embeddings of any modality of the space, numpy or torch; or a `cmcr.Memory`, whose rows are
+                read into RAM (`cmcr project` streams one onto the disk). Scaled to unit rows first, as in training.
             space: the space's name.
             device: where to compute if `embeddings` is a numpy array; tensors are projected where they are.
 
         Returns:
-            `(n, K)` unit rows, numpy for numpy (float32; float64 stays float64). With `final_relu` and no own share a row may
-            be zero.
+            `(n, K)` unit rows, numpy for numpy and memories (float32; float64 stays float64). With `final_relu` and no own
+            share a row may be zero.
 
         Raises:
-            ConfigError: an unknown space.
+            ConfigError: an unknown space, or a memory of another one.
             DimensionError: another width than the space's.
             DtypeError, NonFiniteError, ZeroRowError, TooFewRowsError: unusable embeddings.
         """
-        return as_given(torch.cat(self._parts(embeddings, space, device, own=True)), embeddings)
+        return self._carried(embeddings, space, device, own=True)
 
-    def common(self, embeddings: ArrayT, space: str, *, device: str = "cpu") -> ArrayT:
+    def common(self, embeddings: ArrayT | StoredRows, space: str, *, device: str = "cpu") -> ArrayT:
         """Carry embeddings of one space into the common block alone, for an index of items of several spaces.
 
         The cosine of two such rows of different spaces is that of `project` divided by ``1 - own_share``, so they rank
@@ -140,7 +141,16 @@ class Connection:
         Returns:
             `(n, common_width)` unit rows in the kind of `embeddings`.
         """
-        return as_given(torch.cat(self._parts(embeddings, space, device, own=False)), embeddings)
+        return self._carried(embeddings, space, device, own=False)
+
+    def _carried(self, embeddings: ArrayT | StoredRows, space: str, device: str, *, own: bool) -> ArrayT:
+        given: Any = embeddings
+        if isinstance(embeddings, StoredRows):
+            self._projector(space)
+            if (theirs := getattr(embeddings, "space", space)) != space:
+                raise ConfigError(f"the memory is of space {theirs!r}, expected one of {space!r}.")
+            given = np.concatenate(list(embeddings.blocks()))
+        return as_given(torch.cat(self._parts(given, space, device, own=own)), given)
 
     def _parts(self, embeddings: Array, space: str, device: str, *, own: bool) -> list[Tensor]:
         """Project block by block, which bounds the scratch space."""

@@ -11,6 +11,7 @@ from cmcr.connection.settings import check_seed
 from cmcr.errors import ArtefactError, ConfigError, SampleError, unknown_name, words_of
 from cmcr.evaluation.baselines import baselines_of
 from cmcr.evaluation.datasets import LAYOUTS, read_dataset
+from cmcr.evaluation.datasets.pairs import read_pairs
 from cmcr.evaluation.datasets.records import ClassificationRecord, Record
 from cmcr.evaluation.evaluate import Evaluation, evaluate
 from cmcr.evaluation.miniature import MINI_RUNS, mini_prompts, mini_record
@@ -65,6 +66,7 @@ def evaluate_runs(
     split: str | None = None,
     limit: int | None = None,
     allow_missing: bool = False,
+    pairs: Path | None = None,
     prompts: Path | None = None,
     prompts_key: str | None = None,
     memories: Sequence[Memory] = (),
@@ -80,6 +82,7 @@ def evaluate_runs(
         split: of the data set; None is the one published for testing.
         limit: take so many items only, evenly spaced; None takes all.
         allow_missing: leave out items whose files are missing, and count them.
+        pairs: a table of pairs of your own, to be retrieved by each other; `run` and `data` are then left out.
         prompts: file of prompt templates for classification, as ULIP's templates.json; None takes cmcr's own.
         prompts_key: which list of that file; None where it has only one.
         memories: memories of both spaces, to fit the baselines on; empty for no baselines.
@@ -93,6 +96,13 @@ def evaluate_runs(
     seed = check_seed(seed)
     if memories:
         options["baselines"] = baselines_of(connection, memories)
+    if pairs is not None:
+        if run is not None or data is not None:
+            raise ConfigError("pairs are measured by themselves: leave the run and the data set out.")
+        yield evaluate(
+            connection, "retrieval/pairs", read_pairs(pairs, connection.modalities, limit), seed=seed, **options
+        )
+        return
     runs = runs_for(connection, data) if run is None else [run]
     incomplete = []
     for name in runs:
