@@ -5,6 +5,7 @@ import pytest
 
 import cmcr
 from cmcr.errors import TooFewRowsError
+from cmcr.search import hubs
 from cmcr.search.hubs import draw_references, hub_coordinates
 from reference import search_hubs
 
@@ -29,9 +30,10 @@ def test_a_coordinate_is_what_the_equation_takes_off(memory, rng, neighbours):
         assert query @ item - found[position] == pytest.approx(expected, abs=1e-6)
 
 
-def test_references_are_drawn_evenly(memory):
+def test_references_are_drawn_evenly_below_a_power_of_two(memory, monkeypatch):
     np.testing.assert_array_equal(draw_references(memory), memory[:])
-    np.testing.assert_array_equal(draw_references(memory, 4), memory[[0, 5, 11, 17]])
+    monkeypatch.setattr(hubs, "MOST_REFERENCES", 4)
+    np.testing.assert_array_equal(draw_references(memory), memory[[0, 4, 8, 12]])  # of 16 in 23
 
 
 def test_references_must_be_there(memory):

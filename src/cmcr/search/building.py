@@ -45,7 +45,7 @@ from cmcr.search.layout import (
 )
 from cmcr.search.listing import rows_of_items
 from cmcr.search.map import draw_map
-from cmcr.search.references import hubs_of, references_of
+from cmcr.search.references import References, hubs_of
 from cmcr.search.sources import (
     Given,
     Progress,
@@ -172,18 +172,17 @@ def _written(
     means = [_mean(corpus.common) for corpus in corpora]
     drawn = draw_map([corpus.common for corpus in corpora], means)
     items, live = _item_table(run, corpora, lists)
-    references = references_of(run, drawn_from or [source.memory for source in sources])
+    references = References(run, drawn_from or [corpus.own for corpus in corpora])
     arrays: dict[str, NDArray[Any]] = {"map.axes": drawn.axes}
     records = []
     for number, corpus in enumerate(corpora):
-        hubs = hubs_of(run, [source.memory for source in corpus.sources], corpus.projected, references)
+        hubs = hubs_of(run, corpus.own, corpus.common, references)
         order = _order_of(corpus.own.ids)
         found = {"live": live[number], "mean": means[number], "order": order}
         found |= {"map_positions": drawn.positions[number], "map_points": drawn.points[number]}
         found |= {f"{block}_hubs": columns for block, columns in hubs.items()}
         arrays |= {f"{number}.{name}": array for name, array in found.items() if array is not None}
-        names = {block: references.modalities(block, corpus.own.space) for block in BLOCKS}
-        records.append(_record(run, corpus, live[number], names, hubs, order, backend))
+        records.append(_record(run, corpus, live[number], references, hubs, order, backend))
     content = serialize({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     kept = f"arrays-{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
     write_bytes_whole(run.folder / kept, content)
@@ -194,7 +193,6 @@ def _written(
         connection_hash=run.hash,
         encoders={name: _encoders(run.connection, name, own) for name in run.connection.projectors},
         corpora=tuple(records),
-        references=tuple(_rows(run.folder, memory) for memory in references.memories),
         items=items,
         arrays=kept,
         sha256={name: sha256_of(run.folder / name) for name in files},
@@ -206,7 +204,7 @@ def _record(
     run: Run,
     corpus: _Corpus,
     live: NDArray[np.bool_],
-    names: Mapping[str, tuple[str, ...]],
+    references: References,
     hubs: Mapping[str, NDArray[np.float32]],
     order: NDArray[np.int64] | None,
     backend: str | None,
@@ -222,7 +220,8 @@ def _record(
         own=tuple(_rows(run.folder, each.memory, each.input) for each in corpus.sources),
         common=tuple(_rows(run.folder, memory) for memory in corpus.projected),
         live=int(live.sum()),
-        hubs=names,
+        hubs={block: references.modalities(block, corpus.own.space) for block in BLOCKS},
+        hubs_of=references.hash_with(corpus.own, len(corpus.own)),
         backend=kind,
         cards=cards,
         folders=folders,
@@ -243,8 +242,11 @@ def _connection_copy(run: Run) -> str:
 def _projected(run: Run, memory: Memory) -> Memory:
     """Carry a memory into the common block; what was appended to it is added to what is there."""
     (contents,) = memory.contents
-    whole, first = (rows_hash(contents.model_copy(update={"shards": contents.shards[:n]})) for n in (None, 1))
-    for identity in (first, whole):  # the first shard stays when more is appended; where others follow it, begin anew
+    whole = rows_hash(contents)
+    for identity in (
+        rows_hash(contents, 1),
+        whole,
+    ):  # the first shard stays when more is appended
         hashed = hashlib.sha256(f"{run.hash} {identity}".encode()).hexdigest()[:12]
         folder = run.folder / "common" / f"{memory.space}-{memory.modality}-{hashed}"
         report = partial(run.report, f"projecting {memory.modality} of {memory.space}")

@@ -25,14 +25,17 @@ MOST_REFERENCES = 4096
 _ROWS = 1024  # compared with all references together: 16 MiB of cosines
 
 
-def draw_references(memory: IndexedRows, most: int = MOST_REFERENCES) -> NDArray[np.float32]:
-    """Draw reference queries from a memory, evenly spaced, so that the same memory gives the same ones.
+def draw_references(memory: IndexedRows) -> NDArray[np.float32]:
+    """Draw reference queries from a memory: all rows if they are few, else evenly spaced.
+
+    Rows beyond a power of two are left out, so that the same are drawn while a memory grows to the next one.
 
     Returns:
-        `(R, D)` rows, R at most `most`.
+        `(R, D)` rows, R at most `MOST_REFERENCES`.
     """
-    count = min(len(memory), most)
-    return memory[np.arange(count) * len(memory) // max(count, 1)]
+    count = min(len(memory), MOST_REFERENCES)
+    span = count if count == len(memory) else 2 ** (len(memory).bit_length() - 1)
+    return memory[np.arange(count) * span // max(count, 1)]
 
 
 def hub_coordinates(

@@ -79,6 +79,7 @@ class CorpusRecord(_Record):
         own, common: its rows in the space itself and in the common block, folder by folder, in the same order.
         live: how many items are.
         hubs: by block, the modalities of queries for which rows have a hub coordinate, in their order.
+        hubs_of: hash of what the hub coordinates were computed from.
         backend: by which it is searched.
         cards: by block, what the back-end says of itself; none for exact search.
         folders: by block, where the back-end keeps its files, relative to the index; none for exact search.
@@ -90,6 +91,7 @@ class CorpusRecord(_Record):
     common: tuple[Rows, ...]
     live: int
     hubs: Mapping[str, tuple[str, ...]]
+    hubs_of: str
     backend: str
     cards: Mapping[str, Card]
     folders: Mapping[str, str]
@@ -115,7 +117,6 @@ class Manifest(_Record):
         connection_hash: see `cmcr.memories.projection.connection_hash`.
         encoders: by space.
         corpora: in the order of their items' numbers.
-        references: memories from which the reference queries of hub correction were drawn, as they were then.
         items, arrays: names of files.
         sha256, bytes: of all files that are written for the index alone, by their paths relative to it.
     """
@@ -124,7 +125,6 @@ class Manifest(_Record):
     connection_hash: str
     encoders: Mapping[str, Encoders]
     corpora: tuple[CorpusRecord, ...]
-    references: tuple[Rows, ...]
     items: str
     arrays: str
     sha256: Mapping[str, str]
@@ -281,9 +281,9 @@ def open_rows(folder: Path, parts: Sequence[Rows]) -> Memory:
     return memory
 
 
-def rows_hash(contents: Contents) -> str:
-    """Hash which rows of which items the shards of a memory hold, and in which order."""
-    hashes = (f"{name} {shard.sha256[name]}" for shard in contents.shards for name in sorted(shard.sha256))
+def rows_hash(contents: Contents, shards: int | None = None) -> str:
+    """Hash which rows of which items the first shards of a memory hold, all if None, and in which order."""
+    hashes = (f"{name} {shard.sha256[name]}" for shard in contents.shards[:shards] for name in sorted(shard.sha256))
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
