@@ -68,6 +68,21 @@ def test_all_writes_one_file_a_run_and_replaces_older_ones(folders, tmp_path, ca
         assert json.loads(file.read_text(encoding="utf-8")) == result
 
 
+def test_all_ends_with_a_line_for_each_run(folders, capsys):
+    assert main(["evaluate", folders["3d"], "--all", "--limit", "8"]) == 0
+    summary = capsys.readouterr().out.split("in short")[1].splitlines()
+    rows = [cells_of(line) for line in summary if "/mini" in line]
+    assert [row[:2] for row in rows] == [
+        ["retrieval/mini-point_cloud-text", "mean/R@1"],
+        ["classification/mini-point_cloud", "point_cloud/top-1"],
+        ["classification/mini-image", "image/top-1"],
+        ["retention/mini-image-text", "mean/R@1"],
+        ["retention/mini-point_cloud-image", "mean/R@1"],
+    ]
+    assert [row[3] for row in rows] == ["12.5"] * 5  # one of eight, computed
+    assert [bool(row[4]) for row in rows] == [False, False, False, True, True]
+
+
 def test_heat_maps_are_written_for_localization(folders, tmp_path, capsys):
     call = ["evaluate", folders["av"], "localization/mini", "--limit", "8", "--heatmaps", "2", "--out", str(tmp_path)]
     assert main(call) == 0

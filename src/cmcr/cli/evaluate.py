@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,6 +97,8 @@ def evaluate(
         if not as_json:
             for result in measured:
                 _show(result)
+            if len(measured) > 1:
+                _show_summary(measured)
 
 
 def _check_heatmaps(heatmaps: int, out: Path | None, run: str | None) -> None:
@@ -162,6 +164,19 @@ def _show(result: Mapping[str, Any]) -> None:
             if key in shown
         ]
         print_table(f"{result['run']}: this connection minus {other}", ["points", "difference", "p (sign flip)"], rows)
+
+
+def _show_summary(results: Sequence[Mapping[str, Any]]) -> None:
+    """Print one line a run: its first figure, or the mean of both directions where there is one."""
+    rows = []
+    for result in results:
+        figures = result["figures"]
+        key = next(iter(sorted(figures["connection"], key=lambda key: key != "mean/R@1")))
+        cells = [
+            percent(figures[name][key]) if name in figures else "" for name in ("connection", "chance", "own space")
+        ]
+        rows.append([result["run"], key, *cells])
+    print_table("in short", ["run", "percent [95 % interval]", "connection", "chance", "own space"], rows)
 
 
 def _shown_already(key: str, figures: Mapping[str, Mapping[str, Any]]) -> bool:
