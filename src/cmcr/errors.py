@@ -176,8 +176,10 @@ def words_of(error: Exception) -> str:
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> ConfigError:
-    """Build the error for a name that does not exist, naming the nearest one that does."""
+    """Build the error for a name that does not exist, naming the nearest that do: all that are equally near."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    nearness = {name: difflib.SequenceMatcher(None, str(given), name).ratio() for name in names}
+    best = max(nearness.values(), default=0.0)
+    near = [repr(name) for name in names if nearness[name] == best]
+    hint = f" Did you mean {' or '.join(near)}?" if best >= 0.4 and len(near) < 4 else ""
     return ConfigError(f"unknown {kind} {given!r}.{hint} Known: {', '.join(names) or 'none'}.")

@@ -19,6 +19,7 @@ from cmcr.cli.console import print_table, shown_stages
 from cmcr.connection.projectors import Projector
 from cmcr.connection.settings import ULIP_CLIP_SHAPE
 from cmcr.data.numbers import draw_pictures
+from cmcr.errors import ConfigError
 
 VERBS = (
     "ablate",
@@ -250,3 +251,16 @@ def test_import_writes_a_connection(tmp_path, capsys):
     assert main(["import", str(tmp_path / "a.pt"), "--out", str(tmp_path / "a"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["spaces"] == ["clip", "ulip"]
     assert cmcr.load(tmp_path / "a").spaces[1].modalities == ("image", "point_cloud", "text")
+
+
+def test_words_too_many_are_counted_and_a_pattern_is_told_to_be_quoted(capsys):
+    assert main(["embed", "mini-clip", "image", *(f"{n}.png" for n in range(80)), "--out", "x"]) == 2
+    said = capsys.readouterr().err
+    assert len(said) < 300
+    for fact in ("79 word(s) too many", "'1.png'", "Quote a pattern", "See: cmcr embed --help"):
+        assert fact in said
+
+
+def test_names_that_are_equally_near_are_all_told():
+    with pytest.raises(ConfigError, match="Did you mean 'mini-clip' or 'mini-ulip'"):
+        cmcr.space("mini-klip")

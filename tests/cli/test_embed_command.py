@@ -77,7 +77,7 @@ def test_quarantine_then_retry_then_append(lines, capsys):
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
-        ({"space": "mini-clop"}, 2, "Did you mean 'mini-clip'?"),
+        ({"space": "mini-clop"}, 2, "Did you mean 'mini-clap' or 'mini-clip'?"),
         ({"space": "ulip"}, 2, "model=..."),
         ({"modality": "txt"}, 2, "Did you mean 'text'?"),
         ({"source": "in.tx"}, 2, "in.tx"),

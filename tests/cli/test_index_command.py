@@ -74,7 +74,7 @@ def test_what_could_not_be_read_is_said_and_tried_again(files, capsys):
     ("options", "message"),
     [
         ({"inputs": ("nothing",)}, "nothing"),
-        ({"more": ["--via", "mini-clop"]}, "Did you mean 'mini-clip'?"),
+        ({"more": ["--via", "mini-clop"]}, "Did you mean 'mini-clap' or 'mini-clip'?"),
         ({"more": ["--backend", "fais"]}, "Did you mean 'faiss'?"),
         ({"more": ["--device", "gpu"]}, "unknown device 'gpu'"),
         ({"more": ["--model", "mini-clip=x"]}, "'model'"),

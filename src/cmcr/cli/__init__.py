@@ -71,7 +71,8 @@ def _run(tokens: list[str]) -> None:
         hint = (
             " Settings of the method are given by --set NAME=VALUE." if {"connect", "ablate"} & set(tokens[:1]) else ""
         )
-        raise WrongCallError(f"{error}{hint} See: cmcr --help") from error
+        known = [word for word in tokens[:1] if word in app]
+        raise WrongCallError(f"{_words_of(error)}{hint} See: {' '.join(['cmcr', *known])} --help") from error
     if verb.__module__.startswith("cmcr."):  # --help and --version are cyclopts' own and need no torch
         with held_back():
             import torch
@@ -79,6 +80,19 @@ def _run(tokens: list[str]) -> None:
             from cmcr.engine.device import cores
         torch.set_num_threads(min(torch.get_num_threads(), cores()))  # a container's limit counts
     verb(*given.args, **given.kwargs)
+
+
+def _words_of(error: Exception) -> str:
+    """Put a wrong call in words; words too many are most often a pattern that the shell has expanded."""
+    from cyclopts import UnusedCliTokensError
+
+    if type(error) is not UnusedCliTokensError:
+        return str(error)
+    unused = error.unused_tokens or ["none"]
+    return (
+        f"{len(unused)} word(s) too many, the first is {unused[0]!r}. Quote a pattern ('*.jpg'), or the shell puts all its "
+        "files in its place."
+    )
 
 
 @contextmanager

@@ -66,8 +66,8 @@ def open_items(
     Args:
         given: a path or a pattern.
         modality: `image`, `text`, `audio` or `point_cloud`.
-        column: of a table: which column holds the texts or paths; by default "text" for texts, else "path" or the name of
-            the modality.
+        column: of a table: which column holds the texts or paths; by default "text" or "caption" for texts, else "path" or the
+            name of the modality.
         id_column: of a table: which column holds the ids; by default the rows are numbered.
         whole_rows: of a table: read all columns, for `Entry.cells`.
 

@@ -66,12 +66,12 @@ class TableItems(SelectedItems):
         return Entry(as_id(str(ids[0])) if ids else source, source, _mark_of(cell), read, cells)
 
     def _columns(self, path: Path, read: list[str], names: list[str]) -> list[str]:
-        usual = ("text",) if self.modality == "text" else ("path", self.modality)
+        usual = ("text", "caption") if self.modality == "text" else ("path", self.modality)
         column = self.column if self.column is not None else next((name for name in usual if name in names), None)
         if column is None:
             raise ConfigError(
                 f"{path}: expected a column {' or '.join(map(repr, usual))}, got: {', '.join(names)}. Name the column that "
-                f"holds the {'texts' if self.modality == 'text' else 'paths'} (column)."
+                f"holds the {'texts' if self.modality == 'text' else 'paths'} (--column, in Python column=)."
             )
         columns = [column] if self.id_column is None else [column, self.id_column]
         for wanted in columns:
