@@ -129,9 +129,9 @@ def test_parquet_needs_the_extra(tmp_path, monkeypatch):
         ("a.csv", "", {}, "first line with the names"),
         ("a.csv", "text\n", {}, "empty"),
         ("a.csv", "words,x,x\nhello,1,2\n", {}, "got: words, x, x"),
-        ("a.csv", "words,x,x\nhello,1,2\n", {"column": "captoin"}, "Did you mean 'caption'"),
-        ("a.csv", "words,x,x\nhello,1,2\n", {"column": "caption", "id_column": "key"}, "unknown column 'key'"),
-        ("a.csv", "words,x,x\nhello,1,2\n", {"column": "x"}, "two columns are named 'x'"),
+        ("a.csv", "caption,x,x\nhello,1,2\n", {"column": "captoin"}, "Did you mean 'caption'"),
+        ("a.csv", "caption,x,x\nhello,1,2\n", {"column": "caption", "id_column": "key"}, "unknown column 'key'"),
+        ("a.csv", "caption,x,x\nhello,1,2\n", {"column": "x"}, "two columns are named 'x'"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path, name, content, options, message):
