@@ -1,6 +1,6 @@
 """Every method beside every other: on the miniature connections over seeds, and on synthetic spaces over modality gaps.
 
-    python benchmarks/methods.py miniature --seeds 5     # the table in docs/methods.md
+    python benchmarks/methods.py miniature --seeds 5 --out benchmarks/results/methods.json    # the tables in docs/methods.md
     python benchmarks/methods.py gaps --seeds 3
 
 A seed draws items and everything that a method draws. Figures are means in percent with Student's t interval at 95 % over
@@ -10,7 +10,6 @@ seeds; a mean of two directions throughout, unless a direction is named.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -31,7 +30,9 @@ from cmcr.evaluation.baselines import through
 from cmcr.evaluation.metrics import PerQuery
 from cmcr.evaluation.tasks.retrieval import PreparedRetrieval
 from cmcr.evaluation.tasks.scores import PerItem
+from tables import as_markdown, result_table, save
 
+PLAIN = {"width": "{:,.0f}", "bytes": "{:,.0f}", "seconds": "{:,.1f}"}  # how a column without an interval is written
 GAPS = [(0.0, "low", 48), (0.4, "high", 16), (0.7, "low", 16), (1.0, "high", 16), (1.1, "low", 48)]
 
 
@@ -87,30 +88,33 @@ def main() -> None:
     parser.add_argument("worlds", choices=["miniature", "gaps"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="*", default=[m for m in METHODS if not m.startswith("c-mcr-published")])
-    parser.add_argument("--out", type=Path, help="JSON of every figure; what is there already is not measured again")
+    parser.add_argument("--out", type=Path, help="JSON of every figure and of the tables")
     given = parser.parse_args()
     cells: list[dict[str, Any]] = []
     for world, method, seed, figures in globals()[given.worlds](given.seeds, given.methods):
         cells.append({"world": world, "method": method, "seed": seed, **figures})
         print(world, method, seed, {k: round(v, 1) for k, v in figures.items() if "_to_" not in k}, file=sys.stderr)
         if given.out:
-            given.out.write_text(json.dumps(cells, indent=1) + "\n")
-    print(table(cells))
+            save(given.out, given, tables(cells), cells=cells)
+    for world, table in tables(cells).items():
+        print(f"\n{world}\n\n{as_markdown(table)}")
 
 
-def table(cells: list[dict[str, Any]]) -> str:
-    """Write the means over seeds with their intervals as Markdown, the best method of each world first."""
-    lines = []
+def tables(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Make a table a world: means over seeds with their intervals, the best method first."""
+    found = {}
     for world in dict.fromkeys(cell["world"] for cell in cells):
         ours = [cell for cell in cells if cell["world"] == world]
         keys = [key for key in ours[0] if key not in ("world", "method", "seed") and _shown_key(key)]
-        lines += [f"\n{world}\n", f"| method | {' | '.join(keys)} |", f"|---|{'---|' * len(keys)}"]
-        rows = []
+        rows: list[list[Any]] = []
         for method in dict.fromkeys(cell["method"] for cell in ours):
-            found = {k: over_seeds([c[k] for c in ours if c["method"] == method]) for k in keys}
-            rows.append((found["R@1"]["mean"], f"| {method} | {' | '.join(map(_shown, keys, found.values()))} |"))
-        lines += [row for _, row in sorted(rows, reverse=True)]
-    return "\n".join(lines)
+            of_method = [cell for cell in ours if cell["method"] == method]
+            rows.append([method, *(_shown(key, [cell[key] for cell in of_method]) for key in keys)])
+        rows.sort(key=lambda row: row[1 + keys.index("R@1")], reverse=True)
+        several = len({cell["seed"] for cell in ours}) > 1
+        columns = {key: _form(key, several) for key in keys}
+        found[world.replace("-", "_").replace(" ", "_")] = result_table({"method": "{}", **columns}, rows)
+    return found
 
 
 def _shown_key(key: str) -> bool:
@@ -118,11 +122,15 @@ def _shown_key(key: str) -> bool:
     return "_to_" not in key or (key.endswith("/R@1") and "unseen" not in key)
 
 
-def _shown(key: str, found: dict[str, Any]) -> str:
-    digits = 0 if key in ("width", "bytes") else 1
-    if key in ("width", "bytes", "seconds") or found["low"] is None:
-        return f"{found['mean']:,.{digits}f}"
-    return f"{found['mean']:.1f} ± {found['high'] - found['mean']:.1f}"
+def _shown(key: str, values: list[float]) -> float | list[float]:
+    found = over_seeds(values)
+    mean, high = found["mean"], found["high"]
+    assert mean is not None
+    return mean if key in PLAIN or high is None else [mean, high - mean]
+
+
+def _form(key: str, several: bool) -> str:
+    return PLAIN.get(key, "{:.1f} ± {:.1f}" if several else "{:.1f}")
 
 
 if __name__ == "__main__":
