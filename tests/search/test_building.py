@@ -146,7 +146,6 @@ def test_an_index_of_raw_items(world):
     assert facts["items"] == 9
     assert facts["corpora"]["image of mini-clip"]["embedded_from"] == [str(world / "files")]
     assert verify(Path("idx"))["rows"] == 9
-    opened.close()
 
 
 def test_hub_coordinates_and_the_map_are_those_of_the_rows(world):

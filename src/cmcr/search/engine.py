@@ -166,13 +166,8 @@ class SearchIndex:
 
     def numbers_of(self, id: str, modality: str | None = None) -> list[int]:
         """Find the items of an id, in all corpora or those of one modality: their numbers."""
-        found = []
-        for number in self._targets(None if modality is None else (modality,)):
-            mask = self.opened.items.mask(number, [Condition("id", "=", id)])
-            found += [self.opened.corpora[number].first + int(position) for position in mask.nonzero()[0]]
-        return [
-            item.number for item in self.opened.items.items(found) if item.id == id
-        ]  # `*` in an id is a pattern too
+        spans = [self.opened.manifest.spans()[n] for n in self._targets(None if modality is None else (modality,))]
+        return [number for number in self.opened.items.numbers_of(id) if any(number in span for span in spans)]
 
     def _asked(self, parts: Sequence[Part]) -> Asked:
         return Asked(parts, self.opened.connection, self._encoders, self.opened.corpora)

@@ -188,10 +188,6 @@ class Opened:
     items: ItemTable
     map: Map
 
-    def close(self) -> None:
-        """Close the files of the item table; the index cannot be used any more."""
-        self.items.close()
-
 
 def open_folder(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Opened:
     """Open an index, checked cheaply: manifests, hashes in them, sizes; `cmcr verify` reads every byte.

@@ -64,7 +64,7 @@ def rows_of_items(
                 yield (first + position, *fixed), None
 
 
-def _whereabouts(entry: Entry, items: ItemList, modality: str) -> tuple[str | bytes | None, str, str | None, bool]:
+def _whereabouts(entry: Entry, items: ItemList, modality: str) -> tuple[str | None, str, str | None, bool]:
     """Find the file of an item, its folder, its text, and whether it is there. Nothing is read but texts."""
     content = None if isinstance(items, TarItems) and modality != "text" else entry.read()
     cell = (entry.cells or {}).get("text")
@@ -74,7 +74,7 @@ def _whereabouts(entry: Entry, items: ItemList, modality: str) -> tuple[str | by
         place = os.path.abspath(content)  # noqa: PTH100 - keeps links
         if isinstance(items, TableItems):
             folder, there = _below(place, items), os.path.isfile(place)  # noqa: PTH113 - raises nothing
-    return _path_cell(place), folder, text if isinstance(text, str) else None, there
+    return place, folder, text if isinstance(text, str) else None, there
 
 
 def _below(place: str, items: SelectedItems) -> str:
@@ -82,14 +82,6 @@ def _below(place: str, items: SelectedItems) -> str:
     root = items.selection.root
     start = os.path.abspath(root if root.is_dir() else root.parent) + os.sep  # noqa: PTH100
     return place.removeprefix(start).replace(os.sep, "/").rpartition("/")[0]
-
-
-def _path_cell(place: str | None) -> str | bytes | None:
-    """Keep a path as text; as bytes where its name is none that can be written."""
-    try:
-        return place if place is None else place.encode() and place
-    except UnicodeEncodeError:
-        return os.fsencode(place or "")
 
 
 def _cells(entry: Entry, items: ItemList) -> Mapping[str, Any] | None:
