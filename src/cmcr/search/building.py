@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +20,7 @@ from cmcr.connection.connection import Connection
 from cmcr.data.items import ItemList
 from cmcr.engine.device import choose_device
 from cmcr.errors import ArtefactError, ConfigError, FormatError, IntegrityError, ResumeError, unknown_name
-from cmcr.files import MANIFEST, artefact_kind, locked, sha256_of, write_bytes_whole, write_manifest, writing
+from cmcr.files import check_target, locked, sha256_of, write_bytes_whole, write_manifest, writing
 from cmcr.loading import load
 from cmcr.memories.memory import Memory
 from cmcr.memories.projection import connection_hash, write_projected
@@ -47,7 +46,6 @@ from cmcr.search.listing import rows_of_items
 from cmcr.search.map import draw_map
 from cmcr.search.references import References, hubs_of
 from cmcr.search.sources import (
-    Given,
     Progress,
     Run,
     Source,
@@ -60,7 +58,6 @@ from cmcr.search.sources import (
 from cmcr.spaces.protocol import Space
 
 _LEFT = "an older index there is as it was; run it again once that is fixed"
-_OWN_NAME = re.compile(r"memories|common|backends|(connection|items|arrays)-[0-9a-f]{12}.*|\..*\.part|\.index\.lock")
 _KEPT = ("connection-*", "memories/*", "common/*", "backends/*", "items-*", "arrays-*", ".*.part")
 
 Listed = tuple[str, Mapping[str, ItemList]]
@@ -116,8 +113,7 @@ def index(
     Raises:
         ConfigError: inputs that are no items of the connection, lists that have no item of a memory, a missing encoder.
         LockedError: another run is working there.
-        FormatError: something else is in the folder.
-        WriteError: no permission, disk full; an older index stays usable.
+        WriteError: something else is in the folder, no permission, disk full; an older index stays usable.
         ResumeError: raw items that were begun to be embedded, and have changed since.
         Others as `cmcr.load`, `cmcr.Memory` and `cmcr.embed`.
     """
@@ -126,10 +122,21 @@ def index(
     choose_device(device)  # before anything is written
     if not isinstance(connection, Connection):
         connection = load(connection, encoders=encoders)
-    given = Given(via, modality, {"column": column, "id_column": id_column}, batch_size, device, retry_quarantined)
-    folder, report = Path(out), progress or (lambda stage, share: None)
+    folder = Path(out)
     with _held(folder):
-        run = Run(connection, connection_hash(connection), folder, _manifest_there(folder), given, report)
+        run = Run(
+            connection=connection,
+            hash=connection_hash(connection),
+            folder=folder,
+            before=_manifest_there(folder),
+            via=via,
+            modality=modality,
+            columns={"column": column, "id_column": id_column},
+            batch_size=batch_size,
+            device=device,
+            retry_quarantined=retry_quarantined,
+            report=progress or (lambda stage, share: None),
+        )
         lists = [(str(each), lists_of(run, each)) for each in listed(items)]
         drawn_from = [Memory(path) for path in folders_of(references)]
         for memory in drawn_from:
@@ -243,15 +250,12 @@ def _projected(run: Run, memory: Memory) -> Memory:
     """Carry a memory into the common block; what was appended to it is added to what is there."""
     (contents,) = memory.contents
     whole = rows_hash(contents)
-    for identity in (
-        rows_hash(contents, 1),
-        whole,
-    ):  # the first shard stays when more is appended
+    for identity in (rows_hash(contents, 1), whole):  # the first shard stays when more is appended
         hashed = hashlib.sha256(f"{run.hash} {identity}".encode()).hexdigest()[:12]
         folder = run.folder / "common" / f"{memory.space}-{memory.modality}-{hashed}"
         report = partial(run.report, f"projecting {memory.modality} of {memory.space}")
         try:
-            return write_projected(run.connection, memory, folder, device=run.given.device, on_progress=report)
+            return write_projected(run.connection, memory, folder, device=run.device, on_progress=report)
         except ResumeError:
             if identity == whole:
                 raise
@@ -300,12 +304,8 @@ def _item_table(run: Run, corpora: Sequence[_Corpus], lists: Sequence[Listed]) -
                 f"{given}: none of its items is in a memory that was given, by id. Name the folder, pattern or table as it was "
                 "given to cmcr embed, with the same id column."
             )
-    hashed = sha256_of(aside)
-    name = f"items-{hashed[:12]}.sqlite"
-    if (run.folder / name).exists() and sha256_of(run.folder / name) == hashed:
-        aside.unlink()  # it may be open, and on Windows could not be replaced then
-    else:
-        aside.replace(run.folder / name)
+    name = f"items-{sha256_of(aside)[:12]}.sqlite"
+    aside.replace(run.folder / name)
     return name, live
 
 
@@ -350,23 +350,14 @@ def _encoders(connection: Connection, name: str, memories: Sequence[Memory]) -> 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Hold the folder of an index, which is made if need be."""
+    if not (folder / LOCK).exists():  # where it is, an index was begun
+        check_target(folder, FORMAT, replace=True)
     with ExitStack() as held:
         with writing(folder, _LEFT):
-            if folder.exists() and not folder.is_dir():
-                raise FormatError(f"{folder}: expected a folder for an index, there is a file. Choose another path.")
-            if folder.is_dir() and _is_strange(folder):
-                raise FormatError(f"{folder}: holds other things. Choose an empty or new folder for the index.")
             folder.mkdir(parents=True, exist_ok=True)
             taken = f"{folder}: another run is working on this index. Wait until it ends, or choose another folder."
             held.enter_context(locked(folder / LOCK, taken))
         yield
-
-
-def _is_strange(folder: Path) -> bool:
-    """Tell a folder that no index was made or begun in."""
-    if (folder / MANIFEST).is_file():
-        return artefact_kind(folder) != FORMAT
-    return any(not _OWN_NAME.fullmatch(path.name) for path in folder.iterdir())
 
 
 def _manifest_there(folder: Path) -> Manifest | None:

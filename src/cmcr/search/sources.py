@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cmcr.connection.connection import ConnectedSpace, Connection
+from cmcr.connection.connection import Connection
 from cmcr.data.items import FileItems, ItemList, TableItems, open_items
 from cmcr.data.items.files import ENDINGS_OF, TABLE_ENDINGS, ending_of
-from cmcr.errors import ConfigError, DimensionError, unknown_name
+from cmcr.errors import ConfigError, unknown_name
 from cmcr.files import MANIFEST, artefact_kind
 from cmcr.memories.embed import embed
 from cmcr.memories.memory import Memory
@@ -27,35 +27,14 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Given:
-    """How inputs are read.
-
-    Attributes:
-        via: the space for a modality that several embed; None takes the first of the connection.
-        modality: what raw items are; None takes every modality of the connection of which there are some.
-        columns: `column` and `id_column` of tables, see `cmcr.embed`.
-        batch_size, device: for embedding.
-        retry_quarantined: whether raw items that could not be read are tried again.
-    """
-
-    via: str | None
-    modality: str | None
-    columns: Mapping[str, str | None]
-    batch_size: int
-    device: str
-    retry_quarantined: bool
-
-
-@dataclass(frozen=True)
 class Run:
     """What all steps need.
 
     Attributes:
-        connection: with its encoders.
-        hash: of the connection.
+        connection, hash: with its encoders, and its hash.
         folder: of the index.
         before: the manifest of an older index there.
-        given: how inputs are read.
+        via, modality, columns, batch_size, device, retry_quarantined: how raw items are read, as of `cmcr.index`.
         report: see `Progress`.
     """
 
@@ -63,19 +42,18 @@ class Run:
     hash: str
     folder: Path
     before: Manifest | None
-    given: Given
+    via: str | None
+    modality: str | None
+    columns: Mapping[str, str | None]
+    batch_size: int
+    device: str
+    retry_quarantined: bool
     report: Progress
 
 
 @dataclass(frozen=True)
 class Source:
-    """A memory of an index.
-
-    Attributes:
-        memory: a folder alone.
-        input: what it was embedded from for this index, absolute; None for a memory that was given.
-        items: that list; None for a memory that was given.
-    """
+    """A memory of an index, a folder alone; what it was embedded from for this index, absolute, and that list."""
 
     memory: Memory
     input: str | None = None
@@ -99,7 +77,7 @@ def sources_of(run: Run, inputs: Sequence[str | Path | Memory]) -> list[Source]:
         ConfigError: a memory that is none of the connection's, raw items of which nothing fits, or without an encoder.
         Others as `cmcr.Memory` and `cmcr.embed`.
     """
-    connection, via = run.connection, run.given.via
+    connection, via = run.connection, run.via
     if via is not None and via not in connection.projectors:
         raise unknown_name("space (via)", via, connection.projectors)
     if not inputs:
@@ -133,8 +111,8 @@ def lists_of(run: Run, path: str | Path) -> dict[str, ItemList]:
     Raises:
         ConfigError: for none there are; it names what there is.
     """
-    modalities = run.connection.modalities if run.given.modality is None else (run.given.modality,)
-    options: dict[str, Any] = dict(run.given.columns) if ending_of(str(path)) in TABLE_ENDINGS else {}
+    modalities = run.connection.modalities if run.modality is None else (run.modality,)
+    options: dict[str, Any] = dict(run.columns) if ending_of(str(path)) in TABLE_ENDINGS else {}
     found, reasons = dict[str, ItemList](), list[str]()
     for modality in modalities:
         try:
@@ -148,28 +126,17 @@ def lists_of(run: Run, path: str | Path) -> dict[str, ItemList]:
     return fitting
 
 
-def space_of(connection: Connection, name: str) -> ConnectedSpace:
-    """Find a space of a connection by its name; raises ConfigError."""
-    for space in connection.spaces:
-        if space.name == name:
-            return space
-    raise unknown_name("space", name, [space.name for space in connection.spaces])
-
-
 def check_belongs(connection: Connection, memory: Memory) -> None:
     """Refuse a memory that the connection cannot carry.
 
     Raises:
         ConfigError: of another space, other encoders, or a modality that the connection does not know.
-        DimensionError: of another width.
     """
     where = memory.folders[0]
-    names = [space.name for space in connection.spaces]
-    if memory.space not in names:
-        raise ConfigError(
-            f"{where}: of the space {memory.space!r}; the connection has {' and '.join(map(repr, names))}."
-        )
-    known = space_of(connection, memory.space)
+    known = next((space for space in connection.spaces if space.name == memory.space), None)
+    if known is None:
+        names = " and ".join(repr(space.name) for space in connection.spaces)
+        raise ConfigError(f"{where}: of the space {memory.space!r}; the connection has {names}.")
     if None not in (memory.fingerprint, known.fingerprint) and memory.fingerprint != known.fingerprint:
         raise ConfigError(
             f"{where}: embedded by the encoders {memory.fingerprint}; the connection is of {known.fingerprint}. Embed the "
@@ -177,10 +144,6 @@ def check_belongs(connection: Connection, memory: Memory) -> None:
         )
     if memory.modality not in known.modalities:
         raise unknown_name(f"modality of {known.name!r} in the connection", memory.modality, known.modalities)
-    if memory.width != known.width:
-        raise DimensionError(
-            f"{where}: {memory.width} wide; the connection takes rows of {known.name!r} {known.width} wide."
-        )
 
 
 def _is_memory(path: Path) -> bool:
@@ -208,8 +171,7 @@ def _encoder_for(connection: Connection, modality: str, via: str | None) -> Spac
 
 def _embedded(raw: _Raw, run: Run) -> Source:
     """Embed a list, or what is new in it; the name of the memory says what of, so that the same command finds it again."""
-    given = run.given
-    identity = [raw.path, raw.encoder.fingerprint, sorted(given.columns.items(), key=str)]
+    identity = [raw.path, raw.encoder.fingerprint, sorted(run.columns.items(), key=str)]
     hashed = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     out = run.folder / "memories" / f"{raw.encoder.name}-{raw.modality}-{hashed}"
     total, done = 0, 0
@@ -223,9 +185,9 @@ def _embedded(raw: _Raw, run: Run) -> Source:
         if total:
             run.report(f"embedding {raw.modality}, {Path(raw.path).name}", done / total)
 
-    how: dict[str, Any] = {"batch_size": given.batch_size, "device": given.device, "on_event": report}
+    how: dict[str, Any] = {"batch_size": run.batch_size, "device": run.device, "on_event": report}
     append = (out / MANIFEST).is_file()
-    how |= {"append": append, "retry_quarantined": append and given.retry_quarantined}
+    how |= {"append": append, "retry_quarantined": append and run.retry_quarantined}
     memory = embed(raw.encoder, raw.modality, raw.items, out, **how)
     return Source(memory, raw.path, raw.items)
 
