@@ -1,14 +1,22 @@
-"""A progress bar on standard error, shown only where a person looks."""
+"""Progress on standard error: bars where a person looks, lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+OnStage = Callable[[str, float], None]
+"""Called with a stage of the work and the share of it that is done, in [0, 1]."""
+
 _WORTH_A_BAR = 20  # steps
+_LINE_EVERY_S = 30
+_SPEED_OVER_S = 600  # steps of long work are minutes apart; rich's own 30 s would never see two of them
 
 
 def tracked(steps: Iterable[T], what: str, show: bool | None) -> Iterator[T]:
@@ -26,3 +34,74 @@ def tracked(steps: Iterable[T], what: str, show: bool | None) -> Iterator[T]:
 
         return iter(track(steps, description=what, console=Console(stderr=True)))
     return iter(steps)
+
+
+@contextmanager
+def stages(show: bool | None = None) -> Iterator[OnStage]:
+    """Show stages of work, with the time that each took and has left.
+
+    Args:
+        show: True shows bars in a terminal or a notebook, elsewhere a line when a stage begins and every 30 s; None shows
+            bars alone; False nothing.
+
+    Yields:
+        what to call with (stage, share done).
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    watched = console.is_terminal or console.is_jupyter
+    if show is False or (show is None and not watched):
+        yield lambda stage, share: None
+    elif not watched:
+        yield _Lines().show
+    else:
+        yield from _bars(console)
+
+
+def _bars(console: Any) -> Iterator[OnStage]:
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<28}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, speed_estimate_period=_SPEED_OVER_S) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, share: float) -> None:
+            if stage not in tasks:
+                # What was finished earlier says nothing about the speed, so it is there from the start.
+                tasks[stage] = bars.add_task(stage, total=1.0, completed=share)  # type: ignore[arg-type]
+            bars.update(tasks[stage], completed=share)
+
+        yield show
+
+
+class _Lines:
+    """Stages as lines, for logs."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, tuple[float, float]] = {}  # when, and the share that was finished earlier
+        self._said = 0.0
+
+    def show(self, stage: str, share: float) -> None:
+        now = time.monotonic()
+        if stage not in self._begun:
+            self._begun[stage] = now, share
+            self._say(f"{stage} ...", now)
+            return
+        begun, earlier = self._begun[stage]
+        if now - self._said >= _LINE_EVERY_S and share > earlier:
+            took = now - begun
+            left = took * (1 - share) / (share - earlier)
+            took_, left_ = (timedelta(seconds=round(seconds)) for seconds in (took, left))
+            self._say(f"{stage}: {100 * share:.0f} % in {took_}, {left_} left", now)
+
+    def _say(self, line: str, now: float) -> None:
+        self._said = now
+        print(line, file=sys.stderr, flush=True)

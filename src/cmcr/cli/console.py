@@ -3,61 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from cmcr.progress import OnStage, stages
 
 if TYPE_CHECKING:
     from cmcr.memories.memory import Memory
 
 _WIDEST = 10_000  # columns of text
-_SPEED_OVER_S = 600  # steps of long work are minutes apart; rich's own 30 s would never see two of them
 
 
 @contextmanager
-def shown_stages(*, quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
-    """Show stages of work: a bar with time left for each in a terminal, one line each elsewhere, nothing if `quiet`.
+def shown_stages(*, quiet: bool = False) -> Iterator[OnStage]:
+    """Show stages of work, see `cmcr.progress.stages`; nothing if `quiet`.
 
     Yields:
         A function to call with (stage, share done).
     """
-    if quiet:
-        yield lambda stage, share: None
-        return
-    if not sys.stderr.isatty():
-        seen: set[str] = set()
-
-        def print_once(stage: str, share: float) -> None:
-            if stage not in seen:
-                seen.add(stage)
-                print(f"{stage} ...", file=sys.stderr, flush=True)
-
-        yield print_once
-        return
-    columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=_SPEED_OVER_S) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(stage: str, share: float) -> None:
-            if stage not in tasks:
-                # What was finished earlier says nothing about the speed, so it is there from the start.
-                tasks[stage] = bars.add_task(stage, total=1.0, completed=share)  # type: ignore[arg-type]
-            bars.update(tasks[stage], completed=share)
-
+    with stages(not quiet) as show:
         yield show
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from cmcr.engine.device import choose_device
 from cmcr.engine.precision import fast_float32, guarded_torch_state
 from cmcr.engine.train_state import TrainState
 from cmcr.errors import ConfigError, unknown_name
+from cmcr.progress import stages
 
 
 def connect(
@@ -32,6 +34,7 @@ def connect(
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
+    show_progress_bar: bool | None = None,
     consistent: Mapping[str, Array | IndexedRows] | None = None,
     resume_from: Mapping[str, Tensor] | None = None,
     after_step: Callable[[TrainState], None] | None = None,
@@ -57,6 +60,7 @@ def connect(
             bit on one machine.
         device: `"auto"` takes a GPU if there is one.
         progress: called with (stage, share done), such as ("training", 0.5).
+        show_progress_bar: None shows bars with the time left where a person looks, unless there is `progress`.
         consistent: semantically consistent rows by the space's name, used instead of computing them; this and the next three
             are for two spaces only.
         resume_from: see `train`.
@@ -89,9 +93,10 @@ def connect(
         raise ConfigError(
             "consistent, resume_from, after_step and choice are for two spaces: of more, connect two at a time."
         )
-    run = Run(seed, where, progress, (given.get(names[0]), given.get(names[1])), resume_from, after_step, choice)
+    shown = stages(show_progress_bar) if progress is None else nullcontext(progress)
     # All of it in one mode of the process, so that a connection beside it in another thread changes nothing.
-    with guarded_torch_state(where), fast_float32():
+    with shown as report, guarded_torch_state(where), fast_float32():
+        run = Run(seed, where, report, (given.get(names[0]), given.get(names[1])), resume_from, after_step, choice)
         joined = join(links, names, base, method, chosen, run)
         own_axes = {} if base else _own_axes(spaces, chosen)
     counts = {link.overlap: len(link.left.rows[link.overlap]) for link in links}

@@ -56,7 +56,11 @@ def build_search(out: Path, progress: Progress, *, numbers: int = 300, seed: int
         return folder
     tables = write_items(out / _ITEMS, numbers, seed, partial(progress, "writing items"))
     connection = connect(
-        *_memories(seed, partial(progress, "embedding memories")), method="cca", seed=seed, device="cpu"
+        *_memories(seed, partial(progress, "embedding memories")),
+        method="cca",
+        seed=seed,
+        device="cpu",
+        show_progress_bar=False,
     )
     index(connection, tables, folder, id_column="id", batch_size=_BATCH, device="cpu", progress=progress)
     return folder

@@ -166,7 +166,7 @@ def ablate(
         if shared_by not in consistent:
             consistent[shared_by] = _consistent_rows(spaces, overlap, chosen, device)
         options = {"overlap": overlap, "method": method, "seed": seed, "device": device, **changes[name]}
-        connection = connect(*spaces, consistent=consistent[shared_by], **options)
+        connection = connect(*spaces, consistent=consistent[shared_by], show_progress_bar=False, **options)
         prepared = prepared or prepare(_with_encoders(connection, encoders), run, record, prompts=prompts)
         figures = {key: score.value for key, score in prepared.score(through(connection)).items()}
         seconds = round(time.perf_counter() - start, 2)

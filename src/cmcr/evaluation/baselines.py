@@ -75,7 +75,7 @@ def baselines(left: Memories, right: Memories, overlap: str) -> dict[str, Method
         overlap: the shared modality; row i is the same item in both.
     """
     return {
-        name: through(connect(left, right, overlap=overlap, device="cpu", **options))
+        name: through(connect(left, right, overlap=overlap, device="cpu", show_progress_bar=False, **options))
         for name, options in BASELINES.items()
     }
 
