@@ -4,15 +4,13 @@ import re
 import sys
 
 import numpy as np
-import pytest
 
 import cmcr
 from cmcr import progress
 from cmcr.progress import stages
 
 
-@pytest.fixture
-def terminal(monkeypatch):
+def in_a_terminal(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
@@ -25,7 +23,8 @@ def connected(**options):
     return cmcr.connect(left, right, method="c-mcr", epochs=1, device="cpu", **options)
 
 
-def test_connecting_shows_a_bar_in_a_terminal_alone(capsys, terminal):
+def test_connecting_shows_a_bar_in_a_terminal_alone(capsys, monkeypatch):
+    in_a_terminal(monkeypatch)
     connected()
     assert "training" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
     for options in ({"show_progress_bar": False}, {"progress": lambda stage, share: None}):
