@@ -73,7 +73,7 @@ def _index(path: Path) -> dict[str, Any]:
             }
             for corpus in manifest.corpora
         },
-        "encoders": {name: each.model_dump() for name, each in manifest.encoders.items()},
+        "encoders": dict(manifest.encoders),
         "written_by": manifest.written_by,
     }
 

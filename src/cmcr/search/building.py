@@ -35,7 +35,6 @@ from cmcr.search.layout import (
     LOCK,
     VERSION,
     CorpusRecord,
-    Encoders,
     Manifest,
     Rows,
     check_file,
@@ -198,7 +197,7 @@ def _written(
     return Manifest(
         connection=copy,
         connection_hash=run.hash,
-        encoders={name: _encoders(run.connection, name, own) for name in run.connection.projectors},
+        encoders={name: _model_of(run.connection, name, own) for name in run.connection.projectors},
         corpora=tuple(records),
         items=items,
         arrays=kept,
@@ -337,14 +336,15 @@ def _files_in(folder: Path, records: Sequence[CorpusRecord]) -> Iterator[str]:
                 yield path.relative_to(folder).as_posix()
 
 
-def _encoders(connection: Connection, name: str, memories: Sequence[Memory]) -> Encoders:
-    """Record which model a space is opened with: as its encoder says, else a memory."""
+def _model_of(connection: Connection, name: str, memories: Sequence[Memory]) -> dict[str, str]:
+    """Find out which model a space is opened with: its encoder says it, else a memory."""
     encoder = connection.encoders.get(name)
-    if (source := getattr(encoder, "source", None)) is not None:
-        model = os.path.abspath(source) if Path(source).exists() else str(source)  # noqa: PTH100
-        return Encoders(model=model, revision=getattr(encoder, "revision", None))
-    of = next((memory for memory in memories if memory.space == name), None)
-    return Encoders(model=None, revision=None) if of is None else Encoders(model=of.model, revision=of.revision)
+    model, revision = getattr(encoder, "source", None), getattr(encoder, "revision", None)
+    if model is None and (of := next((memory for memory in memories if memory.space == name), None)):
+        model, revision = of.model, of.revision
+    elif model is not None and Path(model).exists():
+        model = os.path.abspath(model)  # noqa: PTH100 - keeps links
+    return {key: str(value) for key, value in (("model", model), ("revision", revision)) if value is not None}
 
 
 @contextmanager

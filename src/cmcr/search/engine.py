@@ -80,9 +80,8 @@ class SearchIndex:
         self.opened = open_folder(folder, encoders=encoders)
         self.columns = self.opened.items.columns
         self.hash = hashlib.sha256(self.opened.manifest.model_dump_json().encode()).hexdigest()
-        known, opens = self.opened.manifest.encoders, space_names()
-        recorded = {name: each for name, each in known.items() if each.model is not None and name in opens}
-        options = {name: each.model_dump(exclude_none=True) for name, each in recorded.items()}
+        known = self.opened.manifest.encoders
+        options = {name: dict(how) for name, how in known.items() if "model" in how and name in space_names()}
         for name, model in (models or {}).items():
             if name not in known:
                 raise unknown_name("space", name, known)

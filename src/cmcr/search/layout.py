@@ -102,20 +102,12 @@ class CorpusRecord(_Record):
         return sum(part.rows for part in self.own)
 
 
-class Encoders(_Record):
-    """Which model a space was opened with, None where it has only one or it is not known."""
-
-    model: str | None
-    revision: str | None
-
-
 class Manifest(_Record):
     """What the manifest says.
 
     Attributes:
-        connection: folder of the copy.
-        connection_hash: see `cmcr.memories.projection.connection_hash`.
-        encoders: by space.
+        connection, connection_hash: folder of the copy; see `cmcr.memories.projection.connection_hash`.
+        encoders: by space, the model and revision to open it with, as far as they are known.
         corpora: in the order of their items' numbers.
         items, arrays: names of files.
         sha256, bytes: of all files that are written for the index alone, by their paths relative to it.
@@ -123,7 +115,7 @@ class Manifest(_Record):
 
     connection: str
     connection_hash: str
-    encoders: Mapping[str, Encoders]
+    encoders: Mapping[str, Mapping[str, str]]
     corpora: tuple[CorpusRecord, ...]
     items: str
     arrays: str
@@ -170,16 +162,7 @@ class Corpus:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """An index that is open.
-
-    Attributes:
-        folder: where it is.
-        manifest: what it says of itself.
-        connection: with the encoders that were given, and those that are always there.
-        corpora: in the order of their items' numbers.
-        items: the item table.
-        map: of some items of each corpus.
-    """
+    """An index that is open: its manifest, connection with encoders, corpora, item table and map of some items."""
 
     folder: Path
     manifest: Manifest
@@ -212,16 +195,11 @@ def open_folder(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Opened
         except (SafetensorError, FileNotFoundError) as error:
             raise _changed(folder / manifest.arrays, str(error)) from error
     connection = load(folder / manifest.connection, encoders=encoders)
-    spans, corpora = manifest.spans(), []
-    for number, (record, span) in enumerate(zip(manifest.corpora, spans, strict=True)):
-        corpora.append(_corpus(folder, record, span.start, number, arrays))
-    shown = range(len(corpora))
-    drawn = Map(
-        arrays["map.axes"],
-        tuple(arrays[f"{number}.map_positions"] for number in shown),
-        tuple(arrays[f"{number}.map_points"] for number in shown),
-    )
-    return Opened(folder, manifest, connection, corpora, ItemTable(folder / manifest.items, spans), drawn)
+    spans, numbers = manifest.spans(), range(len(manifest.corpora))
+    corpora = [_corpus(folder, manifest.corpora[n], spans[n].start, n, arrays) for n in numbers]
+    shown = (tuple(arrays[f"{n}.map_{name}"] for n in numbers) for name in ("positions", "points"))
+    items = ItemTable(folder / manifest.items, spans)
+    return Opened(folder, manifest, connection, corpora, items, Map(arrays["map.axes"], *shown))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -293,29 +271,30 @@ def check_file(path: Path, size: int) -> None:
 
 def _corpus(folder: Path, record: CorpusRecord, first: int, number: int, arrays: Mapping[str, Any]) -> Corpus:
     own, common = open_rows(folder, record.own), open_rows(folder, record.common)
-    indexes = {
-        block: open_backend(
+    order, live = arrays.get(f"{number}.order"), arrays[f"{number}.live"]
+    own_index, common_index = (
+        open_backend(
             record.cards.get(block),
             folder / record.folders.get(block, "."),
             rows,
             arrays.get(f"{number}.{block}_hubs"),
-            arrays.get(f"{number}.order"),
-            arrays[f"{number}.live"],
+            order,
+            live,
         )
         for block, rows in zip(BLOCKS, (own, common), strict=True)
-    }
+    )
     return Corpus(
-        record.space,
-        record.modality,
-        first,
-        own,
-        common,
-        indexes["own"],
-        indexes["common"],
-        record.hubs["own"],
-        record.hubs["common"],
-        arrays[f"{number}.live"],
-        arrays[f"{number}.mean"],
+        space=record.space,
+        modality=record.modality,
+        first=first,
+        own=own,
+        common=common,
+        own_index=own_index,
+        common_index=common_index,
+        own_hubs=record.hubs["own"],
+        common_hubs=record.hubs["common"],
+        live=live,
+        mean_common=arrays[f"{number}.mean"],
     )
 
 
