@@ -327,9 +327,7 @@ def _arrays():
     return left, cmcr.Memories(cmcr.space("mini-clap"), text=rows["r", "t"], audio=rows["r", "o"])
 
 
-@pytest.mark.parametrize(
-    "stopped", ["embed", "write_projected", "draw_map", "_item_table", "hubs_of", "write_manifest"]
-)
+@pytest.mark.parametrize("stopped", ["embed", "write_projected", "_item_table", "hubs_of", "write_manifest"])
 def test_a_stop_at_any_step_leaves_the_older_index_and_resumes(world, monkeypatch, stopped):
     if stopped != "embed":
         build("texts.csv")

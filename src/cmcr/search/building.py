@@ -42,7 +42,6 @@ from cmcr.search.layout import (
     rows_hash,
 )
 from cmcr.search.listing import rows_of_items
-from cmcr.search.map import draw_map
 from cmcr.search.references import References, hubs_of
 from cmcr.search.sources import (
     Progress,
@@ -175,18 +174,13 @@ def _written(
     for source in sources:
         kinds.setdefault((source.memory.space, source.memory.modality), []).append(source)
     corpora = [_Corpus(alike, [_projected(run, each.memory) for each in alike]) for alike in kinds.values()]
-    means = [_mean(corpus.common) for corpus in corpora]
-    drawn = draw_map([corpus.common for corpus in corpora], means)
     items, live = _item_table(run, corpora, lists)
     references = References(run, drawn_from or [corpus.own for corpus in corpora])
-    arrays: dict[str, NDArray[Any]] = {"map.axes": drawn.axes}
-    records = []
+    arrays, records = dict[str, NDArray[Any]](), []
     for number, corpus in enumerate(corpora):
         hubs = hubs_of(run, corpus.own, corpus.common, references)
         order = _order_of(corpus.own.ids)
-        found = {"live": live[number], "mean": means[number], "order": order}
-        found |= {"map_positions": drawn.positions[number], "map_points": drawn.points[number]}
-        found |= {f"{block}_hubs": columns for block, columns in hubs.items()}
+        found = {"live": live[number], "order": order} | {f"{block}_hubs": columns for block, columns in hubs.items()}
         arrays |= {f"{number}.{name}": array for name, array in found.items() if array is not None}
         records.append(_record(run, corpus, live[number], references, hubs, order, backend))
     content = serialize({name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -268,11 +262,6 @@ def _rows(folder: Path, memory: Memory, given: str | None = None) -> Rows:
     inside = Path(os.path.abspath(folder))  # noqa: PTH100
     where = path.relative_to(inside).as_posix() if path.is_relative_to(inside) else str(path)
     return Rows(path=where, shards=len(contents.shards), rows=len(memory), hash=rows_hash(contents), input=given)
-
-
-def _mean(memory: Memory) -> NDArray[np.float32]:
-    total = sum((block.sum(axis=0, dtype=np.float64) for block in memory.blocks()), np.zeros(memory.width))
-    return (total / len(memory)).astype(np.float32)
 
 
 def _order_of(ids: Sequence[str]) -> NDArray[np.int64] | None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from cmcr.arrays import as_read, check_count, normalized
 from cmcr.errors import ConfigError, unknown_name
-from cmcr.memories.memories import MODALITIES
 from cmcr.memories.memory import Memory
 from cmcr.search.index import Index
 from cmcr.search.items import Condition, Item
@@ -349,8 +348,5 @@ def _check(query: Query) -> None:
         raise ConfigError(
             f"offset and limit: results go {MOST_RESULTS} deep, got {query.offset} + {query.limit}. Narrow it by `where`."
         )
-    for target in query.targets or ():
-        if target not in MODALITIES:
-            raise unknown_name("target", target, MODALITIES)
     if query.mixed and query.hub_correction:
         raise ConfigError("mixed and hub_correction do not go together: choose one.")

@@ -6,7 +6,7 @@ INDEX/
   memories/<space>-<modality>-<hash>/    memories of raw items, embedded here; those that were given stay where they are
   common/<space>-<modality>-<hash>/  their rows in the common block of the connection, as memories
   items-<hash>.sqlite                the item table
-  arrays-<hash>.safetensors          which items are live, the order of their ids, hub coordinates, means, the map
+  arrays-<hash>.safetensors          which items are live, the order of their ids, hub coordinates
   backends/<name>-<hash>/            what a back-end other than exact search keeps
   .index.lock                        empty; the process that writes holds it
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,10 @@ from cmcr.memories.layout import Contents
 from cmcr.memories.memory import Memory
 from cmcr.search.approximate import Card
 from cmcr.search.backends import open_backend
+from cmcr.search.hubs import draw_references
 from cmcr.search.index import Index
 from cmcr.search.items import ItemTable
-from cmcr.search.map import Map
+from cmcr.search.map import Map, draw_map
 from cmcr.spaces.protocol import Space
 
 FORMAT, VERSION = "cmcr index", 1
@@ -136,12 +138,10 @@ class Corpus:
     Attributes:
         space, modality: of its items.
         first: number of its first item in the index; that at position i has number first + i.
-        own: `(N, D)` rows in the space itself.
-        common: `(N, K)` rows in the common block of the connection.
+        own, common: `(N, D)` rows in the space itself, `(N, K)` in the common block of the connection.
         own_index, common_index: the back-ends, over these rows and their hub coordinates.
         own_hubs, common_hubs: modalities of queries, in the order of the hub coordinates after the columns of a row.
         live: `(N,)` which items are there.
-        mean_common: `(K,)` of its rows in the common block.
     """
 
     space: str
@@ -154,22 +154,30 @@ class Corpus:
     own_hubs: tuple[str, ...]
     common_hubs: tuple[str, ...]
     live: NDArray[np.bool_]
-    mean_common: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.own)
 
+    @cached_property
+    def mean_common(self) -> NDArray[np.float32]:
+        """`(K,)`, of some thousand rows in the common block."""
+        return draw_references(self.common).mean(axis=0)
+
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """An index that is open: its manifest, connection with encoders, corpora, item table and map of some items."""
+    """An index that is open: its manifest, connection with encoders, corpora and item table."""
 
     folder: Path
     manifest: Manifest
     connection: Connection
     corpora: list[Corpus]
     items: ItemTable
-    map: Map
+
+    @cached_property
+    def map(self) -> Map:
+        """Some items of each corpus in the plane."""
+        return draw_map([each.common for each in self.corpora], [each.mean_common for each in self.corpora])
 
 
 def open_folder(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Opened:
@@ -197,9 +205,7 @@ def open_folder(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Opened
     connection = load(folder / manifest.connection, encoders=encoders)
     spans, numbers = manifest.spans(), range(len(manifest.corpora))
     corpora = [_corpus(folder, manifest.corpora[n], spans[n].start, n, arrays) for n in numbers]
-    shown = (tuple(arrays[f"{n}.map_{name}"] for n in numbers) for name in ("positions", "points"))
-    items = ItemTable(folder / manifest.items, spans)
-    return Opened(folder, manifest, connection, corpora, items, Map(arrays["map.axes"], *shown))
+    return Opened(folder, manifest, connection, corpora, ItemTable(folder / manifest.items, spans))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -294,7 +300,6 @@ def _corpus(folder: Path, record: CorpusRecord, first: int, number: int, arrays:
         own_hubs=record.hubs["own"],
         common_hubs=record.hubs["common"],
         live=live,
-        mean_common=arrays[f"{number}.mean"],
     )
 
 
