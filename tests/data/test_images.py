@@ -132,3 +132,15 @@ def test_sources_that_are_no_pictures(tmp_path):
     ):
         with pytest.raises(SampleError, match=message):
             read_image(source)
+
+
+def test_a_file_that_holds_another_format_than_pictures_have_is_not_opened(tmp_path, monkeypatch):
+    """PostScript, which Pillow would hand to another program."""
+    started = []
+    monkeypatch.setattr("subprocess.Popen", lambda *call, **options: started.append(call))
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+    (tmp_path / "photo.jpg").write_bytes(content)
+    for source in (tmp_path / "photo.jpg", content):
+        with pytest.raises(SampleError, match="not a picture of the formats"):
+            read_image(source)
+    assert started == []

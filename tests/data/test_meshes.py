@@ -164,3 +164,28 @@ def test_meshes_need_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trimesh", None)
     with pytest.raises(MissingDependencyError, match=r"a\.ply.*cmcr\[mesh\]"):
         read_point_cloud(saved(tmp_path, BOXES["a.ply"], "a.ply"))
+
+
+@pytest.mark.parametrize("kind", ["obj", "glb"])
+def test_a_flat_colour_is_read_where_texture_coordinates_are_there_too(tmp_path, kind):
+    """As Blender writes them, and trimesh itself: coordinates for a texture that no material has."""
+    square = trimesh.Trimesh([[0, 0, 0], [4, 0, 0], [4, 0, 2], [0, 0, 2]], [[0, 1, 2], [0, 2, 3]], process=False)
+    if kind == "obj":
+        (tmp_path / "flat.mtl").write_text("newmtl flat\nKd 1 0 0\n")
+        mapped = "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
+        text = "mtllib flat.mtl\nusemtl flat\n" + SQUARE + mapped + "f 1/1 2/2 3/3 4/4\n"
+        path = saved(tmp_path, text, "a.obj")
+    else:
+        material = trimesh.visual.material.PBRMaterial(baseColorFactor=[255, 0, 0, 255])
+        square.visual = trimesh.visual.TextureVisuals(uv=np.zeros((4, 2)), material=material)
+        path = saved(tmp_path, square.export(file_type="glb"), "a.glb")
+    cloud = read_coloured_point_cloud(path)
+    np.testing.assert_allclose(cloud.colours, np.tile([1.0, 0.0, 0.0], (len(cloud.points), 1)), atol=0.01)
+
+
+def test_an_obj_that_trimesh_has_exported_is_read(tmp_path):
+    box_ = trimesh.creation.box(extents=(2, 4, 6))
+    box_.visual = trimesh.visual.TextureVisuals(uv=np.zeros((len(box_.vertices), 2)))
+    box_.export(tmp_path / "a.obj")
+    assert b"vt " in (tmp_path / "a.obj").read_bytes()
+    assert np.abs(read_point_cloud(tmp_path / "a.obj")).max() <= 3 + 1e-5

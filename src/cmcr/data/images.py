@@ -16,6 +16,9 @@ from cmcr.errors import SampleError
 
 Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | VideoFrame
 
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
+"""What is opened, whatever a file is called: Pillow knows more, and hands PostScript to another program."""
+
 _TRUSTED = "Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
 
 
@@ -45,12 +48,14 @@ def read_image(source: Picture) -> Image.Image:
     try:
         if isinstance(source, Image.Image):
             return _upright(source, name)
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else file_of(source, "picture")) as opened:
+        file = io.BytesIO(source) if isinstance(source, bytes) else file_of(source, "picture")
+        Image.init()
+        with Image.open(file, formats=[known for known in FORMATS if known in Image.OPEN]) as opened:
             return _upright(opened, name)
     except SampleError:  # a ValueError too, and clear already
         raise
     except UnidentifiedImageError as error:
-        raise SampleError(f"{name}: not a picture that Pillow can read.") from error
+        raise SampleError(f"{name}: not a picture of the formats that are read: {', '.join(FORMATS)}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise SampleError(f"{name}: too large to decode safely ({error}). {_TRUSTED}") from error
     except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them into

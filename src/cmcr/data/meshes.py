@@ -103,10 +103,12 @@ def _colours_at(
         return np.einsum("nc,ncd->nd", weights, np.asarray(visual.vertex_colors)[corners][..., :3] / 255)
     if visual.kind != "texture":
         return None
-    if visual.uv is None:
+    found = None
+    if visual.uv is not None:
+        found = visual.material.to_color(np.einsum("nc,ncd->nd", weights, np.asarray(visual.uv)[corners]))
+    if np.ndim(found) < 2:  # none, or one for all: a flat colour, though texture coordinates may be there
         return np.broadcast_to(np.asarray(visual.material.main_color)[:3] / 255, (len(faces), 3))
-    places = np.einsum("nc,ncd->nd", weights, np.asarray(visual.uv)[corners])
-    return np.asarray(visual.material.to_color(places))[:, :3] / 255
+    return np.asarray(found)[:, :3] / 255
 
 
 def _vertices(pieces: list[Any], name: str) -> Points:
