@@ -103,7 +103,7 @@ def _colours_at(
         return np.einsum("nc,ncd->nd", weights, np.asarray(visual.vertex_colors)[corners][..., :3] / 255)
     if visual.kind != "texture":
         return None
-    found = None
+    found: Any = None
     if visual.uv is not None:
         found = visual.material.to_color(np.einsum("nc,ncd->nd", weights, np.asarray(visual.uv)[corners]))
     if np.ndim(found) < 2:  # none, or one for all: a flat colour, though texture coordinates may be there
