@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cmcr.search.query import Part, Query
-from cmcr.web import schemas
+from cmcr.web import answers, schemas
 
 TEXT = {"modality": "text", "text": "four hundred and seven"}
 REJECTED = [
@@ -25,7 +25,7 @@ REJECTED = [
     ({"parts": [{"modality": "odour", "item": 1}]}, "odour"),
     ({"parts": [{**TEXT, "space": "mini-clop"}]}, "mini-clip"),
     ({"parts": [{"modality": "image", "item": 10**9}]}, "is not there"),
-    ({"parts": [{"modality": "image", "vector": [1.0] * 128}]}, "needs the space"),
+    ({"parts": [{"modality": "image", "vector": [1.0] * 128}]}, "needs its space"),
     ({"parts": [{"modality": "image", "vector": [1.0] * 5, "space": "mini-clip"}]}, "128"),
     ({"parts": [{"modality": "image", "vector": [0.0] * 128, "space": "mini-clip"}]}, "zero"),
     ({"parts": [{"modality": "image", "vector": ["a"], "space": "mini-clip"}]}, "vector"),
@@ -68,7 +68,7 @@ def test_search_by_a_vector_is_numpys_order(client, index):
 def test_the_point_of_an_item_is_where_the_map_has_it(client, index, numbers):
     corpora = client.get("/api/map").json()["corpora"]
     sounds = next(corpus for corpus in corpora if corpus["modality"] == "audio")
-    answer = search(client, {"modality": "audio", "item": sounds["items"][2]}).json()
+    answer = search(client, {"modality": "audio", "item": sounds["items"][2]}, point=True).json()
     np.testing.assert_allclose(answer["point"], sounds["points"][2], atol=1e-3)
 
 
@@ -150,8 +150,14 @@ def test_a_heatmap_is_made_of_the_cosines_of_windows(client, index, numbers, med
 
 def test_a_heatmap_needs_a_picture(client, numbers):
     assert client.post("/api/heatmap", json={"item": numbers["audio"], "parts": [TEXT]}).status_code == 422
-    assert client.post("/api/heatmap", json={"item": 10**9, "parts": [TEXT]}).status_code == 422
+    assert client.post("/api/heatmap", json={"item": 10**9, "parts": [TEXT]}).status_code == 404
     assert client.post("/api/heatmap", json={"parts": [TEXT]}).status_code == 422
+
+
+def test_infinity_is_none_in_json(client, monkeypatch):
+    described, cells = answers.item, {"high": float("inf"), "odd": float("nan"), "whole": 3}
+    monkeypatch.setattr(answers, "item", lambda *asked: {**described(*asked), "columns": cells})
+    assert client.get("/api/items/0").json()["columns"] == {"high": None, "odd": None, "whole": 3}
 
 
 def test_the_page_and_its_document(client):
@@ -173,7 +179,6 @@ def test_metrics_count_by_route(client):
     client.get("/api/items/0")
     client.get("/api/items/999")
     lines = client.get("/metrics").text.splitlines()
-    assert 'cmcr_requests_total{method="GET",route="/api/items/{item}",status="200"} 1' in lines
-    assert 'cmcr_requests_total{method="GET",route="/api/items/{item}",status="404"} 1' in lines
-    assert 'cmcr_request_seconds_count{route="/api/items/{item}"} 2' in lines
-    assert "cmcr_uploads_held 0" in lines
+    assert 'cmcr_request_seconds_count{method="GET",route="/api/items/{item}",status="200"} 1' in lines
+    assert 'cmcr_request_seconds_count{method="GET",route="/api/items/{item}",status="404"} 1' in lines
+    assert "cmcr_embeddings_kept 0" in lines

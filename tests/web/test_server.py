@@ -66,5 +66,5 @@ def test_what_cannot_be_served(tmp_path, options, fact):
 
 
 def test_strangers_are_warned_of(tmp_path):
-    with pytest.warns(UserWarning, match="no password"), pytest.raises(ConfigError, match="not a name"):
+    with pytest.warns(UserWarning, match="no password"), pytest.raises(WriteError, match="--host"):
         serve(tmp_path, host="no such host", allow_hosts=["search.example.org"])

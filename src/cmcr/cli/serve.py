@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,8 @@ def serve(
 
     def ready(url: str) -> None:
         print(json.dumps({"url": url}) if as_json else f"Open {url} (Ctrl-C stops it).", flush=True)
+        if open_page:
+            webbrowser.open(url)
 
     with stopped_gently("what was asked before was answered."):
         serve_index(
@@ -46,6 +49,5 @@ def serve(
             port=port,
             allow_hosts=allow_host or (),
             models=models_of(model),
-            open_page=open_page,
             on_ready=ready,
         )

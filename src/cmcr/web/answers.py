@@ -1,4 +1,4 @@
-"""Answers of the JSON API, in the form of `schemas`, from an index that is open. Nothing checks them again, for speed."""
+"""Answers of the JSON API from an index that is open, in the form of `schemas`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import numpy as np
-from fastapi import HTTPException
 
 from cmcr._version import __version__
 from cmcr.errors import ConfigError
@@ -14,36 +13,27 @@ from cmcr.search.engine import SearchIndex
 from cmcr.search.items import Item
 from cmcr.search.parts import COMMON
 from cmcr.search.query import MOST_RESULTS, Hit, Query
-from cmcr.web.limits import Limits
+from cmcr.web.bounds import Limits
 
 Answer = dict[str, Any]
 
 
 def facts(now: SearchIndex, limits: Limits) -> Answer:
     """Say what can be asked, and of what: `schemas.IndexFacts`."""
-    opened = now.opened
+    corpora = now.opened.corpora
     return {
         "hash": now.hash[:12],
         "version": __version__,
-        "items": sum(len(corpus) for corpus in opened.corpora),
-        "spaces": [
-            {"name": space.name, "modalities": list(space.modalities), "width": space.width}
-            for space in opened.connection.spaces
-        ],
-        "modalities": list(now.modalities),
+        "items": sum(len(corpus) for corpus in corpora),
+        "spaces": now.opened.connection.spaces,
+        "modalities": now.modalities,
         "corpora": [
             {"space": each.space, "modality": each.modality, "rows": len(each), "live": int(each.live.sum())}
-            for each in opened.corpora
+            for each in corpora
         ],
-        "columns": list(now.columns),
-        "back_end": ", ".join(sorted({corpus.common_index.kind for corpus in opened.corpora})),
-        "limits": {
-            "body_bytes": limits.body_bytes,
-            "json_bytes": limits.json_bytes,
-            "picture_pixels": limits.picture_pixels,
-            "sound_seconds": limits.sound_seconds,
-            "results": MOST_RESULTS,
-        },
+        "columns": now.columns,
+        "back_end": ", ".join(sorted({corpus.common_index.kind for corpus in corpora})),
+        "limits": {**vars(limits), "results": MOST_RESULTS},
     }
 
 
@@ -63,13 +53,14 @@ def drawn_map(now: SearchIndex) -> Answer:
     }
 
 
-def found(now: SearchIndex, query: Query) -> Answer:
-    """Search: `schemas.Found`; raises as `SearchIndex.search`."""
+def found(now: SearchIndex, query: Query, placed: bool) -> Answer:
+    """Search: `schemas.Found`, with the query's point on the map if it is to be placed; raises as `SearchIndex.search`."""
     started = time.perf_counter()
     rankings = [
-        {**vars(ranking), "hits": [_hit(hit, now.hash[:12]) for hit in ranking.hits]} for ranking in now.search(query)
+        {**vars(ranking), "hits": [item(now, hit, hit.item) for hit in ranking.hits]} for ranking in now.search(query)
     ]
-    return {"rankings": rankings, "point": _point(now, query), "seconds": time.perf_counter() - started}
+    point = _point(now, query) if placed else None
+    return {"rankings": rankings, "point": point, "seconds": time.perf_counter() - started}
 
 
 def _point(now: SearchIndex, query: Query) -> list[float] | None:
@@ -85,40 +76,16 @@ def _point(now: SearchIndex, query: Query) -> list[float] | None:
     return placed
 
 
-def _hit(hit: Hit, hash_: str) -> Answer:
-    return {**_shown(hit, hit.item, hash_), "cosine": hit.cosine, "duplicates": hit.duplicates}
+def item(now: SearchIndex, known: Item | Hit, number: int) -> Answer:
+    """Describe an item (`schemas.Item`) or a hit (`schemas.Hit`); its addresses change with the index."""
 
-
-def item(now: SearchIndex, number: int) -> Answer:
-    """Describe an item: `schemas.Item`; raises as `item_of`."""
-    return _shown(item_of(now, number), number, now.hash[:12])
-
-
-def item_of(now: SearchIndex, number: int) -> Item:
-    """Find an item.
-
-    Raises:
-        HTTPException: 404, there is none of this number.
-    """
-    try:
-        return now.item(number)
-    except ConfigError as error:
-        raise HTTPException(404, str(error)) from error
-
-
-def _shown(known: Item | Hit, number: int, hash_: str) -> Answer:
     def address(what: str, modality: str) -> str | None:
         fits = known.path is not None and known.modality == modality
-        return f"/api/items/{number}/{what}?v={hash_}" if fits else None
+        return f"/api/items/{number}/{what}?v={now.hash[:12]}" if fits else None
 
     return {
+        **vars(known),
         "item": number,
-        "id": known.id,
-        "modality": known.modality,
-        "space": known.space,
-        "text": known.text,
-        "columns": known.columns,
-        "has_media": known.path is not None,
         "media_url": address("media", known.modality),
         "thumbnail_url": address("thumbnail", "image"),
         "points_url": address("points", "point_cloud"),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mimetypes
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from http import HTTPStatus
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic_core import to_json
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import FileResponse, PlainTextResponse, Response
@@ -21,9 +20,11 @@ from starlette.staticfiles import StaticFiles
 from cmcr._version import __version__
 from cmcr.errors import ArtefactError, CmcrError, MissingDependencyError, SampleError, words_of
 from cmcr.search import query
+from cmcr.search.items import Item
 from cmcr.web import answers, media, schemas
+from cmcr.web.answers import Answer
+from cmcr.web.guard import Guard, problem
 from cmcr.web.heatmaps import heatmap
-from cmcr.web.limits import Guard, problem
 from cmcr.web.served import Served
 
 STATIC = FilePath(__file__).parent / "static"
@@ -39,12 +40,29 @@ _WHY = {
     503: "Too busy, try again as `Retry-After` says",
     504: "Not answered in time",
 }
-_ALWAYS = (400, 403, 413, 422, 503, 504)
-_Number = Annotated[int, Path(ge=0, lt=schemas.MOST_ITEMS, description="Of an item of the index.")]
 _KEEP = {"cache-control": "private, max-age=3600"}  # by browsers: the hash of the index is in the addresses
 _TOLD = 5  # of what is wrong with a request, which may be every number of a vector
 _FILE = {"type": "string", "format": "binary"}
-router = APIRouter()
+_FORM = {"type": "object", "properties": {"file": _FILE}, "required": ["file"]}
+_UPLOADED = {"application/octet-stream": {"schema": _FILE}, "multipart/form-data": {"schema": _FORM}}
+
+
+def _refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": schemas.Problem, "description": _WHY[code]} for code in codes}
+
+
+def _bytes_of(kind: str, said: str) -> dict[str, Any]:
+    return {"content": {kind: {"schema": _FILE}}, "description": said}
+
+
+async def _served(request: Request) -> Served:
+    served: Served = request.app.state.served
+    return served
+
+
+router = APIRouter(responses=_refusals(400, 403, 413, 422, 503, 504))
+Here = Annotated[Served, Depends(_served)]
+Number = Annotated[int, Path(ge=0, lt=schemas.MOST_ITEMS, description="Of an item of the index.")]
 
 
 def create_app(served: Served, hosts: Collection[str] = ()) -> FastAPI:
@@ -83,79 +101,39 @@ def create_app(served: Served, hosts: Collection[str] = ()) -> FastAPI:
     return app
 
 
-def _problems(*more: int) -> dict[int | str, dict[str, Any]]:
-    """Document every refusal of a route."""
-    return {code: {"model": schemas.Problem, "description": _WHY[code]} for code in sorted({*_ALWAYS, *more})}
-
-
-def _bytes_of(kind: str, said: str, *more: int) -> dict[int | str, dict[str, Any]]:
-    return {200: {"content": {kind: {"schema": _FILE}}, "description": said}, **_problems(*more)}
-
-
-def _served(request: Request) -> Served:
-    served: Served = request.app.state.served
-    return served
-
-
-def _json(answer: answers.Answer) -> Response:
-    # Columns come from the user's tables: infinity is none in JSON.
-    return Response(to_json(answer, inf_nan_mode="null", fallback=str), media_type="application/json")
-
-
 @router.get("/", include_in_schema=False)
 async def page() -> FileResponse:
     """Give the page."""
     return FileResponse(STATIC / "index.html")
 
 
-@router.get("/api/index", response_model=schemas.IndexFacts, responses=_problems())
-async def index(request: Request) -> Response:
+@router.get("/api/index", response_model=schemas.IndexFacts)
+async def index(served: Here) -> Answer:
     """Say what can be asked, and of what."""
-    served = _served(request)
-    return _json(answers.facts(served.now, served.limits))
+    return answers.facts(served.now, served.limits)
 
 
-@router.post("/api/search", response_model=schemas.Found, responses=_problems(404))
-async def search(asked: schemas.Search, request: Request) -> Response:
+@router.post("/api/search", response_model=schemas.Found, responses=_refusals(404))
+async def search(asked: schemas.Search, served: Here) -> Answer:
     """Find what is near to the parts of a query, modality by modality."""
-    served = _served(request)
-    now = served.now
-    question = query.Query(
-        await served.parts(asked.parts, now),
-        targets=None if asked.targets is None else tuple(asked.targets),
-        limit=asked.limit,
-        offset=asked.offset,
-        where=tuple(asked.where),
-        group_duplicates=asked.group_duplicates,
-        hub_correction=asked.hub_correction,
-        mixed=asked.mixed,
-    )
-    return _json(await served.searches.run(answers.found, now, question))
-
-
-_UPLOAD_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/octet-stream": {"schema": _FILE},
-            "multipart/form-data": {
-                "schema": {"type": "object", "properties": {"file": _FILE}, "required": ["file"]},
-            },
-        },
-    }
-}
+    now, options = served.now, asked.model_dump(exclude={"parts", "point"})
+    question = query.Query(await served.parts(asked.parts, now), **options)
+    return await served.searches.run(answers.found, now, question, asked.point)
 
 
 @router.post(
-    "/api/uploads/{modality}", response_model=schemas.Upload, responses=_problems(415), openapi_extra=_UPLOAD_BODY
+    "/api/uploads/{modality}",
+    response_model=schemas.Upload,
+    responses=_refusals(415),
+    openapi_extra={"requestBody": {"required": True, "content": _UPLOADED}},
 )
 async def upload(
     modality: Annotated[str, Path(max_length=100)],
     request: Request,
+    served: Here,
     name: Annotated[str, Query(max_length=300, description="Of the file: the ending says the format of a cloud.")] = "",
-) -> Response:
+) -> Answer:
     """Take a picture, a sound or a point cloud to ask with, as the body or as `file` of a form."""
-    served = _served(request)
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         async with request.form(max_files=1, max_fields=8) as form:
             file = form.get("file")
@@ -164,103 +142,91 @@ async def upload(
             name, content = name or file.filename or "", await file.read()
     else:
         content = await request.body()
-    taken, rows = await served.take(modality, name, content)
-    answer = {
-        "upload": taken.hash,
-        "modality": modality,
-        "name": taken.name,
-        "size": len(content),
-        "spaces": list(rows),
-    }
-    return _json(answer)
+    hash_, rows = await served.take(modality, name, content)
+    return {"upload": hash_, "modality": modality, "size": len(content), "spaces": list(rows)}
 
 
-@router.get("/api/items/{item}", response_model=schemas.Item, responses=_problems(404))
-async def item(item: _Number, request: Request) -> Response:
+@router.get("/api/items/{item}", response_model=schemas.Item, responses=_refusals(404))
+async def item(item: Number, served: Here) -> Answer:
     """Describe an item."""
-    served = _served(request)
-    return _json(await served.readings.run(answers.item, served.now, item))
+    now = served.now
+    return answers.item(now, await served.readings.run(served.item, now, item), item)
 
 
 @router.get(
     "/api/items/{item}/media",
     response_class=FileResponse,
     responses={
-        **_bytes_of("*/*", "The file of the item", 404, 416),
-        206: {"content": {"*/*": {"schema": _FILE}}, "description": "The part of the file that `Range` asks for"},
+        200: _bytes_of("*/*", "The file of the item"),
+        206: _bytes_of("*/*", "The part of the file that `Range` asks for"),
+        **_refusals(404, 416),
     },
 )
-async def item_media(item: _Number, request: Request) -> Response:
+async def item_media(item: Number, served: Here) -> Response:
     """Give the file of an item."""
-    served = _served(request)
-    found = await served.readings.run(answers.item_of, served.now, item)
+    found = await served.readings.run(served.item, served.now, item)
     return media.file_response(found, _KEEP)
 
 
 @router.get(
     "/api/items/{item}/thumbnail",
     response_class=Response,
-    responses=_bytes_of("image/jpeg", "A picture of at most 320 pixels a side", 404),
+    responses={200: _bytes_of("image/jpeg", "A picture of at most 320 pixels a side"), **_refusals(404)},
 )
-async def item_thumbnail(item: _Number, request: Request) -> Response:
+async def item_thumbnail(item: Number, served: Here) -> Response:
     """Give the picture of an item, small."""
-    return await _made(request, item, media.thumbnail, "image/jpeg")
+    return await _made(served, item, media.thumbnail, "image/jpeg")
 
 
 @router.get(
     "/api/items/{item}/points",
     response_class=Response,
-    responses=_bytes_of(
-        "application/octet-stream", "x, y, z of at most 4,096 points: float32, little-endian, point after point", 404
-    ),
+    responses={
+        200: _bytes_of("application/octet-stream", "x, y, z of at most 4,096 points: little-endian float32"),
+        **_refusals(404),
+    },
 )
-async def item_points(item: _Number, request: Request) -> Response:
+async def item_points(item: Number, served: Here) -> Response:
     """Give points of the point cloud or the mesh of an item."""
-    return await _made(request, item, media.points, "application/octet-stream")
+    return await _made(served, item, media.points, "application/octet-stream")
 
 
-@router.post("/api/heatmap", response_model=schemas.Heatmap, responses=_problems(404))
-async def where_in_picture(asked: schemas.HeatmapRequest, request: Request) -> Response:
-    """Compare what the parts say with the regions of a picture."""
-    served = _served(request)
+async def _made(served: Served, number: int, make: Callable[[Item], bytes], kind: str) -> Response:
     now = served.now
-    parts = await served.parts(asked.parts, now)
-    return _json(await served.encodings.run(heatmap, now, asked.item, parts, served.cells))
+    content = await served.readings.run(lambda: make(served.item(now, number)))
+    return Response(content, media_type=kind, headers=_KEEP)
 
 
-@router.get("/api/map", response_model=schemas.Map, responses=_problems())
-async def corpus_map(request: Request) -> Response:
+@router.post("/api/heatmap", response_model=schemas.Heatmap, responses=_refusals(404))
+async def where_in_picture(asked: schemas.HeatmapRequest, served: Here) -> Answer:
+    """Compare what the parts say with the regions of a picture."""
+    now = served.now
+    item, parts = served.item(now, asked.item), await served.parts(asked.parts, now)
+    return await served.encodings.run(heatmap, now, item, parts, served.cells)
+
+
+@router.get("/api/map", response_model=schemas.Map)
+async def corpus_map(served: Here) -> Answer:
     """Give some items of every corpus as points in the plane."""
-    served = _served(request)
-    return _json(await served.readings.run(answers.drawn_map, served.now))
+    return await served.readings.run(answers.drawn_map, served.now)
 
 
-@router.get("/healthz", response_model=schemas.Health, responses=_problems())
-async def healthz(request: Request) -> Response:
+@router.get("/healthz", response_model=schemas.Health)
+async def healthz(served: Here) -> Answer:
     """Tell that the server answers, and whether it could open the latest update of the index."""
-    served = _served(request)
     status = "ready" if served.problem is None else "outdated"
-    return _json({"status": status, "index": served.now.hash[:12], "problem": served.problem})
+    return {"status": status, "index": served.now.hash[:12], "problem": served.problem}
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=_problems())
-async def metrics(request: Request) -> Response:
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(served: Here) -> Response:
     """Count requests and times, in the text format of Prometheus."""
-    served = _served(request)
     gauges = {
         "encodings_waiting_or_running": served.encodings.inside,
         "searches_waiting_or_running": served.searches.inside,
-        "uploads_held": len(served.uploads),
-        "uploads_held_bytes": served.uploads.bytes,
+        "embeddings_kept": len(served.rows),
     }
     return PlainTextResponse(served.metrics.text(gauges), media_type="text/plain; version=0.0.4")
-
-
-async def _made(request: Request, number: int, make: Any, kind: str) -> Response:
-    served = _served(request)
-    now = served.now
-    content = await served.readings.run(lambda: make(answers.item_of(now, number), served.shown))
-    return Response(content, media_type=kind, headers=_KEEP)
 
 
 async def _unusable(request: Request, error: Exception) -> Response:

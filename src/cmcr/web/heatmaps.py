@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,34 +11,27 @@ from numpy.typing import NDArray
 from cmcr.errors import ConfigError, SampleError
 from cmcr.evaluation.tasks.regions import embed_regions, with_whole_picture
 from cmcr.search.engine import SearchIndex
+from cmcr.search.items import Item
 from cmcr.search.parts import COMMON
 from cmcr.search.query import Part
-from cmcr.spaces.protocol import Space
-from cmcr.web.kept import Kept
+from cmcr.web.bounds import Latest
 
-Cells = Kept[NDArray[np.float32]]
-"""Cells of pictures, `(rows, columns, D)` in the space of the picture, by the hash of the index and the item."""
+Cells = NDArray[np.float32]
+"""Cells of a picture: `(rows, columns, D)` in its own space."""
 
 
-def heatmap(now: SearchIndex, picture: int, parts: Sequence[Part], kept: Cells) -> dict[str, Any]:
+def heatmap(now: SearchIndex, item: Item, parts: Sequence[Part], kept: Latest[Cells]) -> dict[str, Any]:
     """Compare a query with every cell of a picture: `schemas.Heatmap`; to be run where encoders are.
 
     By the cosines of the picture's own space where that reads all parts, else by those of the connection.
 
     Raises:
-        ConfigError: an item that is not there, a picture whose encoder is not open, or parts that cancel each other.
+        ConfigError: a picture whose encoder is not open, or parts that cancel each other.
         SampleError: no picture, not there any more, or one that cannot be decoded.
     """
-    item = now.item(picture)
-    if item.modality != "image" or item.path is None:
-        raise SampleError(f"item {picture} has no picture of its own: it is of the modality {item.modality!r}.")
-    if item.space not in now.encoders:
-        raise ConfigError(
-            f"no encoder of space {item.space!r} is open, to look at the picture. Give its model: --model."
-        )
-    if (cells := kept.get((now.hash, picture))) is None:
-        cells = _cells(now.encoders[item.space], item.path)
-        kept.put((now.hash, picture), cells, cells.nbytes)
+    if (cells := kept.get((now.hash, item.number))) is None:
+        cells = _cells(now, item)
+        kept.put((now.hash, item.number), cells)
     rows, columns, width = cells.shape
     compared = cells.reshape(-1, width)
     try:
@@ -51,8 +43,15 @@ def heatmap(now: SearchIndex, picture: int, parts: Sequence[Part], kept: Cells) 
     return {"rows": rows, "columns": columns, "scale": scale, "cosines": cosines.astype(np.float64).round(5).tolist()}
 
 
-def _cells(space: Space, path: Path) -> NDArray[np.float32]:
-    regions, failed = embed_regions(space, {0: path}, lambda shown: with_whole_picture(()), lambda share: None)
+def _cells(now: SearchIndex, item: Item) -> Cells:
+    if item.modality != "image" or item.path is None:
+        raise SampleError(f"item {item.number} has no picture of its own: it is of the modality {item.modality!r}.")
+    if item.space not in now.encoders:
+        raise ConfigError(
+            f"no encoder of space {item.space!r} is open, to look at the picture. Give its model: --model."
+        )
+    encoder = now.encoders[item.space]
+    regions, failed = embed_regions(encoder, {0: item.path}, lambda shown: with_whole_picture(()), lambda share: None)
     if failed:
         raise SampleError(failed[0])
     return regions[0].cells.astype(np.float32)

@@ -1,7 +1,4 @@
-"""What the JSON API takes and gives, field by field; `/openapi.json` is made of it.
-
-Requests are checked against these models. Answers are built to them and not checked again, which the tests do.
-"""
+"""What the JSON API takes and gives, field by field; `/openapi.json` is made of it."""
 
 from __future__ import annotations
 
@@ -19,11 +16,11 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 ItemNumber = Annotated[int, Field(ge=0, lt=MOST_ITEMS)]
 
 
-class _Model(BaseModel):
+class _Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Part(_Model):
+class Part(_Asked):
     """One thing a query is made of: exactly one of text, upload, item and vector."""
 
     modality: Word
@@ -45,30 +42,34 @@ class Part(_Model):
             )
         if self.text is not None and self.modality != "text":
             raise ValueError(f"text is of the modality 'text', got {self.modality!r}")
-        if self.vector is not None and self.space is None:
-            raise ValueError("a vector needs the space whose embedding it is")
-        if self.weight == 0:
-            raise ValueError("weight must not be 0")
         return self
 
 
 Parts = Annotated[list[Part], Field(min_length=1, max_length=16)]
 
 
-class Search(_Model):
+class Search(_Asked):
     """A question to the index."""
 
     parts: Parts
-    targets: Annotated[list[Word], Field(min_length=1, max_length=16)] | None = None
+    targets: Annotated[tuple[Word, ...], Field(min_length=1, max_length=16)] | None = None
     limit: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 10
     offset: Annotated[int, Field(ge=0, le=MOST_RESULTS)] = 0
-    where: Annotated[list[Word], Field(max_length=16)] = []
+    where: Annotated[tuple[Word, ...], Field(max_length=16)] = ()
     group_duplicates: bool = False
     hub_correction: bool = False
     mixed: bool = False
+    point: bool = Field(False, description="Whether to place the query on the map.")
 
 
-class Item(_Model):
+class HeatmapRequest(_Asked):
+    """Where in a picture of the index is what the parts say?"""
+
+    item: ItemNumber
+    parts: Parts
+
+
+class Item(BaseModel):
     """An item of the index."""
 
     item: int
@@ -77,7 +78,6 @@ class Item(_Model):
     space: str
     text: str | None
     columns: dict[str, Any]
-    has_media: bool
     media_url: str | None
     thumbnail_url: str | None
     points_url: str | None
@@ -90,7 +90,7 @@ class Hit(Item):
     duplicates: list[int]
 
 
-class Ranking(_Model):
+class Ranking(BaseModel):
     """The hits of one modality of one space; cosines of two scales must not be compared."""
 
     modality: str
@@ -102,32 +102,24 @@ class Ranking(_Model):
     hits: list[Hit]
 
 
-class Found(_Model):
-    """What was found, and where the query lies on the map."""
+class Found(BaseModel):
+    """What was found, and where the query lies on the map, if that was asked."""
 
     rankings: list[Ranking]
     point: tuple[float, float] | None
     seconds: float
 
 
-class Upload(_Model):
+class Upload(BaseModel):
     """A file that may be asked with, by its hash, as long as the server lives and has room for it."""
 
     upload: str
     modality: str
-    name: str | None
     size: int
     spaces: list[str]
 
 
-class HeatmapRequest(_Model):
-    """Where in a picture of the index is what the parts say?"""
-
-    item: ItemNumber
-    parts: Parts
-
-
-class Heatmap(_Model):
+class Heatmap(BaseModel):
     """Cosines of the query with cells of a picture, row by row from its top left."""
 
     rows: int
@@ -136,7 +128,7 @@ class Heatmap(_Model):
     cosines: list[list[float]]
 
 
-class MapCorpus(_Model):
+class MapCorpus(BaseModel):
     """Some items of a corpus, and their points on the map."""
 
     space: str
@@ -145,13 +137,13 @@ class MapCorpus(_Model):
     points: list[tuple[float, float]]
 
 
-class Map(_Model):
+class Map(BaseModel):
     """The corpora in two dimensions."""
 
     corpora: list[MapCorpus]
 
 
-class SpaceFacts(_Model):
+class SpaceFacts(BaseModel, from_attributes=True):
     """A space of the connection."""
 
     name: str
@@ -159,7 +151,7 @@ class SpaceFacts(_Model):
     width: int
 
 
-class CorpusFacts(_Model):
+class CorpusFacts(BaseModel):
     """Items of one modality embedded in one space."""
 
     space: str
@@ -168,7 +160,7 @@ class CorpusFacts(_Model):
     live: int
 
 
-class LimitFacts(_Model):
+class LimitFacts(BaseModel):
     """What a request may be at most."""
 
     body_bytes: int
@@ -178,7 +170,7 @@ class LimitFacts(_Model):
     results: int
 
 
-class IndexFacts(_Model):
+class IndexFacts(BaseModel):
     """What can be asked, and of what."""
 
     hash: str
@@ -192,7 +184,7 @@ class IndexFacts(_Model):
     limits: LimitFacts
 
 
-class Health(_Model):
+class Health(BaseModel):
     """Whether the server answers, and what it could not do."""
 
     status: str
@@ -200,7 +192,7 @@ class Health(_Model):
     problem: str | None
 
 
-class Problem(_Model):
+class Problem(BaseModel):
     """Why a request was not answered: what was expected, what came, what to do."""
 
     error: str

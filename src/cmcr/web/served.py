@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from cmcr.errors import CmcrError, ConfigError, unknown_name, words_of
 from cmcr.files import MANIFEST
 from cmcr.search.engine import SearchIndex
+from cmcr.search.items import Item
 from cmcr.search.query import Part, Query
 from cmcr.web import schemas
+from cmcr.web.bounds import Lane, Latest, Limits
 from cmcr.web.heatmaps import Cells
-from cmcr.web.kept import Kept
-from cmcr.web.lanes import Lane
-from cmcr.web.limits import Limits
-from cmcr.web.media import Shown
 from cmcr.web.metrics import Metrics
-from cmcr.web.uploads import Uploaded, uploaded
+from cmcr.web.uploads import checked, hash_of
 
 Rows = dict[str, NDArray[np.float32]]
 """A text or an upload, embedded: `(D,)` by space."""
@@ -33,8 +31,7 @@ OpenIndex = Callable[[SearchIndex | None], SearchIndex]
 
 _LOOK_SECONDS = 1.0
 _SEARCHES = 2  # at once: one on small indexes is held up by Python alone, one on large ones uses every core itself
-_TEXTS, _TEXTS_BYTES = 10_000, 64 * 2**20
-_SHOWN, _CELLS, _SHOWN_BYTES = 5000, 500, 64 * 2**20
+_PICTURES = 100  # whose cells are kept
 _log = logging.getLogger("cmcr.web")
 
 
@@ -42,18 +39,15 @@ class Served:
     """An index, served.
 
     Args:
-        open_index: opens it, now and after each update.
+        open_index: opens it, now and after each update; may raise CmcrError.
         limits: see `Limits`.
 
     Attributes:
         now: what new requests are answered from, replaced by one assignment; a request uses one from beginning to end.
         problem: why an update could not be opened; None where it could.
         metrics: of all requests.
-        uploads, shown, cells: what was uploaded; thumbnails and points; cells of pictures.
+        rows, cells: of texts and uploads; of pictures.
         encodings, searches, readings: threads.
-
-    Raises:
-        CmcrError: as `open_index`.
     """
 
     def __init__(self, open_index: OpenIndex, limits: Limits | None = None) -> None:
@@ -62,10 +56,7 @@ class Served:
         self._stamp = _stamp_of(self.now.opened.folder)
         self.problem: str | None = None
         self.metrics = Metrics()
-        self.uploads = Kept[Uploaded](self.limits.uploads, self.limits.kept_bytes)
-        self.shown: Shown = Kept(_SHOWN, _SHOWN_BYTES)
-        self.cells: Cells = Kept(_CELLS, _SHOWN_BYTES)
-        self._rows = Kept[Rows](_TEXTS, _TEXTS_BYTES)
+        self.rows, self.cells = Latest[Rows](self.limits.kept), Latest[Cells](_PICTURES)
         self.encodings = Lane("encodings", 1, self.limits.encodings)
         self.searches = Lane("searches", _SEARCHES, self.limits.searches)
         self.readings = Lane("readings", 2, self.limits.searches)
@@ -103,41 +94,36 @@ class Served:
         for lane in (self.encodings, self.searches, self.readings):
             lane.close()
 
-    async def take(self, modality: str, name: str, content: bytes) -> tuple[Uploaded, Rows]:
-        """Check an upload, embed it in every space that reads it, and keep it.
+    def item(self, now: SearchIndex, number: int) -> Item:
+        """Find an item; raises HTTPException 404 where there is none of this number."""
+        try:
+            return now.item(number)
+        except ConfigError as error:
+            raise HTTPException(404, str(error)) from error
+
+    async def take(self, modality: str, name: str, content: bytes) -> tuple[str, Rows]:
+        """Check an upload and embed it in every space that reads it; give its hash and these embeddings, which are kept.
 
         Raises:
             HTTPException: 503, too many wait for an encoder.
-            ConfigError, SampleError, MissingDependencyError: as `uploaded`, or as the encoders.
+            ConfigError, SampleError, MissingDependencyError: as `checked`, or as the encoders.
         """
         now = self.now
         if modality not in now.modalities:
             raise unknown_name("modality", modality, now.modalities)
 
-        def work() -> tuple[Uploaded, Rows]:
-            taken = uploaded(modality, name, content, self.limits)
-            return taken, self._embedded(now, modality, taken)
+        def work() -> tuple[str, Rows]:
+            source, hash_ = checked(modality, name, content, self.limits), hash_of(modality, content, name)
+            return hash_, self._embedded(now, hash_, Part(modality, source))
 
-        taken, rows = await self.encodings.run(work)
-        self.uploads.put(taken.hash, taken, len(content))
-        return taken, rows
-
-    def uploaded(self, hash_: str) -> Uploaded:
-        """Find an upload.
-
-        Raises:
-            HTTPException: 404, it is not kept (any more).
-        """
-        if (found := self.uploads.get(hash_)) is None:
-            raise HTTPException(404, f"the upload {hash_[:12]}… is not kept any more: give the file again.")
-        return found
+        return await self.encodings.run(work)
 
     async def parts(self, given: Sequence[schemas.Part], now: SearchIndex) -> tuple[Part, ...]:
-        """Turn parts of a request into parts of a query; texts and uploads are embedded in the thread for that.
+        """Turn parts of a request into parts of a query; texts are embedded in the thread for that.
 
         Raises:
             HTTPException: 404 for an upload that is not kept, 503 if too many wait for an encoder.
-            ConfigError, SampleError: an upload of another modality, or what cannot be embedded.
+            ConfigError: what cannot be embedded.
         """
         return tuple([Part(part.modality, await self._content(part, now), part.weight, part.space) for part in given])
 
@@ -146,21 +132,17 @@ class Served:
             return np.array(part.vector)
         if part.item is not None:
             return part.item
-        raw: str | Uploaded = part.text or self.uploaded(str(part.upload))
-        if isinstance(raw, Uploaded) and raw.modality != part.modality:
-            raise ConfigError(f"the upload is of the modality {raw.modality!r}, not {part.modality!r}.")
-        rows = self._rows.get(_key(now, raw))
-        return rows or await self.encodings.run(self._embedded, now, part.modality, raw)
+        hash_ = part.upload or hash_of("text", str(part.text).encode())
+        if rows := self.rows.get((now.opened.manifest.connection_hash, part.modality, hash_)):
+            return rows
+        if part.upload is not None:
+            raise HTTPException(404, f"no upload {hash_[:12]}… of this modality is kept any more: give the file again.")
+        return await self.encodings.run(self._embedded, now, hash_, Part("text", part.text))
 
-    def _embedded(self, now: SearchIndex, modality: str, raw: str | Uploaded) -> Rows:
-        rows = now.embed(Part(modality, raw.source if isinstance(raw, Uploaded) else raw))
-        self._rows.put(_key(now, raw), rows, sum(row.nbytes for row in rows.values()))
+    def _embedded(self, now: SearchIndex, hash_: str, part: Part) -> Rows:
+        rows = now.embed(part)
+        self.rows.put((now.opened.manifest.connection_hash, part.modality, hash_), rows)
         return rows
-
-
-def _key(now: SearchIndex, raw: str | Uploaded) -> tuple[str, str]:
-    """Name the rows of a text or an upload: those of another connection are of other encoders."""
-    return now.opened.manifest.connection_hash, raw.hash if isinstance(raw, Uploaded) else f"text {raw}"
 
 
 def _stamp_of(folder: Path) -> tuple[int, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import logging
 import socket
 import warnings
-import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -28,8 +28,7 @@ def serve(
     allow_hosts: Sequence[str] = (),
     encoders: Sequence[Space] = (),
     models: Mapping[str, str] | None = None,
-    open_page: bool = False,
-    on_ready: Callable[[str], None] = lambda url: None,
+    on_ready: Callable[[str], object] = lambda url: None,
 ) -> None:
     """Answer requests until Ctrl-C or SIGTERM; those in flight are answered before this returns.
 
@@ -40,8 +39,7 @@ def serve(
         allow_hosts: names by which the server may be called beside the loopback names; needed for another host.
         encoders: as in `SearchIndex`.
         models: as in `SearchIndex`.
-        open_page: open the page in a browser.
-        on_ready: called with the address of the page as soon as it answers.
+        on_ready: called with the address of the page, from when on it may be asked.
 
     Raises:
         ConfigError: a port out of range, or a host that is not loopback without `allow_hosts`.
@@ -54,35 +52,22 @@ def serve(
         import uvicorn
 
         from cmcr.web.app import create_app
-        from cmcr.web.limits import is_loopback
         from cmcr.web.served import Served
     except ImportError as error:
         raise missing_dependency(error.name or "fastapi", extra="web", purpose="cmcr serve") from error
-    if not 0 <= port < 2**16:
-        raise ConfigError(f"--port: expected 0 to 65535, got {port}.")
-    if not is_loopback(host):
+
+    def open_index(earlier: SearchIndex | None) -> SearchIndex:
+        """Open it with the encoders that are open already, unless it is asked by others now."""
+        if earlier is not None:
+            with contextlib.suppress(ConfigError):
+                return SearchIndex(folder, encoders=tuple(earlier.encoders.values()), models=models)
+        return SearchIndex(folder, encoders=encoders, models=models)
+
+    if not _is_loopback(host):
         _warn_of_strangers(host, allow_hosts)
-    with contextlib.closing(_bound(host, port)) as listening:
-        name = f"[{host}]" if ":" in host else host
-        url = f"http://{name}:{listening.getsockname()[1]}/"
-
-        def open_index(earlier: SearchIndex | None) -> SearchIndex:
-            """Open it with the encoders that are open already, unless it is asked by others now."""
-            if earlier is not None:
-                with contextlib.suppress(ConfigError):
-                    return SearchIndex(folder, encoders=tuple(earlier.encoders.values()), models=models)
-            return SearchIndex(folder, encoders=encoders, models=models)
-
+    with _listening(host, port) as listening:  # before encoders are opened: a port in use is told at once
         served = Served(open_index)
         served.warm()
-
-        class Server(uvicorn.Server):
-            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-                await super().startup(sockets)
-                on_ready(url)
-                if open_page:
-                    webbrowser.open(url)
-
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
         config = uvicorn.Config(
             create_app(served, [*allow_hosts, *({host} - _ANY)]),
@@ -95,7 +80,16 @@ def serve(
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
-        Server(config).run([listening])
+        name = f"[{host}]" if ":" in host else host
+        on_ready(f"http://{name}:{listening.getsockname()[1]}/")  # who asks before the loop runs waits in the backlog
+        uvicorn.Server(config).run([listening])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _warn_of_strangers(host: str, allow_hosts: Sequence[str]) -> None:
@@ -112,23 +106,11 @@ def _warn_of_strangers(host: str, allow_hosts: Sequence[str]) -> None:
     )
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """Bind, before the encoders are warmed up, so that a port in use is known at once."""
+def _listening(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 2**16:
+        raise ConfigError(f"--port: expected 0 to 65535, got {port}.")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise ConfigError(f"--host {host}: not a name or address of this machine ({error}).") from error
-    bound = socket.socket(family, kind, protocol)
-    try:
-        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows lets two programs share a port otherwise
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        hint = (
-            "choose another with --port, or --port 0 for a free one" if error.errno == errno.EADDRINUSE else str(error)
-        )
-        raise WriteError(error.errno or errno.EIO, f"cannot listen there; {hint}", f"{host}:{port}") from error
-    return bound
+        said = f"cannot listen there ({error.strerror}). Choose another --port (0 takes a free one) or --host"
+        raise WriteError(error.errno or errno.EIO, said, f"{host}:{port}") from error

@@ -1,89 +1,54 @@
-"""Uploaded files: checked before they are decoded, embedded at once, kept as long as there is room."""
+"""Uploaded files, checked by what they declare before anything is unpacked or decoded."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from PIL import Image
 
 from cmcr.data.audio import sound_seconds
 from cmcr.data.paths import NamedBytes
-from cmcr.data.point_clouds import read_point_cloud
-from cmcr.errors import ConfigError, SampleError, unknown_name
-from cmcr.web.limits import Limits
+from cmcr.errors import ConfigError, SampleError
+from cmcr.web.bounds import Limits
 
 # Not all that Pillow opens: PostScript, for one, it hands to another program.
 _PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "MPO", "JPEG2000")
-_UPLOADED = ("image", "audio", "point_cloud")
-_NAME_LENGTH = 100
 _SAMPLE_RATE_HZ = 48_000
 
 
-@dataclass(frozen=True)
-class Uploaded:
-    """A file that was uploaded, as the content of a part of a query; equal where its bytes and format are.
-
-    Attributes:
-        modality: `image`, `audio` or `point_cloud`.
-        name: its last part alone, whose ending says the format of a point cloud.
-        content: its bytes.
-        hash: of modality, ending and content: 64 hexadecimal digits.
-    """
-
-    modality: str
-    name: str
-    content: bytes
-    hash: str
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Uploaded) and self.hash == other.hash
-
-    def __hash__(self) -> int:
-        return hash(self.hash)
-
-    @property
-    def source(self) -> bytes | NamedBytes:
-        """Give what encoders and readers take."""
-        return NamedBytes(self.name, self.content) if self.modality == "point_cloud" else self.content
+def hash_of(modality: str, content: bytes, name: str = "") -> str:
+    """Hash a text or an upload, with the ending of a point cloud, which says its format: 64 hexadecimal digits."""
+    suffix = PurePosixPath(name).suffix.lower() if modality == "point_cloud" else ""
+    return hashlib.sha256(f"{modality}\n{suffix}\n".encode() + content).hexdigest()
 
 
-def uploaded(modality: str, name: str, content: bytes, limits: Limits) -> Uploaded:
-    """Check an upload by what it declares, before anything is unpacked or decoded.
-
-    Args:
-        modality: what it should be.
-        name: as the client calls it; folders in it are dropped.
-        content: its bytes.
-        limits: see `Limits`.
+def checked(modality: str, name: str, content: bytes, limits: Limits) -> bytes | NamedBytes:
+    """Refuse an upload that would be too large once it is decoded; give what encoders read.
 
     Raises:
-        ConfigError: a modality of which there are no files.
-        SampleError: empty, of another type, or too large once it is decoded.
+        ConfigError: a text.
+        SampleError: empty, of another type, or too large.
     """
     if modality == "text":
         raise ConfigError('texts are not uploaded: give {"modality": "text", "text": ...} as a part of the query.')
-    if modality not in _UPLOADED:
-        raise unknown_name("modality", modality, _UPLOADED)
-    name = PurePosixPath(name.replace("\\", "/")).name[-_NAME_LENGTH:]
     if not content:
         raise SampleError("the upload is empty.")
     if modality == "image":
-        _check_picture(content, limits)
+        _check_picture(content, limits.picture_pixels)
     elif modality == "audio":
-        _check_sound(content, limits)
+        most = limits.sound_seconds
+        sound_seconds(content, most=most, most_samples=int(most * _SAMPLE_RATE_HZ))
     else:
-        _check_archive(content, limits)
-        read_point_cloud(NamedBytes(name, content))  # the message on a file without an ending names the endings
-    suffix = PurePosixPath(name).suffix.lower() if modality == "point_cloud" else ""
-    hashed = hashlib.sha256(f"{modality}\n{suffix}\n".encode() + content).hexdigest()
-    return Uploaded(modality, name, content, hashed)
+        _check_archive(content, limits.archive_bytes)
+        return NamedBytes(PurePosixPath(name.replace("\\", "/")).name, content)
+    return content
 
 
-def _check_picture(content: bytes, limits: Limits) -> None:
+def _check_picture(content: bytes, most: int) -> None:
     try:
         with Image.open(io.BytesIO(content), formats=_PICTURES) as opened:  # reads no pixels
             width, height = opened.size
@@ -93,24 +58,17 @@ def _check_picture(content: bytes, limits: Limits) -> None:
         raise SampleError(
             "not a picture, or a damaged one. Expected a PNG, JPEG, GIF, WebP, BMP or TIFF file."
         ) from error
-    if width * height > limits.picture_pixels:
-        raise SampleError(
-            f"the picture is too large: {width} x {height} pixels, the limit is {limits.picture_pixels:,} in all."
-        )
+    if width * height > most:
+        raise SampleError(f"the picture is too large: {width} x {height} pixels, the limit is {most:,} in all.")
 
 
-def _check_sound(content: bytes, limits: Limits) -> None:
-    sound_seconds(content, most=limits.sound_seconds, most_samples=int(limits.sound_seconds * _SAMPLE_RATE_HZ))
-
-
-def _check_archive(content: bytes, limits: Limits) -> None:
+def _check_archive(content: bytes, most: int) -> None:
     """Refuse an archive (.npz) that says it is larger unpacked; reading stops at the sizes it says."""
-    if not content.startswith(b"PK"):
-        return
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-    except Exception as error:  # zipfile raises several kinds for damaged directories
-        raise SampleError(f"the archive is damaged ({error}).") from error
-    if size > limits.archive_bytes:
-        raise SampleError(f"the archive holds {size:,} bytes once unpacked, the limit is {limits.archive_bytes:,}.")
+    size = 0
+    with (
+        contextlib.suppress(Exception),
+        zipfile.ZipFile(io.BytesIO(content)) as archive,
+    ):  # else its reader says what is wrong
+        size = sum(member.file_size for member in archive.infolist())
+    if size > most:
+        raise SampleError(f"the archive holds {size:,} bytes once unpacked, the limit is {most:,}.")

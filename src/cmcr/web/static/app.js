@@ -92,6 +92,7 @@ function showNothing() {
 function request() {
   return {
     parts: asked(query.parts), limit: query.limit, offset: query.page * query.limit, where: query.where,
+    point: true,
     ...(query.targets ? { targets: query.targets } : {}),
     ...Object.fromEntries(Object.entries(SWITCHES).map(([name, key]) => [key, query[name]])),
   };
