@@ -139,6 +139,7 @@ def test_a_wide_gap_costs_the_papers_form_what_centring_saves(demo):
     left = {name: both["wide"]["gap_left"] for name, both in wide["methods"].items()}
     assert left.pop("c-mcr without centring") > 1 > 0.2 > max(left.values())
     assert r1["c-mcr without centring", "wide"] < r1["c-mcr", "wide"] - 2
+    assert wide["methods"]["c-mcr without centring"]["wide"]["kept"] < wide["methods"]["c-mcr"]["wide"]["kept"] - 0.2
     for name in ("c-mcr", "cca", wide["method"]):
         assert r1[name, "wide"] == pytest.approx(r1[name, "before"], abs=3)
 

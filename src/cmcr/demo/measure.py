@@ -204,23 +204,25 @@ def measure_wide_gap(
     """Measure what a wide modality gap does to the paper's form, to the same with rows centred, and beyond.
 
     Everything is connected as the spaces are and with their modalities moved apart. What is trained takes a third of its
-    passes over the overlap, so that figures compare with each other only.
+    passes over the overlap, so that figures compare with each other only; rows are the common ones alone.
 
     Returns:
         `gaps`: by space, that of the embeddings, `before` they are moved and `wide`. `methods`: by name, `before` and
-        `wide`, the figures of `measure` and `gap_left`, how far overlap and outer test items of a space lie apart after
-        connecting, mean of both spaces.
+        `wide`, the figures of `measure`; `gap_left`, how far overlap and outer test items of a space lie apart in the
+        common space; and `kept`, what is left there of a space's own retrieval; means of both spaces.
     """
     choice = connection.report.get("choice")
     ours = choice["chosen"].split(",")[0] if choice else options.method
-    wanted = {WITHOUT_CENTRING: {"method": PAPER, "centring": False, **_third_of_passes(PAPER)}}
-    wanted |= {name: {"method": name, **_third_of_passes(name)} for name in (PAPER, "cca", ours)}
+    wanted = {name: {"method": name, "own_share": 0.0, **_third_of_passes(name)} for name in (PAPER, "cca", ours)}
+    wanted = {WITHOUT_CENTRING: {**wanted[PAPER], "centring": False}, **wanted}
     cases = {"before": data, "wide": with_gap(data, WIDE_GAP)}
     jobs = list(itertools.product(wanted, cases))
     connections = connect_all([(cases[gap], wanted[name]) for name, gap in jobs], options, progress)
     methods: dict[str, Any] = {name: {} for name in wanted}
     for (name, gap), found in zip(jobs, connections, strict=True):
-        methods[name][gap] = {**measure(cases[gap], through(found)), "gap_left": gap_left(cases[gap], found)}
+        kept = float(np.mean([space["kept"] for space in retention_of(cases[gap], found).values()]))
+        figures = {"gap_left": gap_left(cases[gap], found), "kept": kept}
+        methods[name][gap] = {**measure(cases[gap], through(found)), **figures}
     gaps = {
         own[0].space: {gap: gap_of(*(items.rows for items in each.own[number])) for gap, each in cases.items()}
         for number, own in enumerate(data.own)
