@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from cmcr.memories.memory import Memory
 from cmcr.search.index import Index
 from cmcr.search.items import Condition, Item
 from cmcr.search.layout import Corpus, open_folder
-from cmcr.search.parts import COMMON, Asked, Encoders, Row, is_item, place_of
+from cmcr.search.parts import COMMON, Asked, Encoders, Row, is_item
 from cmcr.search.query import MOST_RESULTS, Hit, Part, Query, Ranking
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.registry import space_names
@@ -26,17 +25,10 @@ from cmcr.spaces.registry import space_names
 NEAR_DUPLICATE = 0.97
 """Cosine in their own space from which items are near-duplicates; see docs/search.md for how it was chosen."""
 
-_DEEPEST = 4 * MOST_RESULTS  # looked at to fill a page whose items have many duplicates
-_MIXED = 4  # times what is asked: candidates of each corpus, which centring may put into another order,
-_MIXED_LEAST = 1000  # and so many at least, so that all pages among the first are cut from one list
-
+_MORE, _LEAST = 4, 1000  # times what is asked, and at least: candidates where their order changes or some are grouped
 
 Mask = NDArray[np.bool_] | None
 """`(N,)` which items of a corpus fulfil the conditions; None where there are none."""
-
-_Found = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]  # positions, scores, cosines; best first
-Candidates = Callable[[int], _Found]
-"""Finds so many of the best of a corpus."""
 
 
 class _Shown(NamedTuple):
@@ -159,7 +151,6 @@ class SearchIndex:
 
     def item(self, number: int) -> Item:
         """Give what the item table knows of an item; raises ConfigError for a number that no item has."""
-        place_of(self.opened.corpora, number)
         return self.opened.items.items([number])[0]
 
     def numbers_of(self, id: str, modality: str | None = None) -> list[int]:
@@ -180,7 +171,7 @@ class SearchIndex:
 
     def _check_hubs(self, parts: Sequence[Part], asked: Asked, numbers: Sequence[int]) -> None:
         wanted = {part.modality for part in parts}
-        if not any(wanted & set(_block(self.opened.corpora[number], asked)[2]) for number in numbers):
+        if not any(wanted & set(_block(self.opened.corpora[number], asked)[-1]) for number in numbers):
             raise ConfigError(
                 f"hub_correction: the index has no {' or '.join(sorted(wanted))} to take reference queries from, where it "
                 "would be searched. Index some, or give memories of it as references (--references), or leave it out."
@@ -188,24 +179,37 @@ class SearchIndex:
 
     def _ranked(self, query: Query, asked: Asked, number: int, allowed: Mask) -> Ranking:
         corpus = self.opened.corpora[number]
-        scale, rows, hubs = _block(corpus, asked)
-        index = corpus.common_index if scale == COMMON else corpus.own_index
+        scale, rows, index, hubs = _block(corpus, asked)
         vector, length = asked.vector(scale, near=corpus.space)
         taken = _hub_weights(query, hubs, length)
-        shown, items = _shown(query, corpus, allowed, partial(_by_score, index, rows, vector, taken, allowed))
-        hits, corrected = self._hits(query, shown), bool(taken.any())
-        return Ranking(corpus.modality, corpus.space, scale, items, hits, _approximate(index, allowed), corrected)
+        (scores,), (positions,) = index.search(np.concatenate([vector, taken])[None], _depth(query), allowed=allowed)
+        corrected = bool(taken.any())
+        cosines = _rows_at(rows, positions) @ vector if corrected else scores
+        hits, items = (
+            self._hits(query, _shown(query, corpus, positions, scores, cosines)),
+            _count(query, corpus, allowed),
+        )
+        approximate = not index.exact and allowed is None
+        return Ranking(corpus.modality, corpus.space, scale, items, hits, approximate, corrected)
 
     def _mixed(self, query: Query, asked: Asked, allowed: Mapping[int, Mask]) -> Ranking:
-        """Rank all modalities in one list, each centred by its own mean in the common block."""
+        """Rank all modalities in one list, each centred by its own mean in the common block.
+
+        The inner product with a row less a mean ranks as that with the row, so the best are among its best: only the lengths
+        of centred rows differ.
+        """
         vector, _ = asked.vector(COMMON, centred=True)
-        merged: list[_Shown] = []
-        compared, approximate = 0, False
+        merged, compared, approximate = list[_Shown](), 0, False
         for number, mask in allowed.items():
             corpus = self.opened.corpora[number]
-            shown, items = _shown(query, corpus, mask, partial(_by_centred, corpus, vector, mask))
-            merged, compared = merged + shown, compared + items
-            approximate |= _approximate(corpus.common_index, mask)
+            asking = np.pad(vector, (0, len(corpus.common_hubs)))[None]
+            _, (positions,) = corpus.common_index.search(asking, _depth(query), allowed=mask)
+            centred = normalized(torch.from_numpy(_rows_at(corpus.common, positions) - corpus.mean_common)).numpy()
+            cosines = centred @ vector
+            order = np.argsort(-cosines, kind="stable")
+            merged += _shown(query, corpus, positions[order], cosines[order], cosines[order])
+            compared += _count(query, corpus, mask)
+            approximate |= not corpus.common_index.exact and mask is None
         merged.sort(key=lambda each: (-each.score, each.item))
         return Ranking("all", "all", f"{COMMON}, centred", compared, self._hits(query, merged), approximate)
 
@@ -228,67 +232,45 @@ class SearchIndex:
         )
 
 
-def _shown(query: Query, corpus: Corpus, allowed: Mask, candidates: Candidates) -> tuple[list[_Shown], int]:
-    """Take as many of the best as the page needs, one for each group of near-duplicates where that is asked.
+def _depth(query: Query) -> int:
+    """Choose how many of the best of a corpus are looked at."""
+    wanted = query.offset + query.limit
+    if query.mixed or query.group_duplicates:
+        return max(_MORE * wanted, _LEAST)
+    return wanted + sum(is_item(part.content) for part in query.parts)
 
-    Every page is cut from the list that begins at the first rank, so that pages fit together.
 
-    Returns:
-        what is shown, from the first rank on; and how many items were compared.
-    """
+def _asking(query: Query, corpus: Corpus) -> list[int]:
+    """Find the items of a corpus that ask, which are left out of what is found: their positions."""
+    positions = {int(part.content) - corpus.first for part in query.parts if is_item(part.content)}
+    return [position for position in positions if 0 <= position < len(corpus)]
+
+
+def _count(query: Query, corpus: Corpus, allowed: Mask) -> int:
+    """Count the items that are compared."""
     counting = corpus.live if allowed is None else allowed
-    asking = {int(part.content) - corpus.first for part in query.parts if is_item(part.content)}
-    left_out = [position for position in asking if 0 <= position < len(counting) and counting[position]]
-    items, wanted = int(np.count_nonzero(counting)) - len(left_out), query.offset + query.limit
-    depth = wanted + len(left_out)
-    while True:
-        positions, scores, cosines = candidates(depth)
-        kept = ~np.isin(positions, left_out)
-        positions, scores, cosines = positions[kept], scores[kept], np.clip(cosines[kept], -1, 1)
-        groups = [[place] for place in range(len(positions))]
-        if query.group_duplicates:
-            groups = _grouped(_rows_at(corpus.own, positions), wanted)
-        if len(groups) >= wanted or len(positions) >= items or depth >= _DEEPEST:
-            break
-        depth = min(4 * depth, _DEEPEST)
-    numbers = (positions + corpus.first).tolist()
-    shown = [
+    return int(np.count_nonzero(counting)) - int(np.count_nonzero(counting[_asking(query, corpus)]))
+
+
+def _shown(query: Query, corpus: Corpus, positions: NDArray[np.int64], scores: Row, cosines: Row) -> list[_Shown]:
+    """Choose what is shown of the best, which come best first: from the first rank on, so that pages fit together."""
+    kept = ~np.isin(positions, _asking(query, corpus))
+    positions, scores, cosines = positions[kept], scores[kept], np.clip(cosines[kept], -1, 1)
+    wanted, numbers = query.offset + query.limit, (positions + corpus.first).tolist()
+    groups = [[place] for place in range(len(positions))]
+    if query.group_duplicates:
+        groups = _grouped(_rows_at(corpus.own, positions), wanted)
+    return [
         _Shown(numbers[first], float(scores[first]), float(cosines[first]), tuple(numbers[other] for other in others))
         for first, *others in groups[:wanted]
     ]
-    return shown, items
 
 
-def _by_score(index: Index, rows: Memory, vector: Row, taken: Row, allowed: Mask, depth: int) -> _Found:
-    """Find candidates by their score; their cosines are the scores unless these are corrected."""
-    (scores,), (positions,) = index.search(np.concatenate([vector, taken])[None], depth, allowed=allowed)
-    return positions, scores, _rows_at(rows, positions) @ vector if taken.any() else scores
-
-
-def _by_centred(corpus: Corpus, vector: Row, allowed: Mask, depth: int) -> _Found:
-    """Find candidates by their cosine in the common block after the mean of the corpus was taken off.
-
-    The inner product with a row less a mean ranks as that with the row, so the best are among its best: only the lengths of
-    centred rows differ.
-    """
-    asking = np.concatenate([vector, np.zeros(len(corpus.common_hubs), dtype=np.float32)])[None]
-    count = min(max(_MIXED * depth, _MIXED_LEAST), _DEEPEST)
-    _, (positions,) = corpus.common_index.search(asking, count, allowed=allowed)
-    centred = normalized(torch.from_numpy(_rows_at(corpus.common, positions) - corpus.mean_common)).numpy()
-    cosines = centred @ vector
-    order = np.argsort(-cosines, kind="stable")
-    return positions[order], cosines[order], cosines[order]
-
-
-def _approximate(index: Index, allowed: Mask) -> bool:
-    return not index.exact and allowed is None
-
-
-def _block(corpus: Corpus, asked: Asked) -> tuple[str, Memory, Sequence[str]]:
-    """Choose where a corpus is searched: the scale, the rows, the modalities of their hub coordinates."""
+def _block(corpus: Corpus, asked: Asked) -> tuple[str, Memory, Index, Sequence[str]]:
+    """Choose where a corpus is searched: the scale, the rows, the back-end, the modalities of their hub coordinates."""
     if asked.within(corpus.space):
-        return corpus.space, corpus.own, corpus.own_hubs
-    return COMMON, corpus.common, corpus.common_hubs
+        return corpus.space, corpus.own, corpus.own_index, corpus.own_hubs
+    return COMMON, corpus.common, corpus.common_index, corpus.common_hubs
 
 
 def _hub_weights(query: Query, hubs: Sequence[str], length: float) -> Row:

@@ -83,8 +83,7 @@ class Item:
 
     Attributes:
         number: of the item in the index, until its next update.
-        id: of the item in its memory.
-        modality, space: what it is, and in which space it was embedded.
+        id, modality, space: of the item in its memory.
         source: where it came from, relative to what was embedded.
         path: the file, absolute; None where there is none (a row of a table, a member of a tar file), or it is not known.
         folder: of the file, or of the member of a tar file, relative to what was embedded; "" at the top.

@@ -60,8 +60,7 @@ class Rows(_Record):
 
     Attributes:
         path: of the memory: absolute, or relative to the index with `/` where it lies in it.
-        shards: how many of its shards: those that are appended later are no part of the index until it is updated.
-        rows: how many.
+        shards, rows: how many; those that are appended later are no part of the index until it is updated.
         hash: of those shards, see `rows_hash`.
         input: what it was embedded from, where that was done for this index.
     """
@@ -83,8 +82,7 @@ class CorpusRecord(_Record):
         hubs: by block, the modalities of queries for which rows have a hub coordinate, in their order.
         hubs_of: hash of what the hub coordinates were computed from.
         backend: by which it is searched.
-        cards: by block, what the back-end says of itself; none for exact search.
-        folders: by block, where the back-end keeps its files, relative to the index; none for exact search.
+        cards, folders: by block, what the back-end says of itself and where its files are; none for exact search.
     """
 
     space: str
@@ -245,11 +243,7 @@ def verify(folder: Path, show_progress_bar: bool | None = False) -> dict[str, in
 
 
 def open_rows(folder: Path, parts: Sequence[Rows]) -> Memory:
-    """Open rows of a corpus as one memory, as they were when they were indexed.
-
-    Raises:
-        IntegrityError: they are not there, or others.
-    """
+    """Open rows of a corpus as one memory; raises IntegrityError if they are not as they were indexed."""
     paths = [folder / part.path for part in parts]
     try:
         memory = Memory(*paths, shards=[part.shards for part in parts])

@@ -23,18 +23,12 @@ _TAKEN = ("text", "path")  # columns of a table that the item table has anyway
 def rows_of_items(
     sources: Sequence[Source], lists: Mapping[int, ItemList], first: int, live: NDArray[np.bool_], used: set[int]
 ) -> Iterator[Row]:
-    """Give every item of a corpus as a row of the item table.
+    """Give every item of a corpus, whose first has the number `first`, as a row of the item table.
 
     Items of a memory that no list speaks of are live, without a file. If a list speaks of some of them, the others are
-    taken for gone.
+    taken for gone. Of equal ids in two memories, the first list has those of the first.
 
-    Args:
-        sources: the memories of the corpus.
-        lists: by number, those in which the items of memories that were given may be; of equal ids in two memories, the
-            first list has those of the first.
-        first: number of the first item.
-        live: `(N,)`, filled: which items are there.
-        used: filled: which of the lists have an item of the corpus.
+    What is filled in: `live` `(N,)` says which items are there, `used` which of the lists, by number, have one of them.
     """
     places, start = list[dict[str, int]](), 0
     for source in sources:

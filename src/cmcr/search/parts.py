@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmcr.arrays import is_number, unit_rows
-from cmcr.connection.connection import Connection, Encoder
+from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError, DimensionError, unknown_name
 from cmcr.loading import check_encoder
 from cmcr.memories.memories import MODALITIES
@@ -47,16 +47,12 @@ class Encoders:
         self.modalities = tuple(dict.fromkeys(modality for known in ready for modality in known.modalities))
 
     def spaces_for(self, modality: str) -> tuple[str, ...]:
-        """Find the spaces that can embed a modality, by name, at least one.
-
-        Raises:
-            ConfigError: none does, or its encoder is neither attached nor known.
-        """
+        """Find the spaces that can embed a modality, by name, at least one; raises ConfigError if there is none."""
         known = [name for name, space in self._spaces.items() if modality in space.modalities]
+        able = tuple(name for name in known if name in self.open or name in self._options)
         if not known:
             has = ", ".join(dict.fromkeys(m for space in self._spaces.values() for m in space.modalities))
             raise ConfigError(f"no space of this index embeds {modality}; it can be asked by {has}.")
-        able = tuple(name for name in known if name in self.open or name in self._options)
         if not able:
             raise ConfigError(
                 f"no encoder of space {known[0]!r} is attached, which would read {modality}. Give its model "
@@ -65,34 +61,19 @@ class Encoders:
         return able
 
     def embed(self, content: Any, modality: str, space: str) -> Row:
-        """Embed one item: `(D,)`.
-
-        Raises:
-            SampleError: it cannot be decoded.
-            CmcrError: whatever opening the encoder raises.
-        """
+        """Embed one item: `(D,)`; raises SampleError if it cannot be decoded, and what opening the encoder raises."""
         with self._locks[space]:
-            found = self._encoder(space).encode([content], modality, batch_size=1, show_progress_bar=False)
+            if space not in self.open:
+                opened = open_space(space, **self._options[space])
+                check_encoder(opened, self._spaces[space])
+                self.open[space] = opened
+            found = self.open[space].encode([content], modality, batch_size=1, show_progress_bar=False)
         return np.asarray(found, dtype=np.float32)[0]
-
-    def _encoder(self, space: str) -> Encoder:
-        if space not in self.open:
-            opened = open_space(space, **self._options[space])
-            check_encoder(opened, self._spaces[space])
-            self.open[space] = opened
-        return self.open[space]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The parts of a query, each embedded once in each space that is asked for.
-
-    Attributes:
-        parts: of the query.
-        connection: whose spaces.
-        encoders: of these.
-        corpora: in which parts that are items of the index lie.
-    """
+    """The parts of a query, each embedded once in each space that is asked for; the corpora are those of the index."""
 
     parts: Sequence[Part]
     connection: Connection
@@ -122,8 +103,10 @@ class Asked:
     def row(self, number: int, space: str) -> Row:
         """Embed a part in a space: `(D,)` unit row."""
         if (number, space) not in self._rows:
-            found = self._row(self.parts[number], space)
-            name = f"the query's {self.parts[number].modality} in space {space!r}"
+            part = self.parts[number]
+            embedded = self._embedded(part)
+            found = embedded[space] if embedded else self.encoders.embed(part.content, part.modality, space)
+            name = f"the query's {part.modality} in space {space!r}"
             width = next(known.width for known in self.connection.spaces if known.name == space)
             unit = unit_rows(np.asarray(found)[None], name).float().numpy()
             if unit.shape[1] != width:
@@ -146,11 +129,8 @@ class Asked:
         Raises:
             ConfigError: the parts cancel each other.
         """
-        total = np.zeros(
-            self.connection.common_width if scale == COMMON else self.row(0, scale).shape, dtype=np.float64
-        )
-        for number, part in enumerate(self.parts):
-            total += part.weight * self._in_block(number, scale, near, centred)
+        rows = [self._in_block(number, scale, near, centred) for number in range(len(self.parts))]
+        total = np.array([part.weight for part in self.parts], dtype=np.float64) @ np.stack(rows)
         length = float(np.linalg.norm(total))
         if length <= _VANISHED * sum(abs(part.weight) for part in self.parts):
             raise ConfigError(
@@ -163,67 +143,40 @@ class Asked:
             return self.row(number, scale)
         space = near if near in self.spaces(number) else self.spaces(number)[0]
         common = self.connection.common(self.row(number, space)[None], space)[0]
-        if centred:
-            alike = [c for c in self.corpora if (c.space, c.modality) == (space, self.parts[number].modality)]
-            common = common - alike[0].mean_common if alike else common
-            common /= max(float(np.linalg.norm(common)), 1e-12)
-        return common
-
-    def _row(self, part: Part, space: str) -> NDArray[np.floating]:
-        if is_item(part.content):
-            corpus, position = place_of(self.corpora, part.content)
-            return self.corpora[corpus].own[position]
-        if _is_row(part.content):
-            return part.content
-        if self._by_space(part.content):
-            return part.content[space]
-        return self.encoders.embed(part.content, part.modality, space)
+        for corpus in self.corpora if centred else ():
+            if (corpus.space, corpus.modality) == (space, self.parts[number].modality):
+                common = common - corpus.mean_common
+        return common / max(float(np.linalg.norm(common)), 1e-12) if centred else common
 
     def _spaces_for(self, part: Part) -> tuple[str, ...]:
         """Find the spaces that have a row of the part; raises ConfigError where there is none, or not that which is forced."""
         names = [known.name for known in self.connection.spaces]
         if part.space is not None and part.space not in names:
             raise unknown_name("space", part.space, names)
-        able: tuple[str, ...]
-        if is_item(part.content):
-            corpus = self.corpora[place_of(self.corpora, part.content)[0]]
-            if corpus.modality != part.modality:
-                raise ConfigError(f"item {part.content} is of modality {corpus.modality}, not {part.modality}.")
-            able = (corpus.space,)
-        elif _is_row(part.content):
-            if part.space is None:
-                raise ConfigError("a part that is a vector needs its space: Part(modality, vector, space=...).")
-            able = (part.space,)
-        elif self._by_space(part.content):
-            able = tuple(part.content)
-        else:
-            able = self.encoders.spaces_for(part.modality)
+        able = tuple(self._embedded(part) or self.encoders.spaces_for(part.modality))
         if part.space not in (None, *able):
             raise ConfigError(f"space {part.space!r} has no row of this {part.modality}; {' and '.join(able)} can.")
         return able if part.space is None else (part.space,)
 
-    def _by_space(self, content: Any) -> bool:
+    def _embedded(self, part: Part) -> Mapping[str, NDArray[np.floating]]:
+        """Give the rows by space of a part that is embedded already: nothing for others, which an encoder must read."""
+        content = part.content
+        if is_item(content):
+            corpus = next((each for each in self.corpora if 0 <= content - each.first < len(each)), None)
+            if corpus is None:
+                last = sum(map(len, self.corpora)) - 1
+                raise ConfigError(f"item {content} is not there: the index has items 0 to {last}.")
+            if corpus.modality != part.modality:
+                raise ConfigError(f"item {content} is of modality {corpus.modality}, not {part.modality}.")
+            return {corpus.space: corpus.own[content - corpus.first]}
+        if isinstance(content, np.ndarray) and content.ndim == 1:  # no encoder reads an array of one axis
+            if part.space is None:
+                raise ConfigError("a part that is a vector needs its space: Part(modality, vector, space=...).")
+            return {part.space: content}
         names = {known.name for known in self.connection.spaces}
-        return isinstance(content, Mapping) and bool(content) and set(content) <= names
+        return content if isinstance(content, Mapping) and set(content) <= names else {}
 
 
 def is_item(content: Any) -> bool:
     """Whether the content of a part is the number of an item."""
     return isinstance(content, int | np.integer) and not isinstance(content, bool)
-
-
-def place_of(corpora: Sequence[Corpus], item: int) -> tuple[int, int]:
-    """Find the corpus of an item, by its place, and its position there.
-
-    Raises:
-        ConfigError: a number that no item has.
-    """
-    for number, corpus in enumerate(corpora):
-        if 0 <= item - corpus.first < len(corpus.own):
-            return number, item - corpus.first
-    raise ConfigError(f"item {item} is not there: the index has items 0 to {sum(len(c.own) for c in corpora) - 1}.")
-
-
-def _is_row(content: Any) -> bool:
-    """Whether the content of a part is an embedding: no encoder reads an array of one axis."""
-    return isinstance(content, np.ndarray) and content.ndim == 1

@@ -71,12 +71,7 @@ class _Raw:
 
 
 def sources_of(run: Run, inputs: Sequence[str | Path | Memory]) -> list[Source]:
-    """Open the memories among the inputs, and embed what is raw into memories in the index; what is there already is kept.
-
-    Raises:
-        ConfigError: a memory that is none of the connection's, raw items of which nothing fits, or without an encoder.
-        Others as `cmcr.Memory` and `cmcr.embed`.
-    """
+    """Open the memories among the inputs, and embed what is raw into memories in the index; raises as `cmcr.index`."""
     connection, via = run.connection, run.via
     if via is not None and via not in connection.projectors:
         raise unknown_name("space (via)", via, connection.projectors)
@@ -106,11 +101,7 @@ def folders_of(inputs: Sequence[str | Path | Memory]) -> list[str]:
 
 
 def lists_of(run: Run, path: str | Path) -> dict[str, ItemList]:
-    """Open raw items as a list for each modality of which there are some.
-
-    Raises:
-        ConfigError: for none there are; it names what there is.
-    """
+    """Open raw items as a list for each modality of which there are some; raises ConfigError if there are none."""
     modalities = run.connection.modalities if run.modality is None else (run.modality,)
     options: dict[str, Any] = dict(run.columns) if ending_of(str(path)) in TABLE_ENDINGS else {}
     found, reasons = dict[str, ItemList](), list[str]()
@@ -127,11 +118,7 @@ def lists_of(run: Run, path: str | Path) -> dict[str, ItemList]:
 
 
 def check_belongs(connection: Connection, memory: Memory) -> None:
-    """Refuse a memory that the connection cannot carry.
-
-    Raises:
-        ConfigError: of another space, other encoders, or a modality that the connection does not know.
-    """
+    """Refuse a memory that the connection cannot carry; raises ConfigError."""
     where = memory.folders[0]
     known = next((space for space in connection.spaces if space.name == memory.space), None)
     if known is None:
@@ -174,21 +161,28 @@ def _embedded(raw: _Raw, run: Run) -> Source:
     identity = [raw.path, raw.encoder.fingerprint, sorted(run.columns.items(), key=str)]
     hashed = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
     out = run.folder / "memories" / f"{raw.encoder.name}-{raw.modality}-{hashed}"
-    total, done = 0, 0
+    counts = {"items": 0, "done": 0}
 
     def report(event: str, facts: Mapping[str, Any]) -> None:
-        nonlocal total, done
         if event == "started":
-            total, done = facts["items"], facts["done"]
+            counts.update(items=facts["items"], done=facts["done"])
         elif event == "items":
-            done += facts["count"]
-        if total:
-            run.report(f"embedding {raw.modality}, {Path(raw.path).name}", done / total)
+            counts["done"] += facts["count"]
+        if counts["items"]:
+            run.report(f"embedding {raw.modality}, {Path(raw.path).name}", counts["done"] / counts["items"])
 
-    how: dict[str, Any] = {"batch_size": run.batch_size, "device": run.device, "on_event": report}
     append = (out / MANIFEST).is_file()
-    how |= {"append": append, "retry_quarantined": append and run.retry_quarantined}
-    memory = embed(raw.encoder, raw.modality, raw.items, out, **how)
+    memory = embed(
+        raw.encoder,
+        raw.modality,
+        raw.items,
+        out,
+        batch_size=run.batch_size,
+        device=run.device,
+        append=append,
+        retry_quarantined=append and run.retry_quarantined,
+        on_event=report,
+    )
     return Source(memory, raw.path, raw.items)
 
 
