@@ -1,8 +1,12 @@
 """The miniature world: what is kept apart, and that a seed fixes every item."""
 
+import io
+import signal
+
 import numpy as np
 import pytest
 
+from cmcr.data import numbers
 from cmcr.data.numbers import (
     ALL_NUMBERS,
     SEEN_NUMBERS,
@@ -81,3 +85,21 @@ def test_texts_are_drawn_by_the_seed_and_belong_to_one_number():
     assert drawn == ["it says seven", "number four hundred seven", "this is 980"]
     texts = [text for number in ALL_NUMBERS.tolist() for text in set(class_texts(number))]
     assert len(set(texts)) == len(texts)
+
+
+def test_ctrl_c_while_voices_are_decoded_is_obeyed(monkeypatch):
+    """What is raised inside a call from libsndfile into Python is lost."""
+
+    class Interrupted(io.BytesIO):
+        def readinto(self, *given):
+            if not asked:
+                asked.append(True)
+                signal.raise_signal(signal.SIGINT)
+            return super().readinto(*given)
+
+    asked = []
+    monkeypatch.setattr(numbers.io, "BytesIO", Interrupted)
+    voices.cache_clear()
+    with pytest.raises(KeyboardInterrupt):
+        voices("test")
+    assert asked

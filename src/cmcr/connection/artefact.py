@@ -123,6 +123,8 @@ def load(folder: str | Path) -> Connection:
 def _map(width: int, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> Map:
     if any(value.is_floating_point() and value.dtype != torch.float32 for value in weights.values()):
         raise FormatError("the weights are not float32")
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise FormatError("the weights hold NaN or infinity")
     with torch.device("meta"):  # no random initialisation, which would move the caller's random state
         found = map_from(config)
     if found.width_in != width:

@@ -21,6 +21,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from cmcr.errors import missing_dependency
+from cmcr.interruption import held_back
 
 Split = Literal["train", "test"]
 
@@ -225,7 +226,8 @@ def voices(split: Split) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         `(m,)` all recordings one after another, and `(voices, 10, 2)` the first and past-the-last sample of each digit.
     """
     folder = resources.files("cmcr.data")
-    words, _ = soundfile.read(io.BytesIO((folder / "spoken_digits.opus").read_bytes()), dtype="float32")
+    with held_back():  # an interrupt inside one of libsndfile's calls into Python is lost
+        words, _ = soundfile.read(io.BytesIO((folder / "spoken_digits.opus").read_bytes()), dtype="float32")
     index = json.loads((folder / "spoken_digits.json").read_text(encoding="utf-8"))
     bounds = [voice["digits"] for voice in index["voices"] if voice["split"] == split]
     return words, np.array(bounds, dtype=np.int64)
