@@ -87,7 +87,7 @@ def test_wrong_calls(files, capsys, options, message):
 
 def test_stopped_by_a_signal_the_same_command_resumes(files, capsys, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(building, "draw_map", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
+        patched.setattr(building, "_item_table", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
         assert call() == 130
     assert "Run the same command again to resume" in capsys.readouterr().err
     assert call() == 0

@@ -393,19 +393,17 @@ def test_wrong_inputs(world, inputs, options, error, said):
     assert not Path("idx/config.json").exists()
 
 
-def test_tables_of_files_are_known_by_their_first_item(world):
-    Path("pictures.csv").write_text("path\nfiles/day/1.png\n")
-    Path("names.txt").write_text("files/day/1.png\nfiles/day/2.png\n")
-    Path("says.txt").write_text("a text\n")
-    found = {name: list(ids(build(name, out=f"idx-{name}"))) for name in ("pictures.csv", "names.txt", "says.txt")}
-    assert found == {
-        "pictures.csv": ["mini-clip/image"],
-        "names.txt": ["mini-clip/image"],
-        "says.txt": ["mini-clip/text"],
-    }
+def test_modalities_of_tables_and_of_txt_files(world):
+    Path("both.csv").write_text("path,text\nfiles/day/1.png,one\n")
+    Path("names.txt").write_text("files/day/1.png\n")
     Path("only").mkdir()
     Path("only/a.txt").write_text("seven")
-    assert ids(build("only", out="texts", via="mini-clap")) == {"mini-clap/text": ["a.txt"]}
+    assert list(ids(build("both.csv", out="a"))) == ["mini-clip/text", "mini-clip/image"]
+    assert list(ids(build("names.txt", out="b"))) == ["mini-clip/text"]
+    assert list(ids(build("names.txt", out="c", modality="image"))) == ["mini-clip/image"]
+    with pytest.raises(ConfigError, match="--modality text"):
+        build("only", out="d")
+    assert ids(build("only", out="d", via="mini-clap", modality="text")) == {"mini-clap/text": ["a.txt"]}
 
 
 def test_others_are_not_disturbed(world):

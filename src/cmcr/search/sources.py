@@ -102,7 +102,9 @@ def folders_of(inputs: Sequence[str | Path | Memory]) -> list[str]:
 
 def lists_of(run: Run, path: str | Path) -> dict[str, ItemList]:
     """Open raw items as a list for each modality of which there are some; raises ConfigError if there are none."""
-    modalities = run.connection.modalities if run.modality is None else (run.modality,)
+    modalities = run.connection.modalities
+    if run.modality is not None or ending_of(str(path)) == ".txt":
+        modalities = (run.modality or "text",)
     options: dict[str, Any] = dict(run.columns) if ending_of(str(path)) in TABLE_ENDINGS else {}
     found, reasons = dict[str, ItemList](), list[str]()
     for modality in modalities:
@@ -110,9 +112,9 @@ def lists_of(run: Run, path: str | Path) -> dict[str, ItemList]:
             found[modality] = open_items(path, modality, whole_rows=True, **options)
         except ConfigError as error:
             reasons.append(str(error))
-    fitting = {m: items for m, items in found.items() if len(modalities) == 1 or _fits(items, m, found)}
+    fitting = {m: items for m, items in found.items() if len(modalities) == 1 or _fits(items, m)}
     if not fitting:
-        said = reasons[0] if reasons else f"it could be read as {' or '.join(found)}: name the modality (--modality)."
+        said = f"Say what it has: --modality {' or '.join(found)}." if found else reasons[0]
         raise ConfigError(f"{path}: no items of the connection's modalities ({', '.join(modalities)}). {said}")
     return fitting
 
@@ -186,26 +188,15 @@ def _embedded(raw: _Raw, run: Run) -> Source:
     return Source(memory, raw.path, raw.items)
 
 
-def _fits(items: ItemList, modality: str, found: Mapping[str, ItemList]) -> bool:
-    """Tell, of a list that could be of several modalities, whether it is of this one."""
-    if isinstance(items, FileItems):  # .txt files are texts or clouds, and often neither: notes beside the items
-        if modality == "text":
-            return not any(_beyond_txt(others) for others in found.values())
-        return _beyond_txt(items)
+def _fits(items: ItemList, modality: str) -> bool:
+    """Tell whether files are more than notes, and of which modality the first row of a table is."""
+    if isinstance(items, FileItems):
+        return any(ending_of(entry.source) != ".txt" for entry in items.walk())
     if not isinstance(items, TableItems):
         return True
     with closing(items.walk()) as walk:
         first = next(walk)
         content = first.read()
-    if modality == "text":
-        others = {
-            ending for each, endings in ENDINGS_OF.items() if each in found and each != "text" for ending in endings
-        }
-        return isinstance(content, str) and ending_of(content) not in others
     if isinstance(content, Path):
         return ending_of(content.name) in ENDINGS_OF[modality]
-    return isinstance(content, bytes) and modality in (first.cells or {})
-
-
-def _beyond_txt(items: ItemList) -> bool:
-    return any(ending_of(entry.source) != ".txt" for entry in items.walk())
+    return modality == "text" if isinstance(content, str) else modality in (first.cells or {})
