@@ -29,17 +29,6 @@ from cmcr.web.served import Served
 
 STATIC = FilePath(__file__).parent / "static"
 
-_WHY = {
-    400: "Not a request that can be read",
-    403: "From a page elsewhere, or for another host",
-    404: "Not there, or not kept any more",
-    413: "Too large",
-    415: "Of a kind that this installation cannot read",
-    416: "A range beyond the end of the file",
-    422: "Unusable: the message says what was expected",
-    503: "Too busy, try again as `Retry-After` says",
-    504: "Not answered in time",
-}
 _KEEP = {"cache-control": "private, max-age=3600"}  # by browsers: the hash of the index is in the addresses
 _TOLD = 5  # of what is wrong with a request, which may be every number of a vector
 _FILE = {"type": "string", "format": "binary"}
@@ -48,7 +37,7 @@ _UPLOADED = {"application/octet-stream": {"schema": _FILE}, "multipart/form-data
 
 
 def _refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
-    return {code: {"model": schemas.Problem, "description": _WHY[code]} for code in codes}
+    return {code: {"model": schemas.Problem} for code in codes}
 
 
 def _bytes_of(kind: str, said: str) -> dict[str, Any]:

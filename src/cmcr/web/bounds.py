@@ -27,7 +27,6 @@ class Limits:
         requests: at once, each of which may hold an upload; further ones are told to come back.
         encodings: that may wait for the one that runs.
         searches: that may wait for those that run.
-        picture_pixels: of an uploaded picture.
         sound_seconds: of an uploaded sound, at 48 kHz; of one at 96 kHz it is half of that.
         archive_bytes: of an uploaded .npz, unpacked.
         kept: texts and uploads whose embeddings are kept, the latest used.
@@ -39,7 +38,6 @@ class Limits:
     requests: int = 64
     encodings: int = 16
     searches: int = 64
-    picture_pixels: int = 64_000_000
     sound_seconds: float = 600.0
     archive_bytes: int = 256 * 2**20
     kept: int = 10_000

@@ -160,16 +160,6 @@ class CorpusFacts(BaseModel):
     live: int
 
 
-class LimitFacts(BaseModel):
-    """What a request may be at most."""
-
-    body_bytes: int
-    json_bytes: int
-    picture_pixels: int
-    sound_seconds: float
-    results: int
-
-
 class IndexFacts(BaseModel):
     """What can be asked, and of what."""
 
@@ -181,7 +171,7 @@ class IndexFacts(BaseModel):
     corpora: list[CorpusFacts]
     columns: list[str]
     back_end: str
-    limits: LimitFacts
+    limits: dict[str, int | float] = Field(description="What a request may be at most.")
 
 
 class Health(BaseModel):

@@ -17,7 +17,7 @@ from cmcr.files import MANIFEST
 from cmcr.search.engine import SearchIndex
 from cmcr.search.items import Item
 from cmcr.search.query import Part, Query
-from cmcr.web import schemas
+from cmcr.web import answers, schemas
 from cmcr.web.bounds import Lane, Latest, Limits
 from cmcr.web.heatmaps import Cells
 from cmcr.web.metrics import Metrics
@@ -72,7 +72,7 @@ class Served:
         }
         parts = [Part(modality, self.now.embed(Part(modality, samples[modality]))) for modality in self.now.modalities]
         for part in parts[:1]:
-            self.now.search(Query((part,)))
+            answers.found(self.now, Query((part,)), placed=True)
 
     async def watch(self) -> None:
         """Open the index again whenever its manifest changes; an update that cannot be opened changes `problem` alone."""

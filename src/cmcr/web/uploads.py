@@ -1,4 +1,4 @@
-"""Uploaded files, checked by what they declare before anything is unpacked or decoded."""
+"""Uploaded files, checked by what they declare before anything is unpacked or decoded; pictures are where they are read."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ import io
 import zipfile
 from pathlib import PurePosixPath
 
-from PIL import Image
-
 from cmcr.data.audio import sound_seconds
 from cmcr.data.paths import NamedBytes
 from cmcr.errors import ConfigError, SampleError
 from cmcr.web.bounds import Limits
 
-# Not all that Pillow opens: PostScript, for one, it hands to another program.
-_PICTURES = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "MPO", "JPEG2000")
 _SAMPLE_RATE_HZ = 48_000
 
 
@@ -31,44 +27,25 @@ def checked(modality: str, name: str, content: bytes, limits: Limits) -> bytes |
 
     Raises:
         ConfigError: a text.
-        SampleError: empty, of another type, or too large.
+        SampleError: empty, no sound, or too large.
     """
     if modality == "text":
         raise ConfigError('texts are not uploaded: give {"modality": "text", "text": ...} as a part of the query.')
     if not content:
         raise SampleError("the upload is empty.")
-    if modality == "image":
-        _check_picture(content, limits.picture_pixels)
-    elif modality == "audio":
+    if modality == "audio":
         most = limits.sound_seconds
         sound_seconds(content, most=most, most_samples=int(most * _SAMPLE_RATE_HZ))
-    else:
+    if modality == "point_cloud":
         _check_archive(content, limits.archive_bytes)
-        return NamedBytes(PurePosixPath(name.replace("\\", "/")).name, content)
+        return NamedBytes(name, content)
     return content
-
-
-def _check_picture(content: bytes, most: int) -> None:
-    try:
-        with Image.open(io.BytesIO(content), formats=_PICTURES) as opened:  # reads no pixels
-            width, height = opened.size
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise SampleError(f"the picture is too large ({error}).") from error
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them into
-        raise SampleError(
-            "not a picture, or a damaged one. Expected a PNG, JPEG, GIF, WebP, BMP or TIFF file."
-        ) from error
-    if width * height > most:
-        raise SampleError(f"the picture is too large: {width} x {height} pixels, the limit is {most:,} in all.")
 
 
 def _check_archive(content: bytes, most: int) -> None:
     """Refuse an archive (.npz) that says it is larger unpacked; reading stops at the sizes it says."""
     size = 0
-    with (
-        contextlib.suppress(Exception),
-        zipfile.ZipFile(io.BytesIO(content)) as archive,
-    ):  # else its reader says what is wrong
-        size = sum(member.file_size for member in archive.infolist())
+    with contextlib.suppress(Exception), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        size = sum(member.file_size for member in archive.infolist())  # of a damaged one its reader says what is wrong
     if size > most:
         raise SampleError(f"the archive holds {size:,} bytes once unpacked, the limit is {most:,}.")
