@@ -113,17 +113,15 @@ def test_a_mistake_of_ours_is_told_without_its_insides(client, monkeypatch, capl
     assert "secret" in caplog.text
 
 
-def test_a_full_queue_says_when_to_come_back(index, monkeypatch):
-    gate = threading.Event()
+def test_a_full_queue_says_when_to_come_back(index, numbers, monkeypatch):
+    gate, body = threading.Event(), {"parts": [{"modality": "image", "item": numbers["image"]}]}
     monkeypatch.setattr(answers, "found", lambda *asked: gate.wait(5) and {"rankings": [], "point": None, "seconds": 0})
     served = Served(lambda earlier: index, Limits(searches=0, timeout_seconds=5))
     served.searches = Lane("searches", 1, 1)
     with client_of(served) as client:
-        served.warm()
-        client.post("/api/heatmap", json={"item": 0, **BODY})  # so that the text is embedded
         answered = []
         asking = [
-            threading.Thread(target=lambda: answered.append(client.post("/api/search", json=BODY))) for _ in range(3)
+            threading.Thread(target=lambda: answered.append(client.post("/api/search", json=body))) for _ in range(3)
         ]
         for thread in asking:
             thread.start()
