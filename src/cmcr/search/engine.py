@@ -285,12 +285,8 @@ def _hub_weights(query: Query, hubs: Sequence[str], length: float) -> Row:
 def _grouped(rows: Row, wanted: int) -> list[list[int]]:
     """Group near-duplicates: in rank order, an item joins the first shown one that it is as similar to.
 
-    Args:
-        rows: `(n, D)` unit rows in rank order.
-        wanted: no more groups than that.
-
     Returns:
-        the places of each group's items in rank order, the shown one first.
+        the places of each group's items in rank order, the shown one first; no more groups than wanted.
     """
     alike = rows @ rows.T >= NEAR_DUPLICATE
     left, groups = np.ones(len(rows), dtype=np.bool_), list[list[int]]()

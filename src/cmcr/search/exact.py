@@ -118,13 +118,7 @@ class ExactIndex:
         return np.ascontiguousarray(queries)
 
     def best_of(self, queries: NDArray[np.float32], candidates: NDArray[np.int64], k: int) -> Found:
-        """Compare each query with candidates of its own.
-
-        Args:
-            queries: `(Q, D + E)`, checked.
-            candidates: `(Q, c)` positions; those below 0 are none.
-            k: how many to return; each query has as many candidates at least.
-        """
+        """Compare each query, checked, with at least k candidates of its own: `(Q, c)` positions, those below 0 are none."""
         query, place = np.nonzero(candidates >= 0)
         positions = candidates[query, place]
         best = _Best(self, queries, k, rounding=0.0)
@@ -195,14 +189,7 @@ class ExactIndex:
 
 
 class _Best:
-    """The k best rows of each query so far, and others that may be.
-
-    Args:
-        index: whose rows.
-        queries: `(Q, D + E)`.
-        k: how many.
-        rounding: how much the scores may be off, of the query's length.
-    """
+    """The k best rows of each query so far, and others that may be; scores may be off by `rounding` of a query's length."""
 
     def __init__(self, index: ExactIndex, queries: NDArray[np.float32], k: int, rounding: float) -> None:
         self._index, self._queries, self._k = index, queries, k

@@ -57,11 +57,7 @@ class Condition:
         return cls(found[1], found[2], found[3].strip())
 
     def sql(self, columns: Iterable[str]) -> tuple[str, list[str | float]]:
-        """Write it as SQL with bound parameters.
-
-        Raises:
-            ConfigError: there is no such column.
-        """
+        """Write it as SQL with bound parameters; raises ConfigError if there is no such column."""
         if self.column not in columns:
             raise unknown_name("column of the item table", self.column, columns)
         name, number = _quoted(self.column), _number(self.value)
@@ -139,11 +135,7 @@ class ItemTable:
         return allowed
 
     def items(self, numbers: Sequence[int]) -> list[Item]:
-        """Give what is known of some thousand items at most, in the order of their numbers as given.
-
-        Raises:
-            ConfigError: a number that no item has.
-        """
+        """Tell what is known of some thousand items at most, in the order given; raises ConfigError for an unknown number."""
         wanted, total = [int(number) for number in numbers], max((span.stop for span in self._spans), default=0)
         for number in wanted:
             if not 0 <= number < total:

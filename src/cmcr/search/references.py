@@ -34,7 +34,10 @@ class References:
         for memory in memories:
             kinds.setdefault((memory.space, memory.modality), []).append(memory)
         self._connection = run.connection
-        self._rows = {kind: np.concatenate([draw_references(m) for m in alike]) for kind, alike in kinds.items()}
+        self._rows = {
+            kind: np.concatenate([draw_references(memory)[:: len(alike)] for memory in alike])
+            for kind, alike in kinds.items()
+        }
         self._hash = hashlib.sha256(f"{__version__} {run.hash} {list(self._rows)}".encode())
         for rows in self._rows.values():
             self._hash.update(rows.tobytes())
