@@ -58,7 +58,7 @@ def levels(scores: ArrayLike) -> NDArray[np.int64]:
     largest score in its dtype, under the first of the level.
 
     Args:
-        scores: `(n,)`; whole numbers are left as they are.
+        scores: `(n,)`.
 
     Raises:
         NonFiniteError: a score that is NaN or infinite.
@@ -80,7 +80,8 @@ def levels(scores: ArrayLike) -> NDArray[np.int64]:
 
 def _claims(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count right claims and all claims `(T,)` at each of the distinct scores, from the highest on."""
-    given = levels(scores)
+    given = np.asarray(scores)
+    given = levels(given) if given.dtype.kind == "f" else given  # whole numbers are levels already
     order = np.argsort(-given, kind="stable")
     last = np.append(np.flatnonzero(np.diff(given[order])), len(given) - 1)  # the last item of each score
     return np.cumsum(np.asarray(labels)[order])[last], last + 1

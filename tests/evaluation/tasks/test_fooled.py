@@ -119,8 +119,8 @@ def test_a_collapsed_model_localizes_as_a_coin_does():
 
 def test_chance_does_not_tell_sound_from_silence():
     """Over seeds, AP against silence and noise is what a random order reaches: 0.5 and a little, of few items."""
-    found = [localization().chance(seed) for seed in range(12)]
+    found = [localization().chance(seed) for seed in range(6)]
     random_order = expected_scores("any", np.array([8]), 16)["any/mAP"][0]
     for name in ("silence", "noise"):
         values = [scores[f"{name}/AP"].value for scores in found]
-        assert abs(np.mean(values) - random_order) < 4 * np.std(values) / np.sqrt(12)
+        assert abs(np.mean(values) - random_order) < 4 * np.std(values) / np.sqrt(6)
