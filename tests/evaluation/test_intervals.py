@@ -139,7 +139,8 @@ def test_differences_of_every_kind_of_figure_cover(rng, monkeypatch):
         return shared + 0.3 * rng.normal(size=80), shared + 1.5 * rng.normal(size=80)
 
     def precision(first, second):
-        of = [lambda drawn, s=levels(s): average_precision(s[drawn], labels[drawn]) for s in (first, second)]
+        found = [levels(scores) for scores in (first, second)]
+        of = [lambda drawn, s=s: average_precision(s[drawn], labels[drawn]) for s in found]
         return paired_statistic(*of, labels)[1:3]
 
     truth = of_endless_items(average_precision, 1 / np.sqrt(1.09)) - of_endless_items(
