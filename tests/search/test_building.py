@@ -226,6 +226,22 @@ def test_other_back_ends_take_what_is_new(world, backend, monkeypatch):
     assert not build().manifest.corpora[0].folders
 
 
+def test_tables_may_lie_in_a_store_of_their_own(world):
+    pytest.importorskip("lancedb")
+    store = (Path.cwd() / "store").as_uri()
+    opened = build(backend=f"lancedb:{store}")
+    assert all(place.startswith(f"{store}/lancedb-") for place in opened.manifest.corpora[0].folders.values())
+    assert not Path("idx/backends").exists()
+    for _ in range(2):  # as it was made, and with a picture more
+        image = open_folder("idx").corpora[0]
+        query = np.pad(image.own[-1:], ((0, 0), (0, image.own_index.width - image.own.width)))
+        assert (image.own_index.kind, image.own_index.search(query, 1)[1].tolist()) == ("lancedb", [[len(image) - 1]])
+        write_pictures(Path("files/night"), [6])
+        build(backend=f"lancedb:{store}")
+    with pytest.raises(ConfigError, match="faiss:"):
+        build(backend=f"faiss:{store}")
+
+
 def test_memories_stay_where_they_are_and_lists_give_files_and_columns(world):
     clip = connection().encoders["mini-clip"]
     Path("pictures.csv").write_text(

@@ -45,7 +45,7 @@ def index(
         column: Of tables: which column holds the texts, or the paths of the files.
         id_column: Of tables: which column holds the ids; else rows are numbered.
         references: Memories to draw the reference queries of hub correction from, such as those of the training.
-        backend: exact, faiss or lancedb; else chosen by the number of rows.
+        backend: exact, faiss or lancedb; else chosen by the number of rows. lancedb:s3://bucket/folder keeps its tables there.
         batch_size: Items per forward pass.
         retry_quarantined: Try raw items again that could not be read.
         device: auto, cpu, cuda, cuda:1, mps.

@@ -37,6 +37,7 @@ from cmcr.search.layout import (
     CorpusRecord,
     Manifest,
     Rows,
+    backend_place,
     check_file,
     read_manifest,
     rows_hash,
@@ -98,7 +99,8 @@ def index(
         id_column: of tables, which column holds the ids.
         references: memories from which reference queries for hub correction are drawn; None draws them from those of the
             index. Never those by which it is evaluated.
-        backend: "exact", "faiss" or "lancedb"; None chooses by the number of rows.
+        backend: "exact", "faiss" or "lancedb"; None chooses by the number of rows. "lancedb:s3://bucket/folder" keeps its
+            tables in an object store (also `gs://`, `az://`), where they are written anew whenever rows change.
         encoders: spaces that embed raw items, as of `cmcr.load`.
         batch_size: items per forward pass.
         retry_quarantined: also embed raw items again that could not be read.
@@ -115,7 +117,8 @@ def index(
         ResumeError: raw items that were begun to be embedded, and have changed since.
         Others as `cmcr.load`, `cmcr.Memory` and `cmcr.embed`.
     """
-    if backend is not None and backend not in KINDS:
+    kind, _, store = (backend or "").partition(":")
+    if backend is not None and (kind not in KINDS or (store and kind != "lancedb")):
         raise unknown_name("back-end", backend, KINDS)
     choose_device(device)  # before anything is written
     if not isinstance(connection, Connection):
@@ -210,10 +213,12 @@ def _record(
     backend: str | None,
 ) -> CorpusRecord:
     """Build the back-ends of a corpus, and say what it is made of."""
-    kind, folders, cards = backend or choose_backend(len(corpus.own)), dict[str, str](), dict[str, Card]()
+    folders, cards = dict[str, str](), dict[str, Card]()
+    kind, _, store = (backend or choose_backend(len(corpus.own))).partition(":")
     for block, rows in zip(BLOCKS, (corpus.own, corpus.common), strict=True):
         if kind != "exact":
-            folders[block], cards[block] = _backend(run, kind, block, ExactIndex(rows, hubs.get(block), order, live))
+            exact = ExactIndex(rows, hubs.get(block), order, live)
+            folders[block], cards[block] = _backend(run, kind, store, block, exact)
     return CorpusRecord(
         space=corpus.own.space,
         modality=corpus.own.modality,
@@ -297,10 +302,10 @@ def _item_table(run: Run, corpora: Sequence[_Corpus], lists: Sequence[Listed]) -
     return name, live
 
 
-def _backend(run: Run, kind: str, block: str, rows: ExactIndex) -> tuple[str, Card]:
-    """Build a back-end, or add what is new to that of the older index: its folder and its card."""
+def _backend(run: Run, kind: str, store: str, block: str, rows: ExactIndex) -> tuple[str, Card]:
+    """Build a back-end, or add what is new to that of the older index: its folder, or its URI in a store, and its card."""
     content = hashlib.sha256(content_hash(rows).encode() + rows.live.tobytes()).hexdigest()[:12]
-    begins, older = f"backends/{kind}-{rows.memory.space}-{rows.memory.modality}-{block}-", None
+    begins, older = f"{store or 'backends'}/{kind}-{rows.memory.space}-{rows.memory.modality}-{block}-", None
     name = begins + content
     for record in run.before.corpora if run.before else ():
         known = record.folders.get(block, "")
@@ -311,15 +316,16 @@ def _backend(run: Run, kind: str, block: str, rows: ExactIndex) -> tuple[str, Ca
                         check_file(run.folder / file, size)
                 if known == name:
                     return name, record.cards[block]
-                older = run.folder / known, record.cards[block]
+                older = None if store else (run.folder / known, record.cards[block])
     run.report(f"{kind}, {rows.memory.modality} of {rows.memory.space}", 0.0)
-    shutil.rmtree(run.folder / name, ignore_errors=True)  # of a run that was killed
-    return name, build_backend(kind, run.folder / name, rows, older)
+    if not store:
+        shutil.rmtree(run.folder / name, ignore_errors=True)  # of a run that was killed
+    return name, build_backend(kind, backend_place(run.folder, name), rows, older)
 
 
 def _files_in(folder: Path, records: Sequence[CorpusRecord]) -> Iterator[str]:
     """Name the files of back-ends."""
-    for name in (name for record in records for name in record.folders.values()):
+    for name in (name for record in records for name in record.folders.values() if "://" not in name):
         for path in sorted((folder / name).rglob("*")):
             if path.is_file():
                 yield path.relative_to(folder).as_posix()

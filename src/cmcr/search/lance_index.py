@@ -38,7 +38,7 @@ class LanceIndex(Approximate):
     def create(cls, folder: str | Path, rows: ExactIndex) -> int:
         """See `Approximate.create`; the folder may be the URI of one in an object store (`s3://`, `gs://`, `az://`)."""
         database = _lancedb().connect(str(folder))
-        table = database.create_table(_TABLE, schema=_batch(rows, np.arange(1)).schema)
+        table = database.create_table(_TABLE, schema=_batch(rows, np.arange(1)).schema, mode="overwrite")
         _append(table, rows, np.flatnonzero(rows.live))
         lists = int(len(rows) ** 0.5) if len(rows) >= _CLUSTERED else 0
         if lists:

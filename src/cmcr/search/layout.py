@@ -261,6 +261,11 @@ def rows_hash(contents: Contents, shards: int | None = None) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
+def backend_place(folder: Path, name: str) -> Path | str:
+    """Find the files of a back-end: a folder of the index, or the URI of an object store."""
+    return name if "://" in name else folder / name
+
+
 def check_file(path: Path, size: int) -> None:
     """Make sure that a file is there, as long as it was written; raises IntegrityError."""
     with reading(path):
@@ -275,7 +280,7 @@ def _corpus(folder: Path, record: CorpusRecord, first: int, number: int, arrays:
     own_index, common_index = (
         open_backend(
             record.cards.get(block),
-            folder / record.folders.get(block, "."),
+            backend_place(folder, record.folders.get(block, ".")),
             rows,
             arrays.get(f"{number}.{block}_hubs"),
             order,
