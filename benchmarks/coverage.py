@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.evaluation.detection import average_precision, max_f1
+from cmcr.evaluation.detection import average_precision, levels, max_f1
 from cmcr.evaluation.intervals import mean_interval, paired_difference, statistic_interval
 from tables import as_markdown, result_table, save
 
@@ -46,16 +46,20 @@ def common_mean(values: Rows, *_: Rows) -> Bounds:
     return percentiles(values[drawn].mean(axis=1))
 
 
-def of_items(of: Callable[[Rows, NDArray[np.bool_]], float]) -> tuple[Callable[..., Bounds], Callable[..., Bounds]]:
+def of_items(
+    of: Callable[[NDArray[Any], NDArray[np.bool_]], float],
+) -> tuple[Callable[..., Bounds], Callable[..., Bounds]]:
     """Intervals of a statistic of scores and labels: ours, and the stratified percentile bootstrap."""
 
     def ours(scores: Rows, labels: NDArray[np.bool_]) -> Bounds:
-        return statistic_interval(lambda drawn: of(scores[drawn], labels[drawn]), labels)
+        found = levels(scores)  # once, and not in every resample
+        return statistic_interval(lambda drawn: of(found[drawn], labels[drawn]), labels)
 
     def common(scores: Rows, labels: NDArray[np.bool_]) -> Bounds:
-        rng, groups = np.random.default_rng(0), [np.flatnonzero(labels), np.flatnonzero(~labels)]
+        rng, found = np.random.default_rng(0), levels(scores)
+        groups = [np.flatnonzero(labels), np.flatnonzero(~labels)]
         draws = [np.concatenate([g[rng.integers(0, len(g), len(g))] for g in groups]) for _ in range(200)]
-        return percentiles(np.array([of(scores[drawn], labels[drawn]) for drawn in draws]))
+        return percentiles(np.array([of(found[drawn], labels[drawn]) for drawn in draws]))
 
     return ours, common
 
