@@ -88,7 +88,9 @@ def test_miniature_runs_are_far_above_chance(run, connect, items, key, least, ch
     assert figures["connection"][key]["low"] > (figures["chance"][key]["high"] or figures["chance"][key]["value"])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     record = mini_record(run, limit=items)
-    assert result["data"] == {"name": record.name, "sha256": record.content_hash, "left_out": 0, "failed": 0}
+    data = {"name": record.name, "sha256": record.content_hash, "left_out": 0, "failed": 0}
+    prompts = {"prompts": "given, 30 a class"} if run.startswith("classification/") else {}
+    assert result["data"] == {**data, **prompts}
     own = figures.get("own space", {})
     assert result["kept"] == {name: figures["connection"][name]["value"] / own[name]["value"] for name in own}
     assert not retention or 0.7 < result["kept"][key] <= 1

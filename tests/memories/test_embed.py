@@ -264,7 +264,7 @@ def test_a_folder_of_pictures_may_hold_its_memory(tmp_path):
         ({"shard_items": 0}, "shard_items"),
         ({"dtype": "half"}, "dtype 'half'"),
         ({"max_failures": 1.5}, "max_failures"),
-        ({"space": "mini-clop"}, "Did you mean 'mini-clip'"),
+        ({"space": "mini-clop"}, "Did you mean 'mini-clap' or 'mini-clip'"),
         ({"space": 5}, "got int"),
         ({"modality": "texts"}, "Did you mean 'text'"),
         ({"inputs": "nowhere.txt"}, "no such file or folder"),

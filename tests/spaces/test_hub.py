@@ -188,7 +188,7 @@ def test_code_of_a_model_repository_is_not_run(spaces, kind, copy_of, tmp_path):
 
 def test_an_unknown_dtype_names_the_nearest(folder):
     with pytest.raises(ConfigError, match="Did you mean 'float32'"):
-        ClipSpace(folder, dtype="float31")
+        ClipSpace(folder, dtype="float33")
 
 
 def test_transformers_is_asked_for(monkeypatch, folder):
