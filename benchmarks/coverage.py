@@ -1,6 +1,6 @@
 """How often do 95 % intervals hold the truth? Simulated, beside the percentile bootstrap that is common.
 
-    python benchmarks/coverage.py --samples 400 --out benchmarks/results/coverage.json    # half an hour of one core
+    python benchmarks/coverage.py --samples 400 --out benchmarks/results/coverage.json    # some ten minutes of one core
 
 Each row draws that many samples from a known population and counts the intervals that hold its figure; 95 % is the goal,
 93 to 97 is within the error of 400 samples. The table stands in docs/evaluation.md.
