@@ -28,11 +28,11 @@ OPTIONS = DemoOptions(seed=1, **QUICK)
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The verb in a new folder, with two ablations of all, and the cases that it embedded."""
+    """The verb in a new folder, with one ablation of all, and the cases that it embedded."""
     embedded, shown = [], io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
         patch.chdir(tmp_path_factory.mktemp("newcomer"))
-        patch.setattr(measure_module, "ABLATIONS", {name: ABLATIONS[name] for name in ("only L_ttc", "no L_intra")})
+        patch.setattr(measure_module, "ABLATIONS", {name: ABLATIONS[name] for name in ("only L_ttc",)})
         patch.setattr(run, "embed_world", lambda *given: embedded.extend(embed_world(*given)) or embedded)
         assert main(["demo", "--quick", "--ablations", "--seed", "1"]) == 0
         out = Path("cmcr-demo").resolve()
@@ -155,7 +155,7 @@ def test_results_hold_every_figure_that_must_stand_beside_ours(demo):
         assert list(case["methods"]) == [
             "chance", "centred ridge", "centred procrustes", "cca", "posterior", "c-mcr", "auto", "paired_oracle",
         ]  # fmt: skip
-        assert list(case["ablations"]) == ["only L_ttc", "no L_intra"]
+        assert list(case["ablations"]) == ["only L_ttc"]
         assert set(case["retention"]) == set(case["spaces"])
         for figures in [*case["methods"].values(), *case["ablations"].values()]:
             for task in case["tasks"]:
