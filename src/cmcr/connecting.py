@@ -35,7 +35,7 @@ from cmcr.connection.connection import Connection
 from cmcr.connection.links import Link, Overlap, links_of
 from cmcr.connection.methods import settings_of
 from cmcr.connection.methods.auto import AutoSettings, candidate_of, choose
-from cmcr.connection.methods.fitting import Progress, Run
+from cmcr.connection.methods.fitting import Run
 from cmcr.connection.settings import Settings, check_seed
 from cmcr.engine.device import choose_device
 from cmcr.engine.precision import fast_float32, guarded_torch_state
@@ -55,6 +55,7 @@ from cmcr.interruption import held_back
 from cmcr.memories.consistency import write_consistent
 from cmcr.memories.memories import Memories, Stored, by_space
 from cmcr.memories.memory import Memory
+from cmcr.progress import Progress
 
 FORMAT = "cmcr training"
 CHOICE = "cmcr choice"

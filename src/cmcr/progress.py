@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-OnStage = Callable[[str, float], None]
+Progress = Callable[[str, float], None]
 """Called with a stage of the work and the share of it that is done, in [0, 1]."""
 
 _WORTH_A_BAR = 20  # steps
@@ -37,7 +37,7 @@ def tracked(steps: Iterable[T], what: str, show: bool | None) -> Iterator[T]:
 
 
 @contextmanager
-def stages(show: bool | None = None) -> Iterator[OnStage]:
+def stages(show: bool | None = None) -> Iterator[Progress]:
     """Show stages of work, with the time that each took and has left.
 
     Args:
@@ -59,8 +59,9 @@ def stages(show: bool | None = None) -> Iterator[OnStage]:
         yield from _bars(console)
 
 
-def _bars(console: Any) -> Iterator[OnStage]:
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+def _bars(console: Any) -> Iterator[Progress]:
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     columns = (
         TextColumn("{task.description:<28}", markup=False),
@@ -70,7 +71,7 @@ def _bars(console: Any) -> Iterator[OnStage]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, speed_estimate_period=_SPEED_OVER_S) as bars:
+    with Bars(*columns, console=console, speed_estimate_period=_SPEED_OVER_S) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, share: float) -> None:

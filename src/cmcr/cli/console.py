@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from cmcr.progress import OnStage, stages
+from cmcr.progress import Progress, stages
 
 if TYPE_CHECKING:
     from cmcr.memories.memory import Memory
@@ -22,7 +22,7 @@ _WIDEST = 10_000  # columns of text
 
 
 @contextmanager
-def shown_stages(*, quiet: bool = False) -> Iterator[OnStage]:
+def shown_stages(*, quiet: bool = False) -> Iterator[Progress]:
     """Show stages of work, see `cmcr.progress.stages`; nothing if `quiet`.
 
     Yields:

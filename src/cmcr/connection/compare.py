@@ -15,11 +15,12 @@ from cmcr.connection.links import Link, links_of, spaces_of
 from cmcr.connection.methods import auto, linear, posterior
 from cmcr.connection.methods.auto import AutoSettings, Candidate
 from cmcr.connection.methods.evidence import by_pair
-from cmcr.connection.methods.fitting import Fitted, Parent, Progress, Run
+from cmcr.connection.methods.fitting import Fitted, Parent, Run
 from cmcr.connection.settings import MethodSettings, check_seed
 from cmcr.engine.device import choose_device
 from cmcr.engine.precision import fast_float32, guarded_torch_state
 from cmcr.errors import ConfigError, DimensionError
+from cmcr.progress import Progress
 
 CANDIDATES = (
     *auto.CANDIDATES,

@@ -16,14 +16,14 @@ from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.diagnosis import measure
 from cmcr.connection.links import Link, Overlap, SpaceMemories, links_of, spaces_of
 from cmcr.connection.methods import settings_of
-from cmcr.connection.methods.fitting import Progress, Run, second_moment
+from cmcr.connection.methods.fitting import Run, second_moment
 from cmcr.connection.settings import MethodSettings, check_seed
 from cmcr.engine.batches import Rows
 from cmcr.engine.device import choose_device
 from cmcr.engine.precision import fast_float32, guarded_torch_state
 from cmcr.engine.train_state import TrainState
 from cmcr.errors import ConfigError, unknown_name
-from cmcr.progress import stages
+from cmcr.progress import Progress, stages
 
 
 def connect(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -21,8 +21,7 @@ from cmcr.errors import WriteError
 from cmcr.evaluation.tasks.heatmaps import figure_class
 from cmcr.files import write_text_whole
 from cmcr.memories.layout import versions_here
-
-Progress = Callable[[str, float], None]
+from cmcr.progress import Progress
 
 RESULTS, REPORT, CONNECTIONS = "results.json", "report.html", "connections"
 

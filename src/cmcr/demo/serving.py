@@ -19,10 +19,9 @@ from cmcr.data.numbers import ALL_NUMBERS, SEEN_NUMBERS, draw_pictures
 from cmcr.evaluation.miniature import draw_items
 from cmcr.files import MANIFEST, write_text_whole, writing
 from cmcr.memories.memories import Memories
+from cmcr.progress import Progress
 from cmcr.search.building import index
 from cmcr.spaces.registry import space
-
-Progress = Callable[[str, float], None]
 
 INDEX = "index"
 _SPACES = ("mini-clip", "mini-clap", "mini-ulip")  # the first that reads a modality embeds it in the index

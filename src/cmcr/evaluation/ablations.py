@@ -26,11 +26,11 @@ from cmcr.errors import ConfigError, FormatError, ResumeError, unknown_name
 from cmcr.evaluation.baselines import through
 from cmcr.evaluation.datasets.records import Record
 from cmcr.evaluation.evaluate import Prepared, prepare
-from cmcr.evaluation.tasks.embedding import Progress
 from cmcr.files import write_text_whole
 from cmcr.memories.layout import versions_here
 from cmcr.memories.memories import Memories, by_space
 from cmcr.memories.memory import Memory
+from cmcr.progress import Progress
 from cmcr.spaces.protocol import Space
 
 FORMAT = "cmcr ablations"

@@ -21,10 +21,10 @@ from cmcr.evaluation.datasets.records import (
 )
 from cmcr.evaluation.published import PUBLISHED
 from cmcr.evaluation.tasks import classification, counterfactual, localization, retrieval
-from cmcr.evaluation.tasks.embedding import Progress
 from cmcr.evaluation.tasks.regions import Proposals
 from cmcr.evaluation.tasks.scores import Scores, compared
 from cmcr.memories.layout import versions_here
+from cmcr.progress import Progress
 
 FORMAT = "cmcr evaluation"
 VERSION = 1
@@ -96,7 +96,7 @@ def evaluate(
         map_rule: for localization, how a map is cut: "value" or "share", see
             `cmcr.evaluation.localization.predicted_region`.
         seed: of the bootstrap and of chance.
-        progress: see `cmcr.evaluation.tasks.embedding.Progress`.
+        progress: see `cmcr.progress.Progress`.
 
     Raises:
         ConfigError: an unknown task, a record that is not of its kind, a connection without the modalities, or others

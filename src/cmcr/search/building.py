@@ -24,6 +24,7 @@ from cmcr.files import check_target, locked, sha256_of, write_bytes_whole, write
 from cmcr.loading import load
 from cmcr.memories.memory import Memory
 from cmcr.memories.projection import connection_hash, write_projected
+from cmcr.progress import Progress
 from cmcr.search.approximate import Card, content_hash
 from cmcr.search.backends import KINDS, build_backend, choose_backend
 from cmcr.search.engine import SearchIndex
@@ -44,16 +45,7 @@ from cmcr.search.layout import (
 )
 from cmcr.search.listing import rows_of_items
 from cmcr.search.references import References, hubs_of
-from cmcr.search.sources import (
-    Progress,
-    Run,
-    Source,
-    check_belongs,
-    folders_of,
-    listed,
-    lists_of,
-    sources_of,
-)
+from cmcr.search.sources import Run, Source, check_belongs, folders_of, listed, lists_of, sources_of
 from cmcr.spaces.protocol import Space
 
 _LEFT = "an older index there is as it was; run it again once that is fixed"

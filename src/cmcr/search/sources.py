@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,9 @@ from cmcr.files import MANIFEST, artefact_kind
 from cmcr.memories.embed import embed
 from cmcr.memories.memory import Memory
 from cmcr.memories.verification import unfinished
+from cmcr.progress import Progress
 from cmcr.search.layout import Manifest
 from cmcr.spaces.protocol import Space
-
-Progress = Callable[[str, float], None]
-"""Called with a stage of the work and the share of it that is done."""
 
 
 @dataclass(frozen=True)

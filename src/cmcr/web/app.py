@@ -190,7 +190,8 @@ async def _made(served: Served, number: int, make: Callable[[Item], bytes], kind
 async def where_in_picture(asked: schemas.HeatmapRequest, served: Here) -> Answer:
     """Compare what the parts say with the regions of a picture."""
     now = served.now
-    item, parts = served.item(now, asked.item), await served.parts(asked.parts, now)
+    item = await served.readings.run(served.item, now, asked.item)
+    parts = await served.parts(asked.parts, now)
     return await served.encodings.run(heatmap, now, item, parts, served.cells)
 
 

@@ -16,9 +16,7 @@ from cmcr.connection.maps import Centring, Linear, Map
 from cmcr.connection.settings import MethodSettings
 from cmcr.engine.batches import Rows
 from cmcr.engine.train_state import TrainState
-
-Progress = Callable[[str, float], None]
-"""Called with the stage's name and the share of it done, in (0, 1]."""
+from cmcr.progress import Progress
 
 _BLOCK = 8192
 _TEXTS, _ITEMS = 6000, 2000  # of the overlap and of a memory, that the gap is found from

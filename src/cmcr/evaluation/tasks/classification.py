@@ -14,8 +14,9 @@ from cmcr.evaluation.baselines import Method
 from cmcr.evaluation.datasets.records import ClassificationRecord
 from cmcr.evaluation.metrics import PerQuery, hits, positive_ranks
 from cmcr.evaluation.prompts import TEMPLATES, prompts_of
-from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, spaces_for
+from cmcr.evaluation.tasks.embedding import Embedded, embed_items, spaces_for
 from cmcr.evaluation.tasks.scores import Known, PerItem, Scores
+from cmcr.progress import Progress
 
 TOPS = (1, 3, 5)
 

@@ -14,8 +14,9 @@ from cmcr.evaluation.baselines import Method, chance
 from cmcr.evaluation.datasets.records import CounterfactualRecord, clusters_of
 from cmcr.evaluation.detection import average_precision, levels, max_f1
 from cmcr.evaluation.intervals import Clusters
-from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, spaces_for
+from cmcr.evaluation.tasks.embedding import Embedded, embed_items, spaces_for
 from cmcr.evaluation.tasks.scores import OfAll, Scores
+from cmcr.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError
+from cmcr.progress import Progress
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.tower import encode_batches_of
-
-Progress = Callable[[str, float], None]
-"""Called with the stage and the share of it that is finished, in (0, 1]."""
 
 _BATCH = 64
 

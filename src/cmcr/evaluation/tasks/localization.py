@@ -24,9 +24,10 @@ from cmcr.evaluation.datasets.records import LocalizationRecord, clusters_of
 from cmcr.evaluation.detection import average_precision, levels
 from cmcr.evaluation.intervals import Clusters
 from cmcr.evaluation.localization import MAP_RULES, consensus_iou, consensus_map, predicted_region, success_areas
-from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, encoder_of, spaces_for
+from cmcr.evaluation.tasks.embedding import Embedded, embed_items, encoder_of, spaces_for
 from cmcr.evaluation.tasks.regions import Proposals, Regions, embed_regions, grid_boxes
 from cmcr.evaluation.tasks.scores import OfAll, PerItem, Score, Scores
+from cmcr.progress import Progress
 
 NOISES = 8
 """Different stretches of white noise, played to the pictures in turn."""

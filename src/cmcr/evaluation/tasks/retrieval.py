@@ -17,8 +17,9 @@ from cmcr.errors import ConfigError
 from cmcr.evaluation.baselines import Method
 from cmcr.evaluation.datasets.records import RetrievalRecord
 from cmcr.evaluation.metrics import PerQuery, expected_scores, positive_ranks, retrieval_scores
-from cmcr.evaluation.tasks.embedding import Embedded, Progress, embed_items, spaces_for
+from cmcr.evaluation.tasks.embedding import Embedded, embed_items, spaces_for
 from cmcr.evaluation.tasks.scores import Known, MeanOfTwo, PerItem, Score, Scores
+from cmcr.progress import Progress
 
 
 @dataclass(frozen=True)
