@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,8 +82,10 @@ def test_what_could_not_be_read_is_said_and_tried_again(files, capsys):
     ],
 )
 def test_wrong_calls(files, capsys, options, message):
+    before = sorted(Path.cwd().iterdir())
     assert call(*options.pop("more", []), **options) == 2
     assert message in capsys.readouterr().err
+    assert sorted(Path.cwd().iterdir()) == before  # nothing was written
 
 
 def test_stopped_by_a_signal_the_same_command_resumes(files, capsys, monkeypatch):

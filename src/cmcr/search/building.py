@@ -339,12 +339,19 @@ def _held(folder: Path) -> Iterator[None]:
     """Hold the folder of an index, which is made if need be."""
     if not (folder / LOCK).exists():  # where it is, an index was begun
         check_target(folder, FORMAT, replace=True)
+    made = not folder.exists()
     with ExitStack() as held:
         with writing(folder, _LEFT):
             folder.mkdir(parents=True, exist_ok=True)
             taken = f"{folder}: another run is working on this index. Wait until it ends, or choose another folder."
             held.enter_context(locked(folder / LOCK, taken))
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if made and [path.name for path in folder.iterdir()] == [LOCK]:  # a wrong call leaves nothing
+                    (folder / LOCK).unlink()
+                    folder.rmdir()
 
 
 def _manifest_there(folder: Path) -> Manifest | None:
