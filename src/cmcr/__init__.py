@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cmcr.connection.connection import Connection
     from cmcr.connection.enhancement import semantic_completion, semantic_consistency
     from cmcr.errors import CmcrError
+    from cmcr.evaluation.baselines import baselines
     from cmcr.loading import load
     from cmcr.memories.embed import embed
     from cmcr.memories.memories import Memories
@@ -41,6 +42,7 @@ __all__ = [
     "PrecomputedSpace",
     "SearchIndex",
     "__version__",
+    "baselines",
     "compare",
     "connect",
     "connect_on_disk",
@@ -68,6 +70,7 @@ _HOME = {
     "index": "cmcr.search.building",
     "register_space": "cmcr.spaces.registry",
     "CmcrError": "cmcr.errors",
+    "baselines": "cmcr.evaluation.baselines",
     "Connection": "cmcr.connection.connection",
     "Memories": "cmcr.memories.memories",
     "Memory": "cmcr.memories.memory",

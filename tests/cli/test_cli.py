@@ -92,6 +92,12 @@ def test_wrong_calls_end_with_2_and_write_nothing(call, message, as_json, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tab_completion_can_be_installed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["--install-completion", "--shell", "bash"]) == 0
+    assert "evaluate" in (tmp_path / ".local/share/bash-completion/completions/cmcr").read_text()
+
+
 def test_ctrl_c_ends_with_130_and_leaves_nothing_that_looks_finished(capsys, tmp_path, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt

@@ -194,8 +194,10 @@ def test_failures_of_finished_shards_count_and_a_memory_needs_a_row(tmp_path, em
     assert [item.position for item in memory.quarantine()] == [0, 1, 3]
     write_lines(lines, ["", " "])
     for _ in range(2):
-        with pytest.raises(ConfigError, match="none of the 2 items has a usable row"):
+        with pytest.raises(ConfigError, match=r"none of the 2 items has a usable row; the last one: .*white space"):
             embedded(out="none")
+    write_lines(lines, ["one", "two"])
+    assert len(embedded(out="none")) == 2  # nothing stands in the way
 
 
 def test_failure_limit_counts_items_or_a_share_of_a_thousand_at_least():

@@ -101,9 +101,14 @@ def test_what_all_items_share_passes_through(error):
     ]:
         with pytest.raises(type(error), match=str(error)):
             run(space, [batch])
-    if isinstance(error, MissingDependencyError):  # of the decoder
-        with pytest.raises(MissingDependencyError, match="av"):
-            run(Broken(), [[1, error, 2]])
+
+
+def test_an_item_that_needs_a_library_costs_only_itself():
+    missing = MissingDependencyError("av is missing")
+    (result,) = run(Broken(), [[1, missing, 2]])
+    assert (str(result.failures[1]), len(result.rows)) == ("av is missing", 2)
+    with pytest.raises(MissingDependencyError, match="av"):  # who asks for it is told
+        Broken().encode([1, missing], "text")
 
 
 def test_a_reader_that_fails_in_ways_nobody_foresaw():

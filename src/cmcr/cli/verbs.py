@@ -51,3 +51,4 @@ for _verb in (
 ):
     app.command(_verb)
 app.command(import_, name="import")
+app.register_install_completion_command(help="Let the shell complete words after cmcr (bash, zsh, fish, PowerShell).")

@@ -17,7 +17,7 @@ from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
 from cmcr.errors import ConfigError
 from cmcr.evaluation.tasks.embedding import Embedded
-from cmcr.memories.memories import Memories, by_space
+from cmcr.memories.memories import by_space
 from cmcr.memories.memory import Memory
 
 Method = Callable[[Embedded], NDArray[np.floating]]
@@ -66,16 +66,27 @@ def _random_row(seed: int, content: bytes) -> NDArray[np.float32]:
     return generator.standard_normal(_CHANCE_WIDTH, dtype=np.float32)
 
 
-def baselines(left: Memories, right: Memories, overlap: str) -> dict[str, Method]:
-    """Fit `BASELINES`, by name, on the memories that a connection is made from.
+def baselines(*memories: Any, overlap: str | None = None) -> dict[str, Connection]:
+    """Fit the closed forms that must stand beside a connection, on what it is made from: as good where spaces are clean.
+
+    Centred ridge, centred Procrustes, canonical correlations and the posterior over the overlap (see docs/methods.md), each
+    without the parents' own blocks, on the CPU:
+
+        for name, baseline in cmcr.baselines(clip, clap).items():
+            baseline.similarity(baseline.project(sounds, "clap"), baseline.project(pictures, "clip"))
 
     Args:
-        left: memories of the left space.
-        right: of the right one.
-        overlap: the shared modality; row i is the same item in both.
+        *memories: of two spaces, as `cmcr.connect` takes them.
+        overlap: the shared modality; may be left out if there is only one.
+
+    Returns:
+        connections by the names of tables, those of `BASELINES`.
+
+    Raises:
+        As `cmcr.connect`.
     """
     return {
-        name: through(connect(left, right, overlap=overlap, device="cpu", show_progress_bar=False, **options))
+        name: connect(*memories, overlap=overlap, device="cpu", show_progress_bar=False, **options)
         for name, options in BASELINES.items()
     }
 
@@ -99,4 +110,5 @@ def baselines_of(connection: Connection, memories: Sequence[Memory]) -> Mapping[
                 f"the baselines need memories of the encoders {known.fingerprint} of {known.name}, with which the "
                 f"connection was trained, got those of {theirs.fingerprint}."
             )
-    return baselines(given[names[0]], given[names[1]], connection.overlap)
+    fitted = baselines(given[names[0]], given[names[1]], overlap=connection.overlap)
+    return {name: through(baseline) for name, baseline in fitted.items()}

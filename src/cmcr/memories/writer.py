@@ -35,6 +35,7 @@ from cmcr.memories.layout import (
     Shard,
     contents_in,
     manifest_of,
+    quarantine_in,
     read_plan,
     shard_name,
     versions_here,
@@ -124,9 +125,11 @@ class MemoryWriter:
         shards = (*old.shards, *(self.shards[number] for number in range(self.count)))
         contents = Contents(origin=self.plan.origin, runs=(*old.runs, self.plan.run), shards=shards)
         if not contents.rows:
+            reason = quarantine_in(self.folder, shards[-1])[-1].reason
+            shutil.rmtree(self.folder / RUN)  # there is nothing to resume
             raise ConfigError(
-                f"{self.folder}: none of the {self.plan.run.items} items has a usable row, see "
-                f"{self.folder}/*.quarantine.jsonl. Remove the folder before you run it again."
+                f"{self.folder}: none of the {self.plan.run.items} items has a usable row; the last one: {reason} See "
+                f"{self.folder}/*.quarantine.jsonl, and run it again when that is fixed."
             )
         with writing(self.folder, _SAFE):
             write_manifest(self.folder, manifest_of(contents))

@@ -112,7 +112,7 @@ def lists_of(run: Run, path: str | Path) -> dict[str, ItemList]:
             reasons.append(str(error))
     fitting = {m: items for m, items in found.items() if len(modalities) == 1 or _fits(items, m)}
     if not fitting:
-        said = f"Say what it has: --modality {' or '.join(found)}." if found else reasons[0]
+        said = f"Say what it has: --modality {' or '.join(found)}." if found else reasons[0].removeprefix(f"{path}: ")
         raise ConfigError(f"{path}: no items of the connection's modalities ({', '.join(modalities)}). {said}")
     return fitting
 

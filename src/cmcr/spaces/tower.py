@@ -19,7 +19,15 @@ from torch import Tensor
 from cmcr.arrays import check_count, normalized
 from cmcr.data.paths import NamedBytes
 from cmcr.engine.device import choose_device
-from cmcr.errors import CmcrError, ConfigError, DimensionError, EmbeddingsError, SampleError, unknown_name
+from cmcr.errors import (
+    CmcrError,
+    ConfigError,
+    DimensionError,
+    EmbeddingsError,
+    MissingDependencyError,
+    SampleError,
+    unknown_name,
+)
 from cmcr.progress import tracked
 from cmcr.spaces.protocol import EncodedBatch, Space
 
@@ -134,6 +142,8 @@ def embed_all(
         for start, decoded in zip(tracked(starts, label, show_progress_bar), decoded_batches, strict=True):
             for position, item in enumerate(decoded, start):
                 if isinstance(item, SampleError):
+                    if isinstance(item.__cause__, MissingDependencyError):
+                        raise item.__cause__
                     raise SampleError(f"item {position}: {item}") from item
             parts.append(tower.embed(decoded).float())
     return torch.cat(parts) if parts else torch.empty(0, tower.width)
@@ -205,7 +215,11 @@ def _decoded(decode: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
             decoded.append(item if isinstance(item, SampleError) else decode(item))
         except SampleError as error:
             decoded.append(error)
-        except (CmcrError, MemoryError):  # one that all items share, such as a missing library
+        except MissingDependencyError as error:  # other items may not need the library
+            failure = SampleError(str(error))
+            failure.__cause__ = error
+            decoded.append(failure)
+        except (CmcrError, MemoryError):  # one that all items share
             raise
         except Exception as error:
             failure = SampleError(f"cannot be decoded ({type(error).__name__}: {error}).")
