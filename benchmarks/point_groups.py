@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmcr.spaces.ulip.preprocessing import group_points
+from cmcr.spaces.points.groups import group_points
 from cmcr.spaces.ulip.towers import POINT_BERT, PointCloudTower
 
 NUM_GROUP = 512

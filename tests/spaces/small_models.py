@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 import cmcr
 from cmcr.data.images import read_image, to_rgb
 from cmcr.spaces.mini.space import MiniSpace
-from cmcr.spaces.ulip.towers import ImageTower, PointCloudTower, TextTower, TowerShape
+from cmcr.spaces.points.towers import TowerShape
+from cmcr.spaces.ulip.towers import ImageTower, PointCloudTower, TextTower
+from cmcr.spaces.uni3d import Uni3dTower
 
 # --- items
 
@@ -234,6 +236,20 @@ def write_ulip(folder, *towers):
     clip_tokenizer().backend_tokenizer.model.save(str(folder / "tokenizer"))  # vocab.json and merges.txt
 
 
+def uni3d_state(depth=2):
+    """The tensors of a published file of Uni3D: of the encoder, and those of EVA-02 that no cloud passes through."""
+    network = randomised(Uni3dTower(replace(SHAPE, depth=depth), group_width=24))
+    apart = {"cls_token": (1, 1, 64), "pos_embed": (1, 5, 64), "patch_embed.proj.weight": (64, 3, 14, 14)}
+    apart |= {"patch_embed.proj.bias": (64,), "head.weight": (10, 64), "head.bias": (10,)}
+    unused = {f"point_encoder.visual.{name}": torch.ones(shape) for name, shape in apart.items()}
+    return network.state_dict() | unused | {"logit_scale": torch.tensor(4.6)}
+
+
+def write_uni3d(folder):
+    folder.mkdir(parents=True)
+    save_file(uni3d_state(), folder / "model.safetensors")
+
+
 # --- spaces of the user
 
 
@@ -294,6 +310,10 @@ def open_ulip(folder):
     return cmcr.space("ulip", model=folder / "model.safetensors", tokenizer=folder / "tokenizer", device="cpu", **SMALL)
 
 
+def open_uni3d(folder):
+    return cmcr.space("uni3d", model=folder / "model.safetensors", device="cpu", **SMALL)
+
+
 MARK = "of the user"
 KINDS = {
     "mini-clip": Kind("mini-clip", {"image": 128, "text": 128}, open_mini),
@@ -305,6 +325,7 @@ KINDS = {
     "clap-unfused": Kind("clap", {"audio": 24, "text": 24}, by_name("clap"), partial(write_clap, fused=False)),
     "ulip-xyz": Kind("ulip", {"point_cloud": 32, "image": 32, "text": 32}, open_ulip, write_ulip),
     "ulip-xyzrgb": Kind("ulip", {"point_cloud": 32}, open_ulip, lambda folder: write_ulip(folder, point_tower(6, 1))),
+    "uni3d": Kind("uni3d", {"point_cloud": 32}, open_uni3d, write_uni3d),
     "custom": Kind(
         "custom", {"text": 8, "image": 18},
         lambda _: cmcr.CustomSpace("custom", text=embed_texts, image=embed_pictures, fingerprint=MARK),

@@ -27,9 +27,11 @@ from small_models import (
 
 from cmcr.data.point_clouds import with_up_axis
 from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, SampleError
-from cmcr.spaces.ulip.preprocessing import group_points, pixels_of, prepared_points
+from cmcr.spaces.points.groups import group_points, prepared_points
+from cmcr.spaces.points.towers import TowerShape
+from cmcr.spaces.ulip.pictures import pixels_of
 from cmcr.spaces.ulip.space import UlipSpace
-from cmcr.spaces.ulip.towers import ImageTower, PointCloudTower, TextTower, TowerShape
+from cmcr.spaces.ulip.towers import ImageTower, PointCloudTower, TextTower
 from reference.point_groups import groups as reference_groups
 
 
@@ -105,12 +107,12 @@ class TestParity:
 
 class TestGroups:
     @settings(max_examples=60)
-    @given(st.integers(0, 2**32), st.integers(1, 24), st.floats(0, 1), st.floats(0, 1))
-    def test_equal_the_plain_way_with_ties_and_duplicates(self, seed, count, groups, size):
+    @given(st.integers(0, 2**32), st.integers(1, 24), st.floats(0, 1), st.floats(0, 1), st.sampled_from([0, 1, 50]))
+    def test_equal_the_plain_way_with_ties_and_duplicates(self, seed, count, groups, size, core):
         points = np.random.default_rng(seed).integers(-2, 3, size=(count, 3)).astype(np.float32)
         num_group, group_size = 1 + int(groups * (count - 1)), 1 + int(size * (count - 1))
-        found = group_points(points, num_group, group_size)
-        neighborhoods, centers = reference_groups(points, num_group, group_size)
+        found = group_points(points, num_group, group_size, core)
+        neighborhoods, centers = reference_groups(points, num_group, group_size, core)
         np.testing.assert_array_equal(found[0], neighborhoods)
         np.testing.assert_array_equal(found[1], centers)
 

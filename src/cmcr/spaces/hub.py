@@ -284,7 +284,7 @@ def read_published_tensors(path: Path, fetch: str) -> dict[str, Tensor]:
     that published files hold; anything else in it is refused, so no file can run code.
 
     Args:
-        path: the file: the weights, or a mapping that holds them as "state_dict".
+        path: the file: the weights, or a mapping that holds them as "state_dict", or "module" as DeepSpeed writes it.
         fetch: what to do where the file is not of use, for messages.
 
     Raises:
@@ -308,7 +308,7 @@ def read_published_tensors(path: Path, fetch: str) -> dict[str, Tensor]:
             f"{path}: not a whole file of tensors and plain settings ({reason}). Files that would run code are never "
             f"opened. {fetch}"
         ) from error
-    state = held.get("state_dict", held) if isinstance(held, Mapping) else {}
+    state = held.get("state_dict", held.get("module", held)) if isinstance(held, Mapping) else {}
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise FormatError(f"{path}: expected tensors by name, or a 'state_dict' of them. {fetch}")

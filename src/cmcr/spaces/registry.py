@@ -20,6 +20,7 @@ _OWN = {
     "siglip": "cmcr.spaces.dual_encoders:SiglipSpace",
     "clap": "cmcr.spaces.clap:ClapSpace",
     "ulip": "cmcr.spaces.ulip.space:UlipSpace",
+    "uni3d": "cmcr.spaces.uni3d:Uni3dSpace",
 }
 _mini = cache(MiniSpace)  # each is opened once
 _registered: dict[str, Space | Callable[..., Space]] = {}
@@ -36,8 +37,8 @@ def space(name: str, **options: Any) -> Space:
 
     Args:
         name: `"mini-clip"` (image, text), `"mini-clap"` (audio, text) or `"mini-ulip"` (point_cloud, image), which come
-            with cmcr; `"clip"`, `"siglip"`, `"clap"`, `"ulip"` (which needs `model=`, the path of its file); or whatever
-            was registered or installed.
+            with cmcr; `"clip"`, `"siglip"`, `"clap"`, `"ulip"`, `"uni3d"` (which need `model=`, the path of their file); or
+            whatever was registered or installed.
         **options: what the space takes, such as `model="openai/clip-vit-base-patch32"`, `device="cuda"`.
 
     Raises:

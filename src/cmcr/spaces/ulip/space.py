@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from cmcr.arrays import check_count
 from cmcr.data.images import read_image
 from cmcr.data.texts import read_text
 from cmcr.engine.device import choose_device
-from cmcr.errors import ConfigError, FormatError, unknown_name
+from cmcr.errors import FormatError
 from cmcr.spaces.hub import BPE_FILES, TOKENIZER_ALONE, find_snapshot, open_processor, require_files, token_batch
-from cmcr.spaces.tower import Tower, TowerSpace
-from cmcr.spaces.ulip.preprocessing import PREPROCESSING, UpAxis, group_points, pixels_of, prepared_points
-from cmcr.spaces.ulip.weights import open_towers
+from cmcr.spaces.points.groups import UpAxis
+from cmcr.spaces.points.space import PointCloudSpace
+from cmcr.spaces.tower import Tower
+from cmcr.spaces.ulip.pictures import pixels_of
+from cmcr.spaces.ulip.weights import ULIP_FILE
 
 _NUM_POINTS = {3: 8192, 6: 10_000}  # points that the published files were trained with, by channels of a point
 _TOKENIZER = "openai/clip-vit-base-patch32"  # any model of CLIP has the same vocabulary
-Groups = tuple[NDArray[np.float32], NDArray[np.float32]]  # neighbourhoods and centres of a cloud
-
-_CLOUDS_AT_ONCE = 4  # a cloud's groups pass through layers of 16384 x 512 numbers: 32 MiB each
 
 
-class UlipSpace(TowerSpace):
+class UlipSpace(PointCloudSpace):
     """ULIP-2 with PointBERT (a `Space`), from a published file, or its tensors as safetensors.
 
     All sizes but those of the groups are read from the weights: points of 3 or 6 channels, any depth and width, with or
@@ -70,39 +63,23 @@ class UlipSpace(TowerSpace):
         group_size: int = 32,
         tokenizer: str | Path | None = None,
     ) -> None:
-        if up_axis not in get_args(UpAxis):
-            raise unknown_name("up_axis", up_axis, get_args(UpAxis))
-        check_count("num_group", num_group)
-        check_count("group_size", group_size)
-        fewest = max(num_group, group_size)
-        if num_points is not None:
-            check_count("num_points", num_points)
-            if num_points < fewest:
-                raise ConfigError(f"num_points: the groups need at least {fewest}, got {num_points}.")
-        self.name = "ulip"
-        self._device = choose_device(device or "auto")
-        self._networks = open_towers(Path(model))
-        channels = self._networks["point_cloud"].channels
-        most = max(num_points or _NUM_POINTS[channels], fewest)
-        self.widths = {modality: tower.shape.embedding for modality, tower in self._networks.items()}
-        self.fingerprint = _fingerprint(
-            nn.ModuleDict(self._networks), f"{PREPROCESSING} {most} {up_axis} {num_group} {group_size}"
+        chosen = choose_device(device or "auto")
+        networks = ULIP_FILE.open(Path(model))
+        channels = networks["point_cloud"].channels
+        super().__init__(
+            "ulip",
+            networks,
+            chosen,
+            channels=channels,
+            trained_points=_NUM_POINTS[channels],
+            num_points=num_points,
+            up_axis=up_axis,
+            num_group=num_group,
+            group_size=group_size,
         )
-        self._move_to(self._device)
-
-        def grouped(item: Any) -> Groups:
-            points = prepared_points(item, channels=channels, num_points=most, fewest=fewest, up_axis=up_axis)
-            return group_points(points, num_group, group_size)
-
-        self._grouped = grouped
         self._tokenizer_source = tokenizer or _TOKENIZER
         self._tokenizer: Any = None
         self._opening = Lock()
-
-    def _move_to(self, device: torch.device) -> None:
-        self._device = device
-        for network in self._networks.values():
-            network.to(device)
 
     def _tower(self, modality: str) -> Tower:
         width, network = self.widths[modality], self._networks[modality]
@@ -110,14 +87,7 @@ class UlipSpace(TowerSpace):
             return Tower(width, lambda item: pixels_of(read_image(item), network.size), partial(self._embed, network))
         if modality == "text":
             return Tower(width, read_text, self._embed_texts)
-        return Tower(width, self._grouped, self._embed_clouds)
-
-    def _embed_clouds(self, clouds: list[Groups]) -> Tensor:
-        parts = []
-        for start in range(0, len(clouds), _CLOUDS_AT_ONCE):
-            neighborhoods, centers = zip(*clouds[start : start + _CLOUDS_AT_ONCE], strict=True)
-            parts.append(self._embed(self._networks["point_cloud"], neighborhoods, centers))
-        return torch.cat(parts)
+        return super()._tower(modality)
 
     def _embed_texts(self, texts: list[str]) -> Tensor:
         network = self._networks["text"]
@@ -126,10 +96,6 @@ class UlipSpace(TowerSpace):
                 self._tokenizer = self._opened_tokenizer(network.vocabulary)
         ids, _ = token_batch(self._tokenizer, texts, network.context, self.name)
         rows: Tensor = network(ids.to(self._device))
-        return rows
-
-    def _embed(self, network: nn.Module, *inputs: Sequence[NDArray[np.float32]]) -> Tensor:
-        rows: Tensor = network(*(torch.from_numpy(np.stack(arrays)).to(self._device) for arrays in inputs))
         return rows
 
     def _opened_tokenizer(self, vocabulary: int) -> Any:
@@ -144,14 +110,3 @@ class UlipSpace(TowerSpace):
                 f"{found}. Give the folder with CLIP's own files as tokenizer=."
             )
         return tokenizer
-
-
-def _fingerprint(networks: nn.Module, settings: str) -> str:
-    """Hash names, shapes and values of the weights and the settings, so that they count the same in any file format."""
-    state = networks.state_dict()
-    digest = hashlib.sha256(settings.encode())
-    for name in sorted(state):
-        value = state[name].contiguous()
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(value.numpy())
-    return digest.hexdigest()[:16]

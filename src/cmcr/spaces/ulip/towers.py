@@ -8,36 +8,14 @@ strictly. Only inference is here: no drop path, no dropout. Letters: `B` batch, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_FIRST = (128, 256)  # channels of the small PointNet's first half
-_SECOND = 512
-_POSITION = 128  # hidden width of the network that embeds the place of a group
+from cmcr.spaces.points.towers import GroupTokens, TowerShape, attend
+
 _TIMM_EPSILON = 1e-6  # of the norms of the picture tower; torch's own default is 1e-5
-
-
-@dataclass(frozen=True)
-class TowerShape:
-    """The sizes of a tower's transformer.
-
-    Attributes:
-        width: D of the tokens.
-        depth: blocks.
-        heads: attention heads; D is a multiple of it.
-        hidden: inner width of the blocks' networks.
-        embedding: width E of the embeddings.
-    """
-
-    width: int
-    depth: int
-    heads: int
-    hidden: int
-    embedding: int
 
 
 POINT_BERT = TowerShape(width=384, depth=12, heads=6, hidden=1536, embedding=512)
@@ -73,56 +51,25 @@ class PointCloudTower(nn.Module):
         return features @ self.pc_projection
 
 
-class _PointBert(nn.Module):
+class _PointBert(GroupTokens):
     """The transformer over groups of points (Yu et al., 2022).
 
     Its features `(B, 2 D)` are the class token beside the maximum over groups, both after the final norm.
     """
 
     def __init__(self, shape: TowerShape, channels: int, group_width: int) -> None:
-        super().__init__()
-        self.encoder = _GroupEncoder(channels, group_width)
+        super().__init__(shape.width, channels, group_width)
         self.reduce_dim = nn.Linear(group_width, shape.width)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, shape.width))
-        self.cls_pos = nn.Parameter(torch.empty(1, 1, shape.width))
-        self.pos_embed = nn.Sequential(nn.Linear(3, _POSITION), nn.GELU(), nn.Linear(_POSITION, shape.width))
         blocks = [_Block(shape, qkv_bias=False) for _ in range(shape.depth)]
         self.blocks = nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
         self.norm = nn.LayerNorm(shape.width)
 
     def forward(self, neighborhoods: Tensor, centers: Tensor) -> Tensor:
-        batch = len(centers)
-        groups = self.reduce_dim(self.encoder(neighborhoods))
-        tokens = torch.cat([self.cls_token.expand(batch, -1, -1), groups], dim=1)
-        positions = torch.cat([self.cls_pos.expand(batch, -1, -1), self.pos_embed(centers)], dim=1)
+        tokens, positions = self.tokens(neighborhoods, centers, self.reduce_dim)
         for block in self.blocks["blocks"].children():
             tokens = block(tokens + positions)  # before every block, not only before the first
         tokens = self.norm(tokens)
         return torch.cat([tokens[:, 0], tokens[:, 1:].amax(dim=1)], dim=-1)
-
-
-class _GroupEncoder(nn.Module):
-    """A small PointNet: groups `(B, G, S, C)` -> features `(B, G, width)`, whatever the order of a group's points."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        inner, outer = _FIRST
-        self.first_conv = nn.Sequential(
-            nn.Conv1d(channels, inner, 1), nn.BatchNorm1d(inner), nn.ReLU(), nn.Conv1d(inner, outer, 1)
-        )
-        self.second_conv = nn.Sequential(
-            nn.Conv1d(2 * outer, _SECOND, 1), nn.BatchNorm1d(_SECOND), nn.ReLU(), nn.Conv1d(_SECOND, width, 1)
-        )
-
-    def forward(self, neighborhoods: Tensor) -> Tensor:
-        points: Tensor = self.first_conv(neighborhoods.flatten(0, 1).transpose(1, 2))
-        whole = points.amax(dim=2, keepdim=True)
-        # Published: the whole is repeated for every point and both go through one convolution. The whole's half of it is
-        # the same for all points of a group, so it is computed once.
-        mix = cast(nn.Conv1d, self.second_conv[0])
-        of_whole, of_points = mix.weight.split(points.shape[1], dim=1)
-        features: Tensor = self.second_conv[1:](F.conv1d(points, of_points, mix.bias) + F.conv1d(whole, of_whole))
-        return features.amax(dim=2).unflatten(0, neighborhoods.shape[:2])
 
 
 class ImageTower(nn.Module):
@@ -215,7 +162,7 @@ class _Block(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         qkv = self.attn["qkv"](self.norm1(tokens))
-        tokens = tokens + self.attn["proj"](_attend(qkv, self.heads))
+        tokens = tokens + self.attn["proj"](attend(*qkv.chunk(3, dim=-1), heads=self.heads))
         out: Tensor = tokens + self.mlp(self.norm2(tokens))
         return out
 
@@ -235,7 +182,7 @@ class _TextBlock(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         qkv = F.linear(self.ln_1(tokens), self.attn.in_proj_weight, self.attn.in_proj_bias)
-        tokens = tokens + self.attn.out_proj(_attend(qkv, self.attn.num_heads, causal=True))
+        tokens = tokens + self.attn.out_proj(attend(*qkv.chunk(3, dim=-1), heads=self.attn.num_heads, causal=True))
         out: Tensor = tokens + self.mlp(self.ln_2(tokens))
         return out
 
@@ -245,9 +192,3 @@ class _QuickGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.702 * x)
-
-
-def _attend(qkv: Tensor, heads: int, *, causal: bool = False) -> Tensor:
-    """Softmax attention: queries, keys and values beside each other `(B, T, 3 D)` -> `(B, T, D)`."""
-    query, key, value = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    return F.scaled_dot_product_attention(query, key, value, is_causal=causal).transpose(1, 2).flatten(2)

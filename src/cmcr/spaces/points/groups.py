@@ -1,4 +1,4 @@
-"""What ULIP's encoders see of a cloud or a picture; raise `PREPROCESSING` when any of it changes.
+"""How a cloud is prepared and divided for an encoder; raise `PREPROCESSING` when any of it changes.
 
 The groups of neighbouring points are those of PointBERT's `Group` (Yu et al., 2022), in numpy, without compiled CUDA code:
 farthest point sampling gives the centres, each takes its nearest points.
@@ -12,21 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from cmcr.data.images import to_rgb
 from cmcr.data.point_clouds import normalised, read_coloured_point_cloud, read_point_cloud, with_up_axis
 from cmcr.errors import SampleError
 
 UpAxis = Literal["x", "y", "z"]
+Groups = tuple[NDArray[np.float32], NDArray[np.float32]]  # neighbourhoods and centres of a cloud
 
 PREPROCESSING = "2"
 GREY = 0.4  # the published colour of points that have none
-
-# Pictures are normalised with ImageNet's statistics, not CLIP's: the published training does so (main.py of ULIP), and so
-# did SLIP, whose frozen image tower it is.
-_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
-_DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 _THINNING = 8  # every 8th point gives the first bound of a group's radius; the groups do not depend on it
 
@@ -71,9 +65,7 @@ def prepared_points(item: Any, *, channels: int, num_points: int, fewest: int, u
     return np.concatenate([unit, grey if colours is None else colours[kept]], axis=1)
 
 
-def group_points(
-    points: NDArray[np.float32], num_group: int, group_size: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def group_points(points: NDArray[np.float32], num_group: int, group_size: int, core: float = 0.0) -> Groups:
     """Divide one cloud into overlapping groups.
 
     A group holds its points in the order of the cloud: PointBERT takes maxima over them, so their order means nothing.
@@ -82,19 +74,22 @@ def group_points(
         points: `(P, C)`, coordinates first; any further channels are appended unchanged.
         num_group: groups G, at most P.
         group_size: points S in each group, at most P.
+        core: see `farthest_points`.
 
     Returns:
         `(G, S, C)` float32 neighbourhoods, coordinates relative to the group's centre, colours as they were; and the
         centres, `(G, 3)` float32.
     """
-    centers, distances = farthest_points(points[:, :3], num_group)
+    centers, distances = farthest_points(points[:, :3], num_group, core)
     members = np.stack([_nearest(row, group_size) for row in distances])
     neighborhoods = points[members]
     neighborhoods[..., :3] -= points[centers, None, :3]
     return neighborhoods, points[centers, :3]
 
 
-def farthest_points(xyz: NDArray[np.float32], count: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def farthest_points(
+    xyz: NDArray[np.float32], count: int, core: float = 0.0
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Choose points that lie far from each other: first point 0, then always the one farthest from those chosen.
 
     Of points that are exactly as far, the one that comes first is chosen. If fewer points are distinct than are asked for,
@@ -103,6 +98,8 @@ def farthest_points(xyz: NDArray[np.float32], count: int) -> tuple[NDArray[np.in
     Args:
         xyz: `(P, 3)` float32.
         count: how many to choose, G, 1 to P.
+        core: squared distance from the origin up to which points are never chosen, but for point 0, as the compiled code
+            passes over them that encoders such as Uni3D were trained with; 0 passes over none.
 
     Returns:
         `(G,)` their indices, and `(G, P)` the squared distances of all points from each of them, in float32: they are what
@@ -112,6 +109,8 @@ def farthest_points(xyz: NDArray[np.float32], count: int) -> tuple[NDArray[np.in
     chosen = np.zeros(count, dtype=np.intp)
     distances = np.empty((count, len(xyz)), dtype=np.float32)
     nearest = np.full(len(xyz), np.inf, dtype=np.float32)
+    if core:
+        nearest[x**2 + y**2 + z**2 <= np.float32(core)] = -1  # below any distance, so argmax finds others
     for step in range(count):
         index = int(nearest.argmax()) if step else 0
         chosen[step] = index
@@ -130,26 +129,3 @@ def _nearest(squared: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     closer = within[distances < farthest]
     tied = within[distances == farthest]
     return np.sort(np.concatenate([closer, tied[: count - len(closer)]]))
-
-
-def pixels_of(picture: Image.Image, size: int) -> NDArray[np.float32]:
-    """Resize the shorter side to `size`, crop the middle, normalise: SLIP's published evaluation.
-
-    Bilinear, as torchvision resizes where nothing else is said; ULIP itself publishes no transform for inference.
-
-    Args:
-        picture: any mode; what is transparent lies on white, where the published code shows the colours hidden there.
-        size: in pixels.
-
-    Returns:
-        `(3, size, size)` float32.
-    """
-    rgb = to_rgb(picture)
-    width, height = rgb.size
-    shorter = min(width, height)
-    width, height = (max(size, int(size * side / shorter)) for side in (width, height))
-    rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    cropped = np.asarray(rgb.crop((left, top, left + size, top + size)), dtype=np.float32)
-    whitened: NDArray[np.float32] = (cropped / np.float32(255) - _MEAN) / _DEVIATION
-    return np.ascontiguousarray(whitened.transpose(2, 0, 1))
