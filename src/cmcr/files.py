@@ -35,8 +35,6 @@ def write_artefact(
 ) -> None:
     """Write an artefact: its files, then the manifest with their hashes, then one rename into place.
 
-    The work is done in a hidden folder beside the target, which is removed if anything fails, Ctrl-C included.
-
     Args:
         folder: where; its parent is made if need be.
         manifest: what the manifest says; must hold "format".
@@ -46,17 +44,35 @@ def write_artefact(
     Raises:
         WriteError: no permission, disk full, or something in the way at the target.
     """
+    with written_aside(folder, manifest["format"], replace=replace) as aside:
+        write_files(aside)
+        hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.suffix != ".md"}
+        (aside / MANIFEST).write_bytes(_manifest_bytes({**manifest, "sha256": hashes}))
+
+
+@contextmanager
+def written_aside(folder: Path, kind: str, *, replace: bool = False) -> Iterator[Path]:
+    """Give a hidden folder beside the target to write into; at the end it is flushed and renamed into place.
+
+    It is removed if anything fails, Ctrl-C included.
+
+    Args:
+        folder: the target; its parent is made if need be.
+        kind: what is written, such as "cmcr connection".
+        replace: take the place of an older artefact of the same kind; anything else at the target is refused.
+
+    Raises:
+        WriteError: no permission, disk full, or something in the way at the target.
+    """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - must not follow a link at the target, as resolve() does
     aside = _hidden(folder, "part")
-    check_target(folder, manifest["format"], replace=replace)
+    check_target(folder, kind, replace=replace)
     try:
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             aside.mkdir()
-            write_files(aside)
-            hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.suffix != ".md"}
-            (aside / MANIFEST).write_bytes(_manifest_bytes({**manifest, "sha256": hashes}))
-            for path in aside.iterdir():
+            yield aside
+            for path in [*aside.rglob("*"), aside]:
                 flush(path)
             _move_into_place(aside, folder)
     finally:

@@ -10,28 +10,33 @@ from pathlib import Path
 from cmcr.connection import artefact
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.errors import ConfigError, unknown_name
+from cmcr.spaces.hub import find_snapshot
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.registry import ready_space
 
 
-def load(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Connection:
-    """Load a saved connection, checked to be whole and unchanged.
+def load(folder: str | Path, *, revision: str | None = None, encoders: Sequence[Space] = ()) -> Connection:
+    """Load a saved connection from a folder or from the model hub, checked to be whole and unchanged.
 
     The encoders that are given are attached. Those of the miniature spaces and of registered spaces are found without being
-    given. All must be the ones (by fingerprint) that made the embeddings of the training. Nothing is downloaded here.
+    given. All must be the ones (by fingerprint) that made the embeddings of the training; no encoder is downloaded here.
 
     Args:
-        folder: what `Connection.save` has written.
+        folder: what `Connection.save` has written; or, as a string, the name of a repository that `Connection.push_to_hub`
+            has written, such as "owner/name". A folder of that name wins.
+        revision: commit, tag or branch of the repository; None is its main branch. A folder has none.
         encoders: spaces to attach, such as `[cmcr.space("clip"), cmcr.space("clap")]`.
 
     Raises:
-        ArtefactNotFoundError: there is nothing at this path.
+        ArtefactNotFoundError: there is nothing at this path, no such repository, or it is out of reach.
         FormatError: half-written, of another version, or not a connection.
         IntegrityError: a byte has changed.
-        ConfigError: not a path, an encoder of another space, or one with another fingerprint or width.
+        ConfigError: not a path, an unknown revision, an encoder of another space, or one with another fingerprint or width.
     """
     if not isinstance(folder, str | os.PathLike):
         raise ConfigError(f"expected the path of a folder, got {type(folder).__name__}.")
+    if isinstance(folder, str) and (revision is not None or (folder.count("/") == 1 and not Path(folder).exists())):
+        folder = find_snapshot(folder, revision, files=artefact.FILES).folder
     connection = artefact.load(folder)
     attached: dict[str, Space] = {}
     for known in connection.spaces:

@@ -141,10 +141,12 @@ def _keep(evaluation: Evaluation, connection: Connection, out: Path | None, heat
 
 def _show(result: Mapping[str, Any]) -> None:
     """Print one run: figures down, what was measured across, the published rows last."""
+    from cmcr.evaluation.tasks.scores import told_by_another
+
     figures, quoted, data = result["figures"], result["published_in_percent"], result["data"]
     # The paper of a published row is in the JSON; the table names the model.
     models = [f"quoted: {row['source'].split(' (')[0].split(',')[0]}" for row in quoted]
-    shown = [key for key in figures["connection"] if not _shown_already(key, figures)]
+    shown = [key for key in figures["connection"] if not told_by_another(key, figures)]
     rows = []
     for key in shown:
         ours = [percent(measured[key]) if key in measured else "" for measured in figures.values()]
@@ -177,9 +179,3 @@ def _show_summary(results: Sequence[Mapping[str, Any]]) -> None:
         ]
         rows.append([result["run"], key, *cells])
     print_table("in short", ["run", "percent [95 % interval]", "connection", "chance", "own space"], rows)
-
-
-def _shown_already(key: str, figures: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Find out whether a figure equals another by definition: with one answer a query, true recall is R@k, MRR is mAP."""
-    twin = key.replace("true_recall@", "R@").replace("/MRR", "/mAP")
-    return twin != key and all(measured.get(key) == measured.get(twin) for measured in figures.values())

@@ -18,12 +18,13 @@ from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.maps import Map, map_from
 from cmcr.connection.methods import settings_from
 from cmcr.errors import CmcrError, FormatError
-from cmcr.files import read_manifest, write_artefact
+from cmcr.files import MANIFEST, read_manifest, write_artefact
 
 FORMAT = "cmcr connection"
 VERSION = 2
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
+FILES = (MANIFEST, WEIGHTS, HISTORY, "README.md")
 _AXES = "own_axes"
 
 

@@ -289,6 +289,42 @@ class Connection:
 
         artefact.save(self, Path(folder), replace=replace)
 
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        results: Sequence[str | Path] = (),
+        license: str | None = None,
+        parent_licenses: Mapping[str, str] | None = None,
+    ) -> str:
+        """Push the connection to the model hub, where `cmcr.load(name)` finds it, with a model card.
+
+        The card names the parents by repository and commit, so attach the encoders first; nothing of them is copied. The
+        files go up in one commit.
+
+        Args:
+            name: of the repository, as "owner/name"; made if need be.
+            private: whether a new repository is private; None leaves it to the owner's default.
+            token: of the hub; None takes the one that `hf auth login` has stored.
+            results: files that `cmcr evaluate --out` has written of this connection, for the figures of the card.
+            license: of the maps, such as "apache-2.0".
+            parent_licenses: of the parents by the space's name, where their own cards on the hub do not say.
+
+        Returns:
+            the address of the commit.
+
+        Raises:
+            ConfigError: not the name of a repository, or results of another connection.
+            FormatError: results that are none.
+            WriteError: the hub refuses, or is out of reach.
+            MissingDependencyError: huggingface_hub is not installed.
+        """
+        from cmcr.adapters.hub import push_to_hub
+
+        return push_to_hub(self, name, private, token, results, license, parent_licenses or {})
+
     def _projector(self, space: str) -> Map:
         if space not in self.projectors:
             raise unknown_name("space", space, self.projectors)

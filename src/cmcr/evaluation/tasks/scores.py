@@ -135,3 +135,9 @@ def compared(first: Scores, second: Scores, seed: int) -> dict[str, PairedDiffer
         if isinstance(score, PerItem | OfAll | MeanOfTwo) and type(other) is type(score):
             found[key] = score.minus(other, seed)  # type: ignore[arg-type]
     return found
+
+
+def told_by_another(key: str, figures: Mapping[str, Mapping[str, Figure]]) -> bool:
+    """Find out whether a figure equals another by definition: with one answer a query, true recall is R@k, MRR is mAP."""
+    twin = key.replace("true_recall@", "R@").replace("/MRR", "/mAP")
+    return twin != key and all(measured.get(key) == measured.get(twin) for measured in figures.values())
