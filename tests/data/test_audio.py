@@ -1,5 +1,6 @@
 """Sounds: every format and depth against the samples that were written, and what is refused."""
 
+import signal
 import struct
 import sys
 import tracemalloc
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sounds import NOISE, encoded, tone, written
 
+from cmcr.data import audio
 from cmcr.data.audio import SoundClip, read_audio, window_of
 from cmcr.errors import ConfigError, MissingDependencyError, SampleError
 
@@ -150,6 +152,88 @@ def test_lengths_that_are_not_those_of_the_header():
         np.testing.assert_array_equal(read_audio(with_data_size(content, size), 44_100), whole)
     with pytest.raises(SampleError, match="1073741824 bytes"):
         read_audio(with_data_size(content, 1 << 30), 44_100)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "CAF", "W64", "RF64"])
+def test_files_without_compression_that_are_cut_short(kind):
+    content = written(NOISE, 8000, kind, "PCM_16")
+    if kind in ("W64", "RF64"):  # of which libsndfile would decode what is left
+        with pytest.raises(SampleError, match="not one of the formats"):
+            read_audio(content, 8000)
+    else:
+        assert len(read_audio(content, 8000)) == len(NOISE)
+    for size in (*range(0, 120, 7), len(content) // 2, len(content) - 2):
+        with pytest.raises(SampleError):
+            read_audio(content[:size], 8000)
+
+
+@pytest.mark.parametrize("kind", ["VOC", "MAT5", "NIST", "IRCAM", "SVX", "PAF"])
+def test_formats_that_nobody_means_are_not_opened(kind, monkeypatch):
+    content = written(tone(8000), 8000, kind)
+    monkeypatch.setattr(soundfile, "SoundFile", None)
+    with pytest.raises(SampleError, match="not one of the formats"):
+        read_audio(content, 8000)
+
+
+def test_a_flac_that_does_not_say_its_length_is_refused_as_such():
+    content = bytearray(written(NOISE, 44_100, "FLAC"))
+    content[21] &= 0xF0  # 36 bits of the number of samples
+    content[22:26] = bytes(4)
+    with pytest.raises(SampleError, match="without a length"):
+        read_audio(bytes(content), 44_100)
+
+
+@pytest.mark.parametrize(
+    ("rate", "samples", "kind"),
+    [(1, 2000, "WAV"), (8000, 1801 * 8000, "FLAC"), (192_000, 86_400_001, "FLAC"), (96_000, (2 * 10**7, 9), "RAW")],
+)
+def test_long_sounds_are_refused_before_they_are_decoded(tmp_path, rate, samples, kind):
+    """A kilobyte at 1 Hz would fill gigabytes at 48 kHz, and so would silence in flac."""
+    content = written(np.zeros(4096, dtype=np.float32), rate, "WAV" if kind == "RAW" else kind)
+    path = tmp_path / "long"
+    frames, channels = samples if isinstance(samples, tuple) else (samples, 1)
+    if kind == "FLAC":  # silence, as its header tells it
+        content = content[:21] + bytes([content[21] & 0xF0 | frames >> 32]) + struct.pack(">I", frames) + content[26:]
+        path.write_bytes(content)
+    else:
+        with soundfile.SoundFile(path, "w", rate, channels, "PCM_U8", format="WAV") as file:
+            file.write(np.zeros((1, channels), dtype=np.int16))
+        content = with_data_size(path.read_bytes()[:-channels], frames * channels)
+        with path.open("r+b") as file:
+            file.write(content)
+            file.truncate(len(content) + frames * channels)  # of holes
+    tracemalloc.start()
+    with pytest.raises(SampleError, match="the limit is"):
+        read_audio(path, 48_000)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    if kind == "FLAC":
+        with pytest.raises(SampleError, match="the limit is"):
+            read_audio({"array": np.broadcast_to(np.float32(0), frames), "sampling_rate": rate}, 48_000)
+
+
+def test_tracks_that_do_not_say_how_long_they_are_end_at_the_limit(tmp_path, monkeypatch):
+    content = encoded(NOISE[None], 48_000, "webm", "libopus")
+    monkeypatch.setattr(audio, "MOST_SECONDS", 2)
+    (tmp_path / "a.webm").write_bytes(content)
+    with pytest.raises(SampleError, match=r"the limit is 2\.0 s"):
+        read_audio(tmp_path / "a.webm", 8000)
+    assert len(read_audio(SoundClip(tmp_path / "a.webm", 0.5, 2), 8000)) == 16_000
+    with pytest.raises(SampleError, match=r"the limit is 2\.0 s"):
+        read_audio(SoundClip(tmp_path / "a.webm", 0.5, 2.1), 8000)
+
+
+def test_ctrl_c_while_bytes_are_decoded_is_obeyed(monkeypatch):
+    class Interrupted(audio._Content):
+        def readinto(self, *given):
+            if not asked:
+                asked.append(signal.raise_signal(signal.SIGINT))
+            return super().readinto(*given)
+
+    asked = []
+    monkeypatch.setattr(audio, "_Content", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_audio(written(NOISE, 8000, "FLAC"), 8000)
 
 
 def test_window_is_the_middle_or_padded_behind():

@@ -3,6 +3,7 @@
 import threading
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,33 @@ def test_a_reader_that_fails_in_ways_nobody_foresaw():
     torch.testing.assert_close(result.rows, torch.stack([direction(1), direction(2)]))
     with pytest.raises(SampleError, match=r"item 1: .*ZeroDivisionError"):
         space.encode([1, ZeroDivisionError("odd")], "text")
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), RecursionError("deep")])
+def test_an_item_on_which_memory_or_the_stack_runs_out_fails_alone(error):
+    (result,) = run(Broken(), [[1, error, 2]])
+    assert type(error).__name__ in str(result.failures[1])
+    assert len(result.rows) == 2
+
+
+def test_failures_do_not_hold_what_was_being_decoded():
+    held = []
+
+    class Large(Broken):
+        def _tower(self, modality):
+            return Tower(2, self.fail, lambda items: torch.ones(len(items), 2))
+
+        def fail(self, item):
+            content = np.zeros(9)
+            held.append(weakref.ref(content))
+            try:
+                return content[item]
+            except IndexError as error:
+                raise SampleError("damaged") from error
+
+    (result,) = run(Large(), [[9, 99]])
+    assert len(result.failures) == len(held) == 2
+    assert [content() for content in held] == [None, None]
 
 
 def test_the_device_is_chosen_once():

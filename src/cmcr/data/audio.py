@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import struct
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,10 +21,19 @@ from numpy.typing import NDArray
 from cmcr.data.paths import FilePath, file_of
 from cmcr.data.videos import SOUND_SLACK_SECONDS, Mono, SoundTrack, media_format, opened_track
 from cmcr.errors import ConfigError, SampleError
+from cmcr.interruption import held_back
 
-_BLOCK_FRAMES = 1 << 16
-_CHUNK_HEADERS = {b"RIFF": "<4sI", b"FORM": ">4sI"}  # wav; aiff
-_STREAMED_BYTES = 0x7FFF_F000  # programs that do not know the size write at least this
+MOST_SECONDS = 1800
+"""How long a sound may be, or the clip of a longer one."""
+MOST_SAMPLES = MOST_SECONDS * 48_000 * 2
+"""How many samples it may have before resampling, those of all channels together, mono counted twice."""
+
+_BLOCK_SAMPLES = 1 << 18  # decoded together, those of all channels
+# What libsndfile is given, by how it begins: it knows twenty formats more, which nobody means.
+_KNOWN = re.compile(rb"RIFF....WAVE|FORM....AIF[FC]|\.snd|caff|fLaC|OggS|ID3|\xff[\xe0-\xff]", re.DOTALL)
+_CHUNKS = {b"RIFF": (12, "<4sI"), b"FORM": (12, ">4sI"), b"caff": (8, ">4sq")}  # wav, aiff, caf: the first, its header
+_STREAMED_BYTES = 0x7FFF_F000  # programs that do not know the size write at least this, or -1
+_UNKNOWN_FRAMES = 1 << 60  # flac written to a pipe, in which soundfile cannot seek, as it does after reading
 _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
 
 
@@ -62,26 +72,26 @@ def read_audio(source: Sound, sample_rate_hz: int) -> NDArray[np.float32]:
     """Decode one sound, mix it down to mono by the mean of its channels and resample it.
 
     A file shorter than its header says is refused: half a sound is not the sound. Silence is a sound. Samples beyond [-1, 1]
-    in floating-point files stay as they are.
+    in floating-point files stay as they are. Nothing of a sound beyond `MOST_SECONDS` or `MOST_SAMPLES` is decoded.
 
     Args:
-        source: a path or the bytes of a file (wav, aiff, flac, ogg, opus, mp3; with the extra `media` also m4a, mp4, mov,
-            webm), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`, floating point in
-            [-1, 1], or a `SoundClip` of a file, of which only that part is held in memory.
+        source: a path or the bytes of a file (wav, aiff, au, caf, flac, ogg, opus, mp3; with the extra `media` also m4a,
+            mp4, mov, webm), `{"array": samples, "sampling_rate": rate}` with samples `(n,)` or `(channels, n)`, floating
+            point in [-1, 1], or a `SoundClip` of a file, of which only that part is held in memory.
         sample_rate_hz: the rate to resample to.
 
     Returns:
         `(n,)` float32 samples, at least one.
 
     Raises:
-        SampleError: no such file, not a sound, cut short, empty, NaN, a mapping of another kind, or a clip that begins
-            after the end.
+        SampleError: no such file, not a sound, too long, cut short, empty, NaN, a mapping of another kind, or a clip that
+            begins after the end.
         MissingDependencyError: a file that needs the extra `media`.
     """
     clip = source if isinstance(source, SoundClip) else None
     source = source.path if isinstance(source, SoundClip) else source
     name = str(source) if isinstance(source, str | os.PathLike) else "the sound"
-    samples, rate = _from_mapping(source) if isinstance(source, Mapping) else _from_file(source, clip, name)
+    samples, rate = _from_mapping(source, name) if isinstance(source, Mapping) else _from_file(source, clip, name)
     if samples.size == 0:
         raise SampleError(f"{name}: holds no samples.")
     if not np.isfinite(samples).all():
@@ -115,8 +125,7 @@ def sound_seconds(source: FilePath | bytes, *, most: float, most_samples: int) -
         total = sound.total or 0
         if in_container and total <= limit:
             total = sum(len(block) for block in sound.read(0, limit + 1))
-    if total > limit:
-        raise SampleError(f"{name}: lasts {total / sound.rate:.1f} s or more, the limit is {limit / sound.rate:.1f} s.")
+    _refuse_long(total, sound.rate, limit, name)
     return total / sound.rate
 
 
@@ -135,12 +144,15 @@ def _from_file(source: FilePath | bytes, clip: SoundClip | None, name: str) -> t
             "say its rate."
         )
     with _opened(source, name) as (sound, in_container):
-        rate, start, stop = sound.rate, 0, sys.maxsize
+        rate, start, limit = sound.rate, 0, _most_samples(sound.rate, sound.channels)
+        wanted = sys.maxsize
         slack = SOUND_SLACK_SECONDS * rate if in_container else 0
         if clip is not None:
-            start = round(clip.start_seconds * rate)
-            stop = start + max(1, round(clip.length_seconds * rate))
+            start, wanted = round(clip.start_seconds * rate), max(1, round(clip.length_seconds * rate))
+        _refuse_long(min(wanted, (sound.total or 0) - start), rate, limit, name)
+        stop = start + min(wanted, limit + 1)  # one too many tells a sound that is too long
         samples = np.concatenate([np.zeros(0, dtype=np.float32), *sound.read(start, stop)])
+    _refuse_long(samples.size, rate, limit, name)
     if start and not samples.size:
         raise SampleError(f"{name}: ends before {start / rate:.2f} s, where the clip begins.")
     if sound.total is not None and samples.size < min(stop, sound.total) - start - slack:
@@ -151,17 +163,47 @@ def _from_file(source: FilePath | bytes, clip: SoundClip | None, name: str) -> t
     return samples, rate
 
 
+class _Content(io.BytesIO):
+    """Bytes of a file, in which a seek before the start does nothing: soundfile prints a traceback of what is raised."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        with contextlib.suppress(ValueError):
+            return super().seek(offset, whence)
+        return self.tell()
+
+
+def _most_samples(rate: float, channels: int) -> int:
+    """How many samples of one channel a sound may have."""
+    return int(min(MOST_SAMPLES // max(2, channels), MOST_SECONDS * rate))
+
+
+def _refuse_long(samples: int, rate: float, limit: int, name: str) -> None:
+    if samples > limit:
+        raise SampleError(f"{name}: lasts {samples / rate:.1f} s or more, the limit is {limit / rate:.1f} s. Cut it.")
+
+
 @contextlib.contextmanager
 def _opened(source: FilePath | bytes, name: str) -> Iterator[tuple[SoundTrack, bool]]:
     """Open a sound; also tell whether it is in a container that PyAV reads."""
-    with io.BytesIO(source) if isinstance(source, bytes) else file_of(source, "sound").open("rb") as file:
-        reader = media_format(file.read(16))
+    with _Content(source) if isinstance(source, bytes) else file_of(source, "sound").open("rb") as file:
+        head = file.read(16)
         file.seek(0)
-        with opened_track(file, name, reader) if reader else _opened_file(file, name) as sound:
-            yield sound, reader is not None
+        if reader := media_format(head):
+            with opened_track(file, name, reader) as sound:
+                yield sound, True
+            return
+        if not _KNOWN.match(head):
+            raise SampleError(
+                f"{name}: cannot be decoded: not one of the formats that are read (wav, flac, ogg, mp3, ...)."
+            )
+        with (
+            held_back(),
+            _opened_file(file, name) as sound,
+        ):  # an interrupt inside libsndfile's calls into Python is lost
+            yield sound, False
 
 
-def _from_mapping(source: Mapping[str, Any]) -> tuple[Mono, int]:
+def _from_mapping(source: Mapping[str, Any], name: str) -> tuple[Mono, int]:
     try:
         samples, rate = np.asarray(source["array"]), source["sampling_rate"]
     except (KeyError, ValueError) as error:  # the latter for rows of different lengths
@@ -173,7 +215,9 @@ def _from_mapping(source: Mapping[str, Any]) -> tuple[Mono, int]:
         )
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not 1 <= rate < 1e7:
         raise SampleError(f"'sampling_rate' must be a number of hertz of at least 1, got {rate!r}.")
-    return _mixed_down(samples), round(float(rate))
+    rate, channels = float(rate), samples.shape[0] if samples.ndim == 2 else 1
+    _refuse_long(samples.shape[-1], rate, _most_samples(rate, channels), name)
+    return _mixed_down(samples), round(rate)
 
 
 def _mixed_down(samples: NDArray[np.floating]) -> Mono:
@@ -185,10 +229,9 @@ def _mixed_down(samples: NDArray[np.floating]) -> Mono:
 
 @contextlib.contextmanager
 def _opened_file(file: BinaryIO, name: str) -> Iterator[SoundTrack]:
-    """Open a file that libsndfile reads (wav, flac, ogg vorbis, opus, mp3, aiff, ...)."""
+    """Open a file that libsndfile reads."""
     _refuse_cut(file, name)
-    # By its path where it has one: through Python objects, soundfile prints a traceback for each bad seek in a damaged file.
-    path_or_bytes = file if isinstance(file, io.BytesIO) else file.name
+    path_or_bytes = file if isinstance(file, _Content) else file.name
     try:
         with soundfile.SoundFile(path_or_bytes) as opened:
 
@@ -197,42 +240,56 @@ def _opened_file(file: BinaryIO, name: str) -> Iterator[SoundTrack]:
                 opened.seek(min(start, opened.frames))
                 left = min(stop, opened.frames) - start
                 while left > 0:
-                    block = opened.read(min(left, _BLOCK_FRAMES), dtype="float32", always_2d=True)
+                    frames = max(1, _BLOCK_SAMPLES // opened.channels)
+                    block = opened.read(min(left, frames), dtype="float32", always_2d=True)
                     if len(block) == 0:
                         break
                     yield _mixed_down(block.T)
                     left -= len(block)
 
-            yield SoundTrack(int(opened.samplerate), opened.frames, read)
+            if opened.frames > _UNKNOWN_FRAMES:
+                raise SampleError(f"{name}: cannot be decoded: a header without a length. Convert it.")
+            yield SoundTrack(int(opened.samplerate), opened.channels, opened.frames, read)
     except soundfile.LibsndfileError as error:
         reason = error.error_string or f"libsndfile error {error.code}"
         raise SampleError(f"{name}: the sound cannot be decoded ({reason}).") from error
 
 
 def _refuse_cut(file: BinaryIO, name: str) -> None:
-    """Refuse wav, aiff and ogg files that were cut short: libsndfile silently decodes what is left of them."""
+    """Refuse files without compression, and ogg, that were cut short: libsndfile silently decodes what is left of them."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    kind = file.read(12)[:4]
-    if kind in _CHUNK_HEADERS:
-        _refuse_cut_chunks(file, _CHUNK_HEADERS[kind], size, name)
+    head = file.read(16)
+    kind = head[:4]
+    if kind == b".snd" and len(head) == 16:
+        at, length = struct.unpack(">2I", head[4:12])
+        _refuse_missing(size - at, length, name)
+    elif kind in _CHUNKS:
+        at, header_format = _CHUNKS[kind]
+        _refuse_cut_chunks(file, at, header_format, size, name)
     elif kind == b"OggS":
         _refuse_cut_ogg(file, size, name)
     file.seek(0)
 
 
-def _refuse_cut_chunks(file: BinaryIO, header_format: str, size: int, name: str) -> None:
+def _refuse_cut_chunks(file: BinaryIO, at: int, header_format: str, size: int, name: str) -> None:
     """Compare the size of the chunk of samples with the bytes that follow; a file written to a pipe has no true size."""
-    while len(header := file.read(8)) == 8:
-        chunk, length = struct.unpack(header_format, header)
+    header_size = struct.calcsize(header_format)
+    while at + header_size <= size:
+        file.seek(at)
+        chunk, length = struct.unpack(header_format, file.read(header_size))
+        at += header_size
         if chunk in (b"data", b"SSND"):
-            found = size - file.tell()
-            if found < length < _STREAMED_BYTES:
-                raise SampleError(
-                    f"{name}: cut short: the header promises {length} bytes of samples, {found} are there. Fetch it again."
-                )
-            return
-        file.seek(length + length % 2, io.SEEK_CUR)
+            return _refuse_missing(size - at, length, name)
+        at += max(0, length) + length % 2 * (header_size == 8)  # the chunks of caf are not padded
+    return None
+
+
+def _refuse_missing(found: int, promised: int, name: str) -> None:
+    if found < promised < _STREAMED_BYTES:
+        raise SampleError(
+            f"{name}: cut short: the header promises {promised} bytes of samples, {found} are there. Fetch it again."
+        )
 
 
 def _refuse_cut_ogg(file: BinaryIO, size: int, name: str) -> None:

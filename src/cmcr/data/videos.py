@@ -48,11 +48,13 @@ class SoundTrack:
 
     Args:
         rate: in hertz.
-        total: the number of samples in its header; `None` where the header gives none.
+        channels: of which the mean is taken.
+        total: the number of samples of one channel in its header; `None` where the header gives none.
         read: `read(start, stop)` decodes mono blocks from sample `start` up to `stop`, or to the end if that is earlier.
     """
 
     rate: int
+    channels: int
     total: int | None
     read: Callable[[int, int], Iterable[Mono]]
 
@@ -134,7 +136,7 @@ def opened_track(file: BinaryIO, name: str, reader: str) -> Iterator[SoundTrack]
             raise SampleError(f"{name}: cannot be decoded (its header names no known codec or no sample rate).")
         seconds = _length_seconds(container, stream)
         total = None if seconds is None else round(seconds * rate)
-        yield SoundTrack(rate, total, partial(_mono_blocks, container, name))
+        yield SoundTrack(rate, max(1, stream.channels), total, partial(_mono_blocks, container, name))
 
 
 @contextlib.contextmanager

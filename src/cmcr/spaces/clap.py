@@ -22,6 +22,7 @@ from cmcr.spaces.hub import Snapshot, import_library, open_processor
 
 MOST_WINDOWS = 6  # of the unfused encoder: a minute is read whole, of anything longer six windows spread over it
 
+_FRAMES = 6000  # of a spectrogram, computed together: all of half an hour would take 2 GB
 _EXTRACTOR_SETTINGS = "sampling_rate fft_window_size hop_length nb_max_samples feature_size".split()
 
 
@@ -168,14 +169,20 @@ def log_mel(samples: NDArray[np.float32], extractor: Any, filters: NDArray[np.fl
         `(T, M)` float32 in dB, at least -100.
     """
     audio = import_library("transformers.audio_utils")
-    bands = audio.spectrogram(
-        samples,
-        audio.window_function(extractor.fft_window_size, "hann"),
-        frame_length=extractor.fft_window_size,
-        hop_length=extractor.hop_length,
-        power=2.0,
-        mel_filters=filters,
-        log_mel="dB",
-    )
+    length, hop = extractor.fft_window_size, extractor.hop_length
+    centred = np.pad(samples, length // 2, mode="reflect")
+    bands = [
+        audio.spectrogram(
+            centred[start * hop : (start + _FRAMES - 1) * hop + length],
+            audio.window_function(length, "hann"),
+            frame_length=length,
+            hop_length=hop,
+            center=False,
+            power=2.0,
+            mel_filters=filters,
+            log_mel="dB",
+        )
+        for start in range(0, len(samples) // hop + 1, _FRAMES)
+    ]
     # Rows in order in memory: torch rounds otherwise for a transposed array, and so for a sound alone or in a batch.
-    return np.ascontiguousarray(bands.T)
+    return np.ascontiguousarray(np.concatenate(bands, axis=1).T)

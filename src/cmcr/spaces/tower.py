@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -214,18 +215,27 @@ def _decoded(decode: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         try:
             decoded.append(item if isinstance(item, SampleError) else decode(item))
         except SampleError as error:
-            decoded.append(error)
+            decoded.append(_without_values(error))
         except MissingDependencyError as error:  # other items may not need the library
             failure = SampleError(str(error))
             failure.__cause__ = error
             decoded.append(failure)
-        except (CmcrError, MemoryError):  # one that all items share
+        except CmcrError:  # one that all items share
             raise
-        except Exception as error:
+        except Exception as error:  # memory or the stack that one item exhausts among them
             failure = SampleError(f"cannot be decoded ({type(error).__name__}: {error}).")
             failure.__cause__ = error
-            decoded.append(failure)
+            decoded.append(_without_values(failure))
     return decoded
+
+
+def _without_values(failure: SampleError) -> SampleError:
+    """Let go of what was being decoded: the errors of a batch would hold as many large arrays."""
+    error: BaseException | None = failure
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    return failure
 
 
 def _encoded_ahead(tower: Tower, batches: Iterable[Sequence[Any]]) -> Iterator[EncodedBatch]:
