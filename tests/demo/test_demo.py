@@ -157,26 +157,53 @@ def test_results_hold_every_figure_that_must_stand_beside_ours(demo):
         ]  # fmt: skip
         assert list(case["ablations"]) == ["only L_ttc"]
         assert set(case["retention"]) == set(case["spaces"])
-        for figures in [*case["methods"].values(), *case["ablations"].values()]:
+        measured = {**case["methods"], **case["ablations"]}
+        chance = measured.pop("chance")
+        assert chance == {
+            f"{task}{of}/R@{k}": k / 10 for task in case["tasks"] for of in ("", "/unseen") for k in (1, 5, 10)
+        }
+        for figures in measured.values():
             for task in case["tasks"]:
                 low, high = figures[f"{task}/R@5/interval"]
                 assert 0 <= low <= figures[f"{task}/R@5"] <= high <= 100
                 assert figures[f"{task}/R@1"] <= figures[f"{task}/R@5"] <= figures[f"{task}/R@10"]
                 assert 0 <= figures[f"{task}/unseen/R@1"] <= 100
-    assert results["connections"]["audio-image"]["methods"]["chance"]["audio_to_image/R@5"] == 0.5
 
 
 def test_the_page_stands_alone_and_lets_people_look_and_listen(demo):
     page = (demo[0] / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:)|https?://""", page)
-    assert page.count("<audio ") == 6 + 6 * 3
-    assert page.count("<canvas ") == 6 + 6 * 5
-    assert page.count("unseen number</span>") == 4 * 2
-    assert page.count('class="plot"') == 3 + 3  # gaps and losses, and heat maps
+    assert not re.search(r"""(?:src|href)\s*=\s*["'](?!data:|#)|https?://""", page)
+    links = re.findall(r'href="#(\w+)"', page)
+    assert links == re.findall(r'<h2 id="(\w+)"', page)
+    assert len(links) == 9
+    rows = page.split('class="example"')[1:]
+    assert len(rows) == 4 * 5
+    assert page.count("<audio ") == 5 + 5 * 3 + 3  # queries, answers, and what is played to the heat maps
+    assert page.count("<canvas ") == 5 + 5 * 4
+    assert page.count("unseen number</span>") >= 4  # what fails may be one too
+    losses = page.count('alt="Loss terms')
+    assert page.count('class="plot"') == 2 * 3 + 3 + losses  # gaps, heat maps
+    assert losses >= 2
+    assert "<b>picture–sound</b>" in page
+    assert "<b>text–3D</b>" in page
     assert "C-MCR: only L_ttc" in page
     assert page.count("checks passed") == 2
     assert page.count("What if it were wide?") == page.count("C-MCR, rows centred") == 1
     assert "undefined" not in page.lower()
+
+
+def test_answers_are_named_only_where_they_are_revealed_and_a_query_that_fails_is_shown_as_such(demo):
+    page = (demo[0] / "report.html").read_text(encoding="utf-8")
+    rows = page.split('class="example"')[1:]
+    for row in rows:
+        before, revealed = row.split("<details>", 1)
+        number, place = re.search(r"It is (\d{3}): the right answer is in place (\d+) of 1000", revealed).groups()
+        assert number not in re.sub('src="[^"]*"|data-points="[^"]*"|“[0-9]{3}”', "", before)
+        assert ('class="right"' in revealed) == (int(place) <= revealed.count("<figcaption>"))
+    failing = [row for row in rows if "a query that fails" in row]
+    assert failing == rows[4::5]
+    assert not any('class="right"' in row for row in failing)
+    assert ".answers figcaption { display:none; }" in page
 
 
 def test_saved_connections_open_with_their_encoders(demo, world):

@@ -89,7 +89,7 @@ def test_miniature_runs_are_far_above_chance(run, connect, items, key, least, ch
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     record = mini_record(run, limit=items)
     data = {"name": record.name, "sha256": record.content_hash, "left_out": 0, "failed": 0}
-    prompts = {"prompts": "given, 24 to 30 a class"} if run.startswith("classification/") else {}
+    prompts = {"prompts": "the miniature world's, 24 to 30 a class"} if run.startswith("classification/") else {}
     assert result["data"] == {**data, **prompts}
     own = figures.get("own space", {})
     assert result["kept"] == {name: figures["connection"][name]["value"] / own[name]["value"] for name in own}

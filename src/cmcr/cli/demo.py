@@ -92,6 +92,6 @@ def _print_results(results: dict[str, Any]) -> None:
 def _cells(figures: dict[str, Any], task: str) -> list[str]:
     cells = []
     for k in (1, 5, 10):
-        low, high = figures[f"{task}/R@{k}/interval"]
-        cells.append(f"{figures[f'{task}/R@{k}']:.1f} [{low:.1f}, {high:.1f}]")
+        interval = figures.get(f"{task}/R@{k}/interval")  # chance has none
+        cells.append(f"{figures[f'{task}/R@{k}']:.1f}" + (" [{:.1f}, {:.1f}]".format(*interval) if interval else ""))
     return [*cells, f"{figures[f'{task}/unseen/R@1']:.1f}"]

@@ -16,16 +16,15 @@ from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
 from cmcr.connection.methods import settings_of
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS
-from cmcr.demo.plots import png
 from cmcr.demo.world import WIDE_GAP, EmbeddedCase, gap_of, with_gap
 from cmcr.engine.device import cores
 from cmcr.engine.precision import fast_float32
 from cmcr.evaluation.ablations import ABLATIONS
 from cmcr.evaluation.baselines import BASELINES, Method, own_space, through
+from cmcr.evaluation.datasets.records import LocalizationRecord
 from cmcr.evaluation.metrics import PerQuery
 from cmcr.evaluation.runs import evaluate_runs, runs_for
-from cmcr.evaluation.tasks.heatmaps import draw_heatmap
-from cmcr.evaluation.tasks.localization import PreparedLocalization
+from cmcr.evaluation.tasks.localization import Answer, PreparedLocalization
 from cmcr.evaluation.tasks.retrieval import PreparedRetrieval
 from cmcr.evaluation.tasks.scores import PerItem
 
@@ -38,7 +37,6 @@ Job = tuple[EmbeddedCase, Mapping[str, Any]]
 
 _ITEMS = {"localization": 32, "counterfactual": 160}  # of the paper's tasks in small
 _OTHER_ITEMS = 120
-_HEATMAPS = 3
 _PAIRS = PerQuery.one(ALL_NUMBERS)  # item i is number i in every test set
 
 
@@ -95,12 +93,9 @@ def measure(data: EmbeddedCase, method: Method) -> dict[str, Any]:
 
 
 def chance_figures(data: EmbeddedCase) -> dict[str, Any]:
-    """Give what guessing would: k in 1000."""
-    found: dict[str, Any] = {}
-    for task, k in itertools.product(tasks_of(data), TOP):
-        share = 100.0 * k / len(ALL_NUMBERS)
-        found |= {f"{task}/R@{k}": share, f"{task}/R@{k}/interval": [share, share], f"{task}/unseen/R@{k}": share}
-    return found
+    """Compute what guessing gives: k in 1000, exactly, so that it has no interval."""
+    kinds = itertools.product(tasks_of(data), ("", "/unseen"), TOP)
+    return {f"{task}{unseen}/R@{k}": 100.0 * k / len(ALL_NUMBERS) for task, unseen, k in kinds}
 
 
 def tasks_of(data: EmbeddedCase) -> tuple[str, str]:
@@ -243,21 +238,23 @@ def gap_left(data: EmbeddedCase, connection: Connection) -> float:
 
 def measure_tasks(
     connection: Connection, seed: int, progress: Callable[[float], None]
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[dict[str, Any], list[tuple[LocalizationRecord, Answer]]]:
     """Measure every run of the miniature world that a connection has the modalities for, on few items.
 
     Returns:
-        by run, its figures by method and key; and heat maps of localization as data URIs.
+        by run, its figures by method and key; and of localization the answers at the median of the map's cIoU, at its upper
+        and at its lower quartile.
     """
     measured: dict[str, Any] = {}
-    heatmaps: list[str] = []
+    typical: list[tuple[LocalizationRecord, Answer]] = []
     runs = runs_for(connection)
     for number, run in enumerate(runs, start=1):
         items = _ITEMS.get(run.split("/", 1)[0], _OTHER_ITEMS)
         evaluation = next(evaluate_runs(connection, run, seed=seed, limit=items))
         measured[run] = {"items": items, "figures": evaluation.result["figures"]}
         if isinstance(evaluation.prepared, PreparedLocalization):
-            answers = evaluation.prepared.answers(lambda e: connection.common(e.rows, e.space), _HEATMAPS)
-            heatmaps += [png(draw_heatmap(evaluation.prepared.record, answer)) for answer in answers]
+            answers = evaluation.prepared.answers(lambda e: connection.common(e.rows, e.space))
+            rising = sorted(answers, key=lambda answer: answer.map_iou)
+            typical += [(evaluation.prepared.record, rising[len(rising) * quarter // 4]) for quarter in (2, 3, 1)]
         progress(number / len(runs))
-    return measured, heatmaps
+    return measured, typical

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 from PIL import Image
 
 from cmcr.connection.connection import Connection
 from cmcr.data.numbers import SEEN_NUMBERS, UNSEEN_NUMBERS
 from cmcr.demo.measure import ORACLE, PAPER, WITHOUT_CENTRING
-from cmcr.demo.plots import data_uri, gap_picture, loss_picture
-from cmcr.demo.world import EmbeddedCase, World
+from cmcr.demo.plots import data_uri, gap_pictures, loss_picture, png
+from cmcr.demo.world import MODALITIES, EmbeddedCase, World
 from cmcr.errors import missing_dependency
+from cmcr.evaluation.datasets.records import LocalizationRecord
 from cmcr.evaluation.tasks.embedding import Embedded
+from cmcr.evaluation.tasks.heatmaps import draw_heatmap
+from cmcr.evaluation.tasks.localization import Answer
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -34,7 +38,6 @@ LABELS = {
     "paired_oracle": "paired oracle: C-MCR that starts at cca, with true pairs",
 }
 WIDE_GAP_LABELS = {**LABELS, WITHOUT_CENTRING: "C-MCR, the paper, rows as they come", PAPER: "C-MCR, rows centred"}
-MODALITY_WORDS = {"image": "picture", "audio": "sound", "text": "text", "point_cloud": "3D"}
 PAPER_FIGURES = {
     "mean/R@1": "R@1, mean of both directions",
     "point_cloud/top-1": "top-1",
@@ -57,7 +60,7 @@ def label(method: str, case: Mapping[str, Any]) -> str:
 
 def task_words(task: str) -> str:
     """Put a task into words: `"audio_to_image"` -> "sound → picture"."""
-    return " → ".join(MODALITY_WORDS[modality] for modality in task.split("_to_"))
+    return " → ".join(MODALITIES[modality] for modality in task.split("_to_"))
 
 
 def render_report(
@@ -65,7 +68,7 @@ def render_report(
     world: World,
     cases: list[EmbeddedCase],
     trained: list[dict[str, Connection]],
-    heatmaps: list[str],
+    located: list[tuple[LocalizationRecord, Answer]],
     seed: int,
 ) -> str:
     """Fill the page.
@@ -75,8 +78,8 @@ def render_report(
         world: the items, to show some of them.
         cases: the embeddings of each case.
         trained: of each case the connections by name, that of the method and others.
-        heatmaps: data URIs.
-        seed: chooses the queries that are shown, four seen and two unseen numbers a task.
+        located: what was asked and answered in localization, to draw.
+        seed: chooses the queries that are shown: of a task three seen numbers, an unseen one, and one that fails.
 
     Returns:
         HTML without any reference to the outside.
@@ -86,34 +89,39 @@ def render_report(
     """
     page = page_template()
     connected = [(data, each[results["method"]]) for data, each in zip(cases, trained, strict=True)]
-    histories = {
-        f"{data.case.name}: {method}": connection.history
+    losses = {
+        data.case.name: [
+            loss_picture(label(method, results["connections"][data.case.name]), data.case, connection.history)
+            for method, connection in each.items()
+            if connection.history and method != ORACLE
+        ]
         for data, each in zip(cases, trained, strict=True)
-        for method, connection in each.items()
-        if connection.history and method != ORACLE
     }
     rng = np.random.default_rng([seed, 7])
-    queries = np.concatenate([rng.choice(SEEN_NUMBERS, 4, replace=False), rng.choice(UNSEEN_NUMBERS, 2, replace=False)])
+    queries = np.concatenate([rng.choice(SEEN_NUMBERS, 3, replace=False), rng.choice(UNSEEN_NUMBERS, 1)])
     return page.render(
         results=results,
         label=label,
         wide_gap_labels=WIDE_GAP_LABELS,
-        words=MODALITY_WORDS,
+        words=MODALITIES,
         task_words=task_words,
         paper_figures=PAPER_FIGURES,
-        heatmaps=heatmaps,
+        heatmaps=[
+            (_shown("audio", record.sounds[answer.item]), png(draw_heatmap(record, answer)))
+            for record, answer in located
+        ],
         examples={
             data.case.name: [
                 {
                     "task": f"{asked.modality}_to_{answered.modality}",
-                    "rows": [_example(number, asked, answered, connection, world) for number in queries.tolist()],
+                    "rows": _examples(queries, asked, answered, connection, world, rng),
                 }
                 for asked, answered in (data.outer[::-1], data.outer)
             ]
             for data, connection in connected
         },
-        gaps={data.case.name: gap_picture(data, connection) for data, connection in connected},
-        losses=loss_picture(histories),
+        gaps={data.case.name: gap_pictures(data, connection) for data, connection in connected},
+        losses=losses,
         settings=json.dumps(results["settings"], indent=2),
     )
 
@@ -133,37 +141,49 @@ def page_template() -> Template:
     return environment.from_string(source)
 
 
-def _example(number: int, asked: Embedded, answered: Embedded, connection: Connection, world: World) -> dict[str, Any]:
-    query = connection.common(asked.rows[[number]], asked.space)
-    scores = connection.similarity(query, connection.common(answered.rows, answered.space))[0]
-    best = np.argsort(-scores, kind="stable")[: 3 if answered.modality == "audio" else 5]
-    return {
-        "number": f"{number:03d}",
-        "unseen": number in UNSEEN_NUMBERS,
-        "query": _shown(asked.modality, number, world),
-        "answers": [
-            {
-                "item": _shown(answered.modality, found, world),
-                "right": found == number,
-                "number": f"{found:03d}",
-                "score": f"{scores[found]:.2f}",
-            }
-            for found in best.tolist()
-        ],
-    }
+def _examples(
+    queries: NDArray[np.int64],
+    asked: Embedded,
+    answered: Embedded,
+    connection: Connection,
+    world: World,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Show the nearest answers to queries, and to one more, drawn from those whose right answer is not among them."""
+    rows = [connection.common(items.rows, items.space) for items in (asked, answered)]
+    scores = connection.similarity(*rows)
+    places = (scores > scores.diagonal()[:, None]).sum(axis=1)  # item i is number i
+    shown = 3 if answered.modality == "audio" else 4
+    failed = rng.permutation(np.flatnonzero(places >= shown))[:1]
+    return [
+        {
+            "number": number,
+            "unseen": number in UNSEEN_NUMBERS,
+            "fails": number in failed,
+            "place": int(places[number]) + 1,
+            "query": _item(asked.modality, number, world),
+            "answers": [
+                {"number": found, "score": scores[number, found], "item": _item(answered.modality, found, world)}
+                for found in np.argsort(-scores[number], kind="stable")[:shown].tolist()
+            ],
+        }
+        for number in [*queries.tolist(), *failed.tolist()]
+    ]
 
 
-def _shown(modality: str, number: int, world: World) -> dict[str, str]:
-    """Make what the page shows of a test item."""
-    item, buffer = world.test[modality][number], io.BytesIO()
+def _item(modality: str, number: int, world: World) -> dict[str, str]:
+    """Make what the page shows of a test item; a text stands for its class, the mean of all phrasings of a number."""
+    return _shown(modality, f"“{number:03d}”" if modality == "text" else world.test[modality][number])
+
+
+def _shown(modality: str, item: Any) -> dict[str, str]:
+    buffer = io.BytesIO()
     if modality == "image":
         Image.fromarray(item).save(buffer, format="PNG")
-        content = data_uri(buffer.getvalue())
+        item = data_uri(buffer.getvalue())
     elif modality == "audio":
         soundfile.write(buffer, item["array"], item["sampling_rate"], format="WAV", subtype="PCM_16")
-        content = data_uri(buffer.getvalue(), "audio/wav")
+        item = data_uri(buffer.getvalue(), "audio/wav")
     elif modality == "point_cloud":
-        content = json.dumps(np.round(item - item.mean(axis=0), 1).flatten().tolist(), separators=(",", ":"))
-    else:
-        content = f"“{number:03d}”"  # the answer is a class: the mean of all phrasings of a number
-    return {"kind": modality, "content": content}
+        item = json.dumps(np.round(item - item.mean(axis=0), 1).flatten().tolist(), separators=(",", ":"))
+    return {"kind": modality, "content": item}

@@ -61,7 +61,7 @@ def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, A
         jobs = [jobs_of(data, options) for data in cases]
         found = connect_all([job for each in jobs for job in each.values()], options, partial(progress, "connecting"))
     trained = [dict(zip(each, found[number * len(each) :], strict=False)) for number, each in enumerate(jobs)]
-    measured, heatmaps = {}, []
+    measured, located = {}, []
     for data, connections in zip(cases, trained, strict=True):
         name, connection = data.case.name, connections[options.method]
         connection.save(out / CONNECTIONS / name, replace=True)
@@ -78,16 +78,16 @@ def run_demo(out: Path, options: DemoOptions, progress: Progress) -> dict[str, A
                     data, connection, options, partial(progress, f"wide gap of {name}")
                 )
         with _timed(seconds, f"tasks {name}"):
-            figures["paper_tasks"], drawn = measure_tasks(
+            figures["paper_tasks"], typical = measure_tasks(
                 connection, options.seed, partial(progress, f"tasks of {name}")
             )
-        heatmaps += drawn
+        located += typical
         measured[name] = figures
     results = _results(options, asdict(settings), world, measured)
     with _timed(seconds, "report"):
         progress("writing the report", 0.0)
         results["timing"] = seconds
-        write_text_whole(out / REPORT, render_report(results, world, cases, trained, heatmaps, options.seed))
+        write_text_whole(out / REPORT, render_report(results, world, cases, trained, located, options.seed))
     results["timing"] = {**seconds, "total": round(sum(seconds.values()), 2)}
     write_text_whole(out / RESULTS, json.dumps(results, indent=2) + "\n")
     progress("writing the report", 1.0)

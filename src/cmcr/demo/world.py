@@ -17,7 +17,9 @@ from cmcr.evaluation.tasks.embedding import Embedded
 from cmcr.memories.memories import Memories
 from cmcr.spaces.registry import space
 
-MODALITIES = ("text", "image", "audio", "point_cloud")
+MODALITIES = {"text": "text", "image": "picture", "audio": "sound", "point_cloud": "3D"}
+"""Every modality of the world, and the word for one of its items."""
+
 WIDE_GAP = 1.0
 """How far the modalities of large contrastive spaces lie apart: 0.9 to 1.1; those of the miniature spaces 0.1 to 0.3."""
 

@@ -131,7 +131,7 @@ def _four_numbers(modalities: tuple[str, str], count: int, rng: np.random.Genera
         name="miniature localization",
         images=[Image.fromarray(picture) for picture in pictures.reshape(count, rows * height, columns * width)],
         sounds=draw_items("audio", numbers[np.arange(count), spoken], "test", rng),
-        ids=[f"{position:03d}" for position in range(count)],
+        ids=[f"picture {position}" for position in range(count)],
         boxes=list(boxes[:, None]),
     )
 

@@ -118,6 +118,8 @@ def evaluate_runs(
                 raise
             incomplete.append(f"\n- {name}: {words_of(error)}")
             continue
+        if own is not None:
+            options["prompts_name"] = "the miniature world's"
         if isinstance(record, ClassificationRecord) and prompts is not None:
             templates = read_prompts(prompts, prompts_key)
             own = [prompts_of(label, templates) for label in record.classes]

@@ -176,4 +176,4 @@ def test_a_heat_map_shows_the_picture_the_map_and_both_kinds_of_boxes():
     for axes in (plain, overlaid):
         corners = {line.get_label(): line.get_xydata()[:4].tolist() for line in axes.lines}
         quarter = [[0, 0], [32, 0], [32, 32], [0, 32]]
-        assert corners == {"drawn by people": quarter, "box answered": quarter}
+        assert corners == {"true box": quarter, "box answered": quarter}

@@ -98,7 +98,7 @@ def draw_heatmap(record: LocalizationRecord, answer: Answer) -> Figure:
     cased = {"path_effects": [withStroke(linewidth=3, foreground="black")], "clip_on": False}  # seen on any ground
     for axes in (plain, overlaid):
         for box in record.boxes[answer.item]:
-            axes.plot(*outline(box), color=_DRAWN, label="drawn by people", **cased)
+            axes.plot(*outline(box), color=_DRAWN, label="true box", **cased)
         axes.plot(*outline(answer.box), color=_ANSWERED, label="box answered", linestyle="--", **cased)
         axes.axis("off")
     handles, labels = plain.get_legend_handles_labels()
