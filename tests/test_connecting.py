@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_it_is_the_connection_that_connect_makes_and_nothing_else_is_left(memori
     assert loaded.overlap_rows == 30
     assert [path.name for path in out.parent.iterdir()] == ["connection"]
     assert reported[-1] == ("training", 1.0)
-    assert {stage for stage, _ in reported} == {"semantic consistency", "training"}
+    assert {stage for stage, _ in reported} == {"checking the memories", "semantic consistency", "training"}
 
 
 def test_consistent_rows_that_are_no_unit_rows_stay_so(memories, out):
@@ -227,7 +228,8 @@ def test_a_choice_and_what_was_chosen_survive_a_kill(memories, out, often, chose
 
 def test_a_choice_for_something_else_is_refused_unless_it_is_to_restart(memories, out, often, chosen):
     def stop(stage, done):
-        raise DiedError
+        if stage != "checking the memories":
+            raise DiedError
 
     with pytest.raises(DiedError):
         connected(memories, out, method="auto", progress=stop)
@@ -238,6 +240,19 @@ def test_a_choice_for_something_else_is_refused_unless_it_is_to_restart(memories
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
+
+
+def test_a_damaged_memory_is_found_before_anything_is_computed(memories, out, tmp_path):
+    shutil.copytree(memories[1].folders[0], tmp_path / "damaged")
+    (shard,) = (tmp_path / "damaged").glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    given = [memories[0], cmcr.Memory(tmp_path / "damaged"), *memories[2:]]
+    for call in (lambda: connected(given, out), lambda: cmcr.connect(*given, **SETTINGS)):
+        with pytest.raises(IntegrityError, match=r"damaged: 1 of 2 files .*\n  shard-00000\.safetensors"):
+            call()
+    assert not out.exists()
 
 
 @pytest.fixture

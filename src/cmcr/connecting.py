@@ -32,7 +32,7 @@ from cmcr._version import __version__
 from cmcr.connection.artefact import FORMAT as CONNECTION
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
-from cmcr.connection.links import Link, Overlap, links_of
+from cmcr.connection.links import Link, Overlap, check_whole, links_of
 from cmcr.connection.methods import settings_of
 from cmcr.connection.methods.auto import AutoSettings, candidate_of, choose
 from cmcr.connection.methods.fitting import Run
@@ -137,6 +137,7 @@ def connect_on_disk(
         mapped = {"device": device, "engine": engine, "workers": workers}
         mapped |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     with work_folder(target) as work:
+        check_whole(spaces, progress or (lambda stage, share: None))
         if isinstance(chosen, AutoSettings):
             plain["choice"] = _choice(links[0], chosen, Run(seed, where, progress), work, restart)
             chosen = candidate_of(plain["choice"], chosen).settings

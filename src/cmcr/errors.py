@@ -122,6 +122,10 @@ class MissingDependencyError(CmcrError, ImportError):
     """An optional library is not installed; the message names the extra that brings it."""
 
 
+class PoorInputWarning(UserWarning):
+    """What was given will hardly make a good connection: a few rows, or rows that do not belong together."""
+
+
 def missing_dependency(library: str, *, extra: str, purpose: str) -> MissingDependencyError:
     """Build the error for an optional library.
 

@@ -50,13 +50,20 @@ def stages(show: bool | None = None) -> Iterator[Progress]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    watched = console.is_terminal or console.is_jupyter
-    if show is False or (show is None and not watched):
+    if not looked_at(show):
         yield lambda stage, share: None
-    elif not watched:
+    elif not (console.is_terminal or console.is_jupyter):
         yield _Lines().show
     else:
         yield from _bars(console)
+
+
+def looked_at(show: bool | None) -> bool:
+    """Find out whether `stages` shows anything."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return show is not False and (bool(show) or console.is_terminal or console.is_jupyter)
 
 
 def _bars(console: Any) -> Iterator[Progress]:

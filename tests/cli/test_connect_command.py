@@ -35,6 +35,8 @@ def test_from_memories_to_a_connection_that_embeds(memories, tmp_path, capsys):
     assert main(["connect", *memories, "--out", str(out), *METHOD, "--set", "epochs=2", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts.pop("final_loss") > 0
+    (short,) = facts.pop("in_short")
+    assert (short["by"], short["items"], short["held_out"]) == ("c-mcr", 800, False)
     assert facts == {
         "path": str(out),
         "spaces": ["mini-clap", "mini-clip"],
@@ -69,12 +71,17 @@ def few(tmp_path, monkeypatch):
 
 def test_what_was_chosen_and_what_is_wrong_are_said(few, tmp_path, capsys, monkeypatch):
     failed = [Finding("hubs", "clip to clap", 0.3, 0.2, ok, "Much.", "Look.") for ok in (False, True)]
-    monkeypatch.setattr("cmcr.connection.diagnosis.diagnose", lambda connection: tuple(failed))
+    monkeypatch.setattr("cmcr.connection.diagnosis.findings", lambda measured: tuple(failed))
     assert main(["connect", *few, "--out", str(tmp_path / "connection"), "--device", "cpu"]) == 0
-    chosen, *wrong = capsys.readouterr().out.splitlines()[1:]
+    chosen, short, *wrong = capsys.readouterr().out.splitlines()[1:]
     assert re.fullmatch(
         r"chosen for clip \+ clap: concepts \(\d\.\d\d times the evidence of the closed form, cca: .*\)\. See: cmcr compare",
         chosen,
+    )
+    assert re.fullmatch(
+        r"clip \+ clap: overlap R@1 of 80 held-out items: concepts [\d.]+ %, cca [\d.]+ %; "
+        r"modality gap of clip 0\.\d\d before, 0\.\d\d after, of clap 0\.\d\d before, 0\.\d\d after\.",
+        short,
     )
     assert wrong == ["FAILED: hubs, clip to clap: Much. Look."]
     assert main(["connect", *few, "--out", str(tmp_path / "other"), "--device", "cpu", "--json"]) == 0

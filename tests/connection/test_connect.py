@@ -168,7 +168,7 @@ def test_kind_scale_precision_and_number_of_the_arrays_do_not_matter():
     half = {"text": raw(1, 40, 3, np.float16), "image": raw(2, 9, 3, np.float16)}
     single = {name: array.astype(np.float32) for name, array in half.items()}
     assert_same(connect(clip(**half), clap(), **QUICK), connect(clip(**single), clap(), **QUICK))
-    smallest = connect(clip(text=raw(1, 2, 3), image=raw(2, 1, 3)), clap(text=raw(3, 2, 5)), **QUICK)
+    smallest = connect(clip(text=raw(1, 2, 3), image=raw(2, 2, 3)), clap(text=raw(3, 2, 5)), **QUICK)
     assert len(smallest.history["total"]) == 1
 
 

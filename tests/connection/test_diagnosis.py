@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from cmcr.connection.diagnosis import measure
 from cmcr.connection.maps import Map
 from cmcr.connection.methods.fitting import Parent
 from cmcr.demo.world import draw_world, embed_world
+from cmcr.errors import PoorInputWarning, TooFewRowsError
 
 METHODS = {"ridge": {}, "concepts": {}, "c-mcr": {"epochs": 3, "hidden": ()}}
 
@@ -143,16 +145,20 @@ SPOILED = {
 }
 
 
-@pytest.mark.parametrize("label", SPOILED)
-def test_spoiled_rows_are_named(label):
-    changes, expected = SPOILED[label]
+def spoiled(changes):
     rows = synthetic()
     for where, change in changes.items():
         for space, arrays in rows.items():
             modality = where.split()[-1]
             if modality in arrays and where in (modality, f"{space} {modality}"):
                 arrays[modality] = change(arrays[modality])
-    found = connected(rows)
+    return rows
+
+
+@pytest.mark.parametrize("label", SPOILED)
+def test_spoiled_rows_are_named(label):
+    changes, expected = SPOILED[label]
+    found = connected(spoiled(changes))
     assert expected <= failed(found), told(found)
     assert all(finding.advice for finding in found.diagnose() if not finding.ok)
 
@@ -191,6 +197,32 @@ def test_a_common_component_of_what_comes_out_is_named():
     rows = {space: {m: torch.from_numpy(x) for m, x in arrays.items()} for space, arrays in synthetic().items()}
     measured = measure(spoiled, ("clip", "clap"), "text", parents_of(rows))
     assert {"shared component", "band of scores"} <= failed(dataclasses.replace(spoiled, report={"measured": measured}))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"text": lambda x: x[:100]}, "overlap size"),
+        ({"clap text": lambda x: np.concatenate([x[:1000], x[:999:-1]])}, "overlap agreement"),  # a third is shuffled
+        ({"clap text": lambda x: x[::-1].copy()}, "overlap agreement"),
+        ({"audio": lambda x: x[:5]}, "overlap that the memory covers"),
+    ],
+)
+def test_what_is_poor_is_warned_of_before_anything_is_fitted(change, named, monkeypatch):
+    monkeypatch.setattr("cmcr.connection.connect.join", lambda *given: pytest.fail("fitted"))
+    with pytest.warns(PoorInputWarning, match=named), pytest.raises(pytest.fail.Exception):
+        connected(spoiled(change))
+
+
+def test_what_is_good_is_not_warned_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        connected(synthetic())
+
+
+def test_one_row_is_no_modality():
+    with pytest.raises(TooFewRowsError, match="audio of 'clap': 1 row"):
+        connected(spoiled({"audio": lambda x: x[:1]}))
 
 
 # -------------------------------------------------------------------------------------------------------------- its form
@@ -256,7 +288,7 @@ def test_what_the_caller_has_set_in_torch_changes_nothing(mode):
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(torch.get_rng_state(), state)
-    for ours, theirs in zip(again, found.report["measured"], strict=True):
+    for ours, theirs in zip(again, found.report["measured"][-len(again) :], strict=True):
         assert ours == pytest.approx(theirs, abs=2e-5)
 
 

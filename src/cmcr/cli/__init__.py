@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cmcr.cli.signals import terminated_like_ctrl_c
-from cmcr.errors import CmcrError, ConfigError, DeviceError, words_of
+from cmcr.errors import CmcrError, ConfigError, DeviceError, PoorInputWarning, words_of
 from cmcr.interruption import held_back
 
 OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
@@ -101,7 +101,11 @@ def _plain_warnings() -> Iterator[None]:
     earlier = warnings.formatwarning
 
     def plain(message: Any, category: type[Warning], *rest: Any, **more: Any) -> str:
-        return f"cmcr: {message}\n" if category is UserWarning else earlier(message, category, *rest, **more)
+        return (
+            f"cmcr: {message}\n"
+            if category in (UserWarning, PoorInputWarning)
+            else earlier(message, category, *rest, **more)
+        )
 
     warnings.formatwarning = plain
     try:

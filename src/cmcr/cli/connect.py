@@ -48,7 +48,9 @@ def connect(
             of other memories or settings.
     """
     from cmcr.connecting import connect_on_disk, unfinished
+    from cmcr.connection.diagnosis import EXAMINED, findings
     from cmcr.connection.methods import settings_of as check_settings
+    from cmcr.connection.summary import in_short
 
     settings = settings_of(setting)
     check_settings(method, **settings)  # first: as keywords below, words such as seed would be arguments
@@ -79,13 +81,15 @@ def connect(
         print(f"{out}: {' and '.join(names)}, connected through {rows:,} items of {shared}, {connection.width} wide.")
         for where, choice in choices.items():
             print(f"chosen for {where}: {_said(choice)}")
-        for finding in connection.diagnose():
-            if not finding.ok:
+        for line in in_short(connection):
+            print(line)
+        for finding in findings(each for each in connection.report["measured"] if each["check"] not in EXAMINED):
+            if not finding.ok:  # of what was given, `connect` has warned
                 print(f"FAILED: {finding.name}, {finding.where}: {finding.message} {finding.advice}")
         return
     facts = {"path": str(out), "spaces": names, "overlap": shared, "overlap_rows": rows, "width": connection.width}
     losses = connection.history.get("total")  # several links have several, a closed form has none
-    facts |= {"final_loss": losses[-1] if losses else None, "method": method}
+    facts |= {"final_loss": losses[-1] if losses else None, "method": method, "in_short": connection.report["in_short"]}
     print(json.dumps({**facts, "chosen": {where: choice["chosen"] for where, choice in choices.items()}}))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,17 +15,18 @@ from torch import Tensor
 from cmcr.arrays import Array, IndexedRows, rows_of
 from cmcr.connection.chains import join
 from cmcr.connection.connection import ConnectedSpace, Connection
-from cmcr.connection.diagnosis import measure
-from cmcr.connection.links import Link, Overlap, SpaceMemories, links_of, spaces_of
+from cmcr.connection.diagnosis import examine, findings, measure
+from cmcr.connection.links import Link, Overlap, SpaceMemories, check_whole, links_of, spaces_of
 from cmcr.connection.methods import settings_of
 from cmcr.connection.methods.fitting import Run, second_moment
 from cmcr.connection.settings import MethodSettings, check_seed
+from cmcr.connection.summary import in_short, summarize
 from cmcr.engine.batches import Rows
 from cmcr.engine.device import choose_device
 from cmcr.engine.precision import fast_float32, guarded_torch_state
 from cmcr.engine.train_state import TrainState
-from cmcr.errors import ConfigError, unknown_name
-from cmcr.progress import Progress, stages
+from cmcr.errors import ConfigError, PoorInputWarning, unknown_name
+from cmcr.progress import Progress, looked_at, stages
 
 
 def connect(
@@ -42,6 +45,9 @@ def connect(
     **settings: Any,
 ) -> Connection:
     """Connect contrastive spaces through modalities they share, without any pair of their other modalities.
+
+    What will hardly make a good connection is warned of (`cmcr.errors.PoorInputWarning`) before anything is fitted: too few
+    rows, an overlap whose rows do not belong together, towers that give all items one row.
 
     Two spaces as the paper does; more through chains of overlaps, such as CLAP - CLIP - ULIP (see `cmcr.connection.chains`).
 
@@ -76,8 +82,9 @@ def connect(
         ConfigError: an unknown method, modality, setting or space; no or several shared modalities; spaces that no chain of
             overlaps joins; equal names; a base with a method that has none.
         DimensionError: different numbers of overlap rows, or widths of one space.
+        IntegrityError: a memory on disk is damaged; all of its files are hashed first.
         NonFiniteError: NaN or infinity in a memory on disk.
-        TooFewRowsError: fewer than two overlap rows.
+        TooFewRowsError: fewer than two rows of the overlap, or of what it is to connect.
         TrainingError: the loss diverged.
     """
     chosen = settings_of(method, **settings)
@@ -96,6 +103,14 @@ def connect(
     shown = stages(show_progress_bar) if progress is None else nullcontext(progress)
     # All of it in one mode of the process, so that a connection beside it in another thread changes nothing.
     with shown as report, guarded_torch_state(where), fast_float32():
+        check_whole(spaces, report)
+        pairs = [(link.names, link.overlap, link.parents) for link in links]
+        examined = [
+            part
+            for link, (pair, shared, parents) in zip(links, pairs, strict=True)
+            for part in examine(pair, shared, (_outer(link.left, shared), _outer(link.right, shared)), parents, seed)
+        ]
+        _warn_of(examined)
         run = Run(seed, where, report, (given.get(names[0]), given.get(names[1])), resume_from, after_step, choice)
         joined = join(links, names, base, method, chosen, run)
         own_axes = {} if base else _own_axes(spaces, chosen)
@@ -115,9 +130,25 @@ def connect(
         report=joined.report,
         encoders={space.space: space.encoder for space in spaces if space.encoder is not None},
     )
-    measured = [part for link in links for part in measure(found, link.names, link.overlap, link.parents)]
+    measured = examined + [part for pair, shared, parents in pairs for part in measure(found, pair, shared, parents)]
     once = {(part["check"], part["where"]): part for part in measured}  # a space may have several links
-    return replace(found, report={**joined.report, "measured": list(once.values())})
+    short = [summarize(found, pair, parents) for pair, _, parents in pairs]
+    found = replace(found, report={**joined.report, "measured": list(once.values()), "in_short": short})
+    if progress is None and looked_at(show_progress_bar):
+        print(*in_short(found), sep="\n", file=sys.stderr)
+    return found
+
+
+def _warn_of(examined: Sequence[Mapping[str, Any]]) -> None:
+    """Warn of rows from which no good connection can come, before the time for it is spent."""
+    for finding in findings(examined):
+        if not finding.ok:
+            said = f"{finding.name}, {finding.where}: {finding.message} {finding.advice}"
+            warnings.warn(said, PoorInputWarning, stacklevel=3)  # to the caller of `connect`
+
+
+def _outer(space: SpaceMemories, overlap: str) -> str:
+    return ", ".join(modality for modality in space.rows if modality != overlap)
 
 
 def _own_axes(spaces: Sequence[SpaceMemories], settings: MethodSettings) -> dict[str, Tensor]:

@@ -1,12 +1,14 @@
 """Whether a connection can be trusted, from unpaired rows alone: numbers measured once by `connect`, read as findings.
 
-`measure` looks at samples of a few thousand rows and keeps plain numbers, so a saved connection can be diagnosed without its
-memories. Every threshold lies between what the good worlds and the spoiled ones of tests/connection/test_diagnosis.py show.
+`examine` looks at what is given before anything is fitted, `measure` at what came of it: both at samples of a few thousand
+rows, of which plain numbers are kept, so a saved connection can be diagnosed without its memories. Every threshold lies
+between what the good worlds and the spoiled ones of tests/connection/test_diagnosis.py show.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -151,48 +153,67 @@ _CHECKS = {
 }  # fmt: skip
 
 
-def measure(
-    connection: Connection, names: tuple[str, str], overlap: str, parents: tuple[Parent, Parent]
+EXAMINED = frozenset({"agreement", "rows_per_direction", "named", "covered", "variance", "directions", "shared"})
+"""The checks of `examine`."""
+
+
+def examine(
+    names: tuple[str, str], overlap: str, outers: tuple[str, str], parents: tuple[Parent, Parent], seed: int
 ) -> list[dict[str, Any]]:
-    """Measure two spaces of a connection and what it makes of them, on samples of their unpaired rows.
+    """Measure what two spaces give to a connection, before anything is fitted: samples of their unpaired rows.
 
     Args:
-        connection: the connection.
         names: of the left and the right space.
         overlap: the modality that they share.
+        outers: of each space the other modality.
         parents: the rows of both.
+        seed: which rows are looked at.
 
     Returns:
         measurements as JSON can hold them, for `Connection.report["measured"]`: each a "check", "where" and a "value". What
         too few rows cannot tell is left out.
     """
     with guarded_torch_state(torch.device("cpu")), torch.no_grad():
-        return _measured(connection, names, overlap, parents, connection.seed)
+        overlaps, memories = samples(parents, seed)
+        directions = max(_spread(rows)["directions"] for rows in overlaps)
+        different = len(torch.unique(overlaps[0], dim=0)) / len(overlaps[0]) * len(parents[0].overlap)
+        agreement = _agreement(overlaps[0], overlaps[1], seed)
+        both = {"agreement": agreement, "rows_per_direction": different / max(directions, 1.0)}
+        found = [(" and ".join(names), both)]
+        for name, outer, texts, items in zip(names, outers, overlaps, memories, strict=True):
+            found.append((f"{outer} and {overlap} of {name}", _subjects(texts, items, seed)))
+            found.append((f"{overlap} of {name}", _spread(texts)))
+            found.append((f"{outer} of {name}", _spread(items)))
+        return _as_json(found)
 
 
-def _measured(
-    connection: Connection, names: tuple[str, str], overlap: str, parents: tuple[Parent, Parent], seed: int
+def measure(
+    connection: Connection, names: tuple[str, str], overlap: str, parents: tuple[Parent, Parent]
 ) -> list[dict[str, Any]]:
+    """Measure what a connection makes of two of its spaces, on the same samples; arguments and result as of `examine`."""
+    seed = connection.seed
+    with guarded_torch_state(torch.device("cpu")), torch.no_grad():
+        overlaps, outers = samples(parents, seed)
+        common = [common_rows(connection, name, rows) for name, rows in zip(names, outers, strict=True)]
+        found = []
+        for one, other in ((0, 1), (1, 0)):
+            found.append((f"{names[one]} to {names[other]}", _ranking(common[one], common[other])))
+        for name, texts, items, projected in zip(names, overlaps, outers, common, strict=True):
+            modalities = next(space.modalities for space in connection.spaces if space.name == name)
+            outer = ", ".join(modality for modality in modalities if modality != overlap)
+            found.append((f"{outer} and {overlap} of {name}", _within(connection, name, texts, items)))
+            found.append((f"{outer} of {name}, projected", {"projected_shared": float(projected.mean(dim=0).norm())}))
+        return _as_json(found)
+
+
+def samples(parents: tuple[Parent, Parent], seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Draw rows of the overlap, the same of both spaces, and of the outer modalities, into RAM."""
     chosen = drawn(len(parents[0].overlap), _OVERLAP_ROWS, seed)
-    overlaps = [some_rows(parent.overlap, chosen) for parent in parents]
     outers = [some_rows(parent.outer, drawn(len(parent.outer), _OUTER_ROWS, seed)) for parent in parents]
-    common = [_common_rows(connection, name, rows) for name, rows in zip(names, outers, strict=True)]
-    directions = max(_spread(rows)["directions"] for rows in overlaps)
-    different = len(torch.unique(overlaps[0], dim=0)) / len(overlaps[0]) * len(parents[0].overlap)
-    both = {
-        "agreement": _agreement(overlaps[0], overlaps[1], seed),
-        "rows_per_direction": different / max(directions, 1.0),
-    }
-    found = [(" and ".join(names), both)]
-    for one, other in ((0, 1), (1, 0)):
-        found.append((f"{names[one]} to {names[other]}", _ranking(common[one], common[other])))
-    for name, texts, items, projected in zip(names, overlaps, outers, common, strict=True):
-        modalities = next(space.modalities for space in connection.spaces if space.name == name)
-        outer = ", ".join(modality for modality in modalities if modality != overlap)
-        found.append((f"{outer} and {overlap} of {name}", _within(connection, name, texts, items)))
-        found.append((f"{overlap} of {name}", _spread(texts)))
-        found.append((f"{outer} of {name}", _spread(items)))
-        found.append((f"{outer} of {name}, projected", {"projected_shared": float(projected.mean(dim=0).norm())}))
+    return [some_rows(parent.overlap, chosen) for parent in parents], outers
+
+
+def _as_json(found: Iterable[tuple[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
     return [
         {"check": check, "where": where, "value": round(value, 5)}
         for where, values in found
@@ -203,8 +224,13 @@ def _measured(
 
 def diagnose(connection: Connection) -> tuple[Finding, ...]:
     """Read what was measured of a connection (see `Connection.diagnose`)."""
+    return findings(connection.report.get("measured", ()))
+
+
+def findings(measured: Iterable[Mapping[str, Any]]) -> tuple[Finding, ...]:
+    """Read what `examine` and `measure` have found: those that failed first."""
     found = []
-    for given in connection.report.get("measured", ()):
+    for given in measured:
         if (check := _CHECKS.get(given["check"])) is not None:
             value = float(given["value"])
             ok = check.sign * (value - check.threshold) >= 0
@@ -235,21 +261,29 @@ def _agreement(left: Tensor, right: Tensor, seed: int) -> float:
     return float((cosines < cosines.diagonal()[:, None]).sum()) / (held * (held - 1))
 
 
+def _subjects(overlap: Tensor, outer: Tensor, seed: int) -> dict[str, float]:
+    """Compare the two modalities of a space: do they speak about the same?"""
+    # Each modality centred by its own mean: what is left does not know of the gap.
+    t, x = _centred(overlap, overlap), _centred(outer, outer)
+    generator = torch.Generator().manual_seed(seed)
+    rotation = torch.linalg.qr(torch.randn(t.shape[1], t.shape[1], generator=generator, dtype=t.dtype))[0]
+    cosines, by_chance = x @ t.T, x @ rotation @ t.T
+    named, covered = cosines.amax(dim=1), cosines.amax(dim=0)
+    found = {}
+    if len(outer) >= _FEWEST:
+        found["named"] = _near(named, by_chance.amax(dim=1), covered)
+    if len(overlap) >= _FEWEST:
+        found["covered"] = _near(covered, by_chance.amax(dim=0), named)
+    return found
+
+
 def _within(connection: Connection, name: str, overlap: Tensor, outer: Tensor) -> dict[str, float]:
-    """Compare the two modalities of a space: do they speak about the same, and does the connection keep it?"""
+    """Compare the two modalities of a space, and what the connection makes of them."""
     parts = connection.projectors[name].modules()
     gap = "centred_gap" if any(isinstance(part, Centring) for part in parts) else "gap"
     found = {gap: float((overlap.mean(dim=0) - outer.mean(dim=0)).norm())}
     if min(len(overlap), len(outer)) < _FEWEST:
         return found
-    # Each modality centred by its own mean: what is left does not know of the gap.
-    t, x = _centred(overlap, overlap), _centred(outer, outer)
-    generator = torch.Generator().manual_seed(connection.seed)
-    rotation = torch.linalg.qr(torch.randn(t.shape[1], t.shape[1], generator=generator, dtype=t.dtype))[0]
-    cosines, by_chance = x @ t.T, x @ rotation @ t.T
-    named, covered = cosines.amax(dim=1), cosines.amax(dim=0)
-    found["named"] = _near(named, by_chance.amax(dim=1), covered)
-    found["covered"] = _near(covered, by_chance.amax(dim=0), named)
     settings, queries = connection.settings, outer[:_QUERIES]
     found["names"] = _width(queries @ overlap.T, getattr(settings, "temperature", _POSTERIOR_TEMPERATURE))
     if getattr(settings, "semantic_consistency", False):
@@ -289,7 +323,7 @@ def _ranking(queries: Tensor, corpus: Tensor) -> dict[str, float]:
     }
 
 
-def _common_rows(connection: Connection, name: str, rows: Tensor) -> Tensor:
+def common_rows(connection: Connection, name: str, rows: Tensor) -> Tensor:
     """Project rows into the common block without its slack, which no two spaces share: unit rows."""
     return F.normalize(connection.common(rows, name)[:, : connection.projectors[name].width], dim=1)
 

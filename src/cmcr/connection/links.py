@@ -14,6 +14,7 @@ from cmcr.connection.connection import Encoder
 from cmcr.connection.methods.fitting import Parent
 from cmcr.engine.batches import Rows
 from cmcr.errors import ConfigError, DimensionError, TooFewRowsError, unknown_name
+from cmcr.progress import Progress
 
 Overlap = str | Mapping[tuple[str, str], str] | None
 """The shared modality; or of several spaces that of each pair to be linked, as ``{("clip", "clap"): "text"}``."""
@@ -122,6 +123,14 @@ def links_of(spaces: Sequence[SpaceMemories], overlap: Overlap = None) -> list[L
     return links
 
 
+def check_whole(spaces: Sequence[SpaceMemories], report: Progress) -> None:
+    """Hash the files of memories on disk, as fast as they are read; raises IntegrityError where one is damaged."""
+    stored = [rows for space in spaces for rows in space.rows.values() if hasattr(rows, "verify")]
+    for number, rows in enumerate(stored, start=1):
+        rows.verify()
+        report("checking the memories", number / len(stored))
+
+
 def path_of(links: Sequence[Link], start: str, end: str) -> list[str]:
     """Find a shortest path over links: the names of the spaces on it, both ends included; empty if there is none."""
     paths = {start: [start]}
@@ -178,6 +187,13 @@ def _check_rows(link: Link, spaces: int) -> None:
         )
     if left < 2:
         raise TooFewRowsError(f"the overlap {link.overlap!r}: at least 2 rows are needed to contrast, got {left}.")
+    for space in (link.left, link.right):
+        others = {modality: len(rows) for modality, rows in space.rows.items() if modality != link.overlap}
+        if sum(others.values()) == 1:
+            raise TooFewRowsError(
+                f"{next(iter(others))} of {space.space!r}: 1 row says nothing of the modality. Give a few thousand, which need "
+                "not belong to anything."
+            )
 
 
 def _in_ram(rows: Rows) -> torch.Tensor:

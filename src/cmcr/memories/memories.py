@@ -64,6 +64,10 @@ class MatchedRows:
         for start in range(0, len(self), rows):
             yield self[start : start + rows]
 
+    def verify(self) -> None:
+        """Hash the files of the memory, see `Memory.verify`."""
+        self.memory.verify()
+
     def digest(self) -> str:
         """Hash which rows of which memory these are."""
         return hashlib.sha256(self.memory.digest().encode() + self.positions.tobytes()).hexdigest()

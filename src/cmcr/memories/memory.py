@@ -19,6 +19,7 @@ from cmcr.arrays import check_count
 from cmcr.errors import ConfigError, DimensionError, IntegrityError, differences
 from cmcr.memories.layout import EMBEDDINGS, Contents, Quarantined, Shard, contents_in, items_in, quarantine_in, reading
 from cmcr.memories.shards import as_float32, mapped_rows
+from cmcr.memories.verification import check_files
 
 if TYPE_CHECKING:
     from cmcr.memories.memories import Memories
@@ -78,6 +79,7 @@ class Memory:
         self.fingerprint, self.model, self.revision = origin.fingerprint, origin.model, origin.revision
         self.dtype: str = origin.dtype
         self.as_written = False
+        self._verified = False
         self._shards = [
             (folder, shard, contents.origin.dtype)
             for folder, contents in zip(self.folders, self.contents, strict=True)
@@ -179,6 +181,18 @@ class Memory:
                 for id_, _ in self._items_of(number):
                     found.pop((folder, id_), None)
         return list(found.values())
+
+    def verify(self) -> None:
+        """Hash every file and look at every value, once: what `cmcr verify` does, of the shards that are used here.
+
+        Raises:
+            IntegrityError: names every damaged file.
+            ReadError: the system refuses to read it.
+        """
+        if not self._verified:
+            for folder, contents in zip(self.folders, self.contents, strict=True):
+                check_files(folder, contents)
+            self._verified = True
 
     @staticmethod
     def by_space(memories: Sequence[Memory], overlap: Any = None) -> list[Memories]:

@@ -47,6 +47,13 @@ def verify(folder: str | Path, show_progress_bar: bool | None = False) -> dict[s
             f"{folder}: this memory is not finished: {far}. Run the command that began it again; it resumes there."
         )
     contents = contents_in(folder)
+    files = check_files(folder, contents, show_progress_bar)
+    size = sum(sum(shard.bytes.values()) for shard in contents.shards) + (folder / MANIFEST).stat().st_size
+    return {"rows": contents.rows, "files": files + 1, "bytes": size}
+
+
+def check_files(folder: Path, contents: Contents, show_progress_bar: bool | None = False) -> int:
+    """Hash the files of some shards of a memory, and look at every value: how many files; errors as of `verify`."""
     files = list(_files(folder, contents))
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="cmcr-verify") as pool, reading(folder):
         checks = [pool.submit(_damage, folder, contents.origin.dtype, *file) for file in files]
@@ -58,8 +65,7 @@ def verify(folder: str | Path, show_progress_bar: bool | None = False) -> dict[s
         raise IntegrityError(
             f"{folder}: {len(damages)} of {len(files)} files are damaged. Restore them from a copy:{listed}{more}"
         )
-    size = sum(sum(shard.bytes.values()) for shard in contents.shards) + (folder / MANIFEST).stat().st_size
-    return {"rows": contents.rows, "files": len(files) + 1, "bytes": size}
+    return len(files)
 
 
 def unfinished(folder: Path) -> bool:

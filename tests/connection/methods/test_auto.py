@@ -63,6 +63,10 @@ def test_evidence_equals_its_twin(kind):
     expected = twin.evidence(similar, labels, scores.double().numpy())
     np.testing.assert_allclose((found.classes, found.instances), expected, rtol=1e-4)
     assert found.classes > 15
+    a, b = (m(parent.overlap[held]).numpy() for m, parent in zip((fitted.left, fitted.right), parents, strict=True))
+    own = np.arange(60)
+    hits = [(scores.argmax(axis=1) == own).mean() for scores in (a @ b.T, b @ a.T)]
+    assert found.overlap == pytest.approx(100 * np.mean(hits))
 
 
 # -------------------------------------------------------------------------------------------------------------- choice
@@ -110,5 +114,5 @@ def test_too_small_an_overlap_takes_the_closed_form():
     found = connect(clip, clap, method="auto", device="cpu")
     assert found.report["choice"] == {"chosen": "cca", "by": "cca", "candidates": {}}
     assert connect(clip, clap, method="auto", device="cpu", base="clip").base == "clip"
-    smallest = connect(*(world("concepts", rows=2, outer=1)[:2]), method="auto", device="cpu")
+    smallest = connect(*(world("concepts", rows=2, outer=2)[:2]), method="auto", device="cpu")
     assert all(np.isfinite(p["value"]) for p in smallest.report["measured"])

@@ -22,7 +22,7 @@ Cost: the fits on a sample of 20,000 items, one training among them: 24 s on two
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from pydantic.dataclasses import dataclass
 
 from cmcr.connection.maps import Map
 from cmcr.connection.methods import cca, concepts, distilled, linear, residual
-from cmcr.connection.methods.evidence import Evidence
+from cmcr.connection.methods.evidence import HELD_OUT, Evidence
 from cmcr.connection.methods.fitting import Fitted, Parent, Run, drawn, some_rows
 from cmcr.connection.settings import MethodSettings, Width
 from cmcr.errors import TooFewRowsError
@@ -101,7 +101,7 @@ def choose(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> dic
 
     Returns:
         as JSON can hold it: "chosen", its name; "by", the name of the candidate whose evidence decided; "candidates", by name,
-        with what `weighed` says of each.
+        with what `weighed` says of each; "held_out", how many overlap items that was measured on.
     """
     if run.choice is not None:
         return dict(run.choice)
@@ -110,7 +110,8 @@ def choose(left: Parent, right: Parent, settings: AutoSettings, run: Run) -> dic
     found = weighed(left, right, CANDIDATES, settings, run)
     chosen = chosen_of(found)
     by = TRAINED.name if chosen == DISTILLED.name else chosen
-    return {"chosen": chosen, "by": by, "candidates": found}
+    held_out = int(HELD_OUT * min(settings.rows, len(left.overlap)))
+    return {"chosen": chosen, "by": by, "candidates": found, "held_out": held_out}
 
 
 def candidate_of(report: Mapping[str, Any], settings: AutoSettings) -> Candidate:
@@ -137,8 +138,8 @@ def weighed(
     """Weigh candidates by what held-out overlap items say of both memories.
 
     Returns:
-        by name, means over the splits: "classes" and "instances", the evidences in percent; those of the closed form on the
-        same splits, "classes_beside" and "instances_beside"; "worth", see above.
+        by name, means over the splits: "classes" and "instances", the evidences in percent, and "overlap", R@1 of the held-out
+        items; those of the closed form on the same splits, "classes_beside" and so on; "worth", see above.
 
     Raises:
         TooFewRowsError: an overlap of fewer than `FEWEST` items.
@@ -157,15 +158,10 @@ def weighed(
             quiet = Run(run.seed, run.device)
             found = candidate.fit(evidence.left, evidence.right, candidate.settings, quiet)
             seen = evidence.of(found.left.cpu(), found.right.cpu())
-            beside = measured[CLOSED.name][split] if number else {"classes": seen.classes, "instances": seen.instances}
-            measured.setdefault(candidate.name, []).append(
-                {
-                    "classes": seen.classes,
-                    "instances": seen.instances,
-                    "classes_beside": beside["classes"],
-                    "instances_beside": beside["instances"],
-                }
-            )
+            figures = asdict(seen)
+            beside = measured[CLOSED.name][split] if number else figures
+            figures |= {f"{key}_beside": beside[key] for key in figures}
+            measured.setdefault(candidate.name, []).append(figures)
             if report is not None:
                 report((split + (number + 1) / len(named)) / _SPLITS)
     means = {name: {key: fmean(each[key] for each in parts) for key in parts[0]} for name, parts in measured.items()}

@@ -38,10 +38,12 @@ class Found:
     Attributes:
         classes: class evidence.
         instances: instance evidence.
+        overlap: R@1 of the held-out overlap items themselves, the mean of both directions.
     """
 
     classes: float
     instances: float
+    overlap: float
 
 
 class Evidence:
@@ -55,13 +57,14 @@ class Evidence:
     Attributes:
         left: the left rows without what is held out, to fit methods on.
         right: the same of the right space.
+        held_out: the overlap rows that are held out, of the left and the right space.
     """
 
     def __init__(self, left: Parent, right: Parent, seed: int) -> None:
         order = torch.randperm(len(left.overlap), generator=torch.Generator().manual_seed(seed))
         held, kept = order.split([int(HELD_OUT * len(order)), len(order) - int(HELD_OUT * len(order))])
         self.left, self.right = (Parent(some_rows(p.overlap, kept), p.outer) for p in (left, right))
-        texts = [some_rows(parent.overlap, held) for parent in (left, right)]
+        texts = self.held_out = [some_rows(parent.overlap, held) for parent in (left, right)]
         joint = torch.cat([F.normalize(rows - rows.mean(dim=0), dim=1) for rows in texts], dim=1)
         clusters = k_means(joint, max(2, len(held) // _ITEMS_A_LABEL), seed)
         self._items, self._labels, nearest, similar = [], [], [], []
@@ -79,10 +82,11 @@ class Evidence:
         """Measure two maps that were fitted on `left` and `right`."""
         with torch.no_grad():
             scores = left(self._items[0]) @ right(self._items[1]).T
+            overlap = recall(left(self.held_out[0]), right(self.held_out[1]))
         (first, second), (i, j) = self._labels, self._pairs
         classes = [_by_class(scores, first, second), _by_class(scores.T, second, first)]
         instances = (by_pair(scores, i, j) + by_pair(scores.T, j, i)) / 2
-        return Found(float(torch.stack(classes).mean(dim=0).prod().sqrt()), instances)
+        return Found(float(torch.stack(classes).mean(dim=0).prod().sqrt()), instances, overlap)
 
 
 def _by_class(scores: Tensor, asked: Tensor, labels: Tensor) -> Tensor:
@@ -111,3 +115,9 @@ def by_pair(scores: Tensor, asked: Tensor, partners: Tensor) -> float:
     best = rows.amax(dim=1, keepdim=True)
     hit = rows.gather(1, partners[:, None]) >= best
     return 100 * float((hit[:, 0] / (rows == best).sum(dim=1)).mean()) if len(asked) else 0.0
+
+
+def recall(left: Tensor, right: Tensor) -> float:
+    """Give R@1 in percent, the mean of both directions, of rows `(n, K)` of which row i of both belongs together."""
+    scores, own = left @ right.T, torch.arange(len(left))
+    return (by_pair(scores, own, own) + by_pair(scores.T, own, own)) / 2
