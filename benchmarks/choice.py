@@ -1,6 +1,6 @@
 """Does the choice without pairs rank connections as true pairs do, and does it choose the right one?
 
-    python benchmarks/choice.py --out choice.json         # the table in docs/methods.md
+    python benchmarks/choice.py --out benchmarks/results/choice.json     # the table in docs/methods.md
 
 Every candidate is weighed by `cmcr.connection.methods.auto.weighed`, which sees no pair, and the very maps that it weighed,
 which were fitted on four fifths of the overlap, are measured by the true pairs: of two splits the mean. A world's seed draws
@@ -32,7 +32,7 @@ from cmcr.connection.methods.auto import Candidate
 from cmcr.connection.methods.fitting import Fitted, Run
 from cmcr.connection.settings import MethodSettings
 from cmcr.evaluation.ablations import over_seeds
-from cmcr.files import write_text_whole
+from tables import as_markdown, result_table, save
 
 RIDGES = [Candidate(f"ridge {s:g}", linear.ridge, linear.RidgeSettings(strength=s)) for s in (0.1, 1.0, 10.0)]
 PROCRUSTES = Candidate("procrustes", linear.procrustes, MethodSettings())
@@ -87,43 +87,52 @@ def measured(world: worlds.World, seed: int) -> dict[str, Any]:
 
 def judged(found: dict[str, dict[str, float]]) -> dict[str, float]:
     """Compare what the evidence says in one world with the true figures."""
-    chosen = auto.chosen_of(found)
+    chosen = found[auto.chosen_of(found)]
     worth, true = ([each[key] for each in found.values()] for key in ("worth", "true"))
     figures = {
         "rank correlation": spearmanr(worth, true).statistic,
-        "true figure": found[chosen]["true"],
-        "regret": max(true) - found[chosen]["true"],
-        "regret, closed forms": max(found[name]["true"] for name in CLOSED_FORMS) - found[chosen]["true"],
+        "true figure of the chosen": chosen["true"],
+        "of the best candidate": max(true),
+        "of the best closed form": max(found[name]["true"] for name in CLOSED_FORMS),
     }
-    if "true unseen" in found[chosen]:
-        unseen = [each["true unseen"] for each in found.values()]
-        figures |= {
-            "unseen": found[chosen]["true unseen"],
-            "regret, unseen": max(unseen) - found[chosen]["true unseen"],
-        }
+    if "true unseen" in chosen:
+        figures["of unseen things: chosen"] = chosen["true unseen"]
+        figures["best"] = max(each["true unseen"] for each in found.values())
     return figures
 
 
-def table(cells: list[dict[str, Any]]) -> str:
-    """Write one line a kind of world as Markdown: means over its seeds with Student's t interval at 95 %, and the choices."""
+def tables(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Make the table: means over the seeds of a world, with Student's t interval at 95 %, and what was chosen how often."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for cell in cells:
-        groups.setdefault(cell["world"].split(",")[0], []).append(cell)
-    keys = list(dict.fromkeys(key for cell in cells for key in judged(cell["found"])))
-    lines = [f"| world | drawn | {' | '.join(keys)} | seconds | chosen |", "|---|" + "---|" * (len(keys) + 3)]
+    for cell in cells.values():
+        groups.setdefault(cell["world"], []).append(cell)
+    keys = list(dict.fromkeys(key for cell in cells.values() for key in judged(cell["found"])))
+    rows = []
     for name, ours in groups.items():
+        figures = [judged(cell["found"]) for cell in ours]
         chosen = Counter(auto.chosen_of(cell["found"]) for cell in ours)
-        shown = [_shown([judged(cell["found"])[key] for cell in ours if key in judged(cell["found"])]) for key in keys]
-        seconds = fmean(cell["seconds"] for cell in ours)
-        counts = ", ".join(f"{each} {count}" for each, count in chosen.items())
-        lines.append(f"| {name} | {len(ours)} | {' | '.join(shown)} | {seconds:.0f} | {counts} |")
-    return "\n".join(lines)
+        counts = ", ".join(
+            f"`{each}`" + (f" {count} times" if count < len(ours) else "") for each, count in chosen.items()
+        )
+        shown = [_shown([each[key] for each in figures if key in each], key) for key in keys]
+        rows.append([name, len(ours), counts, *shown, fmean(cell["seconds"] for cell in ours)])
+    columns = {
+        "world": "{}",
+        "draws": "{}",
+        "chosen": "{}",
+        **dict.fromkeys(keys, "{}"),
+        "choosing, seconds of a core": "{:.0f}",
+    }
+    return {"choice": result_table(columns, rows)}
 
 
-def _shown(values: list[float]) -> str:
+def _shown(values: list[float], key: str) -> str:
+    digits = 2 if key == "rank correlation" else 1
     found = over_seeds(values) if values else {"mean": None, "high": None}
     mean, high = found["mean"], found["high"]
-    return "" if mean is None else f"{mean:.2f}" if high is None else f"{mean:.2f} ± {high - mean:.2f}"
+    if mean is None:
+        return ""
+    return f"{mean:.{digits}f}" if high is None else f"{mean:.{digits}f} ± {high - mean:.{digits}f}"
 
 
 def main() -> None:
@@ -132,15 +141,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON; written after each world")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no world after so many")
     given = parser.parse_args()
-    cells: dict[str, dict[str, Any]] = json.loads(given.out.read_text()) if given.out.exists() else {}
+    cells: dict[str, dict[str, Any]] = json.loads(given.out.read_text("utf-8"))["cells"] if given.out.exists() else {}
     start = time.monotonic()
     for name, seed, draw in all_worlds():
         if f"{name} seed {seed}" in cells or time.monotonic() > start + 60 * given.minutes:
             continue
         cell = cells[f"{name} seed {seed}"] = measured(draw(), seed)
         print(name, seed, auto.chosen_of(cell["found"]), judged(cell["found"]), file=sys.stderr, flush=True)
-        write_text_whole(given.out, json.dumps(cells, indent=1) + "\n")
-    print(table(list(cells.values())))
+        save(given.out, given, tables(cells), cells=cells)
+    print(as_markdown(tables(cells)["choice"]))
 
 
 if __name__ == "__main__":

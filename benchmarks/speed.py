@@ -1,6 +1,7 @@
 """The heavy steps of a connection beside the naive way, and beside the machine's own rate of matrix products.
 
     python benchmarks/speed.py                        everything, some six minutes on two cores
+    python benchmarks/speed.py --out benchmarks/results/speed.json      the table of docs/speed.md
     python benchmarks/speed.py --only info_nce        one part
     python benchmarks/speed.py --before OTHER/src     an older version of cmcr in turn, in the same run
     python benchmarks/speed.py --device cuda          on a GPU
@@ -25,6 +26,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from tables import as_markdown, result_table, save
 
 TEMPERATURE = 0.01
 HERE = Path(__file__).resolve()
@@ -129,6 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that everything works")
     parser.add_argument("--before", type=Path, help="src of an older version to measure in turn")
+    parser.add_argument("--out", type=Path, help="JSON of the table")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.part:
@@ -145,7 +149,9 @@ def main(arguments: list[str] | None = None) -> None:
                 line = {"part": part, "version": version, **_measured(part, source, options)}
                 print(json.dumps(line), flush=True)
                 lines.append(line)
-    _print_table(lines)
+    if options.out:
+        save(options.out, options, {"parts": _table(lines)})
+    print(as_markdown(_table(lines)))
 
 
 def _measured(part: str, source: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -158,12 +164,10 @@ def _measured(part: str, source: Path, options: argparse.Namespace) -> dict[str,
     return result
 
 
-def _print_table(lines: list[dict[str, Any]]) -> None:
+def _table(lines: list[dict[str, Any]]) -> dict[str, Any]:
     columns = list(dict.fromkeys(key for line in lines for key in line))
-    print("\n| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
-    for line in lines:
-        cells = [line.get(column, "") for column in columns]
-        print("| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells) + " |")
+    rows = [[f"{cell:.3g}" if isinstance(cell, float) else cell for cell in map(line.get, columns)] for line in lines]
+    return result_table(dict.fromkeys(columns, "{}"), [["" if cell is None else cell for cell in row] for row in rows])
 
 
 def _in_turn(ways: dict[str, Callable[[], Any]], options: argparse.Namespace) -> dict[str, float]:

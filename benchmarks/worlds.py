@@ -63,13 +63,14 @@ def _balanced(similarity: Floats, asked: Ints, labels: Ints) -> float:
 
 def miniature(number: int, seed: int) -> World:
     """Embed the miniature world and give one of its two connections."""
-    data = _embedded(seed)[number]
+    data = embedded(seed)[number]
     (left, right), tests = data.memories, (data.outer[0].rows, data.outer[1].rows)
     return World(data.case.name, (left, right), tests, unseen=UNSEEN_NUMBERS)
 
 
 @lru_cache(1)
-def _embedded(seed: int) -> list[EmbeddedCase]:
+def embedded(seed: int) -> list[EmbeddedCase]:
+    """Embed the miniature world for both of its connections."""
     return embed_world(draw_world(seed, 6), lambda share: None)
 
 
