@@ -22,7 +22,7 @@ FLOORS = [
     {"spaces", "memories", "connection"},
     {"data"},
     {"engine"},
-    {"errors", "arrays", "files", "interruption", "progress", "_version"},
+    {"errors", "arrays", "files", "interruption", "progress", "terminal", "_version"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(SOURCE.rglob("*.py"))

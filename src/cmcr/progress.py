@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from cmcr.terminal import plain
+
 T = TypeVar("T")
 
 Progress = Callable[[str, float], None]
@@ -30,9 +32,10 @@ def tracked(steps: Iterable[T], what: str, show: bool | None) -> Iterator[T]:
     many = isinstance(steps, Sized) and len(steps) >= _WORTH_A_BAR
     if show or (show is None and many and sys.stderr.isatty()):
         from rich.console import Console
+        from rich.markup import escape
         from rich.progress import track
 
-        return iter(track(steps, description=what, console=Console(stderr=True)))
+        return iter(track(steps, description=escape(plain(what)), console=Console(stderr=True)))
     return iter(steps)
 
 
@@ -84,7 +87,7 @@ def _bars(console: Any) -> Iterator[Progress]:
         def show(stage: str, share: float) -> None:
             if stage not in tasks:
                 # What was finished earlier says nothing about the speed, so it is there from the start.
-                tasks[stage] = bars.add_task(stage, total=1.0, completed=share)  # type: ignore[arg-type]
+                tasks[stage] = bars.add_task(plain(stage), total=1.0, completed=share)  # type: ignore[arg-type]
             bars.update(tasks[stage], completed=share)
 
         yield show
@@ -112,4 +115,4 @@ class _Lines:
 
     def _say(self, line: str, now: float) -> None:
         self._said = now
-        print(line, file=sys.stderr, flush=True)
+        print(plain(line), file=sys.stderr, flush=True)

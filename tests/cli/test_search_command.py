@@ -11,7 +11,6 @@ from PIL import Image
 
 import cmcr
 from cmcr.cli import main, thumbnails
-from cmcr.cli.search import plain
 from cmcr.data.numbers import SAMPLE_RATE_HZ, draw_pictures, speak_sounds, write_texts
 
 NUMBERS = np.array([407, 123, 812, 555, 90, 678])
@@ -100,11 +99,6 @@ def test_options_reach_the_query(folder, capsys):
 def test_what_cannot_be_asked_is_said(folder, capsys, more, message):
     assert call(folder, *more) in (1, 2)
     assert message in capsys.readouterr().err
-
-
-def test_no_control_character_reaches_the_terminal():
-    assert plain("a\x1b]0;x\a\nb\u202ec") == "a�]0;x� b�c"
-    assert plain("x" * 100) == "x" * 59 + "…"
 
 
 @pytest.mark.parametrize(

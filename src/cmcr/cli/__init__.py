@@ -13,6 +13,7 @@ from typing import Any
 from cmcr.cli.signals import terminated_like_ctrl_c
 from cmcr.errors import CmcrError, ConfigError, DeviceError, PoorInputWarning, words_of
 from cmcr.interruption import held_back
+from cmcr.terminal import plain_lines
 
 OK, FAILED, WRONG_CALL, INTERRUPTED = 0, 1, 2, 130
 
@@ -100,14 +101,11 @@ def _plain_warnings() -> Iterator[None]:
     """Show warnings that are meant for users as sentences, without a line of source code."""
     earlier = warnings.formatwarning
 
-    def plain(message: Any, category: type[Warning], *rest: Any, **more: Any) -> str:
-        return (
-            f"cmcr: {message}\n"
-            if category in (UserWarning, PoorInputWarning)
-            else earlier(message, category, *rest, **more)
-        )
+    def sentence(message: Any, category: type[Warning], *rest: Any, **more: Any) -> str:
+        ours = category in (UserWarning, PoorInputWarning)
+        return plain_lines(f"cmcr: {message}" if ours else earlier(message, category, *rest, **more).rstrip()) + "\n"
 
-    warnings.formatwarning = plain
+    warnings.formatwarning = sentence
     try:
         yield
     finally:
@@ -116,6 +114,10 @@ def _plain_warnings() -> Iterator[None]:
 
 def _report(tokens: list[str], kind: str, message: str, code: int) -> int:
     """Print an error on standard error, as JSON if that was asked for, and return the exit code."""
-    text = json.dumps({"error": kind, "message": message}) if "--json" in tokens else f"cmcr: {message}"
-    print(text, file=sys.stderr, flush=True)
+    as_json = "--json" in tokens
+    print(
+        json.dumps({"error": kind, "message": message}) if as_json else plain_lines(f"cmcr: {message}"),
+        file=sys.stderr,
+        flush=True,
+    )
     return code

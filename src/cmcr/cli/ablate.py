@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cmcr.cli.console import percent, print_table, shown_stages
+from cmcr.cli.console import percent, print_table, say, shown_stages
 from cmcr.cli.options import Data, Json, Model, Set, memories_of, models_of, settings_of
 from cmcr.errors import ConfigError
 
@@ -74,7 +74,10 @@ def ablate(
             progress=progress,
             **plan,
         )
-    print(json.dumps(found)) if as_json else _show(found)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        _show(found)
 
 
 def _name(given: str) -> str:
@@ -99,9 +102,9 @@ def _encoders(names: set[str], models: Mapping[str, str]) -> list[Any]:
 def _show(found: Mapping[str, Any]) -> None:
     """Print a table for every headline figure: ablations down."""
     made_from, seeds = found["made_from"], ", ".join(map(str, found["seeds"]))
-    print(
-        f"{made_from['run']} on {made_from['data']['name']}, seeds {seeds}: mean and 95 % t interval over seeds, and the\n"
-        "difference to the full method, paired by seed; percent. --json and --out have every figure."
+    say(
+        f"{made_from['run']} on {made_from['data']['name']}, seeds {seeds}: mean and 95 % t interval over seeds, and the",
+        "difference to the full method, paired by seed; percent. --json and --out have every figure.",
     )
     for key in filter(_HEADLINES.fullmatch, next(iter(found["summary"].values()))):
         rows = []

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cmcr.cli.console import shown_stages
+from cmcr.cli.console import say, shown_stages
 from cmcr.cli.options import Json, memories_of
 
 
@@ -39,7 +39,10 @@ def compare(
     with shown_stages(quiet=as_json) as progress:
         given: dict[str, Any] = {"overlap": overlap, "rows": rows, "seed": seed, "device": device, "progress": progress}
         found = measure(*memories_of(memories), pairs=_pairs(pairs) if pairs else None, **given)
-    print(json.dumps(asdict(found)) if as_json else found)
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        say(*str(found).splitlines())
 
 
 def _pairs(folders: list[Path]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cmcr.cli.console import shown_stages
+from cmcr.cli.console import say, shown_stages
 from cmcr.cli.options import Engine, Json, Set, memories_of, settings_of
 
 if TYPE_CHECKING:
@@ -78,14 +78,13 @@ def connect(
     choices = _choices(connection)
     names, shared, rows = [space.name for space in connection.spaces], connection.overlap, connection.overlap_rows
     if not as_json:
-        print(f"{out}: {' and '.join(names)}, connected through {rows:,} items of {shared}, {connection.width} wide.")
+        say(f"{out}: {' and '.join(names)}, connected through {rows:,} items of {shared}, {connection.width} wide.")
         for where, choice in choices.items():
-            print(f"chosen for {where}: {_said(choice)}")
-        for line in in_short(connection):
-            print(line)
+            say(f"chosen for {where}: {_said(choice)}")
+        say(*in_short(connection))
         for finding in findings(each for each in connection.report["measured"] if each["check"] not in EXAMINED):
             if not finding.ok:  # of what was given, `connect` has warned
-                print(f"FAILED: {finding.name}, {finding.where}: {finding.message} {finding.advice}")
+                say(f"FAILED: {finding.name}, {finding.where}: {finding.message} {finding.advice}")
         return
     facts = {"path": str(out), "spaces": names, "overlap": shared, "overlap_rows": rows, "width": connection.width}
     losses = connection.history.get("total")  # several links have several, a closed form has none

@@ -1,4 +1,4 @@
-"""What the verbs print: progress on standard error, tables on standard output."""
+"""What the verbs print: progress on standard error, lines and tables on standard output; printable characters alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cmcr.progress import Progress, stages
+from cmcr.terminal import plain
 
 if TYPE_CHECKING:
     from cmcr.memories.memory import Memory
@@ -32,6 +33,12 @@ def shown_stages(*, quiet: bool = False) -> Iterator[Progress]:
         yield show
 
 
+def say(*lines: object, aside: bool = False) -> None:
+    """Print lines, made plain; on standard error if `aside`."""
+    for line in lines:
+        print(plain(line), file=sys.stderr if aside else sys.stdout, flush=True)
+
+
 def print_table(
     title: str,
     columns: Sequence[str],
@@ -40,20 +47,24 @@ def print_table(
     words: Sequence[str] = (),
 ) -> None:
     """Print a table, its first column and those of `words` left-aligned; the row that begins with `marked` stands out."""
-    table = Table(expand=False)
+    # As Text: in names and reasons, [b] is no markup.
+    table, heads, cells = Table(expand=False), list(map(_cell, columns)), [list(map(_cell, row)) for row in rows]
     for position, column in enumerate(columns):
-        least = max(len(column), *(len(row[position]) for row in rows), 0) if position else None
+        least = max(len(heads[position]), *(len(row[position]) for row in cells), 0) if position else None
         justify: Literal["left", "right"] = "left" if position == 0 or column in words else "right"
-        table.add_column(column, justify=justify, no_wrap=position > 0, min_width=least)
-    for row in rows:
-        # As Text: in names and reasons, [b] is no markup.
-        table.add_row(*map(Text, row), style="bold cyan" if row[0] == marked else None)
+        table.add_column(heads[position], justify=justify, no_wrap=position > 0, min_width=least)
+    for row, shown in zip(rows, cells, strict=True):
+        table.add_row(*shown, style="bold cyan" if row[0] == marked else None)
     # Figures are never cut off: a table that is wider than the terminal lets its lines run on.
     console = Console() if sys.stdout.isatty() else Console(width=140)
     needed = Measurement.get(console, console.options.update(max_width=_WIDEST), table).minimum
     console = Console(width=max(console.width, needed))
-    console.print(title, style="bold", highlight=False, markup=False)  # a title of the table would wrap at its width
+    console.print(_cell(title), style="bold")  # a title of the table would wrap at its width
     console.print(table)
+
+
+def _cell(text: str) -> Text:
+    return Text(plain(text))
 
 
 def percent(figure: Mapping[str, Any], key: str = "value", sign: str = "") -> str:
@@ -67,6 +78,6 @@ def percent(figure: Mapping[str, Any], key: str = "value", sign: str = "") -> st
 def print_memory(memory: Memory, out: Path) -> None:
     """Print what a memory holds, and where it says what could not be embedded."""
     quarantined = len(memory.quarantine())
-    print(f"{out}: {len(memory):,} rows of {memory.width} ({memory.modality} in {memory.space}, {memory.dtype}).")
+    say(f"{out}: {len(memory):,} rows of {memory.width} ({memory.modality} in {memory.space}, {memory.dtype}).")
     if quarantined:
-        print(f"{quarantined:,} item(s) are in quarantine: {out}/*.quarantine.jsonl gives the reasons.")
+        say(f"{quarantined:,} item(s) are in quarantine: {out}/*.quarantine.jsonl gives the reasons.")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cmcr.cli.console import print_table, shown_stages
+from cmcr.cli.console import print_table, say, shown_stages
 from cmcr.cli.options import Json
 
 
@@ -50,10 +50,10 @@ def demo(
         print(json.dumps(results))
         return
     _print_results(results)
-    print(f"\nReport: {(out / REPORT).resolve()}\nFinished in {results['timing']['total']:.0f} s.")
+    say("", f"Report: {(out / REPORT).resolve()}", f"Finished in {results['timing']['total']:.0f} s.")
     program = "cmcr" if shutil.which("cmcr") else sys.argv[0]  # make's is not on the path
     folder = "" if out == Path("cmcr-demo") else f" --out {out}"
-    print(f"Search the miniature world with sounds, pictures, words and point clouds: {program} demo --serve{folder}")
+    say(f"Search the miniature world with sounds, pictures, words and point clouds: {program} demo --serve{folder}")
 
 
 def _serve(out: Path, port: int) -> None:

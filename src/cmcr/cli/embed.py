@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from cmcr.cli.console import print_memory, shown_stages
+from cmcr.cli.console import print_memory, say, shown_stages
 from cmcr.cli.options import Engine
 from cmcr.cli.signals import stopped_gently
 
@@ -85,7 +84,7 @@ def embed(
     if not as_json:
         print_memory(memory, out)
         if memory.quarantine():
-            print("Fix them, then run the same command with --retry-quarantined.")
+            say("Fix them, then run the same command with --retry-quarantined.")
 
 
 @contextmanager
@@ -110,8 +109,8 @@ def _shown(as_json: bool) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
                 progress(stage, finished / items)
             if skipped := facts.get("passed_over"):
                 kinds = ", ".join(f"{ending} ({count:,})" for ending, count in sorted(skipped.items()))
-                print(f"skipped, by their endings: {kinds}", file=sys.stderr, flush=True)
+                say(f"skipped, by their endings: {kinds}", aside=True)
             if "new" in facts:
-                print(f"{facts['new']:,} new row(s).", file=sys.stderr, flush=True)
+                say(f"{facts['new']:,} new row(s).", aside=True)
 
         yield show

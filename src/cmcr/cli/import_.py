@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cmcr.cli.console import say
 from cmcr.cli.options import Json
 
 
@@ -27,4 +28,4 @@ def import_(file: Path, /, *, out: Path, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({"connection": str(out), "spaces": names, "overlap": connection.overlap}))
     else:
-        print(f"{out}: {' + '.join(names)}, connected through {connection.overlap}. Look at it: cmcr info {out}")
+        say(f"{out}: {' + '.join(names)}, connected through {connection.overlap}. Look at it: cmcr info {out}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cmcr.cli.console import print_table, shown_stages
+from cmcr.cli.console import print_table, say, shown_stages
 from cmcr.cli.options import Json, Model, spaces_of
 from cmcr.cli.signals import stopped_gently
 
@@ -91,5 +91,5 @@ def index(
     ]
     print_table(str(out), ["", "items", "of them there", "could not be read", "back-end"], rows)
     if any(f["quarantined"] for f in facts):
-        print("Why items could not be read stands in *.quarantine.jsonl of their memory; then: --retry-quarantined.")
-    print(f"Ask it: cmcr search {out} --help; or look and listen: cmcr serve {out}")
+        say("Why items could not be read stands in *.quarantine.jsonl of their memory; then: --retry-quarantined.")
+    say(f"Ask it: cmcr search {out} --help; or look and listen: cmcr serve {out}")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cmcr.cli.console import print_table
+from cmcr.cli.console import print_table, say
 from cmcr.cli.options import Json
 
 
@@ -33,14 +33,14 @@ def info(path: Path, /, *, as_json: Json = False) -> None:
 def _print_diagnosis(findings: list[dict[str, Any]]) -> None:
     """Show all that was measured as a table, and what failed in sentences."""
     if not findings:
-        print("No diagnosis: nothing was measured when this connection was made.")
+        say("No diagnosis: nothing was measured when this connection was made.")
         return
     verdicts = {True: "ok", False: "FAILED"}
     rows = [[f["name"], f["where"], f"{f['value']:.3g}", f"{f['threshold']:g}", verdicts[f["ok"]]] for f in findings]
     print_table("diagnosis", ["check", "of", "value", "threshold", ""], rows)
     for f in findings:
         if not f["ok"]:
-            print(f"\n{f['name']}, {f['where']}: {f['message']}\n  {f['advice']}")
+            say("", f"{f['name']}, {f['where']}: {f['message']}", f"  {f['advice']}")
 
 
 def _rows(facts: dict[str, Any], within: str = "") -> Any:

@@ -121,7 +121,7 @@ def _print(ranking: Ranking, offset: int) -> None:
     hits, scale = ranking.hits, _SCALES.get(ranking.scale, f"cosine, {ranking.scale}")
     notes = [f"{ranking.items:,} items", *["approximate"] * ranking.approximate, *["corrected"] * ranking.hub_corrected]
     rows = [
-        [str(rank), f"{hit.cosine:.3f}", hit.modality, plain(hit.id), plain(_said(hit)), f"+{len(hit.duplicates)}"]
+        [str(rank), f"{hit.cosine:.3f}", hit.modality, _short(hit.id), _short(_said(hit)), f"+{len(hit.duplicates)}"]
         for rank, hit in enumerate(hits, start=offset + 1)
     ]
     grouped = any(hit.duplicates for hit in hits)
@@ -132,7 +132,7 @@ def _print(ranking: Ranking, offset: int) -> None:
     protocol = protocol_of(os.environ) if sys.stdout.isatty() else None
     pictures = [hit.path for hit in hits if hit.modality == "image" and hit.path is not None]
     if protocol and pictures:
-        print(strip_of(pictures, protocol), end="")
+        sys.stdout.write(strip_of(pictures, protocol))
 
 
 def _said(hit: Hit) -> str:
@@ -143,9 +143,5 @@ def _shortest(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def plain(text: str) -> str:
-    """Make a text of a file or a table safe to print: one line of printable characters, not too long."""
-    line = "".join(
-        each if each.isprintable() else " " if each.isspace() else "\N{REPLACEMENT CHARACTER}" for each in text
-    )
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

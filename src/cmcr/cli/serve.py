@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from cmcr.cli.console import say
 from cmcr.cli.options import Json, Model, models_of
 from cmcr.cli.signals import stopped_gently
 
@@ -38,7 +39,10 @@ def serve(
     from cmcr.web.server import serve as serve_index
 
     def ready(url: str) -> None:
-        print(json.dumps({"url": url}) if as_json else f"Open {url} (Ctrl-C stops it).", flush=True)
+        if as_json:
+            print(json.dumps({"url": url}), flush=True)
+        else:
+            say(f"Open {url} (Ctrl-C stops it).")
         if open_page:
             webbrowser.open(url)
 

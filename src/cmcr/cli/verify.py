@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cmcr.cli.console import say
 from cmcr.cli.options import Json
 
 
@@ -23,4 +24,4 @@ def verify(path: Path, /, *, as_json: Json = False) -> None:
         print(json.dumps(facts))
         return
     sizes = f" {facts['rows']:,} rows in {facts['files']:,} files, {facts['bytes']:,} bytes." if "rows" in facts else ""
-    print(f"{path}: whole and unchanged.{sizes}")
+    say(f"{path}: whole and unchanged.{sizes}")

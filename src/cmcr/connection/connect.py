@@ -27,6 +27,7 @@ from cmcr.engine.precision import fast_float32, guarded_torch_state
 from cmcr.engine.train_state import TrainState
 from cmcr.errors import ConfigError, PoorInputWarning, unknown_name
 from cmcr.progress import Progress, looked_at, stages
+from cmcr.terminal import plain
 
 
 def connect(
@@ -135,7 +136,7 @@ def connect(
     short = [summarize(found, pair, parents) for pair, _, parents in pairs]
     found = replace(found, report={**joined.report, "measured": list(once.values()), "in_short": short})
     if progress is None and looked_at(show_progress_bar):
-        print(*in_short(found), sep="\n", file=sys.stderr)
+        print(*map(plain, in_short(found)), sep="\n", file=sys.stderr)
     return found
 
 
