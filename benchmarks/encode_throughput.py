@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cmcr.data.images import read_image, to_rgb
-from cmcr.spaces.dual_encoders import ClipSpace
+from cmcr.spaces.dual_encoders import DualEncoderSpace
 
 
 def write_pictures(folder: Path, count: int, edge: int) -> list[Path]:
@@ -57,7 +57,7 @@ def write_model(folder: Path, layers: int) -> None:
     CLIPImageProcessorPil().save_pretrained(folder)
 
 
-def loops(space: ClipSpace, folder: Path, files: list[Path], batch: int) -> dict[str, Callable[[], Any]]:
+def loops(space: DualEncoderSpace, folder: Path, files: list[Path], batch: int) -> dict[str, Callable[[], Any]]:
     """Return the three methods to embed the same files, by name."""
     transformers: Any = import_module("transformers")
     model = transformers.CLIPModel.from_pretrained(folder).eval()
@@ -120,7 +120,8 @@ def main() -> None:
         folder = Path(name) / "clip"
         write_model(folder, arguments.layers)
         files = write_pictures(Path(name), arguments.pictures, arguments.edge)
-        seconds = measure(loops(ClipSpace(folder, device="cpu"), folder, files, arguments.batch), arguments.rounds)
+        space = DualEncoderSpace("clip", model=folder, device="cpu")
+        seconds = measure(loops(space, folder, files, arguments.batch), arguments.rounds)
     line = {
         **vars(arguments),
         "threads": torch.get_num_threads(),

@@ -29,7 +29,7 @@ import torch
 
 from cmcr import Memory, embed, space, write_memory
 from cmcr.data.numbers import write_texts
-from cmcr.spaces.dual_encoders import ClipSpace
+from cmcr.spaces.dual_encoders import DualEncoderSpace
 
 WIDTH = 512
 
@@ -71,12 +71,13 @@ def embedding(folder: Path, part: float, rounds: int) -> Iterator[dict[str, Any]
     sys.path.insert(0, str(Path(__file__).parent))
     neighbour: Any = import_module("encode_throughput")  # no package holds the benchmarks
     neighbour.write_model(folder / "clip", 12)
-    clip = ClipSpace(folder / "clip", device="cpu")
+    clip = DualEncoderSpace("clip", model=folder / "clip", device="cpu")
     pictures = folder / "pictures"
     pictures.mkdir()
     files = neighbour.write_pictures(pictures, max(32, int(256 * part)), 480)
     model = transformers.CLIPModel.from_pretrained(folder / "clip").eval()
-    ready = [np.asarray(clip._pixels(import_module("cmcr.data.images").read_image(file))) for file in files]
+    prepare = clip._tower("image").decode
+    ready = [prepare(file)["pixel_values"] for file in files]
 
     def bare() -> None:
         with torch.no_grad():

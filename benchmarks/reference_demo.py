@@ -30,8 +30,7 @@ from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
 from cmcr.memories.memories import Memories
 from cmcr.published import import_published
-from cmcr.spaces.clap import ClapSpace
-from cmcr.spaces.dual_encoders import ClipSpace
+from cmcr.spaces.dual_encoders import DualEncoderSpace
 from cmcr.spaces.ulip.space import UlipSpace
 from cmcr.spaces.ulip.towers import POINT_BERT, PointCloudTower
 
@@ -88,7 +87,11 @@ def random_clap(folder: Path) -> Path:
 
     pieces = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "<mask>"]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    ClapModel(ClapConfig(audio_config={"enable_fusion": True, "fusion_type": "aff_2d"})).save_pretrained(folder)
+    model = ClapModel(ClapConfig(audio_config={"enable_fusion": True, "fusion_type": "aff_2d"}))
+    for weights in model.text_model.parameters():
+        if weights.ndim > 1:  # as it is initialised all texts have one embedding, which is refused
+            torch.nn.init.normal_(weights, std=2 * weights.shape[1] ** -0.5)
+    model.save_pretrained(folder)
     ClapFeatureExtractor(truncation="fusion", frequency_min=50).save_pretrained(folder)
     RobertaTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
     return folder
@@ -169,8 +172,8 @@ def run(arguments: argparse.Namespace, scratch: Path) -> None:
         (scratch / name).mkdir()
         return str(make(scratch / name))
 
-    clip = ClipSpace(pick(arguments.clip, random_clip, "clip"))
-    clap = ClapSpace(pick(arguments.clap, random_clap, "clap"))
+    clip = DualEncoderSpace("clip", model=pick(arguments.clip, random_clip, "clip"))
+    clap = DualEncoderSpace("clap", model=pick(arguments.clap, random_clap, "clap"))
     ulip = UlipSpace(pick(arguments.ulip, random_ulip, "ulip"), num_points=10_000)
     files = {
         suffix: [str(arguments.data / f"{item}{suffix}") for item in ITEMS] for suffix in (".jpeg", ".wav", ".xyz.npy")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cmcr.arrays import normalized, rows_of
 from cmcr.errors import ConfigError
 from cmcr.loading import load
-from cmcr.spaces.registry import space, space_names
+from cmcr.spaces.registry import names_space, space, space_names
 
 
 def similarities(
@@ -26,7 +26,7 @@ def similarities(
     """Compare items in a space or through a connection.
 
     Args:
-        where: a space's name, or the folder of a connection.
+        where: a space as `cmcr.space` takes it, or the folder of a connection.
         items: by modality, what its encoder reads.
         via: in a connection, the space whose encoder takes what several spaces embed, such as the overlap.
         models: by a space's name, the model to open it with: a repository, a folder or a file.
@@ -41,7 +41,7 @@ def similarities(
     models = models or {}
     if not items:
         raise ConfigError("nothing to embed: give pictures, texts, sounds or point clouds.")
-    if str(where) in space_names():
+    if names_space(str(where)):
         alone = space(str(where), **({"model": models[str(where)]} if str(where) in models else {}))
         rows = [alone.encode(inputs, modality) for modality, inputs in items.items()]
     elif Path(where).is_dir():

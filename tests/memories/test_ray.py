@@ -59,7 +59,7 @@ def custom_space(on_encode=lambda inputs: None):
     class Custom:
         name = "own"
         widths = {"text": 128}  # noqa: RUF012
-        fingerprint = "own-1"
+        fingerprint, temperature = "own-1", None
 
         def encode(self, inputs, modality, *args, **options):
             import cmcr
@@ -173,7 +173,7 @@ def test_semantic_consistency_by_workers(tmp_path):
 @pytest.mark.usefixtures("near")
 def test_weights_must_be_the_same_everywhere(texts, tmp_path):
     class Custom:
-        name, widths, fingerprint = "own", {"text": 2}, "here"
+        name, widths, fingerprint, temperature = "own", {"text": 2}, "here", None
 
         def encode(self, *args, **options):
             raise AssertionError

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from small_dual_encoders import DUAL_ENCODERS
+from small_parts import CLAP_PIECES, CLIP_LENGTH, CLIP_PIECES, TINY, clip_tokenizer, randomised, save_parts
 
 import cmcr
 from cmcr.data.images import read_image, to_rgb
@@ -90,38 +92,7 @@ def write_items(modality, folder):
 
 # --- networks and tokenizers
 
-TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-CLIP_LENGTH, SIGLIP_LENGTH = 24, 16
-LETTERS = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 324))]  # one stands for each byte
-CLIP_PIECES = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
-CLAP_PIECES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *LETTERS]
-
-
-def randomised(network, seed=0):
-    """Weights that depend on the seed alone, large enough for items to land far apart; statistics included."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in network.state_dict().items():
-            if value.is_floating_point():
-                fan_in = value[0].numel() if value.ndim else 1
-                spread = 0.5 + torch.rand(value.shape, generator=generator)
-                normal = torch.randn(value.shape, generator=generator) * 2 * fan_in**-0.5
-                value.copy_(spread if name.endswith("running_var") else normal)
-    return network.eval()
-
-
-def save_parts(folder, *parts):
-    for part in parts:
-        part.save_pretrained(folder)
-    return folder
-
-
-def clip_tokenizer():
-    """A token a letter, and a few merges."""
-    from transformers import CLIPTokenizer
-
-    vocabulary = {piece: number for number, piece in enumerate(CLIP_PIECES)}
-    return CLIPTokenizer(vocab=vocabulary, merges=[("c", "a"), ("ca", "t</w>")], model_max_length=CLIP_LENGTH)
+SIGLIP_LENGTH = 16
 
 
 def write_clip(folder):
@@ -302,6 +273,10 @@ def by_name(name):
     return lambda folder: cmcr.space(name, model=folder, device="cpu")
 
 
+def open_folder(folder):
+    return cmcr.space(str(folder), device="cpu")
+
+
 def open_mini(folder):
     return MiniSpace(folder.name)  # the registry would give the one that is open
 
@@ -323,6 +298,10 @@ KINDS = {
     "siglip": Kind("siglip", {"image": 32, "text": 32}, by_name("siglip"), write_siglip),
     "clap-fused": Kind("clap", {"audio": 24, "text": 24}, by_name("clap"), partial(write_clap, fused=True)),
     "clap-unfused": Kind("clap", {"audio": 24, "text": 24}, by_name("clap"), partial(write_clap, fused=False)),
+    **{
+        kind: Kind(kind, {"image": width, "text": width}, open_folder, write)
+        for kind, (write, width) in DUAL_ENCODERS.items()
+    },
     "ulip-xyz": Kind("ulip", {"point_cloud": 32, "image": 32, "text": 32}, open_ulip, write_ulip),
     "ulip-xyzrgb": Kind("ulip", {"point_cloud": 32}, open_ulip, lambda folder: write_ulip(folder, point_tower(6, 1))),
     "uni3d": Kind("uni3d", {"point_cloud": 32}, open_uni3d, write_uni3d),

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import clap_extractor, clap_tokenizer, sound
 
+import cmcr
 from cmcr.errors import FormatError
-from cmcr.spaces.clap import MOST_WINDOWS, ClapSpace, fused_windows, log_mel, repeat_padded, unfused_windows
+from cmcr.spaces.clap import MOST_WINDOWS, fused_windows, log_mel, repeat_padded, unfused_windows
 
 pytest.importorskip("transformers")
 
@@ -109,19 +110,19 @@ def test_other_padding_is_refused(copy_of):
     folder = copy_of("clap-fused")
     change_settings(folder, padding="repeat")
     with pytest.raises(FormatError, match="'repeatpad', got 'repeat'"):
-        ClapSpace(folder, device="cpu")
+        cmcr.space("clap", model=folder, device="cpu")
 
 
 def test_the_fingerprint_follows_preprocessing_and_precision(spaces, copy_of, kind):
     clap, folder = spaces[kind], copy_of(kind)
-    half = ClapSpace(folder, dtype="bfloat16", device="cpu")
+    half = cmcr.space("clap", model=folder, dtype="bfloat16", device="cpu")
     assert (half.encode(SOUNDS[:3], "audio") * clap.encode(SOUNDS[:3], "audio")).sum(axis=1).min() > 0.99
     found = {clap.fingerprint, half.fingerprint}
-    for changed in ({"hop_length": 240}, {"frequency_min": 0}, {"max_length_s": 2, "nb_max_samples": 96_000}):
+    for changed in ({"hop_length": 240}, {"frequency_min": 0}, {"fft_window_size": 512}):
         change_settings(folder, **changed)
-        found.add(ClapSpace(folder, device="cpu").fingerprint)
+        found.add(cmcr.space("clap", model=folder, device="cpu").fingerprint)
     words = clap_tokenizer()
     words.add_tokens(["<another>"])
     words.save_pretrained(folder)
-    found.add(ClapSpace(folder, device="cpu").fingerprint)
+    found.add(cmcr.space("clap", model=folder, device="cpu").fingerprint)
     assert len(found) == 6

@@ -5,10 +5,11 @@ import re
 import numpy as np
 import pytest
 import torch
-from small_models import CLAP_PIECES, clap_model, clap_tokenizer, save_published, sound
+from small_models import clap_model, clap_tokenizer, save_published, sound
+from small_parts import CLAP_PIECES, randomised
 
+import cmcr
 from cmcr.errors import ArtefactNotFoundError, FormatError, WriteError
-from cmcr.spaces.clap import ClapSpace
 from cmcr.spaces.clap_convert import convert
 
 transformers = pytest.importorskip("transformers")
@@ -114,7 +115,7 @@ def test_the_converted_model_is_the_same_and_random_states_stay(converted, tmp_p
         ]:
             assert torch.equal(ours.pooler_output, theirs.pooler_output)
     assert out == tmp_path / "clap"
-    assert ClapSpace(out, device="cpu").encode([sound(12, 1)], "audio").shape == (1, 24)
+    assert cmcr.space("clap", model=out, device="cpu").encode([sound(12, 1)], "audio").shape == (1, 24)
 
 
 def test_the_text_tower_is_roberta_as_the_published_class_builds_it(weights, converted):
@@ -123,13 +124,12 @@ def test_the_text_tower_is_roberta_as_the_published_class_builds_it(weights, con
         intermediate_size=64, max_position_embeddings=130, layer_norm_eps=1e-5,
     )  # fmt: skip
     with torch.random.fork_rng():
-        torch.manual_seed(1)
-        tower = transformers.RobertaModel(config).eval()
-        head = torch.nn.Sequential(torch.nn.Linear(128, 24), torch.nn.ReLU(), torch.nn.Linear(24, 24))
+        tower = randomised(transformers.RobertaModel(config), 1)
+        head = randomised(torch.nn.Sequential(torch.nn.Linear(128, 24), torch.nn.ReLU(), torch.nn.Linear(24, 24)), 2)
     weights = {key: value for key, value in weights.items() if not key.startswith("text_")}
     weights |= {f"text_branch.{key}": value for key, value in tower.state_dict().items()}
     weights |= {f"text_projection.{key}": value for key, value in head.state_dict().items()}
-    clap = ClapSpace(converted(weights), device="cpu")
+    clap = cmcr.space("clap", model=converted(weights), device="cpu")
     tokens = clap_tokenizer()(CAPTIONS, padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
         expected = torch.nn.functional.normalize(head(tower(**tokens).pooler_output), dim=-1)

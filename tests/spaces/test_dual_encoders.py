@@ -1,4 +1,4 @@
-"""CLIP and SigLIP as transformers has them, on small models of the true architectures."""
+"""The dual encoders of transformers, on small models of the true architectures."""
 
 import json
 import sys
@@ -8,19 +8,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from small_dual_encoders import DUAL_ENCODERS, write_aimv2
 from small_models import CLIP_LENGTH, SIGLIP_LENGTH, pictures, write_siglip
 
+import cmcr
 from cmcr.data.images import to_rgb
 from cmcr.errors import ConfigError, FormatError, MissingDependencyError, SampleError
-from cmcr.spaces.dual_encoders import ClipSpace, SiglipSpace
+from cmcr.spaces.dual_encoders import NAMES
 
 transformers = pytest.importorskip("transformers")
 
 TEXTS = ["a cat", "two dogs", "rain!", "four", "2 cats"]
 LONG = ["a cat", "cat and rain " * 20, "rain " * 30]
-OPEN = {"clip": ClipSpace, "siglip": SiglipSpace}
-PREFIX = {"clip": "CLIP", "siglip": "Siglip"}
-LENGTH = {"clip": CLIP_LENGTH, "siglip": SIGLIP_LENGTH}
+KINDS = ("clip", "siglip", *DUAL_ENCODERS)
+PATCHED = ("clip", "siglip", "siglip2", "tipsv2", "metaclip2", "chinese-clip", "altclip")
+AS_SIGLIP = ("siglip", "siglip2", "siglip2-naflex")
+LENGTH = {"clip": CLIP_LENGTH, "groupvit": CLIP_LENGTH, "siglip": SIGLIP_LENGTH}
 
 
 @pytest.fixture(params=["clip", "siglip"])
@@ -38,8 +42,8 @@ def folder(copy_of, name):
     return copy_of(name)
 
 
-def theirs(spaces, name, part):
-    return getattr(transformers, PREFIX[name] + part).from_pretrained(spaces.root / name)
+def reopened(folder, name, **options):
+    return cmcr.space(name, model=folder, device="cpu", **options)
 
 
 def change_setting(folder, old, new):
@@ -47,33 +51,85 @@ def change_setting(folder, old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 class TestAsTransformers:
-    def test_pictures(self, spaces, space, name):
-        given = pictures(12)
-        model, processor = theirs(spaces, name, "Model").eval(), theirs(spaces, name, "ImageProcessorPil")
-        prepared = processor(images=[to_rgb(picture) for picture in given], return_tensors="pt")
+    def test_pictures(self, spaces, kind):
+        space, given = spaces[kind], pictures(12)
+        if kind == "tipsv2":  # its processor needs torchvision: resized with corners apart, and scaled to [0, 1]
+            resized = [to_rgb(picture).resize((32, 32), Image.Resampling.BILINEAR) for picture in given]
+            pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in resized])).permute(0, 3, 1, 2)
+            prepared = {"pixel_values": pixels.float() / 255}
+        else:
+            processor = transformers.AutoImageProcessor.from_pretrained(spaces.root / kind, backend="pil")
+            prepared = processor(images=[to_rgb(picture) for picture in given], return_tensors="pt")
+        model = transformers.AutoModel.from_pretrained(spaces.root / kind).eval()
         with torch.no_grad():
             expected = model.get_image_features(**prepared).pooler_output
-        rows = space.encode(given, "image", normalize_embeddings=False)
-        np.testing.assert_allclose(rows, expected.numpy(), atol=1e-6)
+        np.testing.assert_allclose(space.encode(given, "image", normalize_embeddings=False), expected, atol=1e-5)
 
-    def test_texts(self, spaces, space, name):
-        model, tokenizer = theirs(spaces, name, "Model").eval(), theirs(spaces, name, "Tokenizer")
-        padding = True if name == "clip" else "max_length"
+    def test_texts(self, spaces, kind):
+        model = transformers.AutoModel.from_pretrained(spaces.root / kind).eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(spaces.root / kind)
+        options = {
+            "padding": "max_length" if kind in (*AS_SIGLIP, "tipsv2", "align") else True,
+            "padding_side": "right",
+        }
         for texts in (TEXTS, LONG):
-            given = tokenizer(texts, padding=padding, truncation=True, max_length=LENGTH[name], return_tensors="pt")
-            if name == "siglip":
+            given = tokenizer(texts, truncation=True, max_length=LENGTH.get(kind, 64), return_tensors="pt", **options)
+            if kind in AS_SIGLIP:
                 del given["attention_mask"]  # trained without
             with torch.no_grad():
                 expected = model.get_text_features(**given).pooler_output
             with warnings.catch_warnings(action="ignore", category=UserWarning):  # of texts that are cut
-                rows = space.encode(texts, "text", normalize_embeddings=False)
-            np.testing.assert_allclose(rows, expected.numpy(), atol=1e-5)
+                rows = spaces[kind].encode(texts, "text", normalize_embeddings=False)
+            np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+    def test_the_temperature_is_the_one_that_the_model_multiplies_by(self, spaces, kind):
+        state = load_file(spaces.root / kind / "model.safetensors")
+        trained = 1 / state["logit_scale"].exp() if "logit_scale" in state else state["temperature"]
+        assert spaces[kind].temperature == pytest.approx(float(trained), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2", "siglip2-naflex", "tipsv2"])
+def test_capital_letters_count_only_where_they_did_in_training(spaces, kind):
+    rows = spaces[kind].encode(["A CAT", "a cat"], "text")
+    np.testing.assert_array_equal(rows[0], rows[1])
+
+
+def test_the_short_names_stand_for_architectures(spaces):
+    assert {"clip", "siglip", "siglip2", "clap"} == set(NAMES)
+    for kind in ("siglip2", "siglip2-naflex"):
+        assert cmcr.space("siglip2", model=spaces.root / kind, device="cpu").name == "siglip2"
+    assert spaces["metaclip2"].name == "metaclip2"  # of a folder its last part
+    with pytest.raises(FormatError, match="siglip or siglip2, got 'clip'"):
+        cmcr.space("siglip2", model=spaces.root / "clip")
+
+
+class TestBrokenTowers:
+    def test_a_constant_text_tower_is_found(self, copy_of):
+        folder = copy_of("clip")
+        weights = load_file(folder / "model.safetensors")
+        weights["text_model.final_layer_norm.weight"] *= 1e-3
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(FormatError, match=r"constant: 4 unlike texts have a mean cosine of (1\.0|0\.99)"):
+            cmcr.space(str(folder), device="cpu")
+
+    def test_one_that_is_known_is_refused_by_its_name(self):
+        with pytest.raises(FormatError, match=r"text tower is constant.*larger_clap_general"):
+            cmcr.space("laion/larger_clap_music")
+
+    def test_texts_that_change_with_their_neighbours(self, tmp_path):
+        write_aimv2(tmp_path / "aimv2")
+        with pytest.raises(FormatError, match="changes with its neighbours"):
+            cmcr.space(str(tmp_path / "aimv2"), device="cpu")
 
 
 class TestPatches:
-    def test_features_at_any_size(self, space, name):
-        width, drawn = space.widths["image"], pictures(3)
+    @pytest.mark.parametrize("kind", PATCHED)
+    def test_features_at_any_size(self, spaces, kind):
+        space, drawn = spaces[kind], pictures(3)
+        width = space.widths["image"]
+        assert space.patch_size == 8
         features = space.patch_features(drawn)
         assert features.shape == (3, 4, 4, width)
         np.testing.assert_allclose(np.linalg.norm(features, axis=-1), np.ones((3, 4, 4)), atol=1e-6)
@@ -85,7 +141,7 @@ class TestPatches:
         np.testing.assert_allclose(space.patch_features(square, 32), space.patch_features(square), atol=1e-6)
 
     def test_patches_lie_where_they_do_in_the_picture(self, folder, name):
-        space = OPEN[name](folder, device="cpu")
+        space = reopened(folder, name)
         for parameter, values in space._model.vision_model.encoder.named_parameters():
             if "out_proj" in parameter:
                 values.zero_()  # no attention: a patch knows its own pixels and place only
@@ -96,16 +152,28 @@ class TestPatches:
         moved = np.linalg.norm(plain - mixed, axis=-1) > 1e-3
         assert np.argwhere(moved).tolist() == [[0, 0], [1, 0]]
 
-    def test_a_clip_token_is_projected_as_the_class_token_is(self, spaces):
-        space, drawn = spaces["clip"], pictures(4)
-        pixels = torch.from_numpy(np.stack([space._pixels(picture) for picture in drawn]))
-        with torch.no_grad():
-            hidden = space._model.vision_model(pixel_values=pixels).last_hidden_state
-            class_token = space._project_patches(hidden[:, [0, 0]])[:, 0].numpy()  # all but the first are projected
-        np.testing.assert_allclose(class_token, space.encode(drawn, "image", normalize_embeddings=False), atol=1e-6)
+    @pytest.mark.parametrize("kind", ["clip", "metaclip2", "chinese-clip", "altclip"])
+    def test_a_clip_token_is_projected_as_the_class_token_is(self, spaces, kind, monkeypatch):
+        space, drawn = spaces[kind], pictures(4)
+        vision, forward = space._model.vision_model, type(space._model.vision_model).forward
+
+        def repeating_the_class_token(*args, **options):
+            output = forward(vision, *args, **options)
+            output.last_hidden_state = output.last_hidden_state[:, [0] * 17]
+            return output
+
+        whole = space.encode(drawn, "image")
+        monkeypatch.setattr(vision, "forward", repeating_the_class_token)
+        np.testing.assert_allclose(space.patch_features(drawn)[:, 3, 3], whole, atol=1e-6)
+
+    def test_a_model_without_patches(self, spaces):
+        assert spaces["align"].patch_size is None
+        for kind in ("align", "clap-fused"):
+            with pytest.raises(ConfigError, match=r"no (patches|pictures)"):
+                spaces[kind].patch_features(pictures(1))
 
     def test_a_siglip_picture_of_one_patch_has_the_embedding_of_the_patch(self, tmp_path):
-        space = SiglipSpace(write_siglip(tmp_path / "siglip", patch=32), device="cpu")
+        space = reopened(write_siglip(tmp_path / "siglip", patch=32), "siglip")
         features = space.patch_features(pictures(3))
         assert features.shape == (3, 1, 1, 32)
         np.testing.assert_allclose(features[:, 0, 0], space.encode(pictures(3), "image"), atol=1e-6)
@@ -117,26 +185,26 @@ class TestPatches:
 
 
 def test_the_fingerprint_knows_preprocessing_and_precision(space, name, folder):
-    half = OPEN[name](folder, device="cpu", dtype="bfloat16")
+    half = reopened(folder, name, dtype="bfloat16")
     rows = half.encode(pictures(4), "image")
     assert (rows * space.encode(pictures(4), "image")).sum(axis=1).min() > 0.99
     change_setting(folder, '"resample": 3', '"resample": 2')
-    assert len({space.fingerprint, half.fingerprint, OPEN[name](folder, device="cpu").fingerprint}) == 3
+    assert len({space.fingerprint, half.fingerprint, reopened(folder, name).fingerprint}) == 3
 
 
 def test_opening_leaves_the_settings_of_the_library_alone(spaces, name, capfd):
     from transformers.utils import logging
 
     before = (logging.get_verbosity(), logging.is_progress_bar_enabled())
-    OPEN[name](spaces.root / name, device="cpu")
+    reopened(spaces.root / name, name)
     assert before == (logging.get_verbosity(), logging.is_progress_bar_enabled())
     assert capfd.readouterr() == ("", "")
 
 
 def test_pictures_of_another_size_than_the_model_reads(folder, name):
     change_setting(folder, "32", "48")
-    with pytest.raises(FormatError, match=r"its model reads \(3, 32, 32"):
-        OPEN[name](folder)
+    with pytest.raises(FormatError, match="not of one model"):
+        reopened(folder, name)
 
 
 def test_a_strip_that_would_fill_the_memory_is_refused(spaces):
@@ -145,20 +213,22 @@ def test_a_strip_that_would_fill_the_memory_is_refused(spaces):
     assert spaces["clip"].encode([Image.new("RGB", (500, 1))], "image").shape == (1, 24)
 
 
-@pytest.mark.parametrize("name", ["clip"], indirect=True)
-def test_settings_of_pictures_in_their_oldest_form_mean_the_same(space, folder):
+@pytest.mark.parametrize("kind", ["feature_extractor_type", "image_processor_type"])
+def test_settings_of_pictures_in_their_oldest_form_mean_the_same(spaces, copy_of, kind):
+    folder = copy_of("clip")
     path = folder / "preprocessor_config.json"
     now = json.loads(path.read_text())
     kept = ("do_center_crop", "do_normalize", "do_resize", "image_mean", "image_std", "resample")
-    old = {"crop_size": 32, "size": 32, "feature_extractor_type": "CLIPFeatureExtractor"}
+    old = {"crop_size": 32, "size": 32, kind: "CLIPFeatureExtractor"}
     path.write_text(json.dumps({**{name: now[name] for name in kept}, **old}))
-    opened = ClipSpace(folder, device="cpu")
-    assert opened.fingerprint == space.fingerprint
-    np.testing.assert_array_equal(opened.encode(pictures(4), "image"), space.encode(pictures(4), "image"))
+    opened = reopened(folder, "clip")
+    assert opened.fingerprint == spaces["clip"].fingerprint
+    np.testing.assert_array_equal(opened.encode(pictures(4), "image"), spaces["clip"].encode(pictures(4), "image"))
 
 
 @pytest.mark.parametrize(("module", "library"), [("sentencepiece", "sentencepiece"), ("google.protobuf", "protobuf")])
-def test_the_libraries_of_siglips_tokenizer_are_asked_for(monkeypatch, module, library):
+def test_the_libraries_of_siglips_tokenizer_are_asked_for(spaces, monkeypatch, module, library):
+    assert spaces["siglip"]
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match=f"{library} is not installed"):
-        SiglipSpace("nowhere")
+        reopened(spaces.root / "siglip", "siglip")

@@ -7,14 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict
 
 from cmcr.errors import IntegrityError
-from cmcr.files import Count, StrictRecord
 from cmcr.search.exact import ExactIndex
 from cmcr.search.index import Found
 
@@ -23,7 +21,7 @@ _MORE = 32  # candidates beyond k: their order is that of float16 until they are
 _ASKED, _DEPTH = 128, 10
 
 
-class Card(StrictRecord):
+class Card(BaseModel):
     """What an index was made of, and how good it was found to be.
 
     Attributes:
@@ -37,14 +35,16 @@ class Card(StrictRecord):
         queries: for how many queries that was measured.
     """
 
-    kind: Annotated[str, Field(pattern="^(faiss|lancedb)$")]
-    rows: Count
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    rows: int
     content: str
-    built_rows: Count
-    lists: Count
-    probes: Annotated[Count, Field(ge=1)] = 1
-    recall_at_10: Annotated[float, Field(ge=0, le=1)] = 1.0
-    queries: Count = 0
+    built_rows: int
+    lists: int
+    probes: int = 1
+    recall_at_10: float = 1.0
+    queries: int = 0
 
 
 class Approximate(ABC):

@@ -20,7 +20,7 @@ from cmcr.search.layout import Corpus, open_folder
 from cmcr.search.parts import COMMON, Asked, Encoders, Row, is_item
 from cmcr.search.query import MOST_RESULTS, Hit, Part, Query, Ranking
 from cmcr.spaces.protocol import Space
-from cmcr.spaces.registry import space_names
+from cmcr.spaces.registry import names_space
 
 NEAR_DUPLICATE = 0.97
 """Cosine in their own space from which items are near-duplicates; see docs/search.md for how it was chosen."""
@@ -72,7 +72,7 @@ class SearchIndex:
         self.columns = self.opened.items.columns
         self.hash = hashlib.sha256(self.opened.manifest.model_dump_json().encode()).hexdigest()
         known = self.opened.manifest.encoders
-        options = {name: dict(how) for name, how in known.items() if "model" in how and name in space_names()}
+        options = {name: dict(how) for name, how in known.items() if "model" in how and names_space(name)}
         for name, model in (models or {}).items():
             if name not in known:
                 raise unknown_name("space", name, known)

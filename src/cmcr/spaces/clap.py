@@ -1,4 +1,4 @@
-"""CLAP: sounds and texts in one space, through transformers; fused and unfused models. Nothing here is random.
+"""Sounds for CLAP, through transformers; fused and unfused models. Nothing here is random.
 
 The published extractor takes its windows of a long sound at random positions, and marks a random sound of a batch of
 short ones as longer, so the same file gets another embedding with every call. Here both depend on the sound alone.
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from cmcr.data.audio import read_audio
 from cmcr.errors import FormatError
-from cmcr.spaces.dual_encoders import DualEncoderSpace
 from cmcr.spaces.hub import Snapshot, import_library, open_processor
 
 MOST_WINDOWS = 6  # of the unfused encoder: a minute is read whole, of anything longer six windows spread over it
@@ -26,8 +25,8 @@ _FRAMES = 6000  # of a spectrogram, computed together: all of half an hour would
 _EXTRACTOR_SETTINGS = "sampling_rate fft_window_size hop_length nb_max_samples feature_size".split()
 
 
-class ClapSpace(DualEncoderSpace):
-    """A CLAP model (a `Space` of audio and text).
+class Sounds:
+    """What prepares and embeds the sounds of one CLAP model.
 
     Sounds are resampled to 48 kHz mono (the mean of the channels). Up to 10 s they are repeated whole and padded with
     silence to 10 s, as the published models expect. Of longer ones, windows at fixed positions are read: a fused model
@@ -36,49 +35,45 @@ class ClapSpace(DualEncoderSpace):
     of a sound alone decides whether a fused model treats it as longer, never its neighbours in the batch. Silence is a
     sound like any other; a single sample is repeated for 10 s.
 
-    Texts longer than 77 tokens are cut there, as by the published code. `model` may be a folder that
-    `cmcr.spaces.clap_convert.convert` wrote. Arguments, attributes and errors: see `DualEncoderSpace`.
+    Attributes:
+        settings: those of the extractor that decide which numbers a sound becomes.
+        patch_size: None, as for any model without patches in the joint space.
+        probe: a sound that any model can embed.
     """
 
-    name = "clap"
-    modality = "audio"
-    model_type = "clap"
-    pins: ClassVar = {
-        "laion/clap-htsat-fused": "cca9e288ab447cee67d9ada1f85ddb46500f1401",
-        "laion/clap-htsat-unfused": "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a",
-    }
-    rules = "1"
-    text_length = 77  # its two end marks included: the published code cuts there, in training as in use
-    probes = ("A dog barks, 1999!", "naïve café — 東京", "  two   spaces ", "it's")
+    probe: ClassVar = {"array": np.zeros(1, dtype=np.float32), "sampling_rate": 48_000}
+    patch_size: int | None = None
 
-    def _open_processor(self, snapshot: Snapshot) -> dict[str, Any]:
-        extractor = open_processor(snapshot, "ClapFeatureExtractor")
+    def __init__(self, snapshot: Snapshot, model: Any) -> None:
+        self._model = model
+        self._extractor = extractor = open_processor(snapshot, "ClapFeatureExtractor")
         if extractor.padding != "repeatpad":
             raise FormatError(
                 f"{snapshot}: expected preprocessing that pads by 'repeatpad', got {extractor.padding!r}."
             )
-        self._extractor = extractor
-        self._fused = bool(self._model.config.audio_config.enable_fusion)
-        return {
+        self._fused = bool(model.config.audio_config.enable_fusion)
+        self.settings = {
             **{name: int(getattr(extractor, name)) for name in _EXTRACTOR_SETTINGS},
             "frequencies": [float(extractor.frequency_min), float(extractor.frequency_max)],
             "fused": self._fused,  # it decides the scale of the mel filters too
         }
 
-    def _prepare(self, item: Any) -> SoundWindows:
+    def prepare(self, item: Any) -> SoundWindows:
+        """Read and prepare one sound."""
         # The whole sound, however few windows are used: a fused encoder reads all of it shrunk, the positions of windows
         # follow from the length after resampling, and a part resampled alone differs at its edges. Even where the rate is
         # right, seeking in an mp3 gives other bits, and damage between the windows would not be noticed.
         samples = read_audio(item, self._extractor.sampling_rate)
         return (fused_windows if self._fused else unfused_windows)(samples, self._extractor)
 
-    def _embed(self, prepared: list[SoundWindows]) -> Tensor:
-        windows = torch.from_numpy(np.concatenate([sound.windows for sound in prepared]))
-        longer = torch.tensor([[sound.longer] for sound in prepared for _ in sound.windows])
+    def embed(self, sounds: list[SoundWindows]) -> Tensor:
+        """Embed prepared sounds: `(B, D)`, the mean of the unit embeddings of each one's windows."""
+        windows = torch.from_numpy(np.concatenate([sound.windows for sound in sounds]))
+        longer = torch.tensor([[sound.longer] for sound in sounds for _ in sound.windows])
         # No more windows at a time than there are sounds: batch_size bounds the memory for long sounds as well.
-        parts = zip(windows.split(len(prepared)), longer.split(len(prepared)), strict=True)
+        parts = zip(windows.split(len(sounds)), longer.split(len(sounds)), strict=True)
         rows = torch.cat([self._embed_windows(*part) for part in parts])
-        of_sound = rows.split([len(sound.windows) for sound in prepared])
+        of_sound = rows.split([len(sound.windows) for sound in sounds])
         return torch.stack([part.mean(dim=0) for part in of_sound])
 
     def _embed_windows(self, windows: Tensor, longer: Tensor) -> Tensor:

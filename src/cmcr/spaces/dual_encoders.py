@@ -1,29 +1,28 @@
-"""Dual encoders of transformers: texts, and pictures or sounds, in one space; CLIP and SigLIP.
+"""Every dual encoder of transformers: texts, and pictures or sounds, in one space, by one adapter.
 
-Model, image processor and tokenizer are those that the model's own files name. What no file says of a family is an
-attribute of its class. Shapes: `B` batch, `T` patches, `D` width of the space, `H` and `W` pixels.
+Architecture, sizes, image processor, tokenizer, the length of texts and their padding are those that the files of the
+checkpoint and the classes of transformers name. What neither says stands in the constants below, with its source.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
-from cmcr.data.images import read_image, to_rgb
 from cmcr.data.texts import read_text
 from cmcr.engine.device import choose_device
-from cmcr.errors import ConfigError, FormatError, SampleError
+from cmcr.errors import CmcrError, ConfigError, FormatError
+from cmcr.spaces.clap import Sounds
 from cmcr.spaces.hub import (
     BPE_FILES,
     PROCESSOR,
+    SENTENCEPIECE_FILES,
     WEIGHTS,
     Snapshot,
     find_snapshot,
@@ -34,21 +33,51 @@ from cmcr.spaces.hub import (
     require_files,
     token_batch,
 )
+from cmcr.spaces.pictures import Pictures
 from cmcr.spaces.tower import Tower, TowerSpace, embed_all, listed
 
-_LONGEST_EDGE = 16_384  # pixels of a resized picture; a strip of 1 x 100000 would otherwise take gigabytes
-_PROCESSOR_SETTINGS = (
-    "do_resize size resample do_center_crop crop_size do_rescale rescale_factor do_normalize image_mean image_std"
-).split()
+NAMES = {
+    "clip": ("openai/clip-vit-base-patch32", ("clip",)),
+    "siglip": ("google/siglip-base-patch16-224", ("siglip",)),
+    "siglip2": ("google/siglip2-base-patch16-224", ("siglip", "siglip2")),
+    "clap": ("laion/clap-htsat-fused", ("clap",)),
+}
+"""Short names: the default model of each, and the architectures (`model_type`) that others under that name may have."""
+PINS = {
+    # The main branch holds the weights as a pickled file only. This commit, a conversion by the hub itself that
+    # transformers 5 falls back to as well, holds the same weights as safetensors.
+    "openai/clip-vit-base-patch32": "c237dc49a33fc61debc9276459120b7eac67e7ef",
+    "google/siglip-base-patch16-224": "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
+    "google/siglip2-base-patch16-224": "75de2d55ec2d0b4efc50b3e9ad70dba96a7b2fa2",
+    "laion/clap-htsat-fused": "cca9e288ab447cee67d9ada1f85ddb46500f1401",
+    "laion/clap-htsat-unfused": "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a",
+}
+"""Commits by model."""
+
+_BROKEN = {
+    "laion/larger_clap_music": "its text tower is constant, two texts have a mean cosine of 0.9993 "
+    "(embeddings-benchmark/mteb issue 5069). Take laion/larger_clap_general or laion/clap-htsat-fused"
+}
+_SIGLIP = ("siglip", "siglip2")
+# big_vision, which trained both generations, lower-cases texts, fills all 64 tokens and masks none; files say nothing of it.
+_LONGEST = {"clap": 77}  # tokens of a text: LAION's code cuts there in training as in use, the files say 512
+_RULES = {"image": "2", "audio": "1"}  # raise it when this code or a decoder changes what the encoders see
+_PROBES = ("naïve café — 東京", "  two   spaces ", "it's")  # texts whose tokens show what a tokenizer does to them
+_UNLIKE = ("rain", "a dog barks", "four hundred and seven", "red cars")
+_CONSTANT = 0.99  # mean cosine of unlike texts: a tower that gives more tells them no longer apart
+_SAME = 0.999  # cosine of one text embedded alone and in a batch; half precision stays above
 
 
 class DualEncoderSpace(TowerSpace):
-    """A published model that embeds texts and something else (a `Space`): see `ClipSpace`, `SiglipSpace`, `ClapSpace`.
+    """A published model that embeds texts, and pictures or sounds (a `Space`).
 
-    Texts must hold something besides white space. What is beyond the model's length is cut, with a warning.
+    Any model of transformers with `get_text_features` and `get_image_features`, such as CLIP, SigLIP, SigLIP 2, MetaCLIP 2,
+    TIPSv2, Chinese-CLIP, ALIGN and AltCLIP, and CLAP. Texts must hold something besides white space; what is beyond the
+    model's length is cut, with a warning. Pictures: see `cmcr.spaces.pictures`; sounds: see `cmcr.spaces.clap`.
 
     Args:
-        model: a folder or the name of a repository on the hub; None is the default model of the family.
+        name: "clip", "siglip", "siglip2" or "clap"; or a folder or the name of a repository on the hub.
+        model: a folder or repository to open under one of the short names, instead of the default model.
         revision: commit, tag or branch; None is the pinned commit where there is one for this model, else the main
             branch.
         device: where to compute: "auto", "cpu", "cuda", ...; None, as "auto", takes a GPU if there is one.
@@ -56,117 +85,78 @@ class DualEncoderSpace(TowerSpace):
         local_files_only: never fetch anything.
 
     Attributes:
-        name: of the family.
+        name: as given; of a folder its last part.
         widths: width D by modality.
         fingerprint: changes whenever the weights or the preprocessing do, tokenizer included.
+        temperature: the trained one, by which cosines are divided. SigLIP's goes with a bias b, which moves
+            probabilities, sigmoid(cosine / temperature + b), but no order; b is left aside.
         source: the model that was asked for.
         revision: its commit, None for a folder that is no snapshot of the hub's cache.
+        patch_size: pixels of a patch of `patch_features`; None where the model has no patches in the joint space.
 
     Raises:
         ArtefactNotFoundError: the files are neither here nor within reach; the message says what to fetch.
-        FormatError: a model of another kind, or files that are missing or damaged.
+        FormatError: a model of another kind, one that is known or found to be broken, or files that are missing or
+            damaged.
         ConfigError: an unknown revision or dtype.
         DeviceError: a device that this machine does not have.
         MissingDependencyError: a library of the extra `encoders` is not installed.
     """
 
-    modality: ClassVar[str]  # that is embedded beside text
-    model_type: ClassVar[str]  # as in config.json
-    pins: ClassVar[Mapping[str, str]]  # commits by model; the first is the default model
-    rules: ClassVar[str]  # part of the fingerprint: raise it when this code or a decoder changes what the encoders see
-    tokenizer_files: ClassVar[tuple[str, ...]] = BPE_FILES  # any of them will do
-    text_length: ClassVar[int | None] = None  # the most tokens of a text; None is what the model has positions for
-    pad_to_full: ClassVar[bool] = False  # pad texts to the full length, as some families were trained
-    masked: ClassVar[bool] = True  # tell the model which tokens are padding
-    libraries: ClassVar[Mapping[str, str]] = {}  # that its tokenizer needs besides, by module
-    probes: ClassVar[tuple[str, ...]] = ("A photo of a cat, 1999!", "naïve café — 東京", "  two   spaces ", "it's")
-
     def __init__(
         self,
-        model: str | Path | None = None,
+        name: str,
         *,
+        model: str | Path | None = None,
         revision: str | None = None,
         device: str | None = None,
         dtype: str = "float32",
         local_files_only: bool = False,
     ) -> None:
-        for module, library in self.libraries.items():
-            import_library(module, library)
         chosen_device = choose_device(device or "auto")
-        source = next(iter(self.pins)) if model is None else model
+        default, families = NAMES.get(name, (name, ()))
+        source = model or default
+        if str(source) in _BROKEN:
+            raise FormatError(f"{source} is of no use: {_BROKEN[str(source)]}.")
         if revision is None and not Path(source).is_dir():
-            revision = self.pins.get(str(source))
+            revision = PINS.get(str(source))
         snapshot = find_snapshot(source, revision, local_files_only=local_files_only)
-        config = open_processor(snapshot, "AutoConfig")
-        if config.model_type != self.model_type:
-            raise FormatError(f"{snapshot}: expected a model of type {self.model_type!r}, got {config.model_type!r}.")
-        require_files(snapshot, WEIGHTS, PROCESSOR, self.tokenizer_files)
+        self.name = snapshot.folder.resolve().name if not families and Path(name).expanduser().is_dir() else name
         self.source, self.revision = snapshot.source, snapshot.revision
+        config = open_processor(snapshot, "AutoConfig")
+        family = config.model_type
+        if families and family not in families:
+            raise FormatError(f"{snapshot}: expected a model of type {' or '.join(families)}, got {family!r}.")
+        modality = _other_modality(config, snapshot)
+        require_files(snapshot, WEIGHTS, PROCESSOR, (*BPE_FILES, *SENTENCEPIECE_FILES, "vocab.txt"))
+        if not (snapshot.folder / "tokenizer.json").is_file() and any(snapshot.folder.glob("*.model")):
+            import_library("sentencepiece")
+            import_library("google.protobuf", "protobuf")
         self._tokenizer = open_processor(snapshot, "AutoTokenizer")
         self._model = open_model(snapshot, "AutoModel", dtype)
-        self._length = self.text_length or int(config.text_config.max_position_embeddings)
-        # SigLIP projects nothing.
-        width = int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
-        self.widths = {self.modality: width, "text": width}
+        self._items: Any = (Pictures if modality == "image" else Sounds)(snapshot, self._model)
+        self.patch_size = self._items.patch_size
+        self.temperature = _temperature(self._model)
+        processor = import_library("transformers").PROCESSOR_MAPPING.get(type(config), None)
+        said = getattr(processor, "text_kwargs", {})
+        lengths = (said.get("max_length"), _LONGEST.get(family), config.text_config.max_position_embeddings)
+        self._length = min(length for length in (*lengths, self._tokenizer.model_max_length) if length)
+        self._as_siglip = family in _SIGLIP
+        self._pad_to_full = self._as_siglip or said.get("padding") == "max_length"
+        probes = ("A photo of a cat, 1999!" if modality == "image" else "A dog barks, 1999!", *_PROBES)
         self.fingerprint = fingerprint(
             self._model.state_dict(),
             {
-                "rules": self.rules,
-                "family": self.name,
-                self.modality: self._open_processor(snapshot),
+                "rules": _RULES[modality],
+                "family": family,
+                modality: self._items.settings,
                 "vocabulary": sorted(self._tokenizer.get_vocab().items()),
-                # Texts whose tokens show what else a tokenizer does: its merges and normalisation.
-                "probes": [self._tokenizer(probe, verbose=False)["input_ids"] for probe in self.probes],
+                "probes": [self._tokenizer(probe, verbose=False)["input_ids"] for probe in probes],
                 "length": self._length,
             },
         )
         self._model.to(chosen_device)
-
-    @abstractmethod
-    def _open_processor(self, snapshot: Snapshot) -> dict[str, Any]:
-        """Open what prepares pictures or sounds.
-
-        Returns:
-            its settings that decide which numbers an item becomes, the same for every version of transformers.
-        """
-
-    @abstractmethod
-    def _prepare(self, item: Any) -> Any:
-        """Decode and prepare one picture or sound."""
-
-    @abstractmethod
-    def _embed(self, prepared: list[Any]) -> Tensor:
-        """Embed prepared pictures or sounds: `(B, D)`, not normalised."""
-
-    def _move_to(self, device: torch.device) -> None:
-        self._model.to(device)
-
-    def _tower(self, modality: str) -> Tower:
-        decode, embed = (read_text, self._embed_texts) if modality == "text" else (self._prepare, self._embed)
-        return Tower(self.widths[modality], decode, embed)
-
-    def _embed_texts(self, texts: list[str]) -> Tensor:
-        ids, mask = token_batch(self._tokenizer, texts, self._length, self.name, pad_to_full=self.pad_to_full)
-        device = self._model.device
-        attended = mask.to(device) if self.masked else None
-        rows: Tensor = self._model.get_text_features(input_ids=ids.to(device), attention_mask=attended).pooler_output
-        return rows
-
-
-class ImageTextSpace(DualEncoderSpace):
-    """A published model that embeds pictures and texts (a `Space`), and patches of pictures.
-
-    Pictures are turned upright by their EXIF orientation and composited on white where they are transparent (as
-    transformers 5 does); the model's own image processor does the rest. Texts, arguments, attributes and errors: see
-    `DualEncoderSpace`.
-    """
-
-    modality = "image"
-    rules = "2"
-
-    @abstractmethod
-    def _project_patches(self, hidden: Tensor) -> Tensor:
-        """Carry the last hidden state of the vision transformer into the joint space: `(B, T, D)`, patches only."""
+        self.widths = dict.fromkeys((modality, "text"), self._try(snapshot))
 
     def patch_features(
         self,
@@ -180,9 +170,9 @@ class ImageTextSpace(DualEncoderSpace):
 
         Args:
             images: pictures as for `encode`, one or several.
-            size: `(height, width)` in pixels that the whole picture is resized to, without a crop, both multiples of the
-                model's patch size; a whole number is both. Position embeddings are interpolated. None prepares pictures
-                as `encode` does, crop included.
+            size: `(height, width)` in pixels that the whole picture is resized to, without a crop, both multiples of
+                `patch_size`; a whole number is both. Position embeddings are interpolated. None prepares pictures as
+                `encode` does, crop included.
             batch_size: pictures per forward pass.
             show_progress_bar: as for `encode`.
 
@@ -190,111 +180,80 @@ class ImageTextSpace(DualEncoderSpace):
             `(n, rows, columns, D)` float32, unit rows along D, top row of patches first; `n` is 1 for a single picture.
 
         Raises:
-            ConfigError: a size that is no multiple of the patch size, or a wrong batch size.
+            ConfigError: a model without patches, a size that is no multiple of the patch size, or a wrong batch size.
             SampleError: a picture that cannot be decoded, with its position.
         """
-        height, width = self._chosen_size(size)
-        resized = None if size is None else {"height": height, "width": width}
-        rows, columns = (edge // self._model.config.vision_config.patch_size for edge in (height, width))
+        if not isinstance(self._items, Pictures):
+            raise ConfigError(f"{self.name} embeds no pictures.")
         depth = self.widths["image"]
-        tower = Tower(rows * columns * depth, lambda item: self._pixels(read_image(item), resized), self._embed_patches)
+        tower, grid = self._items.patches(size, depth)
         features = embed_all(tower, listed(images)[0], batch_size, f"{self.name} patches", show_progress_bar)
-        return np.asarray(features.cpu()).reshape(len(features), rows, columns, depth)
+        return np.asarray(features.cpu()).reshape(len(features), *grid, depth)
 
-    def _open_processor(self, snapshot: Snapshot) -> dict[str, Any]:
-        # Pillow, not torchvision: its resizing gives other pixels, and differs between versions.
-        self._processor = open_processor(snapshot, "AutoImageProcessor", backend="pil")
-        vision = self._model.config.vision_config
-        prepared, expected = self._pixels(Image.new("RGB", (8, 8))).shape, (3, vision.image_size, vision.image_size)
-        if prepared != expected:
-            raise FormatError(
-                f"{snapshot}: its image processor makes pictures of shape {prepared}, but its model reads {expected}."
-            )
-        settings = self._processor.to_dict()
-        return {name: _plain(settings.get(name)) for name in _PROCESSOR_SETTINGS}
+    def _move_to(self, device: torch.device) -> None:
+        self._model.to(device)
 
-    def _prepare(self, item: Any) -> NDArray[np.float32]:
-        return self._pixels(read_image(item))
+    def _tower(self, modality: str) -> Tower:
+        if modality == "text":
+            return Tower(self.widths[modality], read_text, self._embed_texts)
+        return Tower(self.widths[modality], self._items.prepare, self._items.embed)
 
-    def _pixels(self, picture: Image.Image, size: dict[str, int] | None = None) -> NDArray[np.float32]:
-        """Prepare one picture: `(3, H, W)`; with a `size` it is resized to that, without a crop."""
-        options: dict[str, Any] = {}
-        if size is not None:
-            options = {"size": size, "do_resize": True, "do_center_crop": False}
-        elif max(picture.size) * (self._processor.size.get("shortest_edge") or 0) > _LONGEST_EDGE * min(picture.size):
-            # The processor, which scales the shorter edge, would blow it up.
-            raise SampleError(
-                f"a picture of {picture.width} x {picture.height} pixels is too narrow a strip to be read."
-            )
-        prepared = self._processor(images=to_rgb(picture), return_tensors="np", **options)
-        return np.asarray(prepared["pixel_values"][0], dtype=np.float32)
-
-    def _embed(self, prepared: list[NDArray[np.float32]]) -> Tensor:
-        rows: Tensor = self._model.get_image_features(pixel_values=self._batch(prepared)).pooler_output
+    def _embed_texts(self, texts: list[str]) -> Tensor:
+        if self._as_siglip:
+            texts = [text.lower() for text in texts]
+        ids, mask = token_batch(self._tokenizer, texts, self._length, self.name, pad_to_full=self._pad_to_full)
+        device = self._model.device
+        attended = None if self._as_siglip else mask.to(device)
+        rows: Tensor = self._model.get_text_features(input_ids=ids.to(device), attention_mask=attended).pooler_output
         return rows
 
-    def _embed_patches(self, pictures: list[NDArray[np.float32]]) -> Tensor:
-        vision = self._model.vision_model(pixel_values=self._batch(pictures), interpolate_pos_encoding=True)
-        features = self._project_patches(vision.last_hidden_state).float()
-        return nn.functional.normalize(features, dim=-1).flatten(1)
-
-    def _batch(self, pictures: list[NDArray[np.float32]]) -> Tensor:
-        return torch.from_numpy(np.stack(pictures)).to(self._model.device, self._model.dtype)
-
-    def _chosen_size(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
-        vision = self._model.config.vision_config
-        if size is None:
-            return vision.image_size, vision.image_size
-        chosen = tuple(size) if isinstance(size, Sequence) else (size, size)
-        whole = len(chosen) == 2 and all(isinstance(edge, int) and not isinstance(edge, bool) for edge in chosen)
-        if not whole or any(edge < vision.patch_size or edge % vision.patch_size for edge in chosen):
-            raise ConfigError(
-                f"size: expected multiples of the {vision.patch_size} pixels of a patch, (height, width), got {size!r}."
+    def _try(self, snapshot: Snapshot) -> int:
+        """Embed a few items, so that files that do not fit together and broken towers are found now; return the width."""
+        try:
+            with torch.no_grad():
+                texts = [nn.functional.normalize(self._embed_texts(list(t)).float()) for t in (_UNLIKE, _UNLIKE[:1])]
+                other = self._items.embed([self._items.prepare(self._items.probe)])
+            count, width = texts[0].shape
+            if count != len(_UNLIKE) or other.shape != (1, width):
+                raise ValueError(f"a text has {width} numbers, the other modality {tuple(other.shape[1:])}")
+        except (CmcrError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a layer raises that gets other shapes than it was made for
+            raise FormatError(
+                f"{snapshot}: not a dual encoder, or its tokenizer, processor and weights are not of one model ({error})."
+            ) from error
+        together, alone = texts
+        alike = float((together @ together.T).fill_diagonal_(0).sum()) / (count * (count - 1))
+        if not alike < _CONSTANT:
+            raise FormatError(
+                f"{snapshot}: its text tower is constant: {count} unlike texts have a mean cosine of {alike:.4f}. Nothing "
+                "can be found by text with it; take another checkpoint."
             )
-        return chosen[0], chosen[1]
+        if not float(together[0] @ alone[0]) > _SAME:
+            raise FormatError(
+                f"{snapshot}: the embedding of a text changes with its neighbours in the batch, with this version of "
+                "transformers (AIMv2's does up to 5.23). Such rows cannot be stored and compared."
+            )
+        return width
 
 
-class ClipSpace(ImageTextSpace):
-    """CLIP (Radford et al., 2021), or any model of its architecture; see `ImageTextSpace`."""
-
-    name = "clip"
-    model_type = "clip"
-    # The main branch holds the weights as a pickled file only. This commit, a conversion by the hub itself that
-    # transformers 5 falls back to as well, holds the same weights as safetensors.
-    pins: ClassVar = {"openai/clip-vit-base-patch32": "c237dc49a33fc61debc9276459120b7eac67e7ef"}
-
-    def _project_patches(self, hidden: Tensor) -> Tensor:
-        # As the class token, which comes first, becomes the embedding of the picture.
-        projected: Tensor = self._model.visual_projection(self._model.vision_model.post_layernorm(hidden))
-        return projected[:, 1:]
+def _other_modality(config: Any, snapshot: Snapshot) -> str:
+    """Find what a model embeds beside texts, by the methods that its class has."""
+    kind = import_library("transformers").MODEL_MAPPING.get(type(config), None)
+    found = [modality for modality in ("image", "audio") if hasattr(kind, f"get_{modality}_features")]
+    if len(found) != 1 or not hasattr(kind, "get_text_features"):
+        raise FormatError(
+            f"{snapshot}: a model of type {config.model_type!r} is no dual encoder of texts and pictures, or texts and sounds, "
+            "in transformers. What sentence-transformers opens becomes a space by cmcr.from_sentence_transformers."
+        )
+    return found[0]
 
 
-class SiglipSpace(ImageTextSpace):
-    """SigLIP (Zhai et al., 2023), or any model of its architecture; see `ImageTextSpace`.
-
-    It was trained with a sigmoid over each pair instead of a softmax over a batch. The scale and bias of that sigmoid turn
-    a cosine into a probability; embeddings and their order do not depend on them, so cmcr leaves them aside. SigLIP 2,
-    which has another tokenizer, is refused. sentencepiece and protobuf must be installed.
-    """
-
-    name = "siglip"
-    model_type = "siglip"
-    pins: ClassVar = {"google/siglip-base-patch16-224": "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed"}
-    tokenizer_files = ("spiece.model",)
-    pad_to_full = True  # the last token is what is pooled, and all were seen in training
-    masked = False
-    libraries: ClassVar = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
-
-    def _project_patches(self, hidden: Tensor) -> Tensor:
-        # SigLIP has no class token: a learned query attends to all patches. Here it attends to one patch at a time, so
-        # that a picture of a single patch has the embedding of that patch. The paper says nothing of patches.
-        alone = hidden.flatten(0, 1)[:, None]
-        embedded: Tensor = self._model.vision_model.head(alone)
-        return embedded.reshape(hidden.shape)
-
-
-def _plain(setting: Any) -> Any:
-    """Reduce a setting of an image processor to JSON, without the keys that only some versions write."""
-    if isinstance(setting, Mapping):
-        return {key: value for key, value in sorted(setting.items()) if value is not None}
-    return list(setting) if isinstance(setting, tuple) else setting
+def _temperature(model: Any) -> float | None:
+    """Read the trained temperature of a model, whether it keeps that or the logarithm of its inverse."""
+    scale = getattr(
+        model, "logit_scale", getattr(model, "logit_scale_a", None)
+    )  # CLAP's for sounds; texts have another
+    if scale is not None:
+        return math.exp(-float(scale))
+    return float(model.temperature) if hasattr(model, "temperature") else None

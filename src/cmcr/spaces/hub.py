@@ -32,6 +32,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")  # the latter is what transformers 5 writes
 BPE_FILES = ("tokenizer.json", "vocab.json+merges.txt")
+SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 TOKENIZER_ALONE = ("*.json", "*.txt", "*.model")  # to fetch where the weights of a repository are of no use
 MODEL_FILES = (*TOKENIZER_ALONE, "model*.safetensors")
 
@@ -215,6 +216,30 @@ def open_processor(snapshot: Snapshot, *class_names: str, **options: Any) -> Any
             log.enable_progress_bar()
 
 
+def open_image_processor(snapshot: Snapshot) -> Any:
+    """Open an image processor that computes with Pillow: torchvision's resizing gives other pixels, and differs by version.
+
+    Not by `AutoImageProcessor` where the files name a class: it refuses the feature extractors that older files name.
+
+    Raises:
+        FormatError, MissingDependencyError: as `open_processor`.
+    """
+    library = import_library("transformers")
+    path = next(path for name in PROCESSOR if (path := snapshot.folder / name).is_file())
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{snapshot}: {path} cannot be read ({error}).") from error
+    settings = settings.get("image_processor", settings)
+    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
+    name = re.sub("(FeatureExtractor|ImageProcessor)(Fast|Pil)?$", "ImageProcessorPil", kind)
+    if name == "Tipsv2ImageProcessorPil":  # which transformers lacks: it resizes and rescales as SigLIP's does
+        name = "SiglipImageProcessorPil"
+    if hasattr(library, name):
+        return open_processor(snapshot, name)
+    return open_processor(snapshot, "AutoImageProcessor", backend="pil")
+
+
 def token_batch(
     tokenizer: Any, texts: Sequence[str], length: int, space: str, *, pad_to_full: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -225,7 +250,7 @@ def token_batch(
     Args:
         tokenizer: of transformers; not asked to cut or pad, which would change its state.
         texts: `B` texts.
-        length: the most tokens of a text; of a longer one the last token, which marks its end, is kept.
+        length: the most tokens of a text; of a longer one the last token is kept where it marks the end.
         space: the name of the space, for the warning.
         pad_to_full: pad to `length` instead of to the longest text.
 
@@ -235,7 +260,8 @@ def token_batch(
     rows: list[list[int]] = tokenizer(list(texts), padding=False, truncation=False, verbose=False)["input_ids"]
     if any(len(row) > length for row in rows):
         warnings.warn(f"{space}: the end of texts longer than the {length} tokens it reads is cut.", stacklevel=2)
-        rows = [row if len(row) <= length else [*row[: length - 1], row[-1]] for row in rows]
+        ends = set(tokenizer.all_special_ids)
+        rows = [r if len(r) <= length else [*r[: length - 1], r[-1] if r[-1] in ends else r[length - 1]] for r in rows]
     padded = length if pad_to_full else max(map(len, rows))
     padding = int(tokenizer.pad_token_id)
     ids = [row + [padding] * (padded - len(row)) for row in rows]

@@ -19,11 +19,14 @@ class Space(Protocol):
         name: such as "mini-clip".
         widths: width D of the embeddings by modality, 0 where it is not known yet; its keys are the modalities.
         fingerprint: changes whenever the weights or the preprocessing do.
+        temperature: the trained one, by which a cosine is divided before the softmax (1 / exp(logit scale)); None where
+            it is not known.
     """
 
     name: str
     widths: Mapping[str, int]
     fingerprint: str
+    temperature: float | None
 
     def encode(
         self,

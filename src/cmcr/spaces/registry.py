@@ -6,9 +6,12 @@ import inspect
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from cmcr.errors import ConfigError, unknown_name
+from cmcr.spaces.dual_encoders import NAMES, DualEncoderSpace
+from cmcr.spaces.hub import PROCESSOR
 from cmcr.spaces.mini.space import MINI_SPACES, MiniSpace
 from cmcr.spaces.protocol import Space
 
@@ -16,9 +19,6 @@ ENTRY_POINTS = "cmcr.spaces"
 """The group under which an installed package offers spaces: its name is the space's, its value makes it."""
 
 _OWN = {
-    "clip": "cmcr.spaces.dual_encoders:ClipSpace",
-    "siglip": "cmcr.spaces.dual_encoders:SiglipSpace",
-    "clap": "cmcr.spaces.clap:ClapSpace",
     "ulip": "cmcr.spaces.ulip.space:UlipSpace",
     "uni3d": "cmcr.spaces.uni3d:Uni3dSpace",
 }
@@ -29,7 +29,7 @@ _registered: dict[str, Space | Callable[..., Space]] = {}
 def space_names() -> tuple[str, ...]:
     """The names that `space` knows, registered and installed ones included."""
     offered = (point.name for point in entry_points(group=ENTRY_POINTS))
-    return tuple(sorted({*MINI_SPACES, *_OWN, *_registered, *offered}))
+    return tuple(sorted({*MINI_SPACES, *NAMES, *_OWN, *_registered, *offered}))
 
 
 def space(name: str, **options: Any) -> Space:
@@ -37,8 +37,9 @@ def space(name: str, **options: Any) -> Space:
 
     Args:
         name: `"mini-clip"` (image, text), `"mini-clap"` (audio, text) or `"mini-ulip"` (point_cloud, image), which come
-            with cmcr; `"clip"`, `"siglip"`, `"clap"`, `"ulip"`, `"uni3d"` (which need `model=`, the path of their file); or
-            whatever was registered or installed.
+            with cmcr; `"clip"`, `"siglip"`, `"siglip2"`, `"clap"`; `"ulip"`, `"uni3d"` (which need `model=`, the path of
+            their file); a dual encoder of transformers, by the name of its repository on the hub, such as
+            `"google/siglip2-large-patch16-256"`, or by its folder; or whatever was registered or installed.
         **options: what the space takes, such as `model="openai/clip-vit-base-patch32"`, `device="cuda"`.
 
     Raises:
@@ -59,6 +60,13 @@ def space(name: str, **options: Any) -> Space:
     return factory(**options)
 
 
+def names_space(name: str) -> bool:
+    """Tell whether `space` knows a name, or it is the folder of a published model, or may be a repository on the hub."""
+    folder = Path(name)
+    published = any((folder / file).is_file() for file in PROCESSOR)
+    return name in space_names() or published or ("/" in name and not folder.exists())
+
+
 def ready_space(name: str) -> Space | None:
     """Open a space that comes with cmcr or was registered as it is; None for one that needs options or files."""
     if name in MINI_SPACES:
@@ -77,7 +85,7 @@ def register_space(name: str, made_by: Space | Callable[..., Space]) -> None:
     Raises:
         ConfigError: a name of cmcr's own, or something that is neither a space nor a function.
     """
-    if name in MINI_SPACES or name in _OWN:
+    if name in {*MINI_SPACES, *NAMES, *_OWN}:
         raise ConfigError(f"the name {name!r} is taken by a space of cmcr; choose another.")
     if not isinstance(made_by, Space) and not callable(made_by):
         raise ConfigError(f"expected a space or a function that makes one, got {type(made_by).__name__}.")
@@ -94,4 +102,6 @@ def _factory(name: str) -> Callable[..., Space]:
     for point in (*own, *entry_points(group=ENTRY_POINTS, name=name)):
         loaded: Callable[..., Space] = point.load()
         return loaded
+    if name in NAMES or "/" in name or Path(name).is_dir():
+        return partial(DualEncoderSpace, name)
     raise unknown_name("space", name, space_names())

@@ -60,6 +60,7 @@ class TowerSpace(ABC):
     name: str
     widths: Mapping[str, int]
     fingerprint: str
+    temperature: float | None = None
 
     def __repr__(self) -> str:
         widths = ", ".join(f"{modality} {width}" for modality, width in self.widths.items())

@@ -58,9 +58,10 @@ class Uni3dSpace(PointCloudSpace):
         num_group: int = 512,
         group_size: int = 64,
     ) -> None:
+        networks, self.temperature = UNI3D_FILE.open(Path(model))
         super().__init__(
             "uni3d",
-            UNI3D_FILE.open(Path(model)),
+            networks,
             choose_device(device or "auto"),
             channels=_CHANNELS,
             trained_points=_NUM_POINTS,

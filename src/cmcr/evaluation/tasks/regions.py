@@ -5,8 +5,6 @@ Boxes are `(left, top, right, bottom)` in shares of the picture's width and heig
 
 from __future__ import annotations
 
-import json
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from cmcr.data.images import read_image, to_rgb
 from cmcr.engine.device import choose_device
 from cmcr.errors import SampleError
 from cmcr.evaluation.localization import Boxes
-from cmcr.spaces.hub import PROCESSOR, WEIGHTS, Snapshot, find_snapshot, open_model, open_processor, require_files
+from cmcr.spaces.hub import PROCESSOR, WEIGHTS, find_snapshot, open_image_processor, open_model, require_files
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.tower import encode_batches_of
 
@@ -74,7 +72,8 @@ def embed_regions(
         regions by position, and by position why a picture has none.
     """
     found, failed = dict[int, Regions](), dict[int, str]()
-    patches_of = getattr(space, "patch_features", None)  # CLIP and SigLIP embed every patch beside the whole picture
+    # Some embed every patch beside the whole picture; dual encoders that do not say so by `patch_size`.
+    patches_of = getattr(space, "patch_features", None) if getattr(space, "patch_size", True) else None
     windows = _windows() if patches_of is None else np.empty((0, 4))
     waiting: deque[tuple[int, Image.Image, Boxes]] = deque()  # what the encoder was handed and has not given back
 
@@ -157,7 +156,7 @@ def detector(model: str | Path = DETECTOR, revision: str | None = None) -> Propo
     snapshot = find_snapshot(model, revision, files=_DETECTOR_FILES)
     require_files(snapshot, ("config.json",), WEIGHTS, PROCESSOR)
     device = choose_device("auto")
-    processor = open_processor(snapshot, _processor_class(snapshot), "AutoImageProcessor")
+    processor = open_image_processor(snapshot)
     network = open_model(snapshot, "AutoModelForObjectDetection", "float32").to(device)
 
     def detected(picture: Image.Image) -> Boxes:
@@ -178,18 +177,6 @@ def detector(model: str | Path = DETECTOR, revision: str | None = None) -> Propo
         return with_whole_picture(found["boxes"][best].cpu().numpy())
 
     return detected
-
-
-def _processor_class(snapshot: Snapshot) -> str:
-    """Name the image processor that computes with Pillow; torchvision, where it is installed, gives other pixels.
-
-    Not `AutoImageProcessor` with a backend, which refuses the feature extractors that older files name.
-    """
-    path = next(path for name in PROCESSOR if (path := snapshot.folder / name).is_file())
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    settings = settings.get("image_processor", settings)
-    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
-    return re.sub("(FeatureExtractor|ImageProcessor)(Fast|Pil)?$", "ImageProcessorPil", kind)
 
 
 def with_whole_picture(boxes: ArrayLike) -> Boxes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,23 +40,25 @@ class PublishedFile:
     builders: Mapping[str, Callable[[Shapes], Any]]
     modality_of: Callable[[str], str] = lambda _: "point_cloud"
 
-    def open(self, path: Path) -> dict[str, Any]:
+    def open(self, path: Path) -> tuple[dict[str, Any], float | None]:
         """Build the networks whose weights are in a file, with the sizes that the weights have, and load them strictly.
 
         Args:
             path: a published `.pt` file, or its tensors by the same names as safetensors.
 
         Returns:
-            Float32 networks for inference, on the CPU, by modality.
+            Float32 networks for inference, on the CPU, by modality; and the trained temperature, where the file holds it.
 
         Raises:
             ArtefactNotFoundError, ReadError: as `cmcr.spaces.hub.read_published_tensors`.
             FormatError: likewise, or no point clouds, or missing, unexpected, misshapen or not finite tensors.
         """
+        published = read_published_tensors(path, self.fetch)
+        scale = published.get("logit_scale")
         tensors = {
             # Some files hold half precision; the count of batches that normalisation keeps stays a whole number.
             name: value.float() if value.is_floating_point() else value
-            for name, value in read_published_tensors(path, self.fetch).items()
+            for name, value in published.items()
             if not name.startswith(self.unused)
         }
         bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
@@ -79,7 +82,7 @@ class PublishedFile:
         widths = {modality: tower.shape.embedding for modality, tower in towers.items()}
         if len(set(widths.values())) > 1:
             raise FormatError(f"{path}: the projections lead to different widths, {widths}; one space has one.")
-        return towers
+        return towers, None if scale is None else math.exp(-float(scale))
 
 
 def shape_of(shapes: Shapes, width: int, embedding: int, blocks: str, hidden_layer: str) -> TowerShape:

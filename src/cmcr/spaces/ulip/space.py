@@ -64,7 +64,7 @@ class UlipSpace(PointCloudSpace):
         tokenizer: str | Path | None = None,
     ) -> None:
         chosen = choose_device(device or "auto")
-        networks = ULIP_FILE.open(Path(model))
+        networks, self.temperature = ULIP_FILE.open(Path(model))
         channels = networks["point_cloud"].channels
         super().__init__(
             "ulip",
