@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cmcr.connection import artefact
+from cmcr.evaluation.results import read_result
 from cmcr.files import artefact_kind
 from cmcr.memories import verification
 from cmcr.memories.memory import Memory
@@ -18,10 +19,10 @@ _REASONS = 5
 
 
 def verify(path: Path, *, show_progress_bar: bool | None = False) -> dict[str, Any]:
-    """Hash every file of a memory, a connection or an index.
+    """Hash every file of a memory, a connection or an index, or check a file of results.
 
     Args:
-        path: its folder.
+        path: its folder, or the file.
         show_progress_bar: None shows one where a person looks and there are many files.
 
     Returns:
@@ -32,6 +33,8 @@ def verify(path: Path, *, show_progress_bar: bool | None = False) -> dict[str, A
             damaged files.
     """
     facts: dict[str, Any] = {"path": str(path), "whole": True}
+    if path.is_file():
+        return {**facts, "kind": read_result(path)["format"]}
     if not _is_memory(path):
         if artefact_kind(path) == layout.FORMAT:
             return {**facts, "kind": "index", **layout.verify(path, show_progress_bar)}
@@ -41,16 +44,26 @@ def verify(path: Path, *, show_progress_bar: bool | None = False) -> dict[str, A
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Describe a memory, a connection or an index; of a memory that is not finished, how far it is.
+    """Describe a memory, a connection, an index or a file of results; of a memory that is not finished, how far it is.
 
     Raises:
         ArtefactNotFoundError, FormatError, IntegrityError, ReadError: there is nothing, or nothing of cmcr's.
     """
+    if path.is_file():
+        return _result(path)
     if verification.unfinished(path):
         return _unfinished_memory(path)
     if _is_memory(path):
         return _memory(path)
     return _index(path) if artefact_kind(path) == layout.FORMAT else _connection(path)
+
+
+def _result(path: Path) -> dict[str, Any]:
+    found = read_result(path)
+    made = found.get("made_from", found)
+    facts = {"kind": found["format"], "run": made["run"], "data": made["data"]["name"], "versions": made["versions"]}
+    figures = found.get("figures", {}).get("connection", {})
+    return {**facts, **{key: figure["value"] for key, figure in figures.items()}}
 
 
 def _is_memory(path: Path) -> bool:

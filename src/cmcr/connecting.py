@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from pydantic import Field
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor
 
@@ -43,10 +44,14 @@ from cmcr.engine.train_state import TrainState
 from cmcr.errors import ConfigError, FormatError, IntegrityError, ResumeError, TrainingError, differences
 from cmcr.files import (
     MANIFEST,
+    Inside,
+    Sha256,
+    StrictRecord,
     check_target,
     locked,
     parsed_manifest,
     read_manifest,
+    validated,
     write_bytes_whole,
     write_manifest,
     writing,
@@ -66,6 +71,14 @@ SECONDS_BETWEEN = 60.0
 _LOCK = ".lock"
 _REMOVED = ".removed"
 _LEFT = "what was finished is safe: free space and run it again"
+
+
+class _Kept(StrictRecord):
+    """What is kept of a choice, or of a training."""
+
+    identity: dict[str, Any]
+    choice: Mapping[str, Any] = Field(default_factory=dict)
+    sha256: Mapping[Inside, Sha256] = Field(default_factory=dict)
 
 
 def connect_on_disk(
@@ -166,15 +179,16 @@ def _choice(link: Link, settings: AutoSettings, run: Run, work: Path, restart: b
     folder = work / "choice"
     if (folder / MANIFEST).is_file():
         try:
-            manifest = parsed_manifest(folder, CHOICE, VERSION)
-            if not (differing := differences(manifest["identity"], identity)):
-                return dict(manifest["choice"])
+            kept = validated(_Kept, parsed_manifest(folder, CHOICE, VERSION), folder)
+            if not (differing := differences(kept.identity, identity)):
+                candidate_of(kept.choice, settings)
+                return {**kept.choice}
             if not restart:
                 raise ResumeError(
                     f"{folder}: a choice for something else was made here: {differing}. Run it as it was begun, choose anew "
                     "(--restart, in Python restart=True), or choose another path."
                 )
-        except (FormatError, IntegrityError):
+        except (FormatError, IntegrityError, LookupError, StopIteration):
             pass  # a minute's work
     with guarded_torch_state(run.device), fast_float32():  # as connect does
         found = choose(*link.parents, settings, run)
@@ -350,17 +364,17 @@ class KeptTraining:
         if not (self._folder / MANIFEST).is_file():
             return None
         try:
-            manifest = parsed_manifest(self._folder, FORMAT, VERSION)
-            (name,) = manifest["sha256"]
+            kept = validated(_Kept, parsed_manifest(self._folder, FORMAT, VERSION), self._folder)
+            name = next(iter(kept.sha256), "")
             read_manifest(self._folder, FORMAT, VERSION, {name})
         except (FormatError, IntegrityError) as error:
             raise type(error)(f"{error} Or train again from the start: --restart, in Python restart=True.") from error
-        if differing := differences(manifest["identity"], self._identity):
+        if differing := differences(kept.identity, self._identity):
             raise ResumeError(
                 f"{self._folder}: a training with something else was stopped here: {differing}. Run it as it was begun, drop "
                 "its state (--restart, in Python restart=True), or choose another path."
             )
-        return load_file(self._folder / name)
+        return deserialize((self._folder / name).read_bytes())
 
     def write(self, state: TrainState) -> None:
         """Write the state in the place of the one before.

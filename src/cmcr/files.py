@@ -9,10 +9,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from cmcr.errors import (
     ArtefactError,
@@ -23,11 +26,42 @@ from cmcr.errors import (
     LockedError,
     ReadError,
     WriteError,
+    validation_problems,
 )
 
 MANIFEST = "config.json"
+JSON_BYTES = 4 * 2**20
+"""The longest JSON file of cmcr's that is read."""
+MEMORY_BYTES = 64 * 2**20
+"""The longest manifest of a memory, which names every shard."""
+
 _OWN_HASH = "sha256_of_this_file"
+_HEAD = ("format", "version", _OWN_HASH)
 _SHOWN = 40  # characters of a name, at most 160 bytes: with what is added the systems' limit of 255 is far
+
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _stays_inside(path: str) -> str:
+    parts = PureWindowsPath(path)  # which knows both separators
+    if parts.anchor or ".." in parts.parts or not parts.parts:
+        raise ValueError("expected a path within the folder")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(_stays_inside), Field(max_length=4096)]
+"""A path that does not lead out of its folder."""
+
+
+class StrictRecord(BaseModel):
+    """Something that is kept as JSON: nothing is converted, nothing unknown is passed over, every number is finite."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+RecordT = TypeVar("RecordT", bound=StrictRecord)
 
 
 def write_artefact(
@@ -47,7 +81,7 @@ def write_artefact(
     with written_aside(folder, manifest["format"], replace=replace) as aside:
         write_files(aside)
         hashes = {path.name: sha256_of(path) for path in sorted(aside.iterdir()) if path.suffix != ".md"}
-        (aside / MANIFEST).write_bytes(_manifest_bytes({**manifest, "sha256": hashes}))
+        (aside / MANIFEST).write_bytes(signed({**manifest, "sha256": hashes}))
 
 
 @contextmanager
@@ -136,29 +170,83 @@ def read_manifest(folder: Path, expected_format: str, version: int, files: Colle
             found = sha256_of(path)
         if found != expected:
             raise IntegrityError(
-                f"{path}: sha256 is {found[:12]}…, expected {expected[:12]}…: its bytes have changed since it was written. "
+                f"{path}: sha256 is {found[:12]}…, expected {expected!s:.12}…: its bytes have changed since it was written. "
                 "Restore it from a copy."
             )
     return manifest
 
 
-def parsed_manifest(folder: Path, expected_format: str, version: int) -> dict[str, Any]:
-    """Read the manifest of an artefact, and check it alone, not the files that it speaks of.
+def parsed_manifest(folder: Path, expected_format: str, version: int, most: int = JSON_BYTES) -> dict[str, Any]:
+    """Read the manifest of an artefact, and check it alone, not the files that it speaks of; `most` bounds its bytes.
 
     Raises:
         ArtefactNotFoundError, FormatError, IntegrityError, ReadError: as `read_manifest`.
     """
-    manifest = _parsed(folder, expected_format)
+    manifest = _parsed(folder, expected_format, most)
     if manifest.get("format") != expected_format:
-        raise FormatError(f"{folder}: expected a {expected_format}, got {manifest.get('format')!r}.")
+        raise FormatError(f"{folder}: expected a {expected_format}, got {manifest.get('format')!r:.80}.")
     if manifest.get("version") != version:
         raise FormatError(
-            f"{folder}: written in version {manifest.get('version')!r} of the {expected_format} format; this cmcr reads "
-            f"version {version}. Install the cmcr that wrote it ({manifest.get('written_by')})."
+            f"{folder}: written in version {manifest.get('version')!r:.80} of the {expected_format} format; this cmcr reads "
+            f"version {version}. Install the cmcr that wrote it ({manifest.get('written_by')!s:.80})."
         )
-    if _own_hash(manifest) != manifest.get(_OWN_HASH):
-        raise IntegrityError(f"{folder / MANIFEST}: its content is not what was written. Restore it from a copy.")
+    _check_own_hash(folder / MANIFEST, manifest)
     return manifest
+
+
+def validated(kind: type[RecordT], found: Mapping[str, Any], where: Path) -> RecordT:
+    """Make a record of what was read from a file, every field checked but format, version and the file's own hash.
+
+    Raises:
+        FormatError: a field that is missing, unknown, of another type or out of range.
+    """
+    try:
+        return kind.model_validate_json(json.dumps({key: found[key] for key in found if key not in _HEAD}))
+    except ValidationError as error:
+        name = found.get("format", kind.__name__.strip("_").lower())
+        raise FormatError(f"{where}: not a usable {name} ({validation_problems(error):.1000}).") from error
+
+
+def read_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON object that cmcr has written.
+
+    Args:
+        path: of the file.
+        most: its bytes at most; a longer file is not read.
+
+    Raises:
+        FormatError: longer, not JSON, nested deeper than 200 levels, with NaN or endless numbers, or not an object.
+        ReadError: the system refuses to read it.
+    """
+    with reading(path), path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise FormatError(f"{path}: longer than the {most} bytes that such a file has at most. Restore it from a copy.")
+    try:
+        found = from_json(content, allow_inf_nan=False)
+        json.dumps(found, allow_nan=False)  # 1e999 is infinite too
+    except ValueError as error:
+        raise FormatError(f"{path}: not valid JSON ({error}). Restore it from a copy.") from error
+    if not isinstance(found, dict):
+        raise FormatError(f"{path}: expected a JSON object, got {type(found).__name__}.")
+    return found
+
+
+def read_signed(path: Path, kind: type[RecordT], most: int = JSON_BYTES) -> RecordT:
+    """Read a record that was written as `signed` gives it.
+
+    Raises:
+        FormatError, ReadError: as `read_json` and `validated`.
+        IntegrityError: its content is not what was written.
+    """
+    found = read_json(path, most)
+    _check_own_hash(path, found)
+    return validated(kind, found, path)
+
+
+def signed(content: Mapping[str, Any]) -> bytes:
+    """Write JSON with a hash of all else in it, so that a changed byte of the file itself shows."""
+    return (json.dumps({**content, _OWN_HASH: _own_hash(content)}, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def artefact_kind(folder: Path) -> str:
@@ -169,7 +257,7 @@ def artefact_kind(folder: Path) -> str:
         FormatError: no manifest, or one that cannot be parsed.
         ReadError: the system refuses to read it.
     """
-    return str(_parsed(folder, "cmcr artefact").get("format", f"folder whose {MANIFEST} names no format"))
+    return str(_parsed(folder, "cmcr artefact", MEMORY_BYTES).get("format", f"folder whose {MANIFEST} names no format"))
 
 
 def sha256_of(path: Path) -> str:
@@ -218,6 +306,11 @@ def write_text_whole(path: Path, text: str) -> None:
         write_bytes_whole(path, text.encode("utf-8"))
 
 
+def write_signed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file as `signed` gives it; raises as `write_text_whole`."""
+    write_text_whole(path, signed(content).decode())
+
+
 def write_bytes_whole(path: Path, *parts: bytes | memoryview) -> str:
     """Write a file under another name, flush it, rename it into place.
 
@@ -256,7 +349,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     Raises:
         OSError: no permission, disk full.
     """
-    write_bytes_whole(folder / MANIFEST, _manifest_bytes(manifest))
+    write_bytes_whole(folder / MANIFEST, signed(manifest))
     flush(folder)
 
 
@@ -285,7 +378,7 @@ def locked(file: Path, message: str) -> Iterator[None]:
         lock.release()
 
 
-def _parsed(folder: Path, expected_format: str) -> dict[str, Any]:
+def _parsed(folder: Path, expected_format: str, most: int) -> dict[str, Any]:
     path = folder / MANIFEST
     if not folder.exists():
         raise ArtefactNotFoundError(
@@ -297,27 +390,18 @@ def _parsed(folder: Path, expected_format: str) -> dict[str, Any]:
         raise FormatError(
             f"{folder}: has no {MANIFEST}, so it is not a {expected_format} or was never finished. Write it again."
         )
-    try:
-        with reading(path):
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FormatError(f"{path}: not valid JSON ({error}). Restore it from a copy.") from error
-    if not isinstance(manifest, dict):
-        raise FormatError(f"{path}: expected a JSON object, got {type(manifest).__name__}.")
-    return manifest
+    return read_json(path, most)
 
 
-def _own_hash(manifest: dict[str, Any]) -> str:
-    """Hash all else in the manifest, so that a changed byte in the manifest itself shows."""
-    rest = {key: value for key, value in manifest.items() if key != _OWN_HASH}
+def _check_own_hash(path: Path, found: Mapping[str, Any]) -> None:
+    if _own_hash(found) != found.get(_OWN_HASH):
+        raise IntegrityError(f"{path}: its content is not what was written. Restore it from a copy.")
+
+
+def _own_hash(content: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in content.items() if key != _OWN_HASH}
     canonical = json.dumps(rest, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _manifest_bytes(manifest: dict[str, Any]) -> bytes:
-    return (json.dumps({**manifest, _OWN_HASH: _own_hash(manifest)}, indent=2, ensure_ascii=False) + "\n").encode(
-        "utf-8"
-    )
 
 
 def _move_into_place(aside: Path, folder: Path) -> None:

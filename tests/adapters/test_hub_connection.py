@@ -1,6 +1,5 @@
 """A connection on the hub: what is pushed, what its card says, and that it loads again. The hub is a folder here."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -11,7 +10,9 @@ import pytest
 import cmcr
 from cmcr.adapters.model_card import card_of
 from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, IntegrityError, WriteError
-from cmcr.evaluation.evaluate import FORMAT, facts_of
+from cmcr.evaluation.evaluate import facts_of
+from cmcr.evaluation.results import EVALUATION
+from cmcr.files import write_signed
 
 hub = pytest.importorskip("huggingface_hub", reason="the extra encoders is not installed")
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -118,7 +119,7 @@ def test_results_of_another_connection_are_refused_before_anything_is_pushed(con
     with pytest.raises(ConfigError, match="another connection"):
         connection.push_to_hub(NAME, results=[other])
     (tmp_path / "none.json").write_text("[]")
-    with pytest.raises(FormatError, match="cmcr evaluate"):
+    with pytest.raises(FormatError, match="expected a JSON object"):
         connection.push_to_hub(NAME, results=[tmp_path / "none.json"])
     assert asked == []
 
@@ -151,12 +152,17 @@ def written_result(path, connection, weights=None):
     figure = {"value": 0.482, "low": 0.451, "high": 0.513, "n": 900}
     chance = {"value": 0.01, "low": None, "high": None, "n": 900}
     result = {
-        "format": FORMAT,
+        "format": EVALUATION,
+        "version": 1,
         "run": "retrieval/ave",
-        "connection": {"weights_sha256": weights or facts_of(connection)["weights_sha256"]},
-        "data": {"name": "AVE"},
+        "connection": facts_of(connection) | ({"weights_sha256": weights} if weights else {}),
+        "data": {"name": "AVE", "sha256": "0" * 64},
+        "seed": 0,
+        "connection_minus": {},
+        "published_in_percent": [],
+        "versions": {},
         "figures": {"connection": {"audio_to_image/R@1": figure}, "chance": {"audio_to_image/R@1": chance}},
         "kept": {"audio_to_image/R@1": 0.987},
     }
-    path.write_text(json.dumps(result))
+    write_signed(path, result)
     return path

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from unittest.mock import ANY
 
 import pytest
 from PIL import Image
@@ -65,7 +66,13 @@ def test_all_writes_one_file_a_run_and_replaces_older_ones(folders, tmp_path, ca
     assert len(list(tmp_path.iterdir())) == 5
     for result in printed:
         file = tmp_path / f"{result['run'].replace('/', '-')}.json"
-        assert json.loads(file.read_text(encoding="utf-8")) == result
+        assert json.loads(file.read_text(encoding="utf-8")) == {**result, "sha256_of_this_file": ANY}
+        assert main(["verify", str(file)]) == 0
+    assert main(["info", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == result["run"]
+    file.write_text(file.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 1'), encoding="utf-8")
+    assert main(["verify", str(file)]) == 1
+    assert "not what was written" in capsys.readouterr().err
 
 
 def test_all_ends_with_a_line_for_each_run(folders, capsys):
@@ -210,7 +217,10 @@ def test_ablations_are_printed_and_kept(memories, tmp_path, capsys):
     call += ["--set", "epochs=1", "--out", str(tmp_path / "found.json")]
     assert main([*call, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    kept = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert {**found, "sha256_of_this_file": ANY} == kept
+    assert main(["verify", str(tmp_path / "found.json")]) == 0
+    capsys.readouterr()
     assert set(found["summary"]) == {"full method", "no L_intra"}
     assert main(call) == 0
     shown = capsys.readouterr().out

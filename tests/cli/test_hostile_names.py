@@ -78,7 +78,7 @@ def test_index_and_search(said):
 def test_evaluate(said, world):
     (world / "pairs.csv").write_text('audio,image\nc.wav,"a\x1b[31m[red].png"\n')
     assert "[red]" in said(2, "evaluate", "connection[b]\x1b[1m", "--pairs", "pairs.csv")
-    run = ("evaluate", "connection[b]\x1b[1m", "retention/mini-image-text", "--limit", "5")
+    run = ("evaluate", "connection[b]\x1b[1m", "retention/mini-image-text", "--limit", "8")
     assert "connection[b]" in said(0, *run, "--against", "connection[b]\x1b[1m")
 
 

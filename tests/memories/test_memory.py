@@ -168,7 +168,7 @@ def test_what_the_system_refuses_is_a_read_error(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    for name in ("pathlib.Path.read_bytes", "pathlib.Path.read_text", "cmcr.memories.shards.safe_open"):
+    for name in ("pathlib.Path.read_bytes", "pathlib.Path.open", "cmcr.memories.shards.safe_open"):
         monkeypatch.setattr(name, refuse)
     for use in (lambda: memory[0], lambda: memory.ids, lambda: next(memory.blocks()), lambda: Memory(tmp_path)):
         with pytest.raises(ReadError, match="Permission denied"):

@@ -33,17 +33,21 @@ AWKWARD = torch.tensor([[0.1, -1 / 3, 1e-8, 6e-5, 1.0, -0.0, 0.99999, 2**-24]])
 
 
 def shard(number, rows, width, run, first_item, items):
-    facts = {"run": run, "first_item": first_item, "items": items, "sha256": {}, "bytes": {}}
-    return Shard(name=shard_name(number), rows=rows, width=width, **facts)
+    name = shard_name(number)
+    files = [
+        name + ending for ending in (".safetensors", ".items.jsonl", ".quarantine.jsonl")[: 3 if items > rows else 2]
+    ]
+    facts = {"sha256": dict.fromkeys(files, "a" * 64), "bytes": dict.fromkeys(files, 100)}
+    return Shard(name=name, rows=rows, width=width, run=run, first_item=first_item, items=items, **facts)
 
 
 CONTENTS = Contents(
     origin=ORIGIN,
-    runs=[
-        Run(items=8, digest="d", shard_items=4, versions={"numpy": "2"}),
-        Run(items=2, digest="e", shard_items=4, versions={}, settings={"temperature": 0.01}),
-    ],
-    shards=[shard(0, 0, 0, 0, 0, 4), shard(1, 3, 5, 0, 4, 4), shard(2, 2, 5, 1, 0, 2)],
+    runs=(
+        Run(items=8, digest="d" * 64, shard_items=4, versions={"numpy": "2"}),
+        Run(items=2, digest="e" * 64, shard_items=4, versions={}, settings={"temperature": 0.01}),
+    ),
+    shards=(shard(0, 0, 0, 0, 0, 4), shard(1, 3, 5, 0, 4, 4), shard(2, 2, 5, 1, 0, 2)),
 )
 
 
@@ -56,7 +60,12 @@ def test_a_manifest_comes_back(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"rows": 6}, "add up"), ({"width": 4}, "add up"), ({"shards": []}, "add up"), ({"dtype": "int8"}, "dtype")],
+    [
+        ({"rows": 6}, "add up"),
+        ({"width": 4}, "are not 4 wide"),
+        ({"shards": []}, "add up"),
+        ({"dtype": "int8"}, "dtype"),
+    ],
 )
 def test_a_manifest_that_does_not_hold_together(tmp_path, change, message):
     write_manifest(tmp_path, {**manifest_of(CONTENTS), **change})

@@ -98,6 +98,17 @@ def test_another_plan_is_refused_with_what_differs(tmp_path, change, differs):
             begin(tmp_path / folder, **change)
 
 
+@pytest.mark.parametrize("name", ["shard-00001.safetensors", "shard-00001.items.jsonl", ".run/shard-00001.json"])
+def test_a_finished_shard_that_has_changed_is_written_again(tmp_path, name):
+    begin(tmp_path / "whole")
+    begin(tmp_path / "m", numbers=[0, 1], finish=False)
+    content = bytearray((tmp_path / "m" / name).read_bytes())
+    content[-9] ^= 1
+    (tmp_path / "m" / name).write_bytes(content)
+    begin(tmp_path / "m")
+    assert tree_of(tmp_path / "m") == tree_of(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("content", ["{", '{"origin": 1, "run": 2, "first_shard": 0}'])
 def test_damaged_plan(tmp_path, content):
     begin(tmp_path, numbers=[0], finish=False)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 import cmcr
 from cmcr.errors import ConfigError, DimensionError, NonFiniteError, ZeroRowError
@@ -202,12 +202,12 @@ def test_pages_filters_and_targets(opened, latent):
 
 
 def test_items_that_are_gone_are_not_found(folder, world, latent, monkeypatch):
-    def first_five(file):
-        arrays = load_file(file)
+    def first_five(content):
+        arrays = load(content)
         arrays["0.live"][5:] = False
         return arrays
 
-    monkeypatch.setattr("cmcr.search.layout.load_file", first_five)
+    monkeypatch.setattr("cmcr.search.layout.deserialize", first_five)
     found = SearchIndex(folder, encoders=[Encoder(world, "see")]).search(image=written(latent), limit=ITEMS)
     assert {hit.item for hit in found[0].hits} == {0, 1, 2, 3, 4}
     assert [ranking.items for ranking in found] == [5, ITEMS, ITEMS]

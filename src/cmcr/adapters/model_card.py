@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any, NamedTuple
 
 from cmcr._version import __version__
 from cmcr.connection.connection import Connection
-from cmcr.errors import ConfigError, FormatError
-from cmcr.evaluation.evaluate import FORMAT, facts_of
+from cmcr.errors import ConfigError
+from cmcr.evaluation.evaluate import facts_of
+from cmcr.evaluation.results import EVALUATION, read_result
 from cmcr.evaluation.tasks.scores import told_by_another
-from cmcr.files import reading
 from cmcr.spaces.mini.space import MINI_SPACES
 
 UNKNOWN = "unknown"
@@ -78,20 +77,14 @@ def read_results(paths: Iterable[str | Path], connection: Connection) -> list[di
     """Read what `cmcr evaluate --out` has written, and check that it is about this connection.
 
     Raises:
-        FormatError: not the result of an evaluation.
+        FormatError, IntegrityError: not the result of an evaluation, or one that has changed.
         ConfigError: of another connection.
         ReadError: the system refuses to read it, or there is no such file.
     """
     weights, found = facts_of(connection)["weights_sha256"], []
     for path in map(Path, paths):
-        try:
-            with reading(path):
-                result = json.loads(path.read_text(encoding="utf-8"))
-            its_format, measured = result["format"], result["connection"]["weights_sha256"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise FormatError(f"{path}: expected a JSON file that cmcr evaluate --out has written.") from error
-        if its_format != FORMAT:
-            raise FormatError(f"{path}: expected a {FORMAT}, got {its_format!r}.")
+        result = read_result(path, EVALUATION)
+        measured = result["connection"]["weights_sha256"]
         if measured != weights:
             raise ConfigError(f"{path}: measured of another connection, weights {measured[:12]}…, not {weights[:12]}….")
         found.append(result)

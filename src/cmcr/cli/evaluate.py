@@ -126,10 +126,10 @@ def _keep(evaluation: Evaluation, connection: Connection, out: Path | None, heat
     """Write a result, and heat maps where they were asked for."""
     if out is None:
         return
-    from cmcr.files import write_text_whole
+    from cmcr.files import write_signed
 
     name = evaluation.result["run"].replace("/", "-")
-    write_text_whole(out / f"{name}.json", json.dumps(evaluation.result, indent=2) + "\n")
+    write_signed(out / f"{name}.json", evaluation.result)
     from cmcr.evaluation.tasks.localization import PreparedLocalization
 
     if heatmaps and isinstance(evaluation.prepared, PreparedLocalization):

@@ -16,7 +16,7 @@ def info(path: Path, /, *, as_json: Json = False) -> None:
     Example: cmcr info captions-in-clip
 
     Args:
-        path: Folder of a memory, a connection or an index.
+        path: Folder of a memory, a connection or an index, or a file of results.
     """
     from cmcr.artefacts import describe
 

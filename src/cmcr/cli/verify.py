@@ -15,7 +15,7 @@ def verify(path: Path, /, *, as_json: Json = False) -> None:
     Example: cmcr verify captions-in-clip
 
     Args:
-        path: Folder of a memory, a connection or an index.
+        path: Folder of a memory, a connection or an index, or a file of results.
     """
     from cmcr.artefacts import verify as verify_artefact
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 
 from cmcr._version import __version__
@@ -18,7 +18,17 @@ from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.maps import Map, map_from
 from cmcr.connection.methods import settings_from
 from cmcr.errors import CmcrError, FormatError
-from cmcr.files import MANIFEST, read_manifest, write_artefact
+from cmcr.files import (
+    MANIFEST,
+    MEMORY_BYTES,
+    Count,
+    Sha256,
+    StrictRecord,
+    read_json,
+    read_manifest,
+    validated,
+    write_artefact,
+)
 
 FORMAT = "cmcr connection"
 VERSION = 2
@@ -28,41 +38,58 @@ FILES = (MANIFEST, WEIGHTS, HISTORY, "README.md")
 _AXES = "own_axes"
 
 
-class _Manifest(BaseModel):
-    """What the manifest says of a connection, besides what every artefact's manifest says."""
+class _Space(StrictRecord):
+    name: str
+    modalities: tuple[str, ...]
+    width: Annotated[Count, Field(ge=1)]
+    fingerprint: str | None
+    outer_rows: Count
 
+
+class _Measured(StrictRecord):
+    check: str
+    where: str
+    value: float
+
+
+class _Report(StrictRecord, extra="allow"):
+    measured: tuple[_Measured, ...] = ()
+
+
+class _Manifest(StrictRecord):
+    written_by: str
+    torch: str
     method: str
     overlap: str
-    overlap_rows: int
-    seed: int
-    spaces: Annotated[tuple[ConnectedSpace, ...], Field(min_length=2)]
+    overlap_rows: Count
+    seed: Annotated[int, Field(ge=0)]
+    spaces: Annotated[tuple[_Space, ...], Field(min_length=2)]
     projectors: dict[str, dict[str, Any]]
-    own_share: float
+    own_share: Annotated[float, Field(ge=0, lt=1)]
     base: str | None
     settings: dict[str, Any]
-    report: dict[str, Any]
+    report: _Report
+    sha256: dict[Literal["model.safetensors", "history.json"], Sha256]
 
 
 def save(connection: Connection, folder: Path, *, replace: bool = False) -> None:
     """Write a connection to a folder (see `Connection.save`)."""
-    known = _Manifest(
-        method=connection.method,
-        overlap=connection.overlap,
-        overlap_rows=connection.overlap_rows,
-        seed=connection.seed,
-        spaces=connection.spaces,
-        projectors={name: each.config() for name, each in connection.projectors.items()},
-        own_share=connection.own_share,
-        base=connection.base,
-        settings=dataclasses.asdict(connection.settings),
-        report=dict(connection.report),
-    )
+    report = json.loads(json.dumps(dict(connection.report)), parse_constant=lambda _: None)  # NaN is not JSON
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "written_by": f"cmcr {__version__}",
         "torch": torch.__version__,
-        **known.model_dump(mode="json"),
+        "method": connection.method,
+        "overlap": connection.overlap,
+        "overlap_rows": connection.overlap_rows,
+        "seed": connection.seed,
+        "spaces": [dataclasses.asdict(space) for space in connection.spaces],
+        "projectors": {name: each.config() for name, each in connection.projectors.items()},
+        "own_share": connection.own_share,
+        "base": connection.base,
+        "settings": dataclasses.asdict(connection.settings),
+        "report": report,
     }
     tensors = {
         f"{number}.{key}": value.contiguous().cpu()
@@ -91,9 +118,13 @@ def load(folder: str | Path) -> Connection:
     """
     folder = Path(folder)
     manifest = read_manifest(folder, FORMAT, VERSION, {WEIGHTS, HISTORY})
+    known = validated(_Manifest, manifest, folder)
     try:
-        known = _Manifest.model_validate_json(json.dumps(manifest))
-        tensors = load_file(folder / WEIGHTS)
+        history = read_json(folder / HISTORY, MEMORY_BYTES)
+        tensors = deserialize(
+            (folder / WEIGHTS).read_bytes()
+        )  # not mapped: the file may change while the process lives
+        spaces = tuple(ConnectedSpace(**space.model_dump()) for space in known.spaces)
         parts: list[dict[str, torch.Tensor]] = [{} for _ in known.spaces]
         for key, value in tensors.items():
             number, _, name = key.partition(".")
@@ -101,7 +132,7 @@ def load(folder: str | Path) -> Connection:
         names = [space.name for space in known.spaces]
         axes = {name: part.pop(_AXES) for name, part in zip(names, parts, strict=True) if _AXES in part}
         return Connection(
-            spaces=known.spaces,
+            spaces=spaces,
             projectors={
                 space.name: _map(space.width, known.projectors[space.name], part)
                 for space, part in zip(known.spaces, parts, strict=True)
@@ -114,10 +145,10 @@ def load(folder: str | Path) -> Connection:
             own_share=known.own_share,
             own_axes=axes,
             base=known.base,
-            history=json.loads((folder / HISTORY).read_text(encoding="utf-8")),
-            report=known.report,
+            history=TypeAdapter(dict[str, list[float]]).validate_python(history, strict=True),
+            report=manifest["report"],
         )
-    except (LookupError, TypeError, ValueError, RuntimeError, SafetensorError, CmcrError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, SafetensorError, CmcrError) as error:
         raise FormatError(f"{folder}: not a usable {FORMAT} ({error}).") from error
 
 

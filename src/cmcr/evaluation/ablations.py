@@ -22,19 +22,17 @@ from cmcr.connection.methods import settings_of
 from cmcr.connection.methods.c_mcr import enhance
 from cmcr.connection.settings import Settings, check_seed
 from cmcr.engine.device import choose_device
-from cmcr.errors import ConfigError, FormatError, ResumeError, unknown_name
+from cmcr.errors import ConfigError, FormatError, IntegrityError, ResumeError, unknown_name
 from cmcr.evaluation.baselines import through
 from cmcr.evaluation.datasets.records import Record
 from cmcr.evaluation.evaluate import Prepared, prepare
-from cmcr.files import write_text_whole
+from cmcr.evaluation.results import ABLATIONS_FORMAT, VERSION, read_result
+from cmcr.files import write_signed
 from cmcr.memories.layout import versions_here
 from cmcr.memories.memories import Memories, by_space
 from cmcr.memories.memory import Memory
 from cmcr.progress import Progress
 from cmcr.spaces.protocol import Space
-
-FORMAT = "cmcr ablations"
-VERSION = 1
 
 FULL = "full method"
 """What every ablation is compared with."""
@@ -172,7 +170,7 @@ def ablate(
         seconds = round(time.perf_counter() - start, 2)
         cells.append({"ablation": name, "seed": seed, "figures": figures, "seconds": seconds})
         if out is not None:
-            write_text_whole(out, json.dumps(_content(made_from, seeds, cells), indent=2) + "\n")
+            write_signed(out, _content(made_from, seeds, cells))
     return _content(made_from, seeds, cells)
 
 
@@ -187,7 +185,7 @@ def _consistent_rows(
 
 
 def _content(made_from: Mapping[str, Any], seeds: Sequence[int], cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    head = {"format": FORMAT, "version": VERSION, "made_from": made_from, "seeds": list(seeds)}
+    head = {"format": ABLATIONS_FORMAT, "version": VERSION, "made_from": made_from, "seeds": list(seeds)}
     return {**head, "summary": summary(cells, seeds), "cells": list(cells)}
 
 
@@ -224,11 +222,9 @@ def _finished(out: Path | None, made_from: Mapping[str, Any]) -> list[dict[str, 
     if out is None or not out.exists():
         return []
     try:
-        content = json.loads(out.read_text(encoding="utf-8"))
-        if (content["format"], content["version"]) != (FORMAT, VERSION):
-            raise ValueError(f"{content['format']} of version {content['version']}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{out}: not {FORMAT} of version {VERSION} ({error}). Choose another file.") from error
+        content = read_result(out, ABLATIONS_FORMAT)
+    except (FormatError, IntegrityError) as error:
+        raise type(error)(f"{error} Or choose another file.") from error
     differing = [key for key in made_from if content["made_from"].get(key) != made_from[key]]
     if differing:
         raise ResumeError(

@@ -20,14 +20,12 @@ from cmcr.evaluation.datasets.records import (
     RetrievalRecord,
 )
 from cmcr.evaluation.published import PUBLISHED
+from cmcr.evaluation.results import EVALUATION, VERSION
 from cmcr.evaluation.tasks import classification, counterfactual, localization, retrieval
 from cmcr.evaluation.tasks.regions import Proposals
 from cmcr.evaluation.tasks.scores import Scores, compared
 from cmcr.memories.layout import versions_here
 from cmcr.progress import Progress
-
-FORMAT = "cmcr evaluation"
-VERSION = 1
 
 _RECORDS: Mapping[str, type[Record]] = {
     "retrieval": RetrievalRecord,
@@ -120,7 +118,7 @@ def evaluate(
         scores[name] = prepared.score(through(other))
     ours = scores["connection"]
     result = {
-        "format": FORMAT,
+        "format": EVALUATION,
         "version": VERSION,
         "run": run,
         "connection": facts_of(connection),

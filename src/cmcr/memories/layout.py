@@ -17,16 +17,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 
 from cmcr import files
 from cmcr._version import __version__
 from cmcr.errors import FormatError, IntegrityError, validation_problems
-from cmcr.files import parsed_manifest
+from cmcr.files import MEMORY_BYTES, Count, Sha256, StrictRecord, parsed_manifest, read_signed, validated
 
 FORMAT, VERSION = "cmcr memory", 1
 RUN, LOCK, PLAN = ".run", ".lock", "plan.json"
@@ -37,14 +37,13 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 SHARD_ITEMS = 16_384
 """Items a shard by default: at most these are embedded again after a crash."""
 
+MOST_SHARDS = 65_536
+"""So many are named by a manifest that is read."""
+
 _LIBRARIES = ("torch", "numpy", "pillow", "soundfile", "soxr", "transformers")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Origin(_Record):
+class Origin(StrictRecord):
     """What made the rows; the same for all rows of a memory.
 
     Attributes:
@@ -64,7 +63,7 @@ class Origin(_Record):
     dtype: Literal["float16", "bfloat16", "float32"]
 
 
-class Run(_Record):
+class Run(StrictRecord):
     """One list of items, and how its rows were made. A memory that was appended to has several.
 
     Attributes:
@@ -75,14 +74,14 @@ class Run(_Record):
         settings: of what made the rows, where it has any.
     """
 
-    items: int
-    digest: str
-    shard_items: int
+    items: Count
+    digest: Sha256
+    shard_items: Count
     versions: Mapping[str, str]
     settings: Mapping[str, Any] = {}
 
 
-class Shard(_Record):
+class Shard(StrictRecord):
     """A part of a memory.
 
     Attributes:
@@ -96,14 +95,24 @@ class Shard(_Record):
         bytes: by file name.
     """
 
-    name: str
-    rows: int
-    width: int
-    run: int
-    first_item: int
-    items: int
-    sha256: Mapping[str, str]
-    bytes: Mapping[str, int]
+    name: Annotated[str, Field(pattern=r"^shard-\d{5,20}$")]
+    rows: Count
+    width: Count
+    run: Count
+    first_item: Count
+    items: Count
+    sha256: Mapping[str, Sha256]
+    bytes: Mapping[str, Count]
+
+    @model_validator(mode="after")
+    def _has_its_files(self) -> Shard:
+        expected = {self.name + ending for ending in (EMBEDDINGS, ITEMS, *([QUARANTINE] if self.quarantined else []))}
+        if set(self.bytes) != expected or set(self.sha256) != expected:
+            found = ", ".join(sorted({*self.bytes, *self.sha256}))
+            raise ValueError(f"{self.name}: expected the files {', '.join(sorted(expected))}, got {found:.200}")
+        if self.rows > self.items:
+            raise ValueError(f"{self.name}: expected at most {self.items} rows, one an item, got {self.rows}")
+        return self
 
     @property
     def quarantined(self) -> int:
@@ -111,16 +120,16 @@ class Shard(_Record):
         return self.items - self.rows
 
 
-class Quarantined(_Record):
+class Quarantined(StrictRecord):
     """An item that has no row: its position in the list of its run, from 0, and the reason."""
 
     id: str
     source: str
-    position: int
+    position: Count
     reason: str
 
 
-class Plan(_Record):
+class Plan(StrictRecord):
     """What an unfinished run writes; it is resumed only under the same plan.
 
     Attributes:
@@ -133,12 +142,12 @@ class Plan(_Record):
 
     origin: Origin
     run: Run
-    number: int
-    first_shard: int
-    digests: tuple[str, ...]
+    number: Count
+    first_shard: Count
+    digests: tuple[Sha256, ...]
 
 
-class Contents(_Record):
+class Contents(StrictRecord):
     """What the manifest holds: runs as they were appended, shards in the order of the rows."""
 
     origin: Origin
@@ -160,6 +169,29 @@ class Contents(_Record):
     def width(self) -> int:
         """Width D; 0 where no shard has a row."""
         return next((shard.width for shard in self.shards if shard.rows), 0)
+
+
+class _Manifest(Origin):
+    written_by: str
+    width: Count
+    rows: Count
+    quarantined: Count
+    runs: tuple[Run, ...]
+    shards: tuple[Shard, ...]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> _Manifest:
+        row = self.width * DTYPES[self.dtype].itemsize
+        for shard in self.shards:
+            if shard.rows and (shard.width != self.width or shard.bytes[shard.name + EMBEDDINGS] < shard.rows * row):
+                raise ValueError(f"{shard.name}: its rows are not {self.width} wide, or its file is too short for them")
+            if shard.run >= len(self.runs):
+                raise ValueError(f"{shard.name}: expected one of {len(self.runs)} runs, got run {shard.run}")
+        if not 0 < self.rows == sum(shard.rows for shard in self.shards):
+            raise ValueError("its shards do not add up to its rows")
+        if self.quarantined != sum(shard.quarantined for shard in self.shards):
+            raise ValueError("its shards do not add up to its quarantine")
+        return self
 
 
 def versions_here() -> dict[str, str]:
@@ -193,7 +225,7 @@ def _lines(records: Iterable[Mapping[str, Any]]) -> bytes:
 
 def parsed_lines(content: bytes) -> list[dict[str, Any]]:
     """Read what `item_lines` or `quarantine_lines` has written; raises ValueError where a line is not JSON."""
-    return [json.loads(line) for line in content.split(b"\n") if line]
+    return [json.loads(line) for line in content.split(b"\n") if line]  # not pydantic's, which refuses half characters
 
 
 def items_in(folder: Path, shard: Shard) -> list[tuple[str, str]]:
@@ -206,6 +238,8 @@ def items_in(folder: Path, shard: Shard) -> list[tuple[str, str]]:
     path = folder / (shard.name + ITEMS)
     with reading(path):
         items = [(line["id"], line.get("source", line["id"])) for line in parsed_lines(path.read_bytes())]
+        if not all(isinstance(part, str) for item in items for part in item):
+            raise TypeError("an id or a source is not a text")
     if len(items) != shard.rows:
         raise IntegrityError(f"{path}: expected {shard.rows} lines, got {len(items)}. Restore it from a copy.")
     return items
@@ -233,7 +267,7 @@ def reading(path: Path) -> Iterator[None]:
             yield
         except FileNotFoundError as error:
             raise IntegrityError(f"{path} is missing. Restore the memory from a copy.") from error
-        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
             said = f"damaged or cut short ({_fault(error)}). Restore the memory from a copy."
             raise IntegrityError(f"{path}: {said}") from error
 
@@ -257,19 +291,11 @@ def contents_in(folder: Path) -> Contents:
     """Read the manifest of a memory.
 
     Raises:
-        FormatError: keys that are missing or of another kind, or sums that do not hold.
-        Others as `cmcr.files.parsed_manifest`.
+        As `cmcr.files.parsed_manifest` and `cmcr.files.validated`.
     """
-    manifest = parsed_manifest(folder, FORMAT, VERSION)
-    try:
-        origin = Origin(**{name: manifest[name] for name in Origin.model_fields})
-        contents = Contents(origin=origin, **{name: manifest[name] for name in ("runs", "shards", "written_by")})
-        widths = {shard.width for shard in contents.shards if shard.rows}
-        if contents.rows != manifest["rows"] or widths != {manifest["width"]}:
-            raise ValueError("its shards do not add up to its rows")
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{folder}: not a usable {FORMAT} ({_fault(error)}).") from error
-    return contents
+    manifest = validated(_Manifest, parsed_manifest(folder, FORMAT, VERSION, MEMORY_BYTES), folder)
+    origin = Origin(**{name: getattr(manifest, name) for name in Origin.model_fields})
+    return Contents(origin=origin, runs=manifest.runs, shards=manifest.shards, written_by=manifest.written_by)
 
 
 def read_plan(folder: Path) -> Plan | None:
@@ -283,9 +309,9 @@ def read_plan(folder: Path) -> Plan | None:
     if not path.is_file():
         return None
     try:
-        return Plan.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        raise FormatError(f"{path}: damaged ({_fault(error)}). Remove {path.parent} and run it again.") from error
+        return read_signed(path, Plan, MEMORY_BYTES)
+    except (FormatError, IntegrityError) as error:
+        raise FormatError(f"{path}: damaged. Remove {path.parent} and run it again ({error}).") from error
 
 
 def _fault(error: Exception) -> str:

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from cmcr.errors import IntegrityError
-from cmcr.files import flush, write_bytes_whole
+from cmcr.errors import FormatError, IntegrityError
+from cmcr.files import flush, read_signed, signed, write_bytes_whole
 from cmcr.memories.layout import (
     DTYPES,
     EMBEDDINGS,
@@ -69,7 +69,7 @@ def write_shard(
         bytes={file: len(content) for file, content in contents.items()},
     )
     flush(folder)  # before the receipt, which tells that they are there
-    write_bytes_whole(folder / RUN / (name + RECEIPT), (shard.model_dump_json() + "\n").encode())
+    write_bytes_whole(folder / RUN / (name + RECEIPT), signed(shard.model_dump(mode="json")))
     flush(folder / RUN)
     return shard
 
@@ -80,11 +80,11 @@ def finished_shard(folder: Path, name: str) -> Shard | None:
     if not path.is_file():
         return None
     try:
-        shard = Shard.model_validate_json(path.read_bytes())
+        shard = read_signed(path, Shard)
         whole = all((folder / file).stat().st_size == size for file, size in shard.bytes.items())
-    except (ValueError, FileNotFoundError):
+    except (FormatError, IntegrityError, FileNotFoundError):
         return None
-    return shard if whole else None
+    return shard if whole and shard.name == name else None
 
 
 def mapped_rows(folder: Path, shard: Shard, dtype: str) -> Tensor:

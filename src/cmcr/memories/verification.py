@@ -11,7 +11,7 @@ import torch
 
 from cmcr.errors import FormatError, IntegrityError, LockedError
 from cmcr.files import MANIFEST, locked, reading, sha256_of
-from cmcr.memories.layout import EMBEDDINGS, ITEMS, LOCK, QUARANTINE, RUN, Contents, Shard, contents_in, read_plan
+from cmcr.memories.layout import EMBEDDINGS, LOCK, RUN, Contents, Shard, contents_in, read_plan
 from cmcr.memories.shards import mapped_rows
 from cmcr.memories.writer import MemoryWriter
 from cmcr.progress import tracked
@@ -99,15 +99,8 @@ def _files(folder: Path, contents: Contents) -> Iterator[tuple[Shard, range, str
     """Give every file with its shard, and the rows which that holds."""
     start = 0
     for shard in contents.shards:
-        endings = (EMBEDDINGS, ITEMS, *([QUARANTINE] if shard.quarantined else []))
-        expected = {shard.name + ending for ending in endings}
-        if set(shard.bytes) != expected or set(shard.sha256) != expected:
-            raise FormatError(
-                f"{folder / MANIFEST}: {shard.name}: expected the files {', '.join(sorted(expected))}, got "
-                f"{', '.join(sorted({*shard.bytes, *shard.sha256}))}."
-            )
         rows = range(start, start + shard.rows)
-        yield from ((shard, rows, file) for file in sorted(expected))
+        yield from ((shard, rows, file) for file in sorted(shard.bytes))
         start = rows.stop
 
 

@@ -21,10 +21,11 @@ from torch import Tensor
 from cmcr import files
 from cmcr.arrays import check_count
 from cmcr.errors import ConfigError, DimensionError, FormatError, ResumeError, differences
-from cmcr.files import MANIFEST, flush, write_bytes_whole, write_manifest, writing
+from cmcr.files import MANIFEST, flush, sha256_of, signed, write_bytes_whole, write_manifest, writing
 from cmcr.memories.layout import (
     DTYPES,
     LOCK,
+    MOST_SHARDS,
     PLAN,
     RUN,
     Contents,
@@ -112,6 +113,12 @@ class MemoryWriter:
         self.shards[number] = shard
         return shard
 
+    def drop_changed(self) -> None:
+        """Forget finished shards whose files are not what was written: they are written again."""
+        for number, shard in list(self.shards.items()):
+            if any(sha256_of(self.folder / file) != hashed for file, hashed in shard.sha256.items()):
+                del self.shards[number]
+
     def finish(self) -> Contents:
         """Write the manifest, once all shards are there: from now on the memory is whole.
 
@@ -196,6 +203,10 @@ def open_writer(
             if seen not in (None, before):
                 raise ResumeError(f"{folder}: another run has changed the memory meanwhile. Run it again.")
         number, first_shard = (len(before.runs), len(before.shards)) if before else (0, 0)
+        if first_shard + len(survey.digests) > MOST_SHARDS:
+            raise ConfigError(
+                f"shard_items: {shard_items} make more than {MOST_SHARDS} shards. Choose a larger number."
+            )
         plan = Plan(origin=origin, run=run, number=number, first_shard=first_shard, digests=survey.digests)
         with writing(folder, _SAFE):
             earlier = read_plan(folder)
@@ -207,6 +218,7 @@ def open_writer(
                     f"remove {folder / RUN}, which gives up what this run has finished."
                 )
             writer = MemoryWriter(folder, plan, before)
+            writer.drop_changed()
             left = sum(len(writer.items_of(number)) for number in writer.missing)
             _check_free_disk(folder, left * width * DTYPES[origin.dtype].itemsize)
             if earlier is None:
@@ -310,7 +322,7 @@ def _facts(origin: Origin, run: Run) -> dict[str, Any]:
 def _write_plan(folder: Path, plan: Plan) -> None:
     path = folder / RUN / PLAN
     path.parent.mkdir(exist_ok=True)
-    write_bytes_whole(path, (plan.model_dump_json() + "\n").encode())
+    write_bytes_whole(path, signed(plan.model_dump(mode="json")))
     flush(path.parent)
     flush(folder)
     with contextlib.suppress(PermissionError):  # a folder that may be written to, but not be listed

@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from cmcr.errors import IntegrityError
+from cmcr.files import Count, StrictRecord
 from cmcr.search.exact import ExactIndex
 from cmcr.search.index import Found
 
@@ -21,7 +23,7 @@ _MORE = 32  # candidates beyond k: their order is that of float16 until they are
 _ASKED, _DEPTH = 128, 10
 
 
-class Card(BaseModel):
+class Card(StrictRecord):
     """What an index was made of, and how good it was found to be.
 
     Attributes:
@@ -35,16 +37,14 @@ class Card(BaseModel):
         queries: for how many queries that was measured.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: str
-    rows: int
+    kind: Annotated[str, Field(pattern="^(faiss|lancedb)$")]
+    rows: Count
     content: str
-    built_rows: int
-    lists: int
-    probes: int = 1
-    recall_at_10: float = 1.0
-    queries: int = 0
+    built_rows: Count
+    lists: Count
+    probes: Annotated[Count, Field(ge=1)] = 1
+    recall_at_10: Annotated[float, Field(ge=0, le=1)] = 1.0
+    queries: Count = 0
 
 
 class Approximate(ABC):

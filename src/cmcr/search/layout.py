@@ -21,19 +21,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load as deserialize
 
 from cmcr._version import __version__
 from cmcr.connection import artefact
 from cmcr.connection.connection import Connection
-from cmcr.errors import ArtefactError, FormatError, IntegrityError, validation_problems
-from cmcr.files import parsed_manifest, reading, sha256_of
+from cmcr.errors import ArtefactError, IntegrityError
+from cmcr.files import Count, Inside, Sha256, StrictRecord, parsed_manifest, reading, sha256_of, validated
 from cmcr.loading import load
 from cmcr.memories import verification
 from cmcr.memories.layout import Contents
@@ -51,11 +51,7 @@ LOCK = ".index.lock"
 BLOCKS = ("own", "common")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Rows(_Record):
+class Rows(StrictRecord):
     """Rows of a corpus, in one memory on disk.
 
     Attributes:
@@ -65,14 +61,14 @@ class Rows(_Record):
         input: what it was embedded from, where that was done for this index.
     """
 
-    path: str
-    shards: int
-    rows: int
-    hash: str
+    path: Annotated[str, Field(max_length=4096)]
+    shards: Annotated[Count, Field(ge=1)]
+    rows: Count
+    hash: Sha256
     input: str | None = None
 
 
-class CorpusRecord(_Record):
+class CorpusRecord(StrictRecord):
     """What is searched together: the items of one modality in one space.
 
     Attributes:
@@ -89,12 +85,20 @@ class CorpusRecord(_Record):
     modality: str
     own: tuple[Rows, ...]
     common: tuple[Rows, ...]
-    live: int
+    live: Count
     hubs: Mapping[str, tuple[str, ...]]
     hubs_of: str
     backend: str
     cards: Mapping[str, Card]
     folders: Mapping[str, str]
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> CorpusRecord:
+        if not self.live <= self.rows == sum(part.rows for part in self.common):
+            raise ValueError("expected as many rows in the common block as in the own one, and no more live items")
+        if not set(self.cards) == set(self.folders) <= set(self.hubs) == set(BLOCKS):
+            raise ValueError("expected hubs of both blocks, and a folder for each card")
+        return self
 
     @property
     def rows(self) -> int:
@@ -102,7 +106,7 @@ class CorpusRecord(_Record):
         return sum(part.rows for part in self.own)
 
 
-class Manifest(_Record):
+class Manifest(StrictRecord):
     """What the manifest says.
 
     Attributes:
@@ -113,15 +117,21 @@ class Manifest(_Record):
         sha256, bytes: of all files that are written for the index alone, by their paths relative to it.
     """
 
-    connection: str
+    connection: Inside
     connection_hash: str
     encoders: Mapping[str, Mapping[str, str]]
     corpora: tuple[CorpusRecord, ...]
-    items: str
-    arrays: str
-    sha256: Mapping[str, str]
-    bytes: Mapping[str, int]
+    items: Inside
+    arrays: Inside
+    sha256: Mapping[Inside, Sha256]
+    bytes: Mapping[Inside, Count]
     written_by: str = f"cmcr {__version__}"
+
+    @model_validator(mode="after")
+    def _hashes_what_it_names(self) -> Manifest:
+        if set(self.sha256) != set(self.bytes) or not {self.items, self.arrays} <= set(self.bytes):
+            raise ValueError("expected hash and size of every file that is named")
+        return self
 
     def spans(self) -> list[range]:
         """Give the numbers of the items of each corpus."""
@@ -197,7 +207,7 @@ def open_folder(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Opened
         check_file(folder / name, size)
     with reading(folder):
         try:
-            arrays = load_file(folder / manifest.arrays)
+            arrays = deserialize((folder / manifest.arrays).read_bytes())
         except (SafetensorError, FileNotFoundError) as error:
             raise _changed(folder / manifest.arrays, str(error)) from error
     connection = load(folder / manifest.connection, encoders=encoders)
@@ -208,12 +218,7 @@ def open_folder(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Opened
 
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of an index; raises as `open_folder`."""
-    known = parsed_manifest(folder, FORMAT, VERSION)
-    fields = {name: known[name] for name in Manifest.model_fields if name in known}
-    try:
-        return Manifest.model_validate(fields)
-    except ValidationError as error:
-        raise FormatError(f"{folder}: not a usable {FORMAT} ({validation_problems(error)}).") from error
+    return validated(Manifest, parsed_manifest(folder, FORMAT, VERSION), folder)
 
 
 def verify(folder: Path, show_progress_bar: bool | None = False) -> dict[str, int]:
