@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import cmcr
-from cmcr import connecting
+from cmcr import artefacts, connecting
 from cmcr.connecting import connect_on_disk
 from cmcr.connection.methods import auto, residual
 from cmcr.errors import FormatError, IntegrityError, LockedError, ResumeError, TrainingError, WriteError
@@ -266,6 +266,19 @@ def stopped(memories, out, often):
     with pytest.raises(DiedError):
         connected(memories, out, progress=stop)
     return work_of(out)
+
+
+def test_what_was_stopped_is_described(memories, out, stopped):
+    for path in (out, stopped):
+        facts = artefacts.describe(path)
+        assert (facts["kind"], facts["finished"], facts["being_written"]) == ("connection", False, False)
+        assert (facts["consistent rows, left"], facts["consistent rows, right"]) == ("30 rows", "30 rows")
+        assert facts["training"] == artefacts.describe(stopped / "training")
+        assert (facts["training"]["step"], facts["training"]["epochs"]) == (5, 2)
+        assert "cmcr connect" in facts["to_resume"]
+    assert artefacts.describe(stopped / "left-consistent")["kind"] == "memory"
+    with locked(stopped / ".lock", ""):
+        assert artefacts.describe(out)["being_written"]
 
 
 @pytest.mark.parametrize("changes", [{"epochs": 4}, {"seed": 5}, {"method": "ex-mcr"}, {"batch_norm": "apart"}])

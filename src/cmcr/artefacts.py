@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cmcr import connecting
 from cmcr.connection import artefact
-from cmcr.evaluation.results import read_result
-from cmcr.files import artefact_kind
+from cmcr.errors import FormatError, IntegrityError
+from cmcr.evaluation.results import ABLATIONS_FORMAT, read_result
+from cmcr.files import MANIFEST, artefact_kind, parsed_manifest, validated
 from cmcr.memories import verification
 from cmcr.memories.memory import Memory
 from cmcr.search import layout
@@ -44,26 +47,27 @@ def verify(path: Path, *, show_progress_bar: bool | None = False) -> dict[str, A
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Describe a memory, a connection, an index or a file of results; of a memory that is not finished, how far it is.
+    """Describe what a path of cmcr's is: a memory, a connection, an index, results; of what is unfinished, how far it is.
+
+    Args:
+        path: its folder, that of its unfinished work (`OUT.unfinished`), or a file of results.
 
     Raises:
         ArtefactNotFoundError, FormatError, IntegrityError, ReadError: there is nothing, or nothing of cmcr's.
     """
     if path.is_file():
-        return _result(path)
+        return _results(path)
+    work = path if path.name.endswith(connecting.WORK) else path.parent / f"{path.name}{connecting.WORK}"
+    if work.is_dir() and (work is path or not path.exists()):
+        return _unfinished_connection(work)
     if verification.unfinished(path):
         return _unfinished_memory(path)
-    if _is_memory(path):
-        return _memory(path)
-    return _index(path) if artefact_kind(path) == layout.FORMAT else _connection(path)
-
-
-def _result(path: Path) -> dict[str, Any]:
-    found = read_result(path)
-    made = found.get("made_from", found)
-    facts = {"kind": found["format"], "run": made["run"], "data": made["data"]["name"], "versions": made["versions"]}
-    figures = found.get("figures", {}).get("connection", {})
-    return {**facts, **{key: figure["value"] for key, figure in figures.items()}}
+    if (path / layout.LOCK).is_file() and not (path / MANIFEST).exists():
+        return _unfinished_index(path)
+    if not (path / MANIFEST).exists() and (facts := _evaluations(path)):
+        return facts
+    readers = {"cmcr memory": _memory, layout.FORMAT: _index, connecting.FORMAT: _training}
+    return readers.get(artefact_kind(path), _connection)(path)
 
 
 def _is_memory(path: Path) -> bool:
@@ -131,7 +135,7 @@ def _memory(path: Path) -> dict[str, Any]:
 
 
 def _unfinished_memory(path: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = {"kind": "memory", "finished": False, "being_written": verification.being_written(path)}
+    facts = {"kind": "memory", **_begun(path, "cmcr embed with the same arguments, or whatever began it")}
     if (run := verification.under_way(path)) is None:
         return {**facts, "shards": None, "shards_finished": 0}
     return {
@@ -141,6 +145,76 @@ def _unfinished_memory(path: Path) -> dict[str, Any]:
         "shards": run.count,
         "shards_finished": len(run.shards),
     }
+
+
+def _unfinished_connection(work: Path) -> dict[str, Any]:
+    """Describe what `cmcr connect` has kept: the choice, the consistent rows of either space, the training."""
+    facts = {"kind": "connection", **_begun(work, "cmcr connect with the same arguments")}
+    if (work / "choice" / MANIFEST).is_file():
+        facts["chosen"] = _kept(work / "choice", connecting.CHOICE).choice.get("chosen")
+    for folder in sorted(work.glob("*-consistent")):
+        facts[f"consistent rows, {folder.name.partition('-')[0]}"] = _how_far(folder)
+    if (work / "training" / MANIFEST).is_file():
+        facts["training"] = _training(work / "training")
+    return facts
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    kept = _kept(folder, connecting.FORMAT)
+    step = re.sub(r"\D", "", next(iter(kept.sha256), ""))
+    facts = {name: kept.identity.get(name) for name in ("method", "epochs", "batch_size", "seed", "device")}
+    return {"kind": "training", "step": int(step or 0), **facts}
+
+
+def _kept(folder: Path, kind: str) -> connecting.Kept:
+    return validated(connecting.Kept, parsed_manifest(folder, kind, connecting.VERSION), folder)
+
+
+def _unfinished_index(path: Path) -> dict[str, Any]:
+    facts = {"kind": "index", **_begun(path, "cmcr index with the same arguments", layout.LOCK)}
+    return facts | {f"memory {folder.name}": _how_far(folder) for folder in sorted(path.glob("memories/*"))}
+
+
+def _begun(path: Path, command: str, lock: str = ".lock") -> dict[str, Any]:
+    return {"finished": False, "being_written": verification.being_written(path, lock), "to_resume": command}
+
+
+def _how_far(memory: Path) -> str:
+    """Say how far a memory is that belongs to something larger."""
+    facts = describe(memory)
+    return f"{facts['rows']:,} rows" if facts["finished"] else f"{facts['shards_finished']} of {facts['shards']} shards"
+
+
+def _results(path: Path) -> dict[str, Any]:
+    """Describe a file of results: what was measured of what, and the first figure of each method."""
+    found = read_result(path)
+    if found["format"] == ABLATIONS_FORMAT:
+        facts = {"run": found["made_from"]["run"], "seeds": found["seeds"], "trainings_finished": len(found["cells"])}
+        return {"kind": "ablations", **facts, "to_resume": "cmcr ablate with the same arguments"}
+    key = min(found["figures"]["connection"], key=lambda key: key != "mean/R@1")
+    made = {name: found["connection"][name] for name in ("method", "seed", "overlap", "weights_sha256")}
+    shares = {name: measured[key]["value"] for name, measured in found["figures"].items() if key in measured}
+    return {
+        "kind": "evaluation",
+        "run": found["run"],
+        "data": found["data"]["name"],
+        **made,
+        "figure": key,
+        "share": shares,
+    }
+
+
+def _evaluations(path: Path) -> dict[str, Any] | None:
+    """Describe a folder of results, of which each run has written a file; None where it is something else."""
+    found = []
+    for file in sorted(path.glob("*.json")):
+        with contextlib.suppress(FormatError, IntegrityError):
+            found.append(_results(file))
+    runs = {
+        each["run"]: f"{each['figure']} {100 * each['share']['connection']:.1f} %" for each in found if "figure" in each
+    }
+    again = "cmcr evaluate --all measures all of them again"
+    return {"kind": "evaluations", "runs_finished": runs, "to_resume": again} if runs else None
 
 
 def _general(reason: str, *names: str) -> str:

@@ -65,6 +65,9 @@ from cmcr.progress import Progress
 FORMAT = "cmcr training"
 CHOICE = "cmcr choice"
 VERSION = 1
+WORK = ".unfinished"
+"""Ends the name of the folder of the work for a connection."""
+
 SECONDS_BETWEEN = 60.0
 """Between two states of the training; Ctrl-C and SIGTERM write one at once."""
 
@@ -73,7 +76,7 @@ _REMOVED = ".removed"
 _LEFT = "what was finished is safe: free space and run it again"
 
 
-class _Kept(StrictRecord):
+class Kept(StrictRecord):
     """What is kept of a choice, or of a training."""
 
     identity: dict[str, Any]
@@ -179,7 +182,7 @@ def _choice(link: Link, settings: AutoSettings, run: Run, work: Path, restart: b
     folder = work / "choice"
     if (folder / MANIFEST).is_file():
         try:
-            kept = validated(_Kept, parsed_manifest(folder, CHOICE, VERSION), folder)
+            kept = validated(Kept, parsed_manifest(folder, CHOICE, VERSION), folder)
             if not (differing := differences(kept.identity, identity)):
                 candidate_of(kept.choice, settings)
                 return {**kept.choice}
@@ -217,7 +220,7 @@ def _trained(training: KeptTraining, connect: Callable[..., Connection]) -> Conn
 
 def unfinished(connection: Path) -> Path:
     """Name the folder in which the work for a connection that will be saved at a path is kept."""
-    return connection.with_name(f"{connection.name}.unfinished")
+    return connection.with_name(f"{connection.name}{WORK}")
 
 
 @contextmanager
@@ -364,7 +367,7 @@ class KeptTraining:
         if not (self._folder / MANIFEST).is_file():
             return None
         try:
-            kept = validated(_Kept, parsed_manifest(self._folder, FORMAT, VERSION), self._folder)
+            kept = validated(Kept, parsed_manifest(self._folder, FORMAT, VERSION), self._folder)
             name = next(iter(kept.sha256), "")
             read_manifest(self._folder, FORMAT, VERSION, {name})
         except (FormatError, IntegrityError) as error:

@@ -7,6 +7,7 @@ from unittest.mock import ANY
 import pytest
 from PIL import Image
 
+from cmcr.artefacts import describe
 from cmcr.cli import main
 from cmcr.evaluation.runs import evaluate_runs
 from evaluation.datasets import tiny_sets
@@ -68,8 +69,10 @@ def test_all_writes_one_file_a_run_and_replaces_older_ones(folders, tmp_path, ca
         file = tmp_path / f"{result['run'].replace('/', '-')}.json"
         assert json.loads(file.read_text(encoding="utf-8")) == {**result, "sha256_of_this_file": ANY}
         assert main(["verify", str(file)]) == 0
-    assert main(["info", str(file), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == result["run"]
+    facts = describe(file)
+    share = result["figures"]["connection"][facts["figure"]]["value"]
+    assert (facts["kind"], facts["run"], facts["share"]["connection"]) == ("evaluation", result["run"], share)
+    assert describe(tmp_path)["runs_finished"][result["run"]] == f"{facts['figure']} {100 * share:.1f} %"
     file.write_text(file.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 1'), encoding="utf-8")
     assert main(["verify", str(file)]) == 1
     assert "not what was written" in capsys.readouterr().err
@@ -222,6 +225,7 @@ def test_ablations_are_printed_and_kept(memories, tmp_path, capsys):
     assert main(["verify", str(tmp_path / "found.json")]) == 0
     capsys.readouterr()
     assert set(found["summary"]) == {"full method", "no L_intra"}
+    assert describe(tmp_path / "found.json")["trainings_finished"] == 4
     assert main(call) == 0
     shown = capsys.readouterr().out
     assert "seeds 3, 4" in shown

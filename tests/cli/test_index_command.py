@@ -95,5 +95,9 @@ def test_stopped_by_a_signal_the_same_command_resumes(files, capsys, monkeypatch
         patched.setattr(building, "_item_table", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
         assert call() == 130
     assert "Run the same command again to resume" in capsys.readouterr().err
+    assert main(["info", "out", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    (memory,) = (said for name, said in facts.items() if name.startswith("memory mini-clip-text-"))
+    assert (facts["kind"], facts["finished"], memory) == ("index", False, "2 rows")
     assert call() == 0
     assert "embedding" not in capsys.readouterr().err

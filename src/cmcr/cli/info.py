@@ -11,12 +11,12 @@ from cmcr.cli.options import Json
 
 
 def info(path: Path, /, *, as_json: Json = False) -> None:
-    """Describe an artefact: of an unfinished memory how far it is, of a connection its diagnosis, of an index its items.
+    """Describe what cmcr has written: of a connection its diagnosis, of what is unfinished how far it is and how to resume.
 
     Example: cmcr info captions-in-clip
 
     Args:
-        path: Folder of a memory, a connection or an index, or a file of results.
+        path: Folder of a memory, a connection or an index, finished or not; file or folder of results.
     """
     from cmcr.artefacts import describe
 

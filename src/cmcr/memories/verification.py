@@ -82,12 +82,12 @@ def under_way(folder: Path) -> MemoryWriter | None:
     return None if plan is None else MemoryWriter(folder, plan)
 
 
-def being_written(folder: Path) -> bool:
-    """Find out whether a process holds the lock of a memory."""
-    if not (folder / LOCK).is_file():
+def being_written(folder: Path, lock: str = LOCK) -> bool:
+    """Find out whether a process holds the lock of a folder."""
+    if not (folder / lock).is_file():
         return False
     try:
-        with locked(folder / LOCK, ""):
+        with locked(folder / lock, ""):
             return False
     except LockedError:
         return True
