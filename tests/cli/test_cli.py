@@ -193,7 +193,7 @@ def test_failures_end_with_1_and_a_message(saved, capsys):
     assert captured.out == ""
     assert captured.err.startswith(f"cmcr: {saved / 'nothing'}: ")
     assert main(["info", str(saved / "config.json")]) == 1
-    assert "got a file" in capsys.readouterr().err
+    assert "expected cmcr evaluation" in capsys.readouterr().err
     (saved.parent / "other.json").write_text("{}")
     assert main(["info", str(saved.parent)]) == 1  # neither is a folder with other things
     assert "config.json" in capsys.readouterr().err
