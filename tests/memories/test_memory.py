@@ -1,5 +1,6 @@
 """`Memory` against a twin that reads the files by hand."""
 
+import os
 import pickle
 import resource
 import subprocess
@@ -23,6 +24,7 @@ from cmcr.errors import (
 from cmcr.memories.layout import DTYPES
 from cmcr.memories.memory import Memory
 from cmcr.memories.verification import verify
+from cmcr.search.exact import ExactIndex
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +288,21 @@ def test_mapped_shards_are_the_rows_as_they_are_kept(tmp_path):
     shards = list(memory.mapped())
     assert [tuple(shard.shape) for shard in shards] == [(4, 5), (4, 5), (1, 5)]
     np.testing.assert_array_equal(torch.cat(shards).numpy(), memory[:])
+
+
+def test_a_shard_that_shrinks_while_it_is_mapped_is_an_error_and_kills_nothing(tmp_path):
+    rows = unit(4096, width=64)
+    store(tmp_path, rows, shard_items=2048)
+    memory, index = Memory(tmp_path), ExactIndex(Memory(tmp_path), None, None)
+    blocks = memory.blocks(512)
+    next(blocks), memory[4000], index.search(rows[:1], 1)
+    os.truncate(tmp_path / "shard-00001.safetensors", 4096)
+    np.testing.assert_array_equal(memory[5], rows[5])
+    for use in (
+        lambda: memory[4000],
+        lambda: memory[[5, 4000]],
+        lambda: list(blocks),
+        lambda: index.search(rows[:1], 1),
+    ):
+        with pytest.raises(IntegrityError, match="cut short"):
+            use()

@@ -6,6 +6,7 @@ import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from cmcr.errors import ReadError, SampleError
 
@@ -28,6 +29,9 @@ class NamedBytes:
     def suffix(self) -> str:
         """The ending of the name, with its dot."""
         return PurePosixPath(self.name).suffix
+
+    def __len__(self) -> int:
+        return len(self.content)
 
     def read_bytes(self) -> bytes:
         """Give the bytes, as a path does."""
@@ -55,10 +59,18 @@ def file_of(source: FilePath, kind: str) -> Path:
     if is_folder:
         raise SampleError(f"{source}: a folder, not a {kind}. Give its files one by one.")
     if not is_file:
-        raise SampleError(f"{source}: no such {kind}.")
+        there = os.path.lexists(path)
+        raise SampleError(f"{source}: {'a pipe, device or dead link, not a' if there else 'no such'} {kind}.")
     if not readable:
         raise SampleError(f"{source}: the {kind} may not be read (permission denied).")
     return path
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open a file to read; raises OSError for a pipe or device too, which may block or never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "a pipe or device, not a file", str(path))
+    return path.open("rb")
 
 
 def damaged(path: Path, kind: str, reason: object) -> ReadError:

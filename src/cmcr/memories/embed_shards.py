@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cmcr.arrays import is_number
 from cmcr.data.items import Entry, ItemList, as_id
+from cmcr.data.paths import NamedBytes
 from cmcr.errors import ConfigError, DimensionError, ResumeError, TooManyFailuresError
 from cmcr.memories.layout import Origin, Quarantined, Shard
 from cmcr.memories.survey import Identity, digest_of
@@ -28,6 +29,7 @@ JUDGED_AFTER = 1000
 """Items of which a share is taken at least, so that a bad start does not stop a good run."""
 
 T = TypeVar("T")
+_BATCH_BYTES = 256 * 2**20  # of files that lie in others; a batch ends there
 _Item = tuple[Entry, Any]
 """An entry of the list, and its content."""
 
@@ -193,14 +195,19 @@ def _batches(
     walk: Iterator[Entry], span: range, size: int, identities: list[Identity]
 ) -> Iterator[tuple[tuple[int, list[_Item]], list[Any]]]:
     """Cut the items of a shard into batches, and note what identifies them."""
-    for first in range(span.start, span.stop, size):
-        batch = []
+    first = span.start
+    while first < span.stop:
+        batch, held = list[_Item](), 0
         for entry in islice(walk, min(size, span.stop - first)):
             identities.append((entry.id, entry.mark))
-            batch.append((entry, entry.read()))  # a tar file is read in one direction
+            batch.append((entry, content := entry.read()))  # a tar file is read in one direction
+            held += len(content) if isinstance(content, bytes | NamedBytes) else 0
+            if held > _BATCH_BYTES:
+                break
         if not batch:
             return
         yield (first, batch), [content for _, content in batch]
+        first += len(batch)
 
 
 def _quarantined(entry: Entry, content: Any, position: int, reason: str) -> Quarantined:

@@ -37,7 +37,8 @@ class Memory:
 
     Nothing is read but the manifests until rows are asked for; rows come from files that the system maps into memory, so
     a memory may be larger than RAM. A memory that is being written, or was never finished, cannot be opened. Opening
-    checks manifest, sizes and shapes, not every byte: `cmcr verify` does.
+    checks manifest, sizes and shapes, not every byte: `cmcr verify` does. Sizes are checked again before each read, since
+    the system kills a process that reads mapped rows beyond the end of a file that was cut.
 
     Args:
         *folders: of memories of the same space, modality, model and width, in the order in which their rows come.
@@ -89,7 +90,8 @@ class Memory:
         self.width = self.contents[0].width
         self.shape = (self._ends[-1], self.width)
         for folder, shard, _ in self._shards:
-            _check_sizes(folder, shard)
+            for file in shard.bytes:
+                _check_size(folder, shard, file)
         self._mapped = lru_cache(maxsize=_MAPS_KEPT)(self._map)
 
     def __reduce__(self) -> Any:
@@ -140,15 +142,26 @@ class Memory:
         for number in range(len(self._shards)):
             for part in self._map(number).split(rows):
                 if len(part):
+                    self.still_whole(number)
                     yield as_float32(part)
 
     def mapped(self) -> Iterator[Tensor]:
         """Map the shards into memory, in their order: `(n, D)` each in the memory's dtype, read as they are used.
 
         For callers that read all rows again and again, who keep them: no file stays open, but each needs some of the
-        addresses and none of the RAM of the process.
+        addresses and none of the RAM of the process. Call `still_whole` before each walk of them.
         """
         return (self._map(number) for number, (_, shard, _) in enumerate(self._shards) if shard.rows)
+
+    def still_whole(self, *numbers: int) -> None:
+        """Make sure that the rows of shards, of all if none is named, are on disk as long as they were.
+
+        Raises:
+            IntegrityError: a file was cut or removed since the memory was opened.
+        """
+        for number in numbers or range(len(self._shards)):
+            folder, shard, _ = self._shards[number]
+            _check_size(folder, shard, shard.name + EMBEDDINGS)
 
     def digest(self, rows: int | None = None) -> str:
         """Hash which rows these are and in which order, from the manifests alone: 64 hexadecimal digits.
@@ -213,6 +226,7 @@ class Memory:
         for part in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
             if len(part):
                 number = int(numbers[part[0]])
+                self.still_whole(number)
                 rows = self._mapped(number)[torch.from_numpy(positions[part] - self._first(number))]
                 result[part] = as_float32(rows)
         return result
@@ -234,9 +248,13 @@ def _check_alike(folders: Sequence[Path], contents: Sequence[Contents]) -> None:
             raise DimensionError(f"{folder} is {other.width} wide, {folders[0]} {contents[0].width}.")
 
 
-def _check_sizes(folder: Path, shard: Shard) -> None:
-    for file, size in shard.bytes.items():
+def _check_size(folder: Path, shard: Shard, file: str) -> None:
+    path = os.path.join(folder, file)  # noqa: PTH118 - before each read: a Path takes longer than the read of a row
+    try:
+        found = os.stat(path).st_size  # noqa: PTH116
+    except OSError:
         with reading(folder / file):
-            found = (folder / file).stat().st_size
-        if found != size:
-            raise IntegrityError(f"{folder / file}: {found} bytes, expected {size}. Restore the memory from a copy.")
+            raise
+    if found != shard.bytes[file]:
+        said = f"{found} bytes, expected {shard.bytes[file]}: cut short or changed"
+        raise IntegrityError(f"{path}: {said}. Restore the memory from a copy.")

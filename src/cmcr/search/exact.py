@@ -183,8 +183,13 @@ class ExactIndex:
             return self._shards[0].index_select(0, torch.from_numpy(positions))
         return torch.from_numpy(self.memory[positions])
 
-    @cached_property
+    @property
     def _shards(self) -> Sequence[Tensor]:
+        self.memory.still_whole()
+        return self._mapped
+
+    @cached_property
+    def _mapped(self) -> Sequence[Tensor]:
         return list(self.memory.mapped())
 
 

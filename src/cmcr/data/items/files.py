@@ -1,6 +1,6 @@
 r"""Lists of items, and the simplest of them: files as items, those of a folder or a pattern, or one alone.
 
-Lists can be walked any number of times, and are never held in memory as a whole. Files are ordered by their relative paths,
+Lists can be linked any number of times, and are never held in memory as a whole. Files are ordered by their relative paths,
 written with `/` and compared by code points, on every file system and in every locale. Each folder is sorted by itself,
 subfolders by their names with a `/`: the order is that of all paths sorted, but no more than the names of one folder on each
 level are held.
@@ -8,6 +8,7 @@ level are held.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from abc import ABC, abstractmethod
@@ -39,8 +40,13 @@ ENDINGS_OF = {
 }
 """The endings that are taken from folders and tar files for each modality, in small letters."""
 
+_DEEPEST = 200  # folders within each other
+_MOST_LINKED = 100  # times that links may lead into one folder
 _MAGIC = re.compile(r"[*?\[]")
 _ANY_DEPTH = "**"
+
+
+_Inode = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class Entry:
 
 
 class ItemList(ABC):
-    """Items in a stable order, which can be walked any number of times.
+    """Items in a stable order, which can be linked any number of times.
 
     Attributes:
         description: what it is, for messages: "folder photos (image files)".
@@ -103,7 +109,8 @@ class Selection:
     """Files in and below a folder; the folder is listed again on every walk.
 
     Hidden files and folders (`.name`) are passed over unless the pattern names them. Links to folders are followed, but
-    not into a folder that is being walked already.
+    not into a folder that is being linked already. Folders nested too deep, and links that lead into one folder again and
+    again, are refused: there is no end to what they list.
 
     Args:
         root: the folder to begin in, or one file.
@@ -118,12 +125,12 @@ class Selection:
         """Give the relative path with `/`, and the path.
 
         Raises:
-            ReadError: a folder is gone or may not be read.
+            ReadError: a folder is gone, may not be read, or has no end.
         """
         if not self.pattern:
             yield self.root.name, self.root
             return
-        for relative in _walk(self.root, "", {self.pattern}, ()):
+        for relative in _walk(self.root, "", {self.pattern}, (), Counter()):
             yield relative, self.root / relative
 
 
@@ -186,7 +193,7 @@ def ending_of(name: str) -> str:
 
 
 def _walk(
-    folder: Path, prefix: str, patterns: set[tuple[str, ...]], above: tuple[tuple[int, int], ...]
+    folder: Path, prefix: str, patterns: set[tuple[str, ...]], above: tuple[_Inode, ...], linked: Counter[_Inode]
 ) -> Iterator[str]:
     """Give the relative paths below a folder that match any of some patterns."""
     with reading(folder):
@@ -194,15 +201,27 @@ def _walk(
         here = (about.st_dev, about.st_ino)
         if about.st_ino and here in above:  # some network drives number nothing
             return
+        linked[here] += folder.is_symlink()
+        if len(above) > _DEEPEST or linked[here] > _MOST_LINKED:
+            raise OSError(
+                errno.ELOOP, f"nested over {_DEEPEST} deep, or linked to over {_MOST_LINKED} times", str(folder)
+            )
         with os.scandir(folder) as entries:
-            names = sorted(entry.name + "/" * entry.is_dir() for entry in entries)
+            names = sorted(entry.name + "/" * _is_folder(entry) for entry in entries)
     for name in names:
         left = {rest for pattern in patterns for rest in _rests(pattern, name.removesuffix("/"))}
         if name.endswith("/"):
             if any(left):
-                yield from _walk(folder / name, prefix + name, left, (*above, here))
+                yield from _walk(folder / name, prefix + name, left, (*above, here), linked)
         elif any(set(rest) <= {_ANY_DEPTH} for rest in left):
             yield prefix + name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: an item that cannot be read
+        return False
 
 
 def _rests(pattern: tuple[str, ...], name: str) -> Iterator[tuple[str, ...]]:

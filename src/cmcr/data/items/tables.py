@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from cmcr.data.items.files import Entry, SelectedItems, as_id
-from cmcr.data.paths import damaged
+from cmcr.data.paths import damaged, opened
 from cmcr.errors import ConfigError, SampleError, missing_dependency, unknown_name
 from cmcr.files import reading
 
 _PARQUET_ROWS = 64  # read at a time; cells may hold whole pictures
+_PARQUET_BYTES = 2**30  # of so many rows, were each as large as all of its column in a row group
+_LINE = 16 * 2**20  # characters
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
 _Row = list[Any] | SampleError
@@ -92,14 +94,16 @@ def _line_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
     """A file of lines is a table of one column, by the usual names."""
     with _opened_utf8(path) as file:
         columns = choose(["text", "path"])
-        for number, line in enumerate(file, start=1):
-            yield number, [line.removesuffix("\n")] * len(columns)
+        for number, line in enumerate(_lines(file), start=1):
+            yield number, line if isinstance(line, SampleError) else [line.removesuffix("\n")] * len(columns)
 
 
 def _csv_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
     """Rows are numbered from 1 below the header; blank lines are skipped."""
     with _opened_utf8(path, newline="") as file:
-        records = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        records = csv.reader(
+            map(_whole, _lines(file)), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
+        )
         try:
             header = next(filter(None, records), None)
             if header is None:
@@ -119,7 +123,10 @@ def _jsonl_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
     """Rows are numbered by their lines; blank lines are skipped. The first object names the columns."""
     columns = None
     with _opened_utf8(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_lines(file), start=1):
+            if isinstance(line, SampleError):
+                yield number, line
+                continue
             if not line.strip():
                 continue
             try:
@@ -140,11 +147,12 @@ def _parquet_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
         from pyarrow import parquet
     except ImportError as error:
         raise missing_dependency("pyarrow", extra="parquet", purpose="Parquet files") from error
-    with reading(path), path.open("rb") as file:
+    with reading(path), opened(path) as file:
         try:
-            with parquet.ParquetFile(file) as opened:
-                columns = choose(opened.schema_arrow.names)
-                batches = opened.iter_batches(batch_size=_PARQUET_ROWS, columns=columns, use_threads=False)
+            with parquet.ParquetFile(file) as table:
+                columns = choose(table.schema_arrow.names)
+                size = min(_PARQUET_ROWS, max(1, _PARQUET_BYTES // max(1, _largest_group(table))))
+                batches = table.iter_batches(batch_size=size, columns=columns, use_threads=False)
                 places = ((batch, place) for batch in batches for place in range(batch.num_rows))
                 for number, (batch, place) in enumerate(places, start=1):
                     try:
@@ -155,11 +163,37 @@ def _parquet_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
             raise damaged(path, "Parquet file", error) from error
 
 
+def _largest_group(table: Any) -> int:
+    groups = (table.metadata.row_group(number) for number in range(table.num_row_groups))
+    return max((group.total_byte_size for group in groups), default=0)
+
+
 @contextlib.contextmanager
 def _opened_utf8(path: Path, newline: str | None = None) -> Iterator[io.TextIOWrapper]:
     """Open a UTF-8 file line by line. Bytes that are not UTF-8 become lone surrogates, found where their cell is read."""
-    with reading(path), path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as text:
+    with (
+        reading(path),
+        opened(path) as file,
+        io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=newline) as text,
+    ):
         yield text
+
+
+def _lines(file: io.TextIOWrapper) -> Iterator[str | SampleError]:
+    """Give the lines of a file, each with its end; of one that is too long no more than that is read at a time."""
+    while line := file.readline(_LINE):
+        if len(line) < _LINE or line.endswith("\n"):
+            yield line
+            continue
+        while line and not line.endswith("\n"):
+            line = file.readline(_LINE)
+        yield SampleError(f"longer than {_LINE} characters. Cut it, or give it as a file of its own.")
+
+
+def _whole(line: str | SampleError) -> str:
+    if isinstance(line, SampleError):
+        raise csv.Error(f"a line is {line}")
+    return line
 
 
 _READERS: dict[str, Callable[[Path, _Choose], Iterable[tuple[int, _Row]]]] = {
