@@ -255,6 +255,7 @@ class TestPublishedTensors:
                 (tmp_path / name).write_bytes(content)
                 with pytest.raises(FormatError, match=rf"{name}.* Fetch it\."):
                     read_published_tensors(tmp_path / name, "Fetch it.")
-        torch.save([1, 2], tmp_path / "x.pt")
-        with pytest.raises(FormatError, match="tensors by name"):
-            read_published_tensors(tmp_path / "x.pt", "")
+        for held in ([1, 2], {"state_dict": 5}, {"module": [torch.ones(1)]}):
+            torch.save(held, tmp_path / "x.pt")
+            with pytest.raises(FormatError, match="tensors by name"):
+                read_published_tensors(tmp_path / "x.pt", "")

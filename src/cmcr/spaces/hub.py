@@ -334,7 +334,8 @@ def read_published_tensors(path: Path, fetch: str) -> dict[str, Tensor]:
             f"{path}: not a whole file of tensors and plain settings ({reason}). Files that would run code are never "
             f"opened. {fetch}"
         ) from error
-    state = held.get("state_dict", held.get("module", held)) if isinstance(held, Mapping) else {}
+    held = held if isinstance(held, Mapping) else {}
+    state = next((held[part] for part in ("state_dict", "module") if isinstance(held.get(part), Mapping)), held)
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise FormatError(f"{path}: expected tensors by name, or a 'state_dict' of them. {fetch}")
