@@ -129,6 +129,17 @@ class Largest(TorchDispatchMode):
         return result
 
 
+def test_blocks_that_the_other_side_lacks_make_no_ties():
+    rng = np.random.default_rng(0)
+    queries, corpus = (rng.standard_normal((2000, 4)).astype(np.float32) for _ in range(2))
+    none = np.zeros((2000, 8), np.float32)
+    own = 7 * rng.standard_normal((2000, 8)).astype(np.float32)
+    pairs = PerQuery.one(np.arange(2000))
+    apart = positive_ranks(np.hstack([queries, own, none]), np.hstack([corpus, none, own]), pairs)
+    np.testing.assert_array_equal(apart.values, positive_ranks(queries, corpus, pairs).values)
+    assert (positive_ranks(own[:, :4] * 0, corpus, pairs).values == 2000).all()  # no column left: all are ties
+
+
 def test_a_large_corpus_is_ranked_in_blocks_of_bounded_memory():
     generator = torch.Generator().manual_seed(0)
     queries, corpus = torch.randn(300, 8, generator=generator), torch.randn(60_000, 8, generator=generator)

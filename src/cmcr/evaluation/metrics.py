@@ -130,7 +130,7 @@ def positive_ranks(queries: Array, corpus: Array, positives: PerQuery) -> PerQue
 
 
 def _comparable(queries: Array, corpus: Array) -> tuple[Tensor, Tensor]:
-    """Convert queries and corpus to one device and precision: float64 if either was, else float32."""
+    """Give the columns that both have on one device, in one precision: float64 if either was, else float32."""
     q, c = rows_of(queries, "queries").detach(), rows_of(corpus, "corpus").detach()
     if q.shape[1] != c.shape[1]:
         raise DimensionError(
@@ -139,7 +139,10 @@ def _comparable(queries: Array, corpus: Array) -> tuple[Tensor, Tensor]:
     check_finite(q, "queries")  # NaN compares false with everything and would rank first
     check_finite(c, "corpus")
     dtype = working_dtype(q, c)
-    return q.to(dtype), c.to(device=q.device, dtype=dtype)
+    q, c = q.to(dtype), c.to(device=q.device, dtype=dtype)
+    # Own blocks of two spaces share no column. What adds nothing to a product must not add to the rounding it may have had.
+    shared = q.any(dim=0) & c.any(dim=0)
+    return (q, c) if shared.all() else (q[:, shared], c[:, shared])
 
 
 def _others_as_similar(similarity: Tensor, positives: Tensor, counts: Tensor, slack: Tensor) -> Tensor:
