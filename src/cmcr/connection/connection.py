@@ -325,6 +325,28 @@ class Connection:
 
         return push_to_hub(self, name, private, token, results, license, parent_licenses or {})
 
+    def to_sentence_transformer(self, folder: str | Path, *, common: bool = False) -> None:
+        """Write a folder that plain `SentenceTransformer(folder)` opens, without code of cmcr and without trust in any.
+
+        Its vectors equal those of `encode` to 1e-5 for texts, pictures and sounds of up to ten seconds, which is tried on
+        a few items before the folder appears. Its card says what it cannot promise. It holds the weights of the encoders
+        that are of transformers; others, such as those of point clouds, are left out.
+
+        Args:
+            folder: where; must not be there yet.
+            common: write what `common` gives, instead of what `project` gives: the way for a direct sum, which their
+                modules cannot express.
+
+        Raises:
+            ConfigError: a direct sum without `common`, a method whose maps their modules cannot express (the message names
+                some that they can), or no encoder of transformers attached.
+            WriteError: something is there, no permission, disk full.
+            MissingDependencyError: sentence-transformers is not installed.
+        """
+        from cmcr.adapters.sentence_transformer import to_sentence_transformer
+
+        to_sentence_transformer(self, Path(folder), common)
+
     def _projector(self, space: str) -> Map:
         if space not in self.projectors:
             raise unknown_name("space", space, self.projectors)

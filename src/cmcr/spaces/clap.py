@@ -37,6 +37,7 @@ class Sounds:
 
     Attributes:
         settings: those of the extractor that decide which numbers a sound becomes.
+        processor: the extractor; only its numbers are used.
         patch_size: None, as for any model without patches in the joint space.
         probe: a sound that any model can embed.
     """
@@ -46,7 +47,7 @@ class Sounds:
 
     def __init__(self, snapshot: Snapshot, model: Any) -> None:
         self._model = model
-        self._extractor = extractor = open_processor(snapshot, "ClapFeatureExtractor")
+        self.processor = extractor = open_processor(snapshot, "ClapFeatureExtractor")
         if extractor.padding != "repeatpad":
             raise FormatError(
                 f"{snapshot}: expected preprocessing that pads by 'repeatpad', got {extractor.padding!r}."
@@ -63,8 +64,8 @@ class Sounds:
         # The whole sound, however few windows are used: a fused encoder reads all of it shrunk, the positions of windows
         # follow from the length after resampling, and a part resampled alone differs at its edges. Even where the rate is
         # right, seeking in an mp3 gives other bits, and damage between the windows would not be noticed.
-        samples = read_audio(item, self._extractor.sampling_rate)
-        return (fused_windows if self._fused else unfused_windows)(samples, self._extractor)
+        samples = read_audio(item, self.processor.sampling_rate)
+        return (fused_windows if self._fused else unfused_windows)(samples, self.processor)
 
     def embed(self, sounds: list[SoundWindows]) -> Tensor:
         """Embed prepared sounds: `(B, D)`, the mean of the unit embeddings of each one's windows."""

@@ -68,6 +68,28 @@ _CONSTANT = 0.99  # mean cosine of unlike texts: a tower that gives more tells t
 _SAME = 0.999  # cosine of one text embedded alone and in a batch; half precision stays above
 
 
+class Parts(NamedTuple):
+    """What a space runs, for those who run it elsewhere.
+
+    Attributes:
+        model: of transformers, in evaluation mode.
+        tokenizer: of its texts.
+        processor: of its pictures or sounds.
+        text_length: the most tokens of a text.
+        pad_to_full: whether texts are padded to that, instead of to the longest.
+        lower_case: whether texts are made lower case first.
+        masked: whether the model is told which tokens are padding.
+    """
+
+    model: Any
+    tokenizer: Any
+    processor: Any
+    text_length: int
+    pad_to_full: bool
+    lower_case: bool
+    masked: bool
+
+
 class DualEncoderSpace(TowerSpace):
     """A published model that embeds texts, and pictures or sounds (a `Space`).
 
@@ -189,6 +211,13 @@ class DualEncoderSpace(TowerSpace):
         tower, grid = self._items.patches(size, depth)
         features = embed_all(tower, listed(images)[0], batch_size, f"{self.name} patches", show_progress_bar)
         return np.asarray(features.cpu()).reshape(len(features), *grid, depth)
+
+    def parts(self) -> Parts:
+        """Give what the space runs."""
+        model, siglip = self._model, self._as_siglip
+        return Parts(
+            model, self._tokenizer, self._items.processor, self._length, self._pad_to_full, siglip, masked=not siglip
+        )
 
     def _move_to(self, device: torch.device) -> None:
         self._model.to(device)

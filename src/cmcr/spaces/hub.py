@@ -14,8 +14,8 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -197,19 +197,28 @@ def open_processor(snapshot: Snapshot, *class_names: str, **options: Any) -> Any
         FormatError: its files cannot be read.
         MissingDependencyError: transformers, or a library that it needs for this, is not installed.
     """
-    library, log = import_library("transformers"), import_library("transformers.utils.logging")
+    library = import_library("transformers")
     chosen = next(getattr(library, name) for name in class_names if hasattr(library, name))
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
     try:
-        return chosen.from_pretrained(snapshot.folder, local_files_only=True, trust_remote_code=False, **options)
+        with quiet_transformers():
+            return chosen.from_pretrained(snapshot.folder, local_files_only=True, trust_remote_code=False, **options)
     except ImportError as error:
         raise missing_dependency(error.name or "transformers", extra="encoders", purpose=str(snapshot)) from error
     except Exception as error:  # there is no narrower class: its tokenizers raise bare `Exception`
         raise FormatError(
             f"{snapshot}: the files in {snapshot.folder} cannot be read ({_first_line(error)})."
         ) from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from logging less than errors, and from showing bars of its own."""
+    log = import_library("transformers.utils.logging")
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
     finally:
         log.set_verbosity(verbosity)
         if bars:
@@ -269,12 +278,16 @@ def token_batch(
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def import_library(module: str, library: str | None = None) -> Any:
+def import_library(
+    module: str, library: str | None = None, *, extra: str = "encoders", purpose: str = "published encoders"
+) -> Any:
     """Import an optional library; late, because transformers alone takes seconds.
 
     Args:
         module: such as `"transformers.audio_utils"`.
         library: its name on the package index; None is the first part of `module`.
+        extra: of cmcr that brings it.
+        purpose: what it is needed for.
 
     Raises:
         MissingDependencyError: it is not installed.
@@ -283,7 +296,7 @@ def import_library(module: str, library: str | None = None) -> Any:
         return import_module(module)
     except ImportError as error:
         name = library or module.split(".")[0]
-        raise missing_dependency(name, extra="encoders", purpose="published encoders") from error
+        raise missing_dependency(name, extra=extra, purpose=purpose) from error
 
 
 class _Discarded:

@@ -35,6 +35,7 @@ class Pictures:
     Attributes:
         settings: those of the image processor that decide which numbers a picture becomes, the same for every version of
             transformers.
+        processor: of the model.
         patch_size: pixels of a patch of `patches`; None where the model has no patches in the joint space.
         probe: a picture that any model can embed.
     """
@@ -43,8 +44,8 @@ class Pictures:
 
     def __init__(self, snapshot: Snapshot, model: Any) -> None:
         self._model = model
-        self._processor = open_image_processor(snapshot)
-        known = self._processor.to_dict()
+        self.processor = open_image_processor(snapshot)
+        known = self.processor.to_dict()
         self.settings = {name: _plain(known.get(name)) for name in _SETTINGS}
         self.settings |= {name: known[name] for name in _SETTINGS_OF_FEW if name in known}
         self._project_patches = _PATCHES.get(model.config.model_type)
@@ -53,7 +54,7 @@ class Pictures:
     def prepare(self, item: Any, size: Mapping[str, int] | None = None) -> Prepared:
         """Read and prepare one picture; with a `size` in pixels it is resized to that, without a crop."""
         picture, options = read_image(item), {}
-        shortest = (getattr(self._processor, "size", None) or {}).get("shortest_edge") or 0
+        shortest = (getattr(self.processor, "size", None) or {}).get("shortest_edge") or 0
         if size is not None:
             options = {"size": dict(size), "do_resize": True, "do_center_crop": False}
         elif max(picture.size) * shortest > _LONGEST_EDGE * min(picture.size):
@@ -61,7 +62,7 @@ class Pictures:
             raise SampleError(
                 f"a picture of {picture.width} x {picture.height} pixels is too narrow a strip to be read."
             )
-        prepared = self._processor(images=to_rgb(picture), return_tensors="np", **options)
+        prepared = self.processor(images=to_rgb(picture), return_tensors="np", **options)
         return {name: np.asarray(values[0]) for name, values in prepared.items()}
 
     def embed(self, pictures: list[Prepared]) -> Tensor:
