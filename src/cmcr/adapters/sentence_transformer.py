@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from cmcr.adapters.model_card import parents_of, parents_table
+from cmcr.adapters.probes import probes_of
 from cmcr.connection.connection import Connection
 from cmcr.connection.maps import Centring, Chain, Identity, Linear, Map, Posterior, Shift
 from cmcr.connection.projectors import Projector, ResidualProjector
@@ -35,7 +35,6 @@ _ALIKE = 1e-4  # between its rows and ours, where 1e-7 is usual: more is another
 _NEVER = -100.0  # whose sigmoid is zero in float32
 _REQUIREMENTS = {"sentence-transformers": ">=6", "transformers": ">=5"}
 _METHODS = "Connect with cca, ridge, procrustes, c-mcr, c-mcr-residual, distilled or posterior"
-_TEXTS = ("A dog barks!", "four hundred and seven red cars")
 
 
 def to_sentence_transformer(connection: Connection, folder: Path, common: bool) -> None:
@@ -191,7 +190,8 @@ def _check(library: Any, folder: Path, connection: Connection, routes: dict[str,
         for known in connection.spaces:
             for modality in known.modalities if known.name in routes else ():
                 encoder: Any = connection.encoders[known.name]
-                ours, theirs = _probes(modality, encoder.parts().processor)
+                ours = probes_of(modality, encoder.parts().processor)
+                theirs = [{"audio": sound} for sound in ours] if modality == "audio" else ours
                 carry = connection.common if common else connection.project
                 expected = carry(encoder.encode(ours, modality), known.name)
                 rows = opened.encode(theirs, task=routes[known.name], show_progress_bar=False)
@@ -200,19 +200,6 @@ def _check(library: Any, folder: Path, connection: Connection, routes: dict[str,
                         f"sentence-transformers embeds {modality} of space {known.name!r} otherwise than cmcr does, with "
                         "these versions of the libraries, so nothing was written. Was the space opened in half precision?"
                     )
-
-
-def _probes(modality: str, processor: Any) -> tuple[list[Any], list[Any]]:
-    """Give a few items as cmcr takes them, and as sentence-transformers does."""
-    if modality == "text":
-        return list(_TEXTS), list(_TEXTS)
-    if modality == "image":
-        values = np.linspace(0, 255, 40 * 56 * 3).reshape(40, 56, 3).astype(np.uint8)
-        picture = Image.fromarray(values)
-        return [picture], [picture]
-    rate = int(processor.sampling_rate)
-    tone = {"array": np.sin(np.arange(rate // 2) ** 1.2 / 40).astype(np.float32), "sampling_rate": rate}
-    return [tone], [{"audio": tone}]
 
 
 def _dense(

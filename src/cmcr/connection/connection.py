@@ -171,14 +171,21 @@ class Connection:
         widest = max(part.width for part in projector.modules() if isinstance(part, Map))
         at_once = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // widest))
         with torch.no_grad():
-            return [self._row(projector, part.to(where, dtype), space, share) for part in rows.split(at_once)]
+            return [self.lay_out(projector, part.to(where, dtype), space, share) for part in rows.split(at_once)]
 
-    def _row(self, projector: Map, rows: Tensor, space: str, share: float) -> Tensor:
-        """Lay out projected rows as a direct sum, from unit rows of one space."""
+    def lay_out(self, projector: Map, rows: Tensor, space: str, share: float) -> Tensor:
+        """Project unit rows of one space and lay them out as a direct sum: `project` without its checks, for exports.
+
+        Args:
+            projector: the map of the space, or a copy of it.
+            rows: `(n, D)` unit rows, where the projector is.
+            space: the space's name.
+            share: `own_share`, or 0 for the common block alone.
+        """
         names = [known.name for known in self.spaces]
         common = projector(rows)
         if self.common_width > projector.width:
-            slack = rows.new_zeros(len(rows), len(names))
+            slack = rows.new_zeros(rows.shape[0], len(names))  # not len(rows), which an export takes for a constant
             slack[:, names.index(space)] = (1 - common.square().sum(dim=1)).clamp_min(0).sqrt()
             common = torch.cat([common, slack], dim=1)
         if not share:
@@ -186,7 +193,7 @@ class Connection:
         blocks = [common * (1 - share) ** 0.5]
         for known in self.spaces:
             if known.name != space:
-                blocks.append(rows.new_zeros(len(rows), self._own_width(known)))
+                blocks.append(rows.new_zeros(rows.shape[0], self._own_width(known)))
                 continue
             axes = self.own_axes.get(space)
             if axes is not None:
@@ -346,6 +353,27 @@ class Connection:
         from cmcr.adapters.sentence_transformer import to_sentence_transformer
 
         to_sentence_transformer(self, Path(folder), common)
+
+    def export_onnx(self, folder: str | Path) -> None:
+        """Write the connection as ONNX: of every modality its encoder and its projector, to run without torch.
+
+        `text_model.onnx`, `visual_model.onnx` and `audio_model.onnx` take what the processors make of items, batches of any
+        size, and give the embedding in the space ("embeddings") and the row that `encode` gives ("rows").
+        `text_projection.onnx`, ..., `point_cloud_projection.onnx` take embeddings ("input") and give the rows of `project`
+        ("output"). Encoders that are not attached or not of transformers are left out, their projectors are not. What
+        several spaces embed is of the first. Every graph is run and compared with torch before the folder appears.
+
+        Args:
+            folder: where; must not be there yet.
+
+        Raises:
+            ConfigError: an encoder that torch cannot export, or whose graph gives other rows.
+            WriteError: something is there, no permission, disk full.
+            MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
+        """
+        from cmcr.adapters.onnx import export_onnx
+
+        export_onnx(self, Path(folder))
 
     def _projector(self, space: str) -> Map:
         if space not in self.projectors:

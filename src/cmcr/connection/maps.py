@@ -203,7 +203,7 @@ class Blocks(Map):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map: `(B, D)` -> `(B, width)`."""
-        found = rows.new_zeros(len(rows), self.width)
+        found = rows.new_zeros(rows.shape[0], self.width)  # not len(rows), which an export takes for a constant
         for part, start in zip(_maps(self.parts), self.starts, strict=True):
             found[:, start : start + part.width] = part(rows) * len(self.parts) ** -0.5
         return found

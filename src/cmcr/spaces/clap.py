@@ -69,13 +69,17 @@ class Sounds:
 
     def embed(self, sounds: list[SoundWindows]) -> Tensor:
         """Embed prepared sounds: `(B, D)`, the mean of the unit embeddings of each one's windows."""
-        windows = torch.from_numpy(np.concatenate([sound.windows for sound in sounds]))
-        longer = torch.tensor([[sound.longer] for sound in sounds for _ in sound.windows])
         # No more windows at a time than there are sounds: batch_size bounds the memory for long sounds as well.
-        parts = zip(windows.split(len(sounds)), longer.split(len(sounds)), strict=True)
+        parts = zip(*(values.split(len(sounds)) for values in self.batch(sounds).values()), strict=True)
         rows = torch.cat([self._embed_windows(*part) for part in parts])
         of_sound = rows.split([len(sound.windows) for sound in sounds])
         return torch.stack([part.mean(dim=0) for part in of_sound])
+
+    def batch(self, sounds: list[SoundWindows]) -> dict[str, Tensor]:
+        """Put all windows of sounds together: `(W, C, T, M)`, and of each whether it is of a longer sound, `(W, 1)`."""
+        longer = torch.tensor([[sound.longer] for sound in sounds for _ in sound.windows])
+        windows = torch.from_numpy(np.concatenate([sound.windows for sound in sounds]))
+        return {"input_features": windows, "is_longer": longer}
 
     def _embed_windows(self, windows: Tensor, longer: Tensor) -> Tensor:
         model = self._model

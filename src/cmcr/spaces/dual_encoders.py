@@ -219,6 +219,13 @@ class DualEncoderSpace(TowerSpace):
             model, self._tokenizer, self._items.processor, self._length, self._pad_to_full, siglip, masked=not siglip
         )
 
+    def model_inputs(self, items: list[Any], modality: str) -> dict[str, Tensor]:
+        """Read and prepare items as the model takes them, by the names of its arguments; of sounds all windows, one a row."""
+        if modality == "text":
+            return self._text_inputs([read_text(item) for item in items])
+        inputs: dict[str, Tensor] = self._items.batch([self._items.prepare(item) for item in items])
+        return inputs
+
     def _move_to(self, device: torch.device) -> None:
         self._model.to(device)
 
@@ -228,13 +235,15 @@ class DualEncoderSpace(TowerSpace):
         return Tower(self.widths[modality], self._items.prepare, self._items.embed)
 
     def _embed_texts(self, texts: list[str]) -> Tensor:
+        inputs = {name: values.to(self._model.device) for name, values in self._text_inputs(texts).items()}
+        rows: Tensor = self._model.get_text_features(**inputs).pooler_output
+        return rows
+
+    def _text_inputs(self, texts: list[str]) -> dict[str, Tensor]:
         if self._as_siglip:
             texts = [text.lower() for text in texts]
         ids, mask = token_batch(self._tokenizer, texts, self._length, self.name, pad_to_full=self._pad_to_full)
-        device = self._model.device
-        attended = None if self._as_siglip else mask.to(device)
-        rows: Tensor = self._model.get_text_features(input_ids=ids.to(device), attention_mask=attended).pooler_output
-        return rows
+        return {"input_ids": ids} if self._as_siglip else {"input_ids": ids, "attention_mask": mask}
 
     def _try(self, snapshot: Snapshot) -> int:
         """Embed a few items, so that files that do not fit together and broken towers are found now; return the width."""

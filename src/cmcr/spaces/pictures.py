@@ -67,7 +67,7 @@ class Pictures:
 
     def embed(self, pictures: list[Prepared]) -> Tensor:
         """Embed prepared pictures: `(B, D)`, not normalised."""
-        rows: Tensor = self._model.get_image_features(**self._batch(pictures)).pooler_output
+        rows: Tensor = self._model.get_image_features(**self.batch(pictures)).pooler_output
         return rows
 
     def patches(self, size: int | tuple[int, int] | None, depth: int) -> tuple[Tower, tuple[int, int]]:
@@ -83,12 +83,13 @@ class Pictures:
         rows, columns = height // self.patch_size, width // self.patch_size
 
         def embed(pictures: list[Prepared]) -> Tensor:
-            features = project(self._model, self._batch(pictures)["pixel_values"]).float()
+            features = project(self._model, self.batch(pictures)["pixel_values"]).float()
             return nn.functional.normalize(features, dim=-1).flatten(1)
 
         return Tower(rows * columns * depth, lambda item: self.prepare(item, resized), embed), (rows, columns)
 
-    def _batch(self, pictures: list[Prepared]) -> dict[str, Tensor]:
+    def batch(self, pictures: list[Prepared]) -> dict[str, Tensor]:
+        """Put prepared pictures together as the model takes them, where it is."""
         model, batch = self._model, {}
         for name in pictures[0]:
             values = torch.from_numpy(np.stack([picture[name] for picture in pictures])).to(model.device)
