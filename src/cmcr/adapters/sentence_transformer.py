@@ -151,7 +151,7 @@ def _encoder(library: Any, space: DualEncoderSpace) -> Any:
             model_kwargs={**local, "use_safetensors": True},
             processor_kwargs=dict(local),
             config_kwargs=dict(local),
-            do_lower_case=parts.lower_case,
+            do_lower_case=parts.as_siglip,
         )
     except Exception as error:  # whatever its processor classes raise
         raise ConfigError(f"{snapshot}: sentence-transformers cannot open it ({error}).") from error
@@ -159,7 +159,7 @@ def _encoder(library: Any, space: DualEncoderSpace) -> Any:
     found.processing_kwargs = {"text": {"max_length": parts.text_length}}
     if parts.pad_to_full:
         found.processing_kwargs["text"]["padding"] = "max_length"
-    if not parts.masked:
+    if parts.as_siglip:
         found.processing_kwargs["text"]["return_attention_mask"] = False
     if "audio" in space.widths:
         found.processing_kwargs["audio"] = {"padding": "repeatpad"}

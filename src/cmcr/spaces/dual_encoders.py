@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,8 +77,7 @@ class Parts(NamedTuple):
         processor: of its pictures or sounds.
         text_length: the most tokens of a text.
         pad_to_full: whether texts are padded to that, instead of to the longest.
-        lower_case: whether texts are made lower case first.
-        masked: whether the model is told which tokens are padding.
+        as_siglip: whether texts are made lower case first, and the model is not told which tokens are padding.
     """
 
     model: Any
@@ -86,8 +85,7 @@ class Parts(NamedTuple):
     processor: Any
     text_length: int
     pad_to_full: bool
-    lower_case: bool
-    masked: bool
+    as_siglip: bool
 
 
 class DualEncoderSpace(TowerSpace):
@@ -214,10 +212,8 @@ class DualEncoderSpace(TowerSpace):
 
     def parts(self) -> Parts:
         """Give what the space runs."""
-        model, siglip = self._model, self._as_siglip
-        return Parts(
-            model, self._tokenizer, self._items.processor, self._length, self._pad_to_full, siglip, masked=not siglip
-        )
+        processor = self._items.processor
+        return Parts(self._model, self._tokenizer, processor, self._length, self._pad_to_full, self._as_siglip)
 
     def model_inputs(self, items: list[Any], modality: str) -> dict[str, Tensor]:
         """Read and prepare items as the model takes them, by the names of its arguments; of sounds all windows, one a row."""
