@@ -61,9 +61,10 @@ def to_sentence_transformer(connection: Connection, folder: Path, common: bool) 
         library.SentenceTransformer(modules=[router], device="cpu").save(str(aside), create_model_card=False)
         _add_json(aside / "config_sentence_transformers.json", requirements=_REQUIREMENTS)
         for name, space in spaces.items():
-            if "image" in space.widths:  # torchvision, where it is installed, would resize to other pixels
-                settings = aside / f"{routes[name]}_0_Transformer" / "sentence_bert_config.json"
-                _add_json(settings, processor_kwargs={"backend": "pil"})
+            settings = aside / f"{routes[name]}_0_Transformer" / "sentence_bert_config.json"
+            # Torchvision, where it is installed, would resize to other pixels; their tokenizers forget lower case.
+            pil = {"processor_kwargs": {"backend": "pil"}} if "image" in space.widths else {}
+            _add_json(settings, do_lower_case=space.parts().as_siglip, **pil)
         (aside / "README.md").write_text(_card(connection, routes, common), encoding="utf-8")
         _check(library, aside, connection, routes, common)
 
@@ -74,7 +75,7 @@ def modules_of(found: Map, connection: Connection) -> list[Any]:
     Raises:
         ConfigError: a map that these modules cannot express.
     """
-    normalize = import_library("sentence_transformers.base.modules").Normalize
+    normalize = _modules().Normalize
     match found:
         case Chain():
             return [module for part in found.parts for module in modules_of(part, connection)]  # type: ignore[arg-type]
@@ -184,6 +185,7 @@ def _mappings(connection: Connection, routes: dict[str, str]) -> dict[tuple[str 
 
 def _check(library: Any, folder: Path, connection: Connection, routes: dict[str, str], common: bool) -> None:
     """Open the folder as anyone would, and compare what it makes of a few items with what the connection does."""
+    carry = connection.common if common else connection.project
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs, of a softmax without a dimension
         opened = library.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
@@ -192,14 +194,24 @@ def _check(library: Any, folder: Path, connection: Connection, routes: dict[str,
                 encoder: Any = connection.encoders[known.name]
                 ours = probes_of(modality, encoder.parts().processor)
                 theirs = [{"audio": sound} for sound in ours] if modality == "audio" else ours
-                carry = connection.common if common else connection.project
                 expected = carry(encoder.encode(ours, modality), known.name)
-                rows = opened.encode(theirs, task=routes[known.name], show_progress_bar=False)
-                if rows.shape != expected.shape or not np.abs(rows - expected).max() < _ALIKE:
+                try:
+                    rows = opened.encode(theirs, task=routes[known.name], show_progress_bar=False)
+                    apart = float(np.abs(rows - expected).max())
+                except Exception as error:  # whatever a model raises that gets other inputs than it reads
                     raise ConfigError(
-                        f"sentence-transformers embeds {modality} of space {known.name!r} otherwise than cmcr does, with "
-                        "these versions of the libraries, so nothing was written. Was the space opened in half precision?"
+                        f"sentence-transformers cannot embed {modality} of {known.name!r} ({error})."
+                    ) from error
+                if not apart < _ALIKE:
+                    raise ConfigError(
+                        f"sentence-transformers embeds {modality} of space {known.name!r} otherwise than cmcr does, by up to "
+                        f"{apart:.1g}, with these versions of the libraries. Nothing was written. Was the space opened in half "
+                        "precision?"
                     )
+
+
+def _modules() -> Any:
+    return import_library("sentence_transformers.base.modules")
 
 
 def _dense(
@@ -207,9 +219,7 @@ def _dense(
 ) -> Any:
     """Make ``activation(x A^T + b) + x R^T`` as their module; A and R `(K, D)`."""
     width, width_in = weight.shape
-    found = import_library("sentence_transformers.base.modules").Dense(
-        width_in, width, bias is not None, activation, use_residual=residual is not None
-    )
+    found = _modules().Dense(width_in, width, bias is not None, activation, use_residual=residual is not None)
     with torch.no_grad():
         found.linear.weight.copy_(weight)
         if bias is not None:
