@@ -147,7 +147,7 @@ def dies_at(moment, memories, out, **changes):
 
 @pytest.mark.parametrize(
     ("changes", "first", "stride"),
-    [({"semantic_consistency": False, "epochs": 1, "batch_size": 15}, 1, 1), ({"epochs": 1}, 2, 11)],
+    [({"semantic_consistency": False, "epochs": 1, "batch_size": 15}, 1, 2), ({"epochs": 1}, 2, 11)],
 )
 def test_killed_at_any_moment_and_called_again(memories, out, often, expected, changes, first, stride):
     moment = first

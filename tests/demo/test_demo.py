@@ -13,10 +13,11 @@ import pytest
 
 import cmcr
 from cmcr.cli import main
-from cmcr.data.numbers import UNSEEN_NUMBERS, handwriting
+from cmcr.data.numbers import UNSEEN_NUMBERS, class_texts, handwriting
 from cmcr.demo import measure as measure_module
 from cmcr.demo import run
-from cmcr.demo.measure import DemoOptions, connect_all, measure, retention_of, true_pairs
+from cmcr.demo import world as world_module
+from cmcr.demo.measure import DemoOptions, connect_all, jobs_of, measure, retention_of, true_pairs
 from cmcr.demo.run import QUICK, run_demo
 from cmcr.demo.world import draw_world, embed_world, gap_of, gap_step, with_gap
 from cmcr.errors import ConfigError, MissingDependencyError, WriteError
@@ -26,13 +27,25 @@ from cmcr.evaluation.baselines import through
 OPTIONS = DemoOptions(seed=1, **QUICK)
 
 
+PASSES = {"c-mcr": {"epochs": 12}, "paired_oracle": {"epochs": 5}}
+
+
+def few_passes(data, options):
+    return {name: (data, {**how, **PASSES.get(name, {})}) for name, (data, how) in jobs_of(data, options).items()}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The verb in a new folder, with one ablation of all, and the cases that it embedded."""
+    """The verb in a new folder and the cases that it embedded: trainings are short, tasks small, a class is six phrasings."""
     embedded, shown = [], io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
         patch.chdir(tmp_path_factory.mktemp("newcomer"))
-        patch.setattr(measure_module, "ABLATIONS", {name: ABLATIONS[name] for name in ("only L_ttc",)})
+        patch.setattr(run, "jobs_of", few_passes)
+        patch.setattr(world_module, "class_texts", lambda number: class_texts(number)[:6])
+        patch.setattr(measure_module, "_quarter_of_passes", lambda name: {} if name == "cca" else {"epochs": 5})
+        patch.setattr(measure_module, "ABLATIONS", {"only L_ttc": {**ABLATIONS["only L_ttc"], "epochs": 2}})
+        patch.setattr(measure_module, "_ITEMS", {})
+        patch.setattr(measure_module, "_OTHER_ITEMS", 16)
         patch.setattr(run, "embed_world", lambda *given: embedded.extend(embed_world(*given)) or embedded)
         assert main(["demo", "--quick", "--ablations", "--seed", "1"]) == 0
         out = Path("cmcr-demo").resolve()
@@ -69,14 +82,16 @@ def test_spaces_that_never_met_are_connected(demo):
 
 
 def test_the_same_seed_gives_the_same_connection_and_figures_bit_for_bit(demo, cases, world, tmp_path):
-    data = cases[0]
+    data = cases[1]  # for which the closed form is chosen, which is quick
     assert all((data.numbers[modality] == numbers).all() for modality, numbers in world.numbers.items())
-    connection = connect_all([(data, {"method": "auto"})], OPTIONS, lambda share: None)[0]
+    figures = demo[1]["connections"][data.case.name]
+    jobs = [(data, {"method": figures["choice"]["chosen"]}), (data, {"method": "c-mcr", **PASSES["c-mcr"]})]
+    connection, trained = connect_all(jobs, OPTIONS, lambda share: None)
     connection.save(tmp_path / "again")
     saved = [folder / "model.safetensors" for folder in (tmp_path / "again", demo[0] / "connections" / data.case.name)]
     assert saved[0].read_bytes() == saved[1].read_bytes()
-    figures = demo[1]["connections"][data.case.name]
     assert measure(data, through(connection)) == figures["methods"]["auto"]
+    assert measure(data, through(trained)) == figures["methods"]["c-mcr"]
     assert retention_of(data, connection) == figures["retention"]
 
 
@@ -204,6 +219,14 @@ def test_answers_are_named_only_where_they_are_revealed_and_a_query_that_fails_i
     assert failing == rows[4::5]
     assert not any('class="right"' in row for row in failing)
     assert ".answers figcaption { display:none; }" in page
+
+
+@pytest.mark.parametrize("settings", [{"method": "ridge"}, {"method": "concepts"}, {"method": "c-mcr", "epochs": 3}])
+def test_the_diagnosis_is_silent(cases, settings):
+    for data in cases:
+        found = cmcr.connect(*data.memories, overlap=data.case.overlap, device="cpu", **settings).diagnose()
+        assert [finding for finding in found if not finding.ok] == []
+        assert len(found) > 20
 
 
 def test_saved_connections_open_with_their_encoders(demo, world):

@@ -228,11 +228,12 @@ def test_another_width_than_the_bases_is_refused():
     assert connected("ex-mcr", width=3, **STEPS).common_width == 3
 
 
-def test_the_mixture_weighs_both_similarities_by_their_deviations():
+def test_the_mixture_weighs_both_similarities_by_their_deviations(monkeypatch):
+    monkeypatch.setattr(distilled, "DistilledSettings", partial(distilled.DistilledSettings, epochs=2))
     expected = 0.0
     items = [ROWS[space][1] for space in ("clip", "clap")]
-    for method, weight in (("distilled", 1.0), ("concepts", 0.3)):
-        part = connected(method)
+    for method, weight, how in (("distilled", 1.0, {"epochs": 2}), ("concepts", 0.3, {})):
+        part = connected(method, **how)
         left, right = (
             each(torch.from_numpy(rows)).numpy() for each, rows in zip(part.projectors.values(), items, strict=True)
         )

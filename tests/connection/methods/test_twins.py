@@ -1,5 +1,7 @@
 """Closed forms, posteriors and concepts against their twins: from RAM, from disk, into a base, and after saving."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 import cmcr
 import reference.methods as twin
 from cmcr.connection.connect import connect
-from cmcr.connection.methods import METHODS, fitting, posterior
+from cmcr.connection.methods import METHODS, distilled, fitting, posterior
 from cmcr.connection.methods.concepts import k_means, k_means_start
 from cmcr.connection.methods.fitting import Parent, centring_of, gap_of
 from cmcr.errors import ConfigError
@@ -157,7 +159,9 @@ def test_the_compact_form_is_no_wider_than_what_the_memories_show(in_ram):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_seed_decides_and_the_callers_torch_changes_nothing(method, in_ram):
+def test_the_seed_decides_and_the_callers_torch_changes_nothing(method, in_ram, monkeypatch):
+    monkeypatch.setattr(distilled, "DistilledSettings", partial(distilled.DistilledSettings, epochs=1))  # of mixed
+
     def fitted(**how):
         return connect(*in_ram, method=method, device="cpu", **QUICK.get(method, {}), **how)
 
