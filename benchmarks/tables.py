@@ -44,7 +44,7 @@ def _short(value: Any) -> Any:
 
 def save(path: Path, settings: argparse.Namespace, tables: dict[str, Any], **more: Any) -> None:
     """Write what a benchmark measured: its tables by name, the command with all its settings, and the versions."""
-    from cmcr.memories.layout import versions_here
+    from cmcr._version import versions_here
 
     given = {name: value for name, value in vars(settings).items() if not isinstance(value, Path)}
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])

@@ -5,35 +5,43 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cmcr import connecting
 from cmcr.connection import artefact
+from cmcr.connection.references import check_encoders
 from cmcr.errors import FormatError, IntegrityError
 from cmcr.evaluation.results import ABLATIONS_FORMAT, read_result
 from cmcr.files import MANIFEST, artefact_kind, parsed_manifest, validated
+from cmcr.loading import load
 from cmcr.memories import verification
 from cmcr.memories.memory import Memory
 from cmcr.search import layout
+from cmcr.spaces.protocol import Space
 
 _REASONS = 5
 
 
-def verify(path: Path, *, show_progress_bar: bool | None = False) -> dict[str, Any]:
+def verify(path: Path, *, encoders: Sequence[Space] = (), show_progress_bar: bool | None = False) -> dict[str, Any]:
     """Hash every file of a memory, a connection or an index, or check a file of results.
 
     Args:
         path: its folder, or the file.
+        encoders: of a connection, to compare what they make of fixed inputs with what they made when it was saved; those
+            of cmcr's miniature spaces and registered ones are compared without being given.
         show_progress_bar: None shows one where a person looks and there are many files.
 
     Returns:
-        what was found whole: "path", "whole", and of a memory or an index "kind", "rows", "files" and "bytes".
+        what was found whole: "path", "whole", "kind", of a memory or an index "rows", "files" and "bytes", and of a
+        connection "encoders_compared", such as "text of clip".
 
     Raises:
         ArtefactNotFoundError, FormatError, IntegrityError, LockedError, ReadError: it is not whole; the message names the
             damaged files.
+        ConfigError: an encoder of another space, or one with another fingerprint.
     """
     facts: dict[str, Any] = {"path": str(path), "whole": True}
     if path.is_file():
@@ -41,8 +49,8 @@ def verify(path: Path, *, show_progress_bar: bool | None = False) -> dict[str, A
     if not _is_memory(path):
         if artefact_kind(path) == layout.FORMAT:
             return {**facts, "kind": "index", **layout.verify(path, show_progress_bar)}
-        artefact.load(path)
-        return facts
+        connection = load(path, encoders=encoders)
+        return {**facts, "kind": "connection", "encoders_compared": check_encoders(connection)}
     return {**facts, "kind": "memory", **verification.verify(path, show_progress_bar=show_progress_bar)}
 
 

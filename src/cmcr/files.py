@@ -141,7 +141,9 @@ def check_target(folder: Path, kind: str, *, replace: bool = False) -> None:
         raise WriteError(errno.EEXIST, said, str(folder))
 
 
-def read_manifest(folder: Path, expected_format: str, version: int, files: Collection[str]) -> dict[str, Any]:
+def read_manifest(
+    folder: Path, expected_format: str, version: int, files: Collection[str], optional: Collection[str] = ()
+) -> dict[str, Any]:
     """Read and check the manifest of an artefact, and that every file is there with the bytes it had.
 
     Args:
@@ -149,6 +151,7 @@ def read_manifest(folder: Path, expected_format: str, version: int, files: Colle
         expected_format: what its manifest must call it.
         version: of the format.
         files: names of all hashed files that it must have.
+        optional: names of those that it may have.
 
     Raises:
         ArtefactNotFoundError: there is no such folder.
@@ -158,7 +161,7 @@ def read_manifest(folder: Path, expected_format: str, version: int, files: Colle
     """
     manifest = parsed_manifest(folder, expected_format, version)
     hashes = manifest.get("sha256")
-    if not isinstance(hashes, dict) or set(hashes) != set(files):
+    if not isinstance(hashes, dict) or not set(files) <= set(hashes) <= {*files, *optional}:
         raise FormatError(
             f"{folder / MANIFEST}: expected the hashes of {', '.join(sorted(files))}, got {hashes!r:.80}."
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cmcr.connection import artefact
 from cmcr.connection.connection import ConnectedSpace, Connection
+from cmcr.connection.references import check_encoders
 from cmcr.errors import ConfigError, unknown_name
 from cmcr.spaces.hub import find_snapshot
 from cmcr.spaces.protocol import Space
@@ -30,7 +31,8 @@ def load(folder: str | Path, *, revision: str | None = None, encoders: Sequence[
     Raises:
         ArtefactNotFoundError: there is nothing at this path, no such repository, or it is out of reach.
         FormatError: half-written, of another version, or not a connection.
-        IntegrityError: a byte has changed.
+        IntegrityError: a byte has changed; or a map, or an encoder that is attached, gives other rows for a fixed input than
+            when the connection was saved.
         ConfigError: not a path, an unknown revision, an encoder of another space, or one with another fingerprint or width.
     """
     if not isinstance(folder, str | os.PathLike):
@@ -49,7 +51,9 @@ def load(folder: str | Path, *, revision: str | None = None, encoders: Sequence[
             raise unknown_name("space", encoder.name, spaces)
         check_encoder(encoder, spaces[encoder.name])
         attached[encoder.name] = encoder
-    return dataclasses.replace(connection, encoders={**connection.encoders, **attached})
+    whole = dataclasses.replace(connection, encoders={**connection.encoders, **attached})
+    check_encoders(whole, most=1)
+    return whole
 
 
 def check_encoder(encoder: Space, known: ConnectedSpace) -> None:

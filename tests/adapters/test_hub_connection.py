@@ -9,6 +9,7 @@ import pytest
 
 import cmcr
 from cmcr.adapters.model_card import card_of
+from cmcr.connection import artefact
 from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, IntegrityError, WriteError
 from cmcr.evaluation.evaluate import facts_of
 from cmcr.evaluation.results import EVALUATION
@@ -78,7 +79,7 @@ def test_what_is_pushed_loads_by_its_name(connection, asked, cache):
     assert connection.push_to_hub(NAME, private=True, token="t").endswith(COMMIT)
     assert asked == [(NAME, True, "t")]
     (stored,) = cache.rglob(COMMIT)
-    assert {path.name for path in stored.iterdir()} == {"config.json", "model.safetensors", "history.json", "README.md"}
+    assert {path.name for path in stored.iterdir()} == set(artefact.FILES)
     rows = np.random.default_rng(1).normal(size=(3, 10))
     for revision in (None, COMMIT):
         loaded = cmcr.load(NAME, revision=revision)

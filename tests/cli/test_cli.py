@@ -184,7 +184,8 @@ def test_info_and_verify(saved, capsys):
     assert main(["verify", str(saved)]) == 0
     assert "whole and unchanged" in capsys.readouterr().out
     assert main(["verify", str(saved), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"path": str(saved), "whole": True}
+    facts = json.loads(capsys.readouterr().out)
+    assert facts == {"path": str(saved), "whole": True, "kind": "connection", "encoders_compared": []}
 
 
 def test_failures_end_with_1_and_a_message(saved, capsys):

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 from cmcr.cli.console import say
-from cmcr.cli.options import Json
+from cmcr.cli.options import Json, Model, spaces_of
 
 
-def verify(path: Path, /, *, as_json: Json = False) -> None:
-    """Check that an artefact is whole and unchanged: every file is hashed.
+def verify(path: Path, /, *, model: Model = None, as_json: Json = False) -> None:
+    """Check that an artefact is whole and unchanged: every file is hashed, encoders of a connection are tried.
 
     Example: cmcr verify captions-in-clip
 
@@ -19,9 +19,11 @@ def verify(path: Path, /, *, as_json: Json = False) -> None:
     """
     from cmcr.artefacts import verify as verify_artefact
 
-    facts = verify_artefact(path, show_progress_bar=False if as_json else None)
+    facts = verify_artefact(path, encoders=spaces_of(model), show_progress_bar=False if as_json else None)
     if as_json:
         print(json.dumps(facts))
         return
     sizes = f" {facts['rows']:,} rows in {facts['files']:,} files, {facts['bytes']:,} bytes." if "rows" in facts else ""
+    if facts.get("encoders_compared"):
+        sizes = f" Its encoders give what they gave: {', '.join(facts['encoders_compared'])}."
     say(f"{path}: whole and unchanged.{sizes}")

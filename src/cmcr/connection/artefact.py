@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 
-from cmcr._version import __version__
+from cmcr._version import __version__, versions_here
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.maps import Map, map_from
 from cmcr.connection.methods import settings_from
+from cmcr.connection.references import check_maps, map_rows, reference_rows
 from cmcr.errors import CmcrError, FormatError
 from cmcr.files import (
     MANIFEST,
@@ -34,8 +36,10 @@ FORMAT = "cmcr connection"
 VERSION = 2
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
-FILES = (MANIFEST, WEIGHTS, HISTORY, "README.md")
+REFERENCES = "references.safetensors"
+FILES = (MANIFEST, WEIGHTS, HISTORY, REFERENCES, "README.md")
 _AXES = "own_axes"
+_MAPPED = "map"
 
 
 class _Space(StrictRecord):
@@ -69,7 +73,8 @@ class _Manifest(StrictRecord):
     base: str | None
     settings: dict[str, Any]
     report: _Report
-    sha256: dict[Literal["model.safetensors", "history.json"], Sha256]
+    versions: Mapping[str, str] = {}
+    sha256: dict[Literal["model.safetensors", "history.json", "references.safetensors"], Sha256]
 
 
 def save(connection: Connection, folder: Path, *, replace: bool = False) -> None:
@@ -90,6 +95,7 @@ def save(connection: Connection, folder: Path, *, replace: bool = False) -> None
         "base": connection.base,
         "settings": dataclasses.asdict(connection.settings),
         "report": report,
+        "versions": dict(connection.versions) or versions_here(),
     }
     tensors = {
         f"{number}.{key}": value.contiguous().cpu()
@@ -99,9 +105,15 @@ def save(connection: Connection, folder: Path, *, replace: bool = False) -> None
     for number, space in enumerate(connection.spaces):
         if space.name in connection.own_axes:
             tensors[f"{number}.{_AXES}"] = connection.own_axes[space.name].contiguous().cpu()
+    references = {
+        f"{number}.{kind}": rows.contiguous().cpu()
+        for number, space in enumerate(connection.spaces)
+        for kind, rows in {**_references(connection, space), _MAPPED: map_rows(connection, space.name)}.items()
+    }
 
     def write_files(aside: Path) -> None:
         (aside / WEIGHTS).write_bytes(serialize(tensors))
+        (aside / REFERENCES).write_bytes(serialize(references))
         (aside / HISTORY).write_text(json.dumps(dict(connection.history)) + "\n", encoding="utf-8")
         (aside / "README.md").write_text(_card(connection, manifest), encoding="utf-8")
 
@@ -114,10 +126,10 @@ def load(folder: str | Path) -> Connection:
     Raises:
         ArtefactNotFoundError: nothing there.
         FormatError: half-written, not a connection, of another version, or of impossible content.
-        IntegrityError: a byte has changed since it was written.
+        IntegrityError: a byte has changed since it was written, or a map gives other rows than it did.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder, FORMAT, VERSION, {WEIGHTS, HISTORY})
+    manifest = read_manifest(folder, FORMAT, VERSION, {WEIGHTS, HISTORY}, {REFERENCES})
     known = validated(_Manifest, manifest, folder)
     try:
         history = read_json(folder / HISTORY, MEMORY_BYTES)
@@ -130,8 +142,14 @@ def load(folder: str | Path) -> Connection:
             number, _, name = key.partition(".")
             parts[int(number)][name] = value
         names = [space.name for space in known.spaces]
+        references: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
+        if REFERENCES in known.sha256:
+            for key, value in deserialize((folder / REFERENCES).read_bytes()).items():
+                number, _, kind = key.partition(".")
+                references[names[int(number)]][kind] = value
+        mapped = {name: kept.pop(_MAPPED) for name, kept in references.items() if _MAPPED in kept}
         axes = {name: part.pop(_AXES) for name, part in zip(names, parts, strict=True) if _AXES in part}
-        return Connection(
+        connection = Connection(
             spaces=spaces,
             projectors={
                 space.name: _map(space.width, known.projectors[space.name], part)
@@ -147,9 +165,20 @@ def load(folder: str | Path) -> Connection:
             base=known.base,
             history=TypeAdapter(dict[str, list[float]]).validate_python(history, strict=True),
             report=manifest["report"],
+            references={name: kept for name, kept in references.items() if kept},
+            versions=known.versions,
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, SafetensorError, CmcrError) as error:
         raise FormatError(f"{folder}: not a usable {FORMAT} ({error}).") from error
+    check_maps(connection, mapped)
+    return connection
+
+
+def _references(connection: Connection, space: ConnectedSpace) -> Mapping[str, torch.Tensor]:
+    """Give what is kept of the encoders of a space, else ask those that are attached; by modality."""
+    if space.name in connection.references or space.name not in connection.encoders:
+        return connection.references.get(space.name, {})
+    return reference_rows(connection.encoders[space.name], space.modalities)
 
 
 def _map(width: int, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> Map:

@@ -78,6 +78,9 @@ class Connection:
         history: the loss terms of every training step; empty if there was none.
         report: what was chosen and why, and what was measured, as JSON can hold it.
         encoders: encoders by the space's name, for `encode`; may be empty.
+        references: of a connection that was saved, by the space's name and the modality, what its encoders made of a few
+            fixed inputs; compared when encoders are attached.
+        versions: of the libraries that made them.
     """
 
     spaces: tuple[ConnectedSpace, ...]
@@ -93,6 +96,8 @@ class Connection:
     history: Mapping[str, Sequence[float]] = field(default_factory=dict, repr=False)
     report: Mapping[str, Any] = field(default_factory=dict, repr=False)
     encoders: Mapping[str, Encoder] = field(default_factory=dict, repr=False)
+    references: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict, repr=False)
+    versions: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def common_width(self) -> int:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cmcr._version import versions_here
 from cmcr.connection.methods import settings_of
 from cmcr.connection.settings import check_seed
 from cmcr.data.numbers import ALL_NUMBERS, UNSEEN_NUMBERS, handwriting
@@ -20,7 +21,6 @@ from cmcr.demo.world import CASES, World, draw_world, embed_world
 from cmcr.errors import WriteError
 from cmcr.evaluation.tasks.heatmaps import figure_class
 from cmcr.files import write_text_whole
-from cmcr.memories.layout import versions_here
 from cmcr.progress import Progress
 
 RESULTS, REPORT, CONNECTIONS = "results.json", "report.html", "connections"

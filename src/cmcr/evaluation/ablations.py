@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats takes a second to import
 from torch import Tensor
 
+from cmcr._version import versions_here
 from cmcr.connection.connect import connect
 from cmcr.connection.connection import Connection
 from cmcr.connection.links import links_of
@@ -28,7 +29,6 @@ from cmcr.evaluation.datasets.records import Record
 from cmcr.evaluation.evaluate import Prepared, prepare
 from cmcr.evaluation.results import ABLATIONS_FORMAT, VERSION, read_result
 from cmcr.files import write_signed
-from cmcr.memories.layout import versions_here
 from cmcr.memories.memories import Memories, by_space
 from cmcr.memories.memory import Memory
 from cmcr.progress import Progress

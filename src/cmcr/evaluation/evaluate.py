@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cmcr._version import versions_here
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.settings import check_seed
 from cmcr.errors import ConfigError, unknown_name
@@ -24,7 +25,6 @@ from cmcr.evaluation.results import EVALUATION, VERSION
 from cmcr.evaluation.tasks import classification, counterfactual, localization, retrieval
 from cmcr.evaluation.tasks.regions import Proposals
 from cmcr.evaluation.tasks.scores import Scores, compared
-from cmcr.memories.layout import versions_here
 from cmcr.progress import Progress
 
 _RECORDS: Mapping[str, type[Record]] = {

@@ -11,11 +11,9 @@ MEMORY/
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,8 +37,6 @@ SHARD_ITEMS = 16_384
 
 MOST_SHARDS = 65_536
 """So many are named by a manifest that is read."""
-
-_LIBRARIES = ("torch", "numpy", "pillow", "soundfile", "soxr", "transformers")
 
 
 class Origin(StrictRecord):
@@ -192,15 +188,6 @@ class _Manifest(Origin):
         if self.quarantined != sum(shard.quarantined for shard in self.shards):
             raise ValueError("its shards do not add up to its quarantine")
         return self
-
-
-def versions_here() -> dict[str, str]:
-    """Find the installed versions of the libraries that decide about the numbers in a memory."""
-    found = {"cmcr": __version__}
-    for library in _LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[library] = version(library)
-    return found
 
 
 def shard_name(number: int) -> str:

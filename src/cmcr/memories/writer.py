@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from cmcr import files
+from cmcr._version import versions_here
 from cmcr.arrays import check_count
 from cmcr.errors import ConfigError, DimensionError, FormatError, ResumeError, differences
 from cmcr.files import MANIFEST, flush, sha256_of, signed, write_bytes_whole, write_manifest, writing
@@ -39,7 +40,6 @@ from cmcr.memories.layout import (
     quarantine_in,
     read_plan,
     shard_name,
-    versions_here,
 )
 from cmcr.memories.shards import finished_shard, write_shard
 from cmcr.memories.survey import Survey
