@@ -126,17 +126,15 @@ def card_of(
     return "\n\n".join(sections) + "\n"
 
 
-def parents_table(parents: Sequence[ParentModel]) -> str:
+def parents_table(parents: Sequence[ParentModel], *, licences: bool = True) -> str:
     """Write the parents as a table: by reference, never copied."""
-    rows = ["| space | embeds | width | model | revision | licence |", "|---|---|---|---|---|---|"]
+    rows = [["space", "embeds", "width", "model", "revision", "licence"], ["---"] * 6]
     for parent in parents:
-        linked = f"[{parent.model}](https://huggingface.co/{parent.model})" if parent.published else parent.model
-        cells = (linked or f"fingerprint `{parent.fingerprint or 'none'}`", f"`{parent.revision[:12]}`")
-        rows.append(
-            f"| {parent.space} | {', '.join(parent.modalities)} | {parent.width} | {cells[0]} | "
-            f"{cells[1] if parent.revision else ''} | {parent.licence} |"
-        )
-    return "\n".join(rows)
+        model = parent.model or f"fingerprint `{parent.fingerprint or 'none'}`"
+        linked = f"[{model}](https://huggingface.co/{model})" if parent.published else model
+        commit = f"`{parent.revision[:12]}`" if parent.revision else ""
+        rows.append([parent.space, ", ".join(parent.modalities), str(parent.width), linked, commit, parent.licence])
+    return "\n".join(f"| {' | '.join(row if licences else row[:-1])} |" for row in rows)
 
 
 def _usage(parents: Sequence[ParentModel], repository: str) -> str:

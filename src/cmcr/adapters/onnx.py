@@ -144,7 +144,7 @@ def _export(module: nn.Module, inputs: Mapping[str, Tensor], outputs: tuple[str,
                 if not np.abs(ours.numpy() - theirs).max() < _ALIKE:
                     raise ConfigError("onnxruntime gives other rows than torch, with these versions of the libraries")
     except Exception as error:  # whatever the exporter raises of an architecture that it cannot trace
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{what} cannot be exported ({reason}). Nothing was written.") from error
 
 
@@ -202,7 +202,7 @@ def _card(
         method=connection.method,
         width=connection.width,
         rows="\n".join(rows),
-        table=parents_table(parents_of(connection, {})),
+        table=parents_table(parents_of(connection, {}), licences=False),
         sounds=_SOUNDS if "audio" in encoders else "",
     )
 

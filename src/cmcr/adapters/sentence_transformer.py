@@ -275,7 +275,8 @@ def _card(connection: Connection, routes: dict[str, str], common: bool) -> str:
     return _CARD.format(
         names=" + ".join(parent.space for parent in parents),
         lines="\n".join(lines),
-        table=parents_table(parents),
+        table=parents_table(parents, licences=False),
+        imports="from PIL import Image\n" if "image" in modalities else "",
         method=connection.method,
         notes="\n".join(f"- {note}" for note in notes),
     )
@@ -303,7 +304,7 @@ Frozen encoders and the maps that connect them without paired data (method `{met
 sentence-transformers alone: no remote code. Nothing of this was trained with sentence-transformers.
 
 ```python
-from sentence_transformers import SentenceTransformer
+{imports}from sentence_transformers import SentenceTransformer
 
 model = SentenceTransformer("path/to/this/folder")
 {lines}

@@ -96,7 +96,9 @@ def find_snapshot(
 
 def _fetch(repository: str, revision: str | None, local_files_only: bool, files: Sequence[str]) -> Path:
     """Return the folder of the snapshot in the hub's cache."""
-    hub, errors = import_library("huggingface_hub"), import_library("huggingface_hub.errors")
+    purpose = f"{repository}, which is no folder here"
+    hub = import_library("huggingface_hub", purpose=purpose)
+    errors = import_library("huggingface_hub.errors", purpose=purpose)
 
     def found(local: bool) -> Path:
         return Path(
@@ -125,8 +127,8 @@ def _fetch(repository: str, revision: str | None, local_files_only: bool, files:
         name = repository.split("/")[-1]
         cached_name = f"models--{repository.replace('/', '--')}"
         raise ArtefactNotFoundError(
-            f"{repository} (revision {revision or 'main'}) is not on this machine and could not be fetched "
-            f"({_first_line(error)}).\n"
+            f"{repository} (revision {revision or 'main'}) is on this machine neither as a folder nor in the cache, and "
+            f"could not be fetched ({_first_line(error)}).\n"
             f"On a machine with a network run\n"
             f"    hf download {repository}{at}{include} --local-dir {name}\n"
             f"then copy the folder {name} here and give its path instead of the name. Or leave out --local-dir and copy "
