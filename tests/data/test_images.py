@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from cmcr.data.images import read_image, to_rgb
+from cmcr.data.images import MOST_STRETCHED, read_image, to_rgb
 from cmcr.errors import SampleError
 
 CORNER = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
@@ -113,6 +113,30 @@ def test_the_limit_of_pixels_is_that_of_pillow(monkeypatch):
         read_image(picture)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert read_image(saved(picture)).size == (60, 40)
+
+
+@pytest.mark.parametrize("source", [saved(Image.new("RGB", (1, 60_000))), np.zeros((1, 65, 3), dtype=np.uint8)])
+def test_strips_are_refused_which_encoders_would_scale_by_their_shorter_side(source):
+    with pytest.raises(SampleError, match="too narrow a strip"):
+        read_image(source)
+    assert read_image(np.zeros((1, MOST_STRETCHED, 3), dtype=np.uint8)).size == (64, 1)
+
+
+def test_a_jpeg_of_many_scans_is_refused(tmp_path):
+    """Each takes as long as the whole picture, and a hundred bytes."""
+    content = saved(NOISE, "JPEG", progressive=True, exif=thumbnail())
+    assert read_image(content + content[:-2] * 9).size == (64, 64)  # a video behind it, or other pictures
+    last = content.rindex(b"\xff\xda")
+    for between in (b"", b"\xff\xff", b"lost"):  # what decoders pass over
+        (tmp_path / "scans.jpg").write_bytes(content[:last] + (between + content[last:-2]) * 60 + content[-2:])
+        with pytest.raises(SampleError, match="scans, the limit is 64"):
+            read_image(tmp_path / "scans.jpg")
+
+
+def thumbnail():
+    exif = Image.Exif()
+    exif[0x927C] = saved(NOISE, "JPEG", progressive=True) * 9
+    return exif
 
 
 def test_sources_that_are_no_pictures(tmp_path):

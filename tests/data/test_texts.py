@@ -25,6 +25,7 @@ def test_any_unicode_passes_unchanged(text):
         (b"abc", "got bytes"),
         (Path("a.txt"), "got PosixPath|WindowsPath"),
         ("ab\ud83d", "lone surrogate at character 2"),
+        ("a" * 100_001, "100,001 characters"),
     ],
 )
 def test_unusable_texts(item, message):

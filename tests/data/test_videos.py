@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cmcr.data import videos
 from cmcr.data.images import read_image
 from cmcr.data.videos import VideoFrame, read_frame
 from cmcr.errors import ConfigError, SampleError
@@ -70,6 +71,17 @@ def test_a_video_held_sideways_is_turned_upright(tmp_path):
     shades = np.asarray(turned.convert("L"))
     assert shades[:24].mean() > 200  # what was on the left is on top
     assert shades[40:].mean() < 50
+
+
+def test_frames_that_would_take_long_or_much_memory(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "v.mp4", GREYS[1:2] * 20, key_every=20)
+    monkeypatch.setattr(videos, "MOST_FRAMES", 4)
+    assert number_of(read_frame(VideoFrame(path, 0.1))) == 1
+    with pytest.raises(SampleError, match="no key frame in the 4 frames"):
+        read_frame(VideoFrame(path, 0.7))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(SampleError, match=r"v\.mp4"):
+        read_frame(VideoFrame(path, 0))
 
 
 def test_frames_that_cannot_be_read(tmp_path):

@@ -14,7 +14,7 @@ from small_models import CLIP_LENGTH, SIGLIP_LENGTH, pictures, write_siglip
 
 import cmcr
 from cmcr.data.images import to_rgb
-from cmcr.errors import ConfigError, FormatError, MissingDependencyError, SampleError
+from cmcr.errors import ConfigError, FormatError, MissingDependencyError
 from cmcr.spaces.dual_encoders import NAMES
 
 transformers = pytest.importorskip("transformers")
@@ -205,12 +205,6 @@ def test_pictures_of_another_size_than_the_model_reads(folder, name):
     change_setting(folder, "32", "48")
     with pytest.raises(FormatError, match="not of one model"):
         reopened(folder, name)
-
-
-def test_a_strip_that_would_fill_the_memory_is_refused(spaces):
-    with pytest.raises(SampleError, match=r"item 1: .*too narrow"):
-        spaces["clip"].encode([pictures(1)[0], Image.new("RGB", (40_000, 1))], "image")
-    assert spaces["clip"].encode([Image.new("RGB", (500, 1))], "image").shape == (1, 24)
 
 
 @pytest.mark.parametrize("kind", ["feature_extractor_type", "image_processor_type"])

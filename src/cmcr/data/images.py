@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cmcr.data.paths import file_of
+from cmcr.data.paths import MOST_BYTES, file_of
 from cmcr.data.videos import VideoFrame, read_frame
 from cmcr.errors import SampleError
 
@@ -19,6 +21,11 @@ Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | VideoFrame
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 """What is opened, whatever a file is called: Pillow knows more, and hands PostScript to another program."""
 
+MOST_STRETCHED = 64
+"""How often the shorter side of a picture may fit in the longer: encoders scale the shorter one to a size of theirs."""
+
+_MOST_SCANS = 64  # of a progressive JPEG, each of which decodes all pixels again; encoders write about ten
+_JPEG_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 _TRUSTED = "Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
 
 
@@ -34,14 +41,14 @@ def read_image(source: Picture) -> Image.Image:
 
     Raises:
         SampleError: no such file, a folder, not a picture, truncated, more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (a
-            small file can unpack to any size), greys of more than 8 bits, or an array of another kind; of a `VideoFrame` as
-            `read_frame`.
+            small file can unpack to any size), a strip beyond `MOST_STRETCHED`, greys of more than 8 bits, or an array of
+            another kind; of a `VideoFrame` as `read_frame`.
         MissingDependencyError: a `VideoFrame` without PyAV.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, VideoFrame):
-        return read_frame(source)
+        return _upright(read_frame(source), str(source))
     if not isinstance(source, str | os.PathLike | bytes | Image.Image):
         raise SampleError(f"a picture must be a path, a PIL image or a uint8 array, got {type(source).__name__}.")
     name = str(source) if isinstance(source, str | os.PathLike) else "the picture"
@@ -49,17 +56,41 @@ def read_image(source: Picture) -> Image.Image:
         if isinstance(source, Image.Image):
             return _upright(source, name)
         file = io.BytesIO(source) if isinstance(source, bytes) else file_of(source, "picture")
-        Image.init()
-        with Image.open(file, formats=[known for known in FORMATS if known in Image.OPEN]) as opened:
+        with open_picture(file, name) as opened:
             return _upright(opened, name)
     except SampleError:  # a ValueError too, and clear already
         raise
     except UnidentifiedImageError as error:
         raise SampleError(f"{name}: not a picture of the formats that are read: {', '.join(FORMATS)}.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise SampleError(f"{name}: too large to decode safely ({error}). {_TRUSTED}") from error
     except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them into
         raise SampleError(f"{name}: the picture cannot be decoded ({error}).") from error
+
+
+def open_picture(file: Path | IO[bytes], name: str) -> Image.Image:
+    """Open a picture whose pixels are decoded later.
+
+    Args:
+        file: an existing file.
+        name: how messages call it.
+
+    Raises:
+        SampleError: more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, or a JPEG that decodes them again and again.
+        PIL.UnidentifiedImageError: of no format that is read.
+        Exception: of any kind, where its header is damaged.
+    """
+    Image.init()
+    try:
+        opened = Image.open(file, formats=[known for known in FORMATS if known in Image.OPEN])
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise SampleError(f"{name}: too large to decode safely ({error}). {_TRUSTED}") from error
+    try:
+        _refuse_many_pixels(opened.width, opened.height, name)
+        if opened.info.get("progressive") and opened.fp:
+            _refuse_scans(opened.fp, name)
+    except SampleError:
+        opened.close()
+        raise
+    return opened
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -79,17 +110,40 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _upright(picture: Image.Image, name: str) -> Image.Image:
     """Decode the pixels and turn them by the EXIF orientation, unless they are too many or too deep."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and picture.width * picture.height > limit:
-        size = f"{picture.width} x {picture.height} pixels, the limit is {limit}"
-        raise SampleError(f"{name}: too large to decode safely ({size}). {_TRUSTED}")
+    _check_size(picture.width, picture.height, name)
     if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):  # Pillow would clip them at 255
         raise SampleError(f"{name}: holds greys of more than 8 bits. Scale them to 0..255 and save it with 8 bits.")
     picture.load()
-    upright = ImageOps.exif_transpose(picture)
-    if 0 in upright.size:
-        raise SampleError(f"{name}: holds no pixels ({upright.width} x {upright.height}).")
-    return upright
+    return ImageOps.exif_transpose(picture)
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    """Refuse pictures that are empty, too large, or a strip."""
+    _refuse_many_pixels(width, height, name)
+    if width * height == 0:
+        raise SampleError(f"{name}: holds no pixels ({width} x {height}).")
+    if max(width, height) > MOST_STRETCHED * min(width, height):
+        raise SampleError(f"{name}: {width} x {height} pixels are too narrow a strip, the limit is 1:{MOST_STRETCHED}.")
+
+
+def _refuse_many_pixels(width: int, height: int, name: str) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        size = f"{width} x {height} pixels, the limit is {limit}"
+        raise SampleError(f"{name}: too large to decode safely ({size}). {_TRUSTED}")
+
+
+def _refuse_scans(file: IO[bytes], name: str) -> None:
+    """Count the scans of a JPEG as its decoder finds them: behind each marker's segment the next marker is looked for."""
+    position = file.tell()
+    file.seek(0)
+    content, at, scans = file.read(MOST_BYTES), 2, 0
+    file.seek(position)
+    while (marker := _JPEG_MARKER.search(content, at)) and marker[1] != b"\xd9":
+        at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
+        scans += marker[1] == b"\xda"
+    if scans > _MOST_SCANS:
+        raise SampleError(f"{name}: a JPEG of {scans} scans, the limit is {_MOST_SCANS}. Save it again.")
 
 
 def _from_array(array: NDArray[np.uint8]) -> Image.Image:
@@ -98,4 +152,5 @@ def _from_array(array: NDArray[np.uint8]) -> Image.Image:
         raise SampleError(
             f"a picture array must be uint8 of shape (H, W), (H, W, 3) or (H, W, 4), got {array.dtype} {array.shape}."
         )
+    _check_size(array.shape[1], array.shape[0], "the picture")
     return Image.fromarray(array)

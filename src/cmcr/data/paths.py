@@ -12,6 +12,9 @@ from cmcr.errors import ReadError, SampleError
 
 FilePath = str | os.PathLike[str]
 
+MOST_BYTES = 1 << 28
+"""How large a file may be that is read whole."""
+
 
 @dataclass(frozen=True)
 class NamedBytes:
@@ -71,6 +74,23 @@ def opened(path: Path) -> BinaryIO:
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "a pipe or device, not a file", str(path))
     return path.open("rb")
+
+
+def content_of(file: Path | NamedBytes, name: str) -> bytes:
+    """Read a file whole.
+
+    Args:
+        file: as `file_of` finds it.
+        name: how messages call it.
+
+    Raises:
+        SampleError: larger than `MOST_BYTES`.
+        OSError: the system refuses.
+    """
+    size = len(file.content) if isinstance(file, NamedBytes) else file.stat().st_size
+    if size > MOST_BYTES:
+        raise SampleError(f"{name}: {size:,} bytes, the limit is {MOST_BYTES:,}.")
+    return file.read_bytes()
 
 
 def damaged(path: Path, kind: str, reason: object) -> ReadError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.data.meshes import MESH_SUFFIXES, read_points
-from cmcr.data.paths import NamedBytes, file_of
+from cmcr.data.meshes import MESH_SUFFIXES, MOST_LINES, MOST_ROWS, read_points
+from cmcr.data.paths import MOST_BYTES, NamedBytes, content_of, file_of
 from cmcr.data.texts import decode_utf8, lines_of
 from cmcr.errors import SampleError, unknown_name
 
@@ -24,6 +26,8 @@ FEWEST_POINTS = 16
 MESH_POINTS = 10_000
 """How many points a mesh is sampled to: what ULIP-2 was trained on."""
 
+_MOST_ARRAYS = 100  # of an archive
+_LONGEST_ROW = 10_000  # characters
 _POINT_KEYS = ("points", "xyz")
 _COLOUR_KEYS = ("colours", "colors", "rgb")
 _SEPARATORS = str.maketrans(",;", "  ")
@@ -63,7 +67,8 @@ def read_point_cloud(source: PointCloud) -> NDArray[np.float32]:
         `(p, 3)` float32: x, y (up), z in the units of the source. Sources with another axis up: `with_up_axis`.
 
     Raises:
-        SampleError: no such file, another format, a pickled file, another shape, NaN, or fewer than 16 points.
+        SampleError: no such file, too large (see the page of limits), another format, a pickled file, another shape, NaN, or
+            fewer than 16 points.
         MissingDependencyError: a mesh or ply file without the extra `mesh`.
     """
     (numbers, _), name = _table(source)
@@ -140,9 +145,9 @@ def _table(source: PointCloud) -> tuple[_Table, str]:
 def _from_file(file: Path | NamedBytes, name: str) -> _Table:
     suffix = file.suffix.lower()
     if suffix in (".npy", ".npz"):
-        return _from_numpy(file.read_bytes(), name)
+        return _from_numpy(content_of(file, name), name)
     if suffix in POINT_SUFFIXES:
-        return _from_text(file.read_bytes(), name)
+        return _from_text(content_of(file, name), name)
     if suffix in MESH_SUFFIXES:
         return read_points(file, name, MESH_POINTS)
     expected = ", ".join((*POINT_SUFFIXES, *MESH_SUFFIXES))
@@ -151,16 +156,37 @@ def _from_file(file: Path | NamedBytes, name: str) -> _Table:
 
 def _from_numpy(content: bytes, name: str) -> _Table:
     try:
-        loaded = np.load(io.BytesIO(content), allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded, None
-        arrays = {key: loaded[key] for key in loaded.files}
+        if not content.startswith(b"PK"):
+            return _array(content), None
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            size = sum(member.file_size for member in members)  # reading stops there
+            if size > MOST_BYTES or len(members) > _MOST_ARRAYS:
+                raise ValueError(
+                    f"{len(members):,} arrays of {size:,} bytes, the limit is {_MOST_ARRAYS} of {MOST_BYTES:,}"
+                )
+            arrays = {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
     except Exception as error:  # a damaged header is parsed as Python, an archive by zipfile and zlib: each has its own
         hint = _UNPICKLED if "pickle" in str(error) else ""
         raise SampleError(
             f"{name}: not a plain array of numbers (.npy), nor an archive of them (.npz): {error}.{hint}"
         ) from error
     return _from_arrays(arrays, name)
+
+
+def _array(content: bytes) -> NDArray[Any]:
+    """Read a .npy file whose values are all there; numpy would allocate first what the header declares."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds pickled objects")
+    found = len(content) - file.tell()
+    if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize > found:
+        raise ValueError(f"its header declares {shape} values of {dtype.itemsize} bytes, {found:,} bytes are there")
+    values = np.frombuffer(content, dtype, math.prod(shape), file.tell())
+    return values.reshape(shape, order="F" if by_columns else "C")
 
 
 def _from_arrays(arrays: Mapping[str, Any], name: str) -> _Table:
@@ -176,7 +202,11 @@ def _from_arrays(arrays: Mapping[str, Any], name: str) -> _Table:
 
 def _from_text(content: bytes, name: str) -> _Table:
     """Read one point a line; `#` and `//` begin comments, the first line may be names."""
+    if content.count(b"\n") + content.count(b"\r") > MOST_LINES:
+        raise SampleError(f"{name}: more than {MOST_LINES:,} lines. Save it as npy.")
     rows = [row for row in lines_of(decode_utf8(content, name).translate(_SEPARATORS)) if row.strip()]
+    if max(map(len, rows), default=0) > _LONGEST_ROW:
+        raise SampleError(f"{name}: expected a point a line, got a line of more than {_LONGEST_ROW:,} characters.")
     if rows and all(word.strip('"').isidentifier() for word in rows[0].split()):
         rows = rows[1:]
     if not rows:
@@ -191,8 +221,8 @@ def _from_text(content: bytes, name: str) -> _Table:
 def _coordinates(numbers: NDArray[Any], name: str) -> NDArray[np.float32]:
     if numbers.dtype.kind not in "fiu" or numbers.ndim != 2 or numbers.shape[1] < 3:
         raise SampleError(f"{name}: expected numbers of shape (p, 3) or wider, got {numbers.dtype} {numbers.shape}.")
-    if len(numbers) < FEWEST_POINTS:
-        raise SampleError(f"{name}: expected at least {FEWEST_POINTS} points, got {len(numbers)}.")
+    if not FEWEST_POINTS <= len(numbers) <= MOST_ROWS:
+        raise SampleError(f"{name}: expected {FEWEST_POINTS} to {MOST_ROWS:,} points, got {len(numbers):,}.")
     with np.errstate(over="ignore"):  # beyond float32 is infinity, refused below
         xyz = np.ascontiguousarray(numbers[:, :3], dtype=np.float32)
     if not np.isfinite(xyz).all():

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cmcr.data.paths import FilePath, file_of
+from cmcr.data.paths import FilePath, content_of, file_of
 from cmcr.errors import SampleError
+
+MOST_CHARACTERS = 100_000
+"""How long a text may be: tokenisers read all of it, whatever part of it an encoder takes."""
 
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -15,11 +18,14 @@ def read_text(item: Any) -> str:
     r"""Check one text and return it as it is: any unicode, no trimming, no normalisation.
 
     Raises:
-        SampleError: not a string (bytes and paths are refused too), empty, white space only, or holding a lone surrogate
-            (which no encoding can write) or a NUL (which cuts a text short in some tokenisers).
+        SampleError: not a string (bytes and paths are refused too), empty, white space only, longer than
+            `MOST_CHARACTERS`, or holding a lone surrogate (which no encoding can write) or a NUL (which cuts a text short in
+            some tokenisers).
     """
     if not isinstance(item, str):
         raise SampleError(f"a text: expected a string, got {type(item).__name__}.")
+    if len(item) > MOST_CHARACTERS:
+        raise SampleError(f"a text: {len(item):,} characters, the limit is {MOST_CHARACTERS:,}. Cut it.")
     if not item.strip():
         raise SampleError(f"a text: {'white space only' if item else 'empty'}; there is nothing to embed.")
     if unusable := _UNUSABLE.search(item):
@@ -36,9 +42,9 @@ def read_lines(path: FilePath, kind: str = "text file") -> list[str]:
         kind: how messages call it.
 
     Raises:
-        SampleError: no such file, or as `decode_utf8`.
+        SampleError: no such file, too large, or as `decode_utf8`.
     """
-    return lines_of(decode_utf8(file_of(path, kind).read_bytes(), str(path)))
+    return lines_of(decode_utf8(content_of(file_of(path, kind), str(path)), str(path)))
 
 
 def lines_of(text: str) -> list[str]:

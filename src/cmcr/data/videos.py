@@ -16,6 +16,7 @@ from PIL import Image
 
 from cmcr.data.paths import FilePath, file_of
 from cmcr.errors import ConfigError, SampleError, missing_dependency
+from cmcr.interruption import held_back
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -27,6 +28,8 @@ Mono = NDArray[np.float32]
 _QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _DURATION_TAG = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 SOUND_SLACK_SECONDS = 0.1  # encoders pad and prime by less than this, and containers round
+MOST_FRAMES = 5000
+"""How many frames are decoded for one: those from the key frame before it on."""
 _FRAME_SLACK_SECONDS = 1.0  # the last frame stays on the screen; sound tracks are often a little longer
 
 
@@ -94,7 +97,8 @@ def read_frame(frame: VideoFrame) -> Image.Image:
 
     Raises:
         SampleError: no such file, not a video (mp4, mov, webm, mkv, avi), no pictures in it, a moment after its end,
-            cut short, or the middle of a video that does not say its length.
+            cut short, the middle of a video that does not say its length, frames of more than
+            `PIL.Image.MAX_IMAGE_PIXELS`, or a key frame more than `MOST_FRAMES` before the moment.
         MissingDependencyError: PyAV is not installed.
     """
     with file_of(frame.path, "video").open("rb") as file:
@@ -146,7 +150,8 @@ def _opened(file: BinaryIO, name: str, reader: str) -> Iterator[InputContainer]:
     except ImportError as error:
         raise missing_dependency("av", extra="media", purpose=f"videos, m4a, mp4, mov and webm ({name})") from error
     try:
-        with av.open(file, "r", format=reader, metadata_errors="ignore") as container:
+        # An interrupt inside FFmpeg's calls into Python is lost.
+        with held_back(), av.open(file, "r", format=reader, metadata_errors="ignore") as container:
             yield container
     except av.FFmpegError as error:
         raise SampleError(f"{name}: cannot be decoded ({error.strerror}). Fetch it again.") from error
@@ -186,6 +191,8 @@ def _length_seconds(container: InputContainer, stream: VideoStream | AudioStream
 
 def _shown_at(container: InputContainer, frame: VideoFrame) -> Any:
     stream = container.streams.video[0]
+    if Image.MAX_IMAGE_PIXELS is not None:
+        stream.codec_context.options = {"max_pixels": str(Image.MAX_IMAGE_PIXELS)}
     length = _length_seconds(container, stream)
     if frame.at_seconds is None and length is None:
         raise SampleError(f"{frame.path}: does not say its length, so its middle is unknown. Give at_seconds.")
@@ -197,7 +204,7 @@ def _shown_at(container: InputContainer, frame: VideoFrame) -> Any:
     moment = int((stream.start_time or 0) + math.floor(seconds / float(stream.time_base) + 1e-6))
     for start in (moment, stream.start_time or 0):  # from the beginning where the seek went past the moment
         container.seek(start, stream=stream)
-        found, at_end = _last_until(container, stream, moment)
+        found, at_end = _last_until(container, stream, moment, frame)
         if found is not None:
             break
     else:
@@ -210,10 +217,12 @@ def _shown_at(container: InputContainer, frame: VideoFrame) -> Any:
     return found
 
 
-def _last_until(container: InputContainer, stream: VideoStream, moment: int) -> tuple[Any, bool]:
+def _last_until(container: InputContainer, stream: VideoStream, moment: int, frame: VideoFrame) -> tuple[Any, bool]:
     """Decode up to a moment (in the track's own time); also report whether the video ended before it."""
     found = None
-    for decoded in container.decode(stream):
+    for number, decoded in enumerate(container.decode(stream)):
+        if number == MOST_FRAMES:
+            raise SampleError(f"{frame}: no key frame in the {MOST_FRAMES} frames before it. Write it again with more.")
         if decoded.pts is None:
             continue
         if decoded.pts > moment:

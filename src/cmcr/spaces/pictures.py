@@ -16,13 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cmcr.data.images import read_image, to_rgb
-from cmcr.errors import ConfigError, SampleError
+from cmcr.errors import ConfigError
 from cmcr.spaces.hub import Snapshot, open_image_processor
 from cmcr.spaces.tower import Tower
 
 Prepared = dict[str, NDArray[Any]]  # by the name that the model gives it, such as "pixel_values": `(3, H, W)`
 
-_LONGEST_EDGE = 16_384  # pixels of a resized picture; a strip of 1 x 100000 would otherwise take gigabytes
 _SETTINGS = (
     "do_resize size resample do_center_crop crop_size do_rescale rescale_factor do_normalize image_mean image_std"
 ).split()
@@ -53,16 +52,8 @@ class Pictures:
 
     def prepare(self, item: Any, size: Mapping[str, int] | None = None) -> Prepared:
         """Read and prepare one picture; with a `size` in pixels it is resized to that, without a crop."""
-        picture, options = read_image(item), {}
-        shortest = (getattr(self.processor, "size", None) or {}).get("shortest_edge") or 0
-        if size is not None:
-            options = {"size": dict(size), "do_resize": True, "do_center_crop": False}
-        elif max(picture.size) * shortest > _LONGEST_EDGE * min(picture.size):
-            # The processor, which scales the shorter edge, would blow it up.
-            raise SampleError(
-                f"a picture of {picture.width} x {picture.height} pixels is too narrow a strip to be read."
-            )
-        prepared = self.processor(images=to_rgb(picture), return_tensors="np", **options)
+        options = {} if size is None else {"size": dict(size), "do_resize": True, "do_center_crop": False}
+        prepared = self.processor(images=to_rgb(read_image(item)), return_tensors="np", **options)
         return {name: np.asarray(values[0]) for name, values in prepared.items()}
 
     def embed(self, pictures: list[Prepared]) -> Tensor:

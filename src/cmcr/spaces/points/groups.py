@@ -19,7 +19,7 @@ from cmcr.errors import SampleError
 UpAxis = Literal["x", "y", "z"]
 Groups = tuple[NDArray[np.float32], NDArray[np.float32]]  # neighbourhoods and centres of a cloud
 
-PREPROCESSING = "2"
+PREPROCESSING = "3"
 GREY = 0.4  # the published colour of points that have none
 
 _THINNING = 8  # every 8th point gives the first bound of a group's radius; the groups do not depend on it
