@@ -101,6 +101,7 @@ def test_the_short_names_stand_for_architectures(spaces):
     for kind in ("siglip2", "siglip2-naflex"):
         assert cmcr.space("siglip2", model=spaces.root / kind, device="cpu").name == "siglip2"
     assert spaces["metaclip2"].name == "metaclip2"  # of a folder its last part
+    assert reopened(spaces.root / "metaclip2", "mine").name == "mine"
     with pytest.raises(FormatError, match="siglip or siglip2, got 'clip'"):
         cmcr.space("siglip2", model=spaces.root / "clip")
 

@@ -56,7 +56,7 @@ def test_the_pin_is_of_the_default_model_only(cache):
 
 def test_a_model_in_the_cache_is_found_and_its_commit_recorded(cache, whole):
     space = cmcr.space(put_into(cache, whole), device="cpu")
-    assert (space.name, space.source, space.revision) == ("someone/small-clip", "someone/small-clip", COMMIT)
+    assert (space.name, space.source, space.revision) == ("small-clip", "someone/small-clip", COMMIT)
     in_place = find_snapshot(cache / "models--someone--small-clip" / "snapshots" / COMMIT)
     for found in (in_place, find_snapshot("someone/small-clip", COMMIT, local_files_only=True)):
         assert (found.folder, found.revision) == (in_place.folder, COMMIT)

@@ -72,7 +72,11 @@ class SearchIndex:
         self.columns = self.opened.items.columns
         self.hash = hashlib.sha256(self.opened.manifest.model_dump_json().encode()).hexdigest()
         known = self.opened.manifest.encoders
-        options = {name: dict(how) for name, how in known.items() if "model" in how and names_space(name)}
+        options = {
+            name: dict(how)
+            for name, how in known.items()
+            if "model" in how and (names_space(name) or names_space(str(how["model"])))
+        }
         for name, model in (models or {}).items():
             if name not in known:
                 raise unknown_name("space", name, known)

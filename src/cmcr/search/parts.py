@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cmcr.arrays import is_number, unit_rows
 from cmcr.connection.connection import Connection
+from cmcr.connection.references import check_encoders
 from cmcr.errors import ConfigError, DimensionError, unknown_name
 from cmcr.loading import check_encoder
 from cmcr.memories.memories import MODALITIES
@@ -40,6 +41,7 @@ class Encoders:
     """
 
     def __init__(self, connection: Connection, options: Mapping[str, Mapping[str, Any]]) -> None:
+        self._connection = connection
         self._spaces = {known.name: known for known in connection.spaces}
         self._options, self.open = options, dict(connection.encoders)
         self._locks = {name: threading.Lock() for name in self._spaces}
@@ -66,6 +68,7 @@ class Encoders:
             if space not in self.open:
                 opened = open_space(space, **self._options[space])
                 check_encoder(opened, self._spaces[space])
+                check_encoders(replace(self._connection, encoders={space: opened}), most=1)
                 self.open[space] = opened
             found = self.open[space].encode([content], modality, batch_size=1, show_progress_bar=False)
         return np.asarray(found, dtype=np.float32)[0]

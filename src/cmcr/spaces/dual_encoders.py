@@ -96,8 +96,9 @@ class DualEncoderSpace(TowerSpace):
     model's length is cut, with a warning. Pictures: see `cmcr.spaces.pictures`; sounds: see `cmcr.spaces.clap`.
 
     Args:
-        name: "clip", "siglip", "siglip2" or "clap"; or a folder or the name of a repository on the hub.
-        model: a folder or repository to open under one of the short names, instead of the default model.
+        name: "clip", "siglip", "siglip2" or "clap"; a folder or the name of a repository on the hub; or with `model` any
+            name you like.
+        model: a folder or repository to open under that name.
         revision: commit, tag or branch; None is the pinned commit where there is one for this model, else the main
             branch.
         device: where to compute: "auto", "cpu", "cuda", ...; None, as "auto", takes a GPU if there is one.
@@ -105,7 +106,7 @@ class DualEncoderSpace(TowerSpace):
         local_files_only: never fetch anything.
 
     Attributes:
-        name: as given; of a folder its last part.
+        name: as given; of a folder or repository its last part.
         widths: width D by modality.
         fingerprint: changes whenever the weights or the preprocessing do, tokenizer included.
         temperature: the trained one, by which cosines are divided. SigLIP's goes with a bias b, which moves
@@ -141,7 +142,7 @@ class DualEncoderSpace(TowerSpace):
         if revision is None and not Path(source).is_dir():
             revision = PINS.get(str(source))
         snapshot = find_snapshot(source, revision, local_files_only=local_files_only)
-        self.name = snapshot.folder.resolve().name if not families and Path(name).expanduser().is_dir() else name
+        self.name = name if families or model else Path(name).expanduser().resolve().name
         self.source, self.revision = snapshot.source, snapshot.revision
         config = open_processor(snapshot, "AutoConfig")
         family = config.model_type

@@ -39,7 +39,8 @@ def space(name: str, **options: Any) -> Space:
         name: `"mini-clip"` (image, text), `"mini-clap"` (audio, text) or `"mini-ulip"` (point_cloud, image), which come
             with cmcr; `"clip"`, `"siglip"`, `"siglip2"`, `"clap"`; `"ulip"`, `"uni3d"` (which need `model=`, the path of
             their file); a dual encoder of transformers, by the name of its repository on the hub, such as
-            `"google/siglip2-large-patch16-256"`, or by its folder; or whatever was registered or installed.
+            `"google/siglip2-large-patch16-256"`, or by its folder, or under any name with `model=` either of these; or
+            whatever was registered or installed.
         **options: what the space takes, such as `model="openai/clip-vit-base-patch32"`, `device="cuda"`.
 
     Raises:
@@ -47,7 +48,7 @@ def space(name: str, **options: Any) -> Space:
         ArtefactError: the weights are missing or damaged.
         MissingDependencyError: the space needs a library that is not installed.
     """
-    factory = _factory(name)
+    factory = _factory(name, "model" in options)
     parameters = inspect.signature(factory).parameters
     for option in options:
         if option not in parameters:
@@ -92,7 +93,7 @@ def register_space(name: str, made_by: Space | Callable[..., Space]) -> None:
     _registered[name] = made_by
 
 
-def _factory(name: str) -> Callable[..., Space]:
+def _factory(name: str, of_a_model: bool) -> Callable[..., Space]:
     if name in MINI_SPACES:
         return partial(_mini, name)
     if name in _registered:
@@ -102,6 +103,6 @@ def _factory(name: str) -> Callable[..., Space]:
     for point in (*own, *entry_points(group=ENTRY_POINTS, name=name)):
         loaded: Callable[..., Space] = point.load()
         return loaded
-    if name in NAMES or "/" in name or Path(name).is_dir():
+    if name in NAMES or "/" in name or Path(name).is_dir() or of_a_model:
         return partial(DualEncoderSpace, name)
     raise unknown_name("space", name, space_names())
