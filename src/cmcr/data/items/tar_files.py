@@ -23,6 +23,7 @@ MEMBER_BYTES = 256 * 2**20
 _HEADER_BYTES = 256 * 2**10  # of long names and pax headers, which may follow each other
 _GLOBALS = 1000  # names in pax headers that are for all members
 _UNPACKED, _TIMES = 2**30, 200  # what packs better than 200 times and unpacks to more than this is a bomb
+_PADDING = 64 * 2**20  # zeros after the end
 _GZIP_MARK = b"\x1f\x8b"
 _LONG_HEADERS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
@@ -109,7 +110,7 @@ def _members(archive: tarfile.TarFile, packed_bytes: int) -> Iterator[tarfile.Ta
     if len(rest) < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("the mark of its end is missing")
     while rest:
-        if any(rest) or file.tell() > most:
+        if any(rest) or file.tell() > at.offset + _PADDING:
             raise tarfile.ReadError("no header where one should be; archives are joined with tar --concatenate")
         rest = file.read(1 << 16)
 
