@@ -88,7 +88,7 @@ def test_what_is_pushed_loads_by_its_name(connection, asked, cache):
 
 def test_the_card_names_parents_licences_and_figures(connection, asked, cache, tmp_path):
     result = written_result(tmp_path / "result.json", connection)
-    connection.push_to_hub(NAME, results=[result], license="apache-2.0", parent_licenses={"clap": "cc0-1.0"})
+    connection.push_to_hub(NAME, results=str(result), license="apache-2.0", parent_licenses={"clap": "cc0-1.0"})
     card = hub.ModelCard.load(next(cache.rglob("README.md")))
     data = card.data.to_dict()
     assert data["base_model"] == ["openai/clip", "laion/clap"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_models import items, write_clap, write_clip
 
 import cmcr
@@ -33,6 +34,7 @@ METHODS = {
 def spaces(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     write_clip(root / "clip")
+    halve(root / "clip")
     for fused in (False, True):
         write_clap(root / f"clap-{fused}", fused=fused)
     opened = {
@@ -40,6 +42,14 @@ def spaces(tmp_path_factory):
         for name in ("clip", "clap-False", "clap-True")
     }
     return opened["clip"], opened["clap-False"], opened["clap-True"]
+
+
+def halve(folder):
+    """Store a model in half precision, as many are published; a space computes with it in float32."""
+    weights = {name: value.half() for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
 
 
 def connect(clip, clap, method="cca", own_share=0.0, **settings):

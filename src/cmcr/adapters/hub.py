@@ -23,14 +23,14 @@ def push_to_hub(
     name: str,
     private: bool | None,
     token: str | None,
-    results: Sequence[str | Path],
+    results: str | Path | Sequence[str | Path],
     license: str | None,
     parent_licenses: Mapping[str, str],
 ) -> str:
     """Push a connection to the hub (see `Connection.push_to_hub`)."""
     hub, errors = import_library("huggingface_hub"), import_library("huggingface_hub.errors")
     httpx = import_library("httpx")
-    measured = read_results(results, connection)
+    measured = read_results([results] if isinstance(results, str | Path) else results, connection)
     licences = {**_stated_licences(hub, connection, token), **parent_licenses}
     parents = parents_of(connection, licences)
     metadata = hub.ModelCardData(

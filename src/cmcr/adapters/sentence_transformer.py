@@ -149,7 +149,7 @@ def _encoder(library: Any, space: DualEncoderSpace) -> Any:
     try:
         found = library.base.modules.Transformer(
             str(snapshot.folder),
-            model_kwargs={**local, "use_safetensors": True},
+            model_kwargs={**local, "use_safetensors": True, "dtype": torch.float32},  # not that of the files
             processor_kwargs=dict(local),
             config_kwargs=dict(local),
             do_lower_case=parts.as_siglip,
@@ -290,8 +290,8 @@ _SOUNDS = (
     "the branch for longer sounds is set to zero in the weights, because their code takes it for short sounds at random."
 )
 _PICTURES = (
-    "Pictures are prepared by Pillow, whether torchvision is installed or not. A path to a transparent picture loses its "
-    "transparency: open it yourself."
+    "Pictures are prepared by Pillow, whether torchvision is installed or not. Give them as RGB: the processors of a few "
+    "models read nothing else, and a path to a transparent picture loses its transparency."
 )
 _CARD = """---
 library_name: sentence-transformers

@@ -307,7 +307,7 @@ class Connection:
         *,
         private: bool | None = None,
         token: str | None = None,
-        results: Sequence[str | Path] = (),
+        results: str | Path | Sequence[str | Path] = (),
         license: str | None = None,
         parent_licenses: Mapping[str, str] | None = None,
     ) -> str:
@@ -320,7 +320,7 @@ class Connection:
             name: of the repository, as "owner/name"; made if need be.
             private: whether a new repository is private; None leaves it to the owner's default.
             token: of the hub; None takes the one that `hf auth login` has stored.
-            results: files that `cmcr evaluate --out` has written of this connection, for the figures of the card.
+            results: a file, or several, that `cmcr evaluate --out` has written of this connection: the figures of the card.
             license: of the maps, such as "apache-2.0".
             parent_licenses: of the parents by the space's name, where their own cards on the hub do not say.
 
