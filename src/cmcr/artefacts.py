@@ -18,7 +18,7 @@ from cmcr.evaluation.results import ABLATIONS_FORMAT, read_result
 from cmcr.files import MANIFEST, artefact_kind, parsed_manifest, validated
 from cmcr.loading import load
 from cmcr.memories import verification
-from cmcr.memories.memory import Memory
+from cmcr.memories.memory import Memory, root_of
 from cmcr.search import layout
 from cmcr.spaces.protocol import Space
 
@@ -134,6 +134,8 @@ def _memory(path: Path) -> dict[str, Any]:
         "quarantined": len(memory.quarantine()),
         "written_by": contents.written_by,
     }
+    if roots := {str(root) for run in contents.runs if (root := root_of(path, run))}:
+        facts["embedded_from"] = sorted(roots)
     reasons = Counter(_general(item.reason, item.id, item.source) for item in memory.quarantine())
     if reasons:
         facts["quarantined_because"] = dict(reasons.most_common(_REASONS))

@@ -53,6 +53,49 @@ def test_rows_are_those_of_encode(tmp_path, modality):
     assert memory.ids == sorted(path.name for path in (tmp_path / "in").iterdir())
 
 
+def test_ids_open_from_any_folder(tmp_path, monkeypatch):
+    write_folder("image", tmp_path / "in" / "deep", 3)
+    monkeypatch.chdir(tmp_path)
+    files = [tmp_path / "in" / "deep" / f"{n}.png" for n in range(3)]
+    for out, inputs, ids in (
+        ("a", "in", "deep/{}.png"),
+        ("b", "in/deep/*.png", "{}.png"),
+        ("c", "in/deep/0.png", "{}.png"),
+    ):
+        memory = cmcr.embed("mini-clip", "image", inputs, out)
+        assert memory.ids == [ids.format(n) for n in range(len(memory))]
+        assert list(memory.paths()) == files[: len(memory)]
+    monkeypatch.chdir("/")
+    files[1].unlink()
+    memory = cmcr.Memory(tmp_path / "b")
+    assert list(memory.paths()) == [files[0], None, files[2]]
+    (tmp_path / "moved").mkdir()
+    for name in ("b", "in"):  # together
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    assert next(cmcr.Memory(tmp_path / "moved" / "b").paths()) == tmp_path / "moved" / "in" / "deep" / "0.png"
+
+
+def test_a_moved_input_is_resumed_and_appended_to(tmp_path):
+    write_folder("image", tmp_path / "in", 3)
+    with pytest.raises(Stop):
+        cmcr.embed("mini-clip", "image", tmp_path / "in", tmp_path / "out", shard_items=2, on_event=stop_at("shard"))
+    (tmp_path / "in").rename(tmp_path / "moved")
+    for _ in range(2):
+        memory = cmcr.embed("mini-clip", "image", tmp_path / "moved", tmp_path / "out", shard_items=2)
+        assert list(memory.paths()) == [tmp_path / "moved" / f"{n}.png" for n in range(3)]
+    write_folder("image", tmp_path / "more", 4)
+    memory = cmcr.embed("mini-clip", "image", tmp_path / "more", tmp_path / "out", append=True)
+    assert list(memory.paths())[2:] == [tmp_path / "moved" / "2.png", tmp_path / "more" / "3.png"]
+
+
+def test_ids_that_are_no_files_have_none(tmp_path, lines):
+    (tmp_path / "secret").write_text("x")
+    assert list(cmcr.embed("mini-clip", "text", lines, tmp_path / "out").paths()) == [None] * 40
+    ids = [str(tmp_path / "secret"), "a.png", "\0.png", str(lines)]
+    memory = cmcr.write_memory(tmp_path / "rows", np.eye(4, dtype=np.float32), ids, space="mine", modality="image")
+    assert list(memory.paths()) == [None] * 4  # a picture's id that names another kind of file opens nothing
+
+
 @settings(max_examples=8)
 @given(st.integers(1, 45), st.integers(1, 45))
 def test_batches_and_shards_do_not_matter(tmp_path_factory, batch_size, shard_items):

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from helpers import store, unit
+import torch
+from helpers import origin, store, surveyed, unit
 
 import cmcr
 from cmcr.cli import main
@@ -12,6 +13,7 @@ from cmcr.errors import ConfigError, ResumeError
 from cmcr.memories import projection
 from cmcr.memories.projection import connection_hash, write_projected
 from cmcr.memories.verification import verify
+from cmcr.memories.writer import open_writer
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,17 @@ def test_rows_are_those_of_the_connection(connection, memory, tmp_path, own):
     assert made.fingerprint == connection_hash(connection)[:16]  # nobody takes them for rows of the space
     assert shares == [1 / 4, 2 / 4, 3 / 4, 1]
     assert verify(tmp_path / "out")["rows"] == 20
+
+
+def test_projected_rows_know_the_files_of_their_items(connection, tmp_path):
+    (tmp_path / "a.png").touch()
+    with open_writer(
+        tmp_path / "memory", origin(modality="image"), surveyed(["a.png"]), shard_items=4, root=tmp_path
+    ) as writer:
+        writer.write(0, torch.from_numpy(unit(1)), [("a.png", "a.png")])
+        writer.finish()
+    made = write_projected(connection, cmcr.Memory(tmp_path / "memory"), tmp_path / "out")
+    assert list(made.paths()) == [tmp_path / "a.png"]
 
 
 def test_a_run_is_resumed_and_only_new_rows_are_projected(connection, memory, tmp_path, monkeypatch):

@@ -271,6 +271,12 @@ def test_memories_stay_where_they_are_and_lists_give_files_and_columns(world):
     assert not Path("other/config.json").exists()
 
 
+def test_a_memory_finds_its_files_without_a_list(world):
+    cmcr.embed(connection().encoders["mini-clip"], "image", "files", "all")
+    items = build("all").items.items(range(2))
+    assert [item.path for item in items] == [world / "files" / item.id for item in items]
+
+
 def test_an_update_embeds_and_projects_what_is_new_alone(world, counted):
     before = build()
     assert counted() == (9, 9)

@@ -137,6 +137,7 @@ def embed(
         width=encoder.widths[modality],
         append=append,
         seen=None if before is None else before.contents[0],
+        root=items.root,
     )
     with opening as writer:
         if writer is not None:
@@ -242,6 +243,11 @@ class NewItems(ItemList):
     def ignored(self) -> Mapping[str, int]:  # type: ignore[override]
         """File endings that were passed over, and how many files."""
         return self._items.ignored
+
+    @property
+    def root(self) -> Path | None:
+        """That of the list."""
+        return self._items.root
 
     def is_empty(self) -> bool:
         """Find out whether nothing is new."""

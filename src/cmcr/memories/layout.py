@@ -68,6 +68,8 @@ class Run(StrictRecord):
         shard_items: items a shard.
         versions: of the libraries that decide about the numbers.
         settings: of what made the rows, where it has any.
+        root: the folder that ids which are paths begin from, relative to that of the memory and with `/`; None where it is not
+            known. It decides about nothing: a run is resumed wherever its input lies now.
     """
 
     items: Count
@@ -75,6 +77,7 @@ class Run(StrictRecord):
     shard_items: Count
     versions: Mapping[str, str]
     settings: Mapping[str, Any] = {}
+    root: str | None = None
 
 
 class Shard(StrictRecord):

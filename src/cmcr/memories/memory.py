@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
@@ -16,8 +17,19 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cmcr.arrays import check_count
+from cmcr.data.items.files import ENDINGS_OF, ending_of
 from cmcr.errors import ConfigError, DimensionError, IntegrityError, differences
-from cmcr.memories.layout import EMBEDDINGS, Contents, Quarantined, Shard, contents_in, items_in, quarantine_in, reading
+from cmcr.memories.layout import (
+    EMBEDDINGS,
+    Contents,
+    Quarantined,
+    Run,
+    Shard,
+    contents_in,
+    items_in,
+    quarantine_in,
+    reading,
+)
 from cmcr.memories.shards import as_float32, mapped_rows
 from cmcr.memories.verification import check_files
 
@@ -180,6 +192,17 @@ class Memory:
         """The ids of all rows, in RAM from the first use on (some 100 bytes a row)."""
         return [id_ for id_, _ in self.items()]
 
+    def paths(self) -> Iterator[Path | None]:
+        """Give the file of each row's item, absolute: its id, from the folder that was embedded.
+
+        None where that is no file of the modality, or no longer there: lines and cells, members of tar files, rows that came
+        from elsewhere with ids that are no paths.
+        """
+        for folder, contents in zip(self.folders, self.contents, strict=True):
+            for shard in contents.shards:
+                root = root_of(folder, contents.runs[shard.run])
+                yield from (_file_of(root, id_, self.modality) for id_, _ in items_in(folder, shard))
+
     def items(self) -> Iterator[tuple[str, str]]:
         """Give the id and the source of each row, in their order."""
         for number in range(len(self._shards)):
@@ -237,6 +260,20 @@ class Memory:
     def _items_of(self, number: int) -> list[tuple[str, str]]:
         folder, shard, _ = self._shards[number]
         return items_in(folder, shard)
+
+
+def root_of(folder: Path, run: Run) -> Path | None:
+    """Find the folder that ids of a run begin from, absolute; None where it is not known."""
+    return None if run.root is None else Path(os.path.abspath(folder / run.root))  # noqa: PTH100 - keeps links
+
+
+def _file_of(root: Path | None, id_: str, modality: str) -> Path | None:
+    """Find the file that an id names; never one of another kind, whatever a memory of somebody else says."""
+    path = Path(id_) if root is None else root / id_
+    if path.is_absolute() and ending_of(id_) in ENDINGS_OF[modality]:
+        with suppress(OSError, ValueError):  # too long, or a NUL inside
+            return path if path.is_file() else None
+    return None
 
 
 def _check_alike(folders: Sequence[Path], contents: Sequence[Contents]) -> None:

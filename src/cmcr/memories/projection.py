@@ -14,7 +14,7 @@ from cmcr.engine.device import choose_device
 from cmcr.errors import ResumeError, differences
 from cmcr.files import MANIFEST
 from cmcr.memories.layout import Contents, Origin
-from cmcr.memories.memory import Memory
+from cmcr.memories.memory import Memory, root_of
 from cmcr.memories.precomputed import OnProgress, shard_items_for
 from cmcr.memories.survey import survey
 from cmcr.memories.writer import clean, locked, open_writer
@@ -65,7 +65,15 @@ def write_projected(
         return Memory(out)
     size, ids = shard_items_for(width, "float32"), memory.ids
     found = survey(lambda: ((id_, b"") for id_ in ids[first:]), size, "the rows")
-    options = {"shard_items": size, "width": width, "settings": settings}
+    roots = {
+        root_of(folder, run) for folder, each in zip(memory.folders, memory.contents, strict=True) for run in each.runs
+    }
+    options = {
+        "shard_items": size,
+        "width": width,
+        "settings": settings,
+        "root": roots.pop() if len(roots) == 1 else None,
+    }
     with open_writer(out, origin, found, append=before is not None, seen=before, **options) as writer:
         if writer is not None:
             for number in writer.missing:

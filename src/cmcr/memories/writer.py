@@ -21,6 +21,7 @@ from torch import Tensor
 from cmcr import files
 from cmcr._version import versions_here
 from cmcr.arrays import check_count
+from cmcr.data.items import as_id
 from cmcr.errors import ConfigError, DimensionError, FormatError, ResumeError, differences
 from cmcr.files import MANIFEST, flush, sha256_of, signed, write_bytes_whole, write_manifest, writing
 from cmcr.memories.layout import (
@@ -56,13 +57,15 @@ class MemoryWriter:
         folder: of the memory.
         plan: of this run.
         before: contents of the finished memory that this run appends to, None for a new one.
+        root: the folder that ids which are paths begin from; known to the manifest alone, not to the plan.
         shards: what is finished of this run, by the shard's number within it.
     """
 
-    def __init__(self, folder: Path, plan: Plan, before: Contents | None = None) -> None:
+    def __init__(self, folder: Path, plan: Plan, before: Contents | None = None, root: Path | None = None) -> None:
         self.folder = folder
         self.plan = plan
         self.before = before
+        self.root = root
         found = {number: finished_shard(folder, self._name(number)) for number in range(self.count)}
         self.shards: dict[int, Shard] = {number: shard for number, shard in found.items() if shard is not None}
 
@@ -130,7 +133,8 @@ class MemoryWriter:
             raise ConfigError(f"{self.folder}: {len(self.missing)} of {self.count} shards are missing.")
         old = self.before or Contents(origin=self.plan.origin)
         shards = (*old.shards, *(self.shards[number] for number in range(self.count)))
-        contents = Contents(origin=self.plan.origin, runs=(*old.runs, self.plan.run), shards=shards)
+        run = self.plan.run.model_copy(update={"root": None if self.root is None else self._relative(self.root)})
+        contents = Contents(origin=self.plan.origin, runs=(*old.runs, run), shards=shards)
         if not contents.rows:
             reason = quarantine_in(self.folder, shards[-1])[-1].reason
             shutil.rmtree(self.folder / RUN)  # there is nothing to resume
@@ -142,6 +146,12 @@ class MemoryWriter:
             write_manifest(self.folder, manifest_of(contents))
         tidy(self.folder, contents)
         return contents
+
+    def _relative(self, root: Path) -> str | None:
+        """Name a folder as seen from the memory, so that both may move together; None where it has no such name."""
+        with contextlib.suppress(ValueError):  # another drive
+            return as_id(Path(os.path.relpath(root, self.folder)).as_posix())
+        return None
 
     def _name(self, number: int) -> str:
         return shard_name(self.plan.first_shard + number)
@@ -158,6 +168,7 @@ def open_writer(
     append: bool = False,
     seen: Contents | None = None,
     settings: Mapping[str, Any] | None = None,
+    root: Path | None = None,
 ) -> Iterator[MemoryWriter | None]:
     """Begin a memory, resume one that was stopped, or append to one that is whole.
 
@@ -170,6 +181,7 @@ def open_writer(
         append: add to a finished memory; otherwise one of the same plan is left as it is.
         seen: contents of that memory from which the caller has found out what is new; None if it has not looked.
         settings: of what makes the rows; a run is resumed only under the same.
+        root: the folder that ids which are paths begin from, None where there is none.
 
     Yields:
         the writer; None where the memory is whole already and nothing is to be done.
@@ -183,14 +195,14 @@ def open_writer(
     """
     folder = Path(folder)
     check_count("shard_items", shard_items)
-    facts = {"versions": versions_here(), "settings": settings or {}}
+    facts: dict[str, Any] = {"versions": versions_here(), "settings": settings or {}}
     run = Run(items=survey.count, digest=survey.digest, shard_items=shard_items, **facts)
     with locked(folder):
         before = clean(folder)
         if append and before is None:
             raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
         if before is not None and not append:
-            if before.origin != origin or run not in before.runs:
+            if before.origin != origin or run not in [each.model_copy(update={"root": None}) for each in before.runs]:
                 differing = differences(_facts(before.origin, before.runs[0]), _facts(origin, run))
                 raise ResumeError(
                     f"{folder}: made with something else: {differing}. Run it as it was made, choose another folder, or add "
@@ -217,7 +229,7 @@ def open_writer(
                     f"{folder}: begun with something else: {differing}. Run it as it was begun, choose another folder, or "
                     f"remove {folder / RUN}, which gives up what this run has finished."
                 )
-            writer = MemoryWriter(folder, plan, before)
+            writer = MemoryWriter(folder, plan, before, root)
             writer.drop_changed()
             left = sum(len(writer.items_of(number)) for number in writer.missing)
             _check_free_disk(folder, left * width * DTYPES[origin.dtype].itemsize)

@@ -25,8 +25,9 @@ def rows_of_items(
 ) -> Iterator[Row]:
     """Give every item of a corpus, whose first has the number `first`, as a row of the item table.
 
-    Items of a memory that no list speaks of are live, without a file. If a list speaks of some of them, the others are
-    taken for gone. Of equal ids in two memories, the first list has those of the first.
+    Items of a memory that no list speaks of are live, with the file that their id names where the memory knows it. If a list
+    speaks of some of them, the others are taken for gone. Of equal ids in two memories, the first list has those of the
+    first.
 
     What is filled in: `live` `(N,)` says which items are there, `used` which of the lists, by number, have one of them.
     """
@@ -50,11 +51,12 @@ def rows_of_items(
                 yield (first + position, *fixed), _cells(entry, items)
     for source, place in zip(sources, places, strict=True):
         memory, known = source.memory, any(listed[position] for position in place.values())
-        for (id_, from_where), position in zip(memory.items(), place.values(), strict=True):
+        for (id_, from_where), named, position in zip(memory.items(), memory.paths(), place.values(), strict=True):
             if not listed[position]:
                 live[position] = not known
                 folder = from_where.rpartition("/")[0]
-                fixed = (id_, memory.modality, memory.space, from_where, None, folder, None, int(not known))
+                file = None if named is None else str(named)
+                fixed = (id_, memory.modality, memory.space, from_where, file, folder, None, int(not known))
                 yield (first + position, *fixed), None
 
 

@@ -81,6 +81,11 @@ class ItemList(ABC):
     description: str
     ignored: Mapping[str, int] = MappingProxyType({})
 
+    @property
+    def root(self) -> Path | None:
+        """The folder that ids begin from, absolute, where they are paths of files; None elsewhere."""
+        return None
+
     def walk(self) -> Generator[Entry, None, None]:
         """Give the entries in order.
 
@@ -166,6 +171,12 @@ class SelectedItems(ItemList):
 
 class FileItems(SelectedItems):
     """Each file with an ending of the modality is one item; its id is its relative path."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that is walked, that of a single file, or the fixed part of a pattern."""
+        root = self.selection.root
+        return Path(os.path.abspath(root if self.selection.pattern else root.parent))  # noqa: PTH100 - keeps links
 
     def _entries(self) -> Iterator[Entry]:
         self.ignored = ignored = Counter[str]()
