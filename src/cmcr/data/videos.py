@@ -149,9 +149,11 @@ def _opened(file: BinaryIO, name: str, reader: str) -> Iterator[InputContainer]:
         import av
     except ImportError as error:
         raise missing_dependency("av", extra="media", purpose=f"videos, m4a, mp4, mov and webm ({name})") from error
+    # Version 19 reads any metadata and has no such option.
+    options: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
     try:
         # An interrupt inside FFmpeg's calls into Python is lost.
-        with held_back(), av.open(file, "r", format=reader, metadata_errors="ignore") as container:
+        with held_back(), av.open(file, "r", format=reader, **options) as container:
             yield container
     except av.FFmpegError as error:
         raise SampleError(f"{name}: cannot be decoded ({error.strerror}). Fetch it again.") from error
