@@ -274,3 +274,9 @@ def test_words_too_many_are_counted_and_a_pattern_is_told_to_be_quoted(capsys):
 def test_names_that_are_equally_near_are_all_told():
     with pytest.raises(ConfigError, match="Did you mean 'mini-clip' or 'mini-ulip'"):
         cmcr.space("mini-klip")
+
+
+def test_a_torch_that_cannot_be_imported_is_told(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["verify", "nothing"]) == 1
+    assert "pip install torch" in capsys.readouterr().err

@@ -285,6 +285,9 @@ def test_library_that_is_missing(kind, many, built, monkeypatch):
     monkeypatch.setitem(sys.modules, kind, None)
     with pytest.raises(MissingDependencyError, match=rf"cmcr\[{kind}\]"):
         open_backend(built[1], built[0], many, None, None)
+    monkeypatch.setattr("cmcr.search.backends.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=rf"cmcr\[{kind}\]"):  # before the connection is looked at
+        cmcr.index("nowhere", "nothing", "index", backend=kind)
 
 
 def test_table_holds_ids_and_nothing_of_media(many, tmp_path):

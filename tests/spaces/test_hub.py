@@ -199,6 +199,13 @@ def test_transformers_is_asked_for(monkeypatch, folder):
         cmcr.space("clip", model=folder)
 
 
+def test_a_torchvision_of_another_build_is_named(monkeypatch, tmp_path, folder):
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingDependencyError, match="pip uninstall torchvision"):
+        cmcr.space("clip", model=folder)
+
+
 def test_the_fingerprint_knows_names_shapes_types_and_values():
     weights = {"a": torch.arange(6.0), "b": torch.tensor(1.0)}
     first = fingerprint(weights, {"x": 1, "y": [2]})

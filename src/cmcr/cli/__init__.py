@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cmcr.cli.signals import terminated_like_ctrl_c
-from cmcr.errors import CmcrError, ConfigError, DeviceError, PoorInputWarning, words_of
+from cmcr.errors import CmcrError, ConfigError, DeviceError, MissingDependencyError, PoorInputWarning, words_of
 from cmcr.interruption import held_back
 from cmcr.terminal import plain_lines
 
@@ -61,6 +61,7 @@ def _run(tokens: list[str]) -> None:
 
     Raises:
         WrongCallError: there is no such verb or option.
+        MissingDependencyError: torch cannot be imported.
     """
     with held_back():
         import cyclopts
@@ -76,7 +77,13 @@ def _run(tokens: list[str]) -> None:
         raise WrongCallError(f"{_words_of(error)}{hint} See: {' '.join(['cmcr', *known])} --help") from error
     if verb.__module__.startswith("cmcr."):  # --help and --version are cyclopts' own and need no torch
         with held_back():
-            import torch
+            try:
+                import torch
+            except (ImportError, OSError) as error:  # the latter where a library of CUDA is missing
+                raise MissingDependencyError(
+                    f"torch cannot be imported ({error}). Install the build for your machine (see pytorch.org), such as: "
+                    "pip install torch"
+                ) from error
 
             from cmcr.engine.device import cores
         torch.set_num_threads(min(torch.get_num_threads(), cores()))  # a container's limit counts

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cmcr.errors import CmcrError, WriteError
+from cmcr.errors import CmcrError, WriteError, missing_dependency
 from cmcr.memories.memory import Memory
 from cmcr.search.approximate import Approximate, Card, content_hash
 from cmcr.search.exact import ExactIndex
@@ -25,6 +25,16 @@ EXACT_ROWS = 2_000_000
 def choose_backend(rows: int) -> str:
     """Choose by the number of rows: "exact", or above `EXACT_ROWS` "faiss" where it is installed."""
     return "faiss" if rows > EXACT_ROWS and find_spec("faiss") else "exact"
+
+
+def check_installed(kind: str) -> None:
+    """Check that a back-end has its library, before hours of work.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    if kind in _CLASSES and not find_spec(kind):  # the module has the name of the back-end, and so has the extra
+        raise missing_dependency(kind, extra=kind, purpose=f"the index {kind!r}")
 
 
 def build_backend(kind: str, folder: str | Path, rows: ExactIndex, older: tuple[Path, Card] | None = None) -> Card:

@@ -26,7 +26,7 @@ from cmcr.memories.memory import Memory
 from cmcr.memories.projection import connection_hash, write_projected
 from cmcr.progress import Progress
 from cmcr.search.approximate import Card, content_hash
-from cmcr.search.backends import KINDS, build_backend, choose_backend
+from cmcr.search.backends import KINDS, build_backend, check_installed, choose_backend
 from cmcr.search.engine import SearchIndex
 from cmcr.search.exact import ExactIndex
 from cmcr.search.items import writing_items
@@ -104,15 +104,17 @@ def index(
 
     Raises:
         ConfigError: inputs that are no items of the connection, lists that have no item of a memory, a missing encoder.
+        MissingDependencyError: the library of the back-end is not installed.
         LockedError: another run is working there.
         WriteError: something else is in the folder, no permission, disk full; an older index stays usable.
         ResumeError: raw items that were begun to be embedded, and have changed since.
-        Others as `cmcr.load`, `cmcr.Memory` and `cmcr.embed`.
+        CmcrError: others, as `cmcr.load`, `cmcr.Memory` and `cmcr.embed`.
     """
     kind, _, store = (backend or "").partition(":")
     if backend is not None and (kind not in KINDS or (store and kind != "lancedb")):
         raise unknown_name("back-end", backend, KINDS)
-    choose_device(device)  # before anything is written
+    check_installed(kind)  # before anything is written, as the device
+    choose_device(device)
     if not isinstance(connection, Connection):
         connection = load(connection, encoders=encoders)
     folder = Path(out)

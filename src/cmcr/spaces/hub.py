@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, ReadError, missing_dependency, unknown_name
+from cmcr.errors import (
+    ArtefactNotFoundError,
+    ConfigError,
+    FormatError,
+    MissingDependencyError,
+    ReadError,
+    missing_dependency,
+    unknown_name,
+)
 from cmcr.files import reading
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -292,8 +301,17 @@ def import_library(
         purpose: what it is needed for.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: it is not installed; or beside it is a torchvision of another build than torch's, without
+            which transformers works and with which it fails, naming anything but that.
     """
+    if find_spec("torchvision"):
+        try:
+            import_module("torchvision")
+        except Exception as error:  # what is missing decides which
+            raise MissingDependencyError(
+                f"torchvision does not fit this torch ({error}), and transformers fails beside it. cmcr needs none: "
+                "pip uninstall torchvision"
+            ) from error
     try:
         return import_module(module)
     except ImportError as error:
