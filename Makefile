@@ -11,20 +11,16 @@ unexport PYTHONDONTWRITEBYTECODE
 
 install: $(STAMP)
 
-# uv installs in a tenth of pip's processor time; where it is not to be had, pip does the same.
-define install
-$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(1)]' || \
-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(1)]'
-endef
-
 # torch comes first and by pip, by the exact version of constraints.txt, so that pip's own settings decide which build is taken.
-# What is used is compiled at its first use, the rest never.
+# uv then installs in a tenth of pip's processor time; where it is not to be had, pip does the same. What is used is compiled
+# at its first use, the rest never.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "cmcr needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
 	-$(BIN)/python -m pip install --quiet uv
-	$(call install,dev)
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]' || \
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
 demo: install
@@ -49,7 +45,6 @@ bench: install
 	$(BIN)/python benchmarks/speed.py
 
 docs: install
-	$(call install,docs)
 	$(BIN)/mkdocs build --strict
 
 # The weights and voices of the miniature spaces are committed; these make them again.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cmcr.arrays import Array, ArrayT, StoredRows, as_given, check_finite, normalized, rows_of, unit_rows, working_dtype
@@ -242,7 +243,7 @@ class Connection:
         space: str | None = None,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
-    ) -> Any:
+    ) -> NDArray[np.float32]:
         """Embed items with the encoder of their space and carry them into the common space.
 
         Args:

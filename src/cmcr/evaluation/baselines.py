@@ -83,7 +83,7 @@ def baselines(*memories: Any, overlap: str | None = None) -> dict[str, Connectio
         connections by the names of tables, those of `BASELINES`.
 
     Raises:
-        As `cmcr.connect`.
+        CmcrError: as `cmcr.connect`.
     """
     return {
         name: connect(*memories, overlap=overlap, device="cpu", show_progress_bar=False, **options)

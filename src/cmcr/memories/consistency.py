@@ -59,7 +59,7 @@ def write_consistent(
         DimensionError: queries and memory are not equally wide.
         ConfigError: a setting out of range.
         LockedError, ResumeError, FormatError, WriteError: as `cmcr.write_memory`.
-        Others as `cmcr.semantic_consistency`.
+        CmcrError: others, as `cmcr.semantic_consistency`.
     """
     check_engine(engine, **on_ray)
     if queries.shape[1] != memory.width:

@@ -64,7 +64,7 @@ def import_memory(
         ConfigError: an unknown layout, or an option that it does not have.
         ArtefactNotFoundError, ReadError, FormatError: files that are not there or not what they should be.
         MissingDependencyError: the layout needs pyarrow.
-        Others as `cmcr.write_memory`.
+        CmcrError: others, as `cmcr.write_memory`.
     """
     if layout not in IMPORTED:
         raise unknown_name("layout", layout, IMPORTED)

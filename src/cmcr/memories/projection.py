@@ -48,7 +48,7 @@ def write_projected(
         DimensionError: rows of another width than the space's.
         ResumeError: what is in `out` was made by another connection, or of rows that the memory no longer begins with.
         LockedError, FormatError, WriteError: as `cmcr.write_memory`.
-        Others as `Connection.project`.
+        CmcrError: others, as `Connection.project`.
     """
     out, where = Path(out), str(choose_device(device))
     carry = connection.project if own else connection.common

@@ -37,10 +37,10 @@ _Choose = Callable[[list[str]], list[str]]
 class TableItems(SelectedItems):
     """Each line or row is one item; its id is the file and its number, or a cell.
 
-    Texts stand in the rows themselves; items of other modalities are named by paths from the folder of the file.
+    Texts stand in the rows themselves; items of other modalities are named by paths from the folder of the file. The first
+    three arguments are those of all items in files.
 
     Args:
-        selection, modality, description: as of all items in files.
         column: which column holds the texts or paths; `None`: "text" for texts, else "path" or the modality's own name.
         id_column: which column holds the ids; `None`: none does.
         whole_rows: read all columns, for the `cells` of entries.
