@@ -13,6 +13,7 @@ from typing import Any
 from cmcr import connecting
 from cmcr.connection import artefact
 from cmcr.connection.references import check_encoders
+from cmcr.connection.summary import in_short
 from cmcr.errors import FormatError, IntegrityError
 from cmcr.evaluation.results import ABLATIONS_FORMAT, read_result
 from cmcr.files import MANIFEST, artefact_kind, parsed_manifest, validated
@@ -116,6 +117,7 @@ def _connection(path: Path) -> dict[str, Any]:
         "width": connection.width,
         "method": connection.method,
         "seed": connection.seed,
+        "in_short": in_short(connection),
         "diagnosis": [asdict(finding) for finding in connection.diagnose()],
     }
 

@@ -180,6 +180,7 @@ def test_info_and_verify(saved, capsys):
     assert "spaces: clip: modalities │ text, image" in " ".join(capsys.readouterr().out.split())
     assert main(["info", str(saved), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
+    assert "items that it was fitted on" in facts["in_short"][0]
     assert facts["spaces"]["clap"] == {"modalities": ["text", "audio"], "width": 4, "fingerprint": None}
     assert main(["verify", str(saved)]) == 0
     assert "whole and unchanged" in capsys.readouterr().out

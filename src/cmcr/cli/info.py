@@ -24,8 +24,9 @@ def info(path: Path, /, *, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(facts))
         return
-    findings = facts.pop("diagnosis", None)
+    findings, short = facts.pop("diagnosis", None), facts.pop("in_short", ())
     print_table(str(path), ["", ""], list(_rows(facts)))
+    say(*short)
     if findings is not None:
         _print_diagnosis(findings)
 

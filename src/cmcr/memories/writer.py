@@ -136,10 +136,10 @@ class MemoryWriter:
         run = self.plan.run.model_copy(update={"root": None if self.root is None else self._relative(self.root)})
         contents = Contents(origin=self.plan.origin, runs=(*old.runs, run), shards=shards)
         if not contents.rows:
-            reason = quarantine_in(self.folder, shards[-1])[-1].reason
+            reason = quarantine_in(self.folder, shards[-1])[-1].reason.rstrip(".")
             shutil.rmtree(self.folder / RUN)  # there is nothing to resume
             raise ConfigError(
-                f"{self.folder}: none of the {self.plan.run.items} items has a usable row; the last one: {reason} See "
+                f"{self.folder}: none of the {self.plan.run.items} items has a usable row; the last one: {reason}. See "
                 f"{self.folder}/*.quarantine.jsonl, and run it again when that is fixed."
             )
         with writing(self.folder, _SAFE):
