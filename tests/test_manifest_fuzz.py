@@ -3,16 +3,19 @@
 import json
 import os
 import random
+import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 import cmcr
 from cmcr import connecting
 from cmcr.artefacts import describe
 from cmcr.errors import CmcrError, FormatError, IntegrityError
-from cmcr.files import JSON_BYTES, signed, write_signed
+from cmcr.files import JSON_BYTES, MANIFEST, sha256_of, signed, write_manifest, write_signed
 from cmcr.memories.layout import read_plan
 from cmcr.memories.shards import finished_shard
 from cmcr.search.layout import open_folder
@@ -158,3 +161,16 @@ def test_what_is_no_json_object_is_refused(made, kind):
             with pytest.raises((FormatError, IntegrityError)):
                 opened(path.parent)
     path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("change", [{}, {"1.live": np.ones(3, dtype=bool)}])
+def test_arrays_of_an_index_that_are_not_of_its_items_are_refused(made, tmp_path, change):
+    folder = shutil.copytree(made / "index", tmp_path / "index")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    path = folder / manifest["arrays"]
+    arrays = {name: array for name, array in load_file(path).items() if name != "1.live"} | change
+    save_file(arrays, path)
+    manifest["sha256"][path.name], manifest["bytes"][path.name] = sha256_of(path), path.stat().st_size
+    write_manifest(folder, manifest)
+    with pytest.raises(IntegrityError, match="corpus 1"):
+        open_folder(folder)

@@ -89,6 +89,7 @@ def test_ids_may_be_lines_of_any_system(tmp_path):
         ("cut", None, FormatError, "not a whole"),
         (ROWS, ("few.txt", "a\nb\n"), DimensionError, "11 rows, got 2"),
         (ROWS, ("ids.jsonl", '{"a": 1}'), FormatError, "list of ids"),
+        (ROWS, ("ids.jsonl", "[" * 10**5), FormatError, "list of ids"),
         (ROWS, ("no.txt", None), ReadError, "No such file"),
     ],
 )

@@ -234,5 +234,5 @@ def _parsing(path: Path, kind: str) -> Iterator[None]:
             yield
         except CmcrError:  # some are ValueErrors too
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:  # pyarrow's errors are ValueErrors
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:  # pyarrow's too
             raise FormatError(f"{path}: not a whole {kind} ({error}).") from error

@@ -210,6 +210,10 @@ def open_folder(folder: str | Path, *, encoders: Sequence[Space] = ()) -> Opened
             arrays = deserialize((folder / manifest.arrays).read_bytes())
         except (SafetensorError, FileNotFoundError) as error:
             raise _changed(folder / manifest.arrays, str(error)) from error
+    for number, corpus in enumerate(manifest.corpora):
+        own = {name: array for name, array in arrays.items() if name.startswith(f"{number}.")}
+        if f"{number}.live" not in own or any(array.shape[:1] != (corpus.rows,) for array in own.values()):
+            raise _changed(folder / manifest.arrays, f"not an entry for each item of corpus {number}")
     connection = load(folder / manifest.connection, encoders=encoders)
     spans, numbers = manifest.spans(), range(len(manifest.corpora))
     corpora = [_corpus(folder, manifest.corpora[n], spans[n].start, n, arrays) for n in numbers]
