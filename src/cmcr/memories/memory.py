@@ -24,7 +24,6 @@ from cmcr.memories.layout import (
     Contents,
     Quarantined,
     Run,
-    Shard,
     contents_in,
     items_in,
     quarantine_in,
@@ -102,8 +101,13 @@ class Memory:
         self.width = self.contents[0].width
         self.shape = (self._ends[-1], self.width)
         for folder, shard, _ in self._shards:
-            for file in shard.bytes:
-                _check_size(folder, shard, file)
+            for file, size in shard.bytes.items():
+                _check_size(str(folder / file), size)
+        # As text: a Path would take longer than the read of a row.
+        self._files = [
+            (str(folder / (shard.name + EMBEDDINGS)), shard.bytes[shard.name + EMBEDDINGS])
+            for folder, shard, _ in self._shards
+        ]
         self._mapped = lru_cache(maxsize=_MAPS_KEPT)(self._map)
 
     def __reduce__(self) -> Any:
@@ -172,8 +176,7 @@ class Memory:
             IntegrityError: a file was cut or removed since the memory was opened.
         """
         for number in numbers or range(len(self._shards)):
-            folder, shard, _ = self._shards[number]
-            _check_size(folder, shard, shard.name + EMBEDDINGS)
+            _check_size(*self._files[number])
 
     def digest(self, rows: int | None = None) -> str:
         """Hash which rows these are and in which order, from the manifests alone: 64 hexadecimal digits.
@@ -285,13 +288,12 @@ def _check_alike(folders: Sequence[Path], contents: Sequence[Contents]) -> None:
             raise DimensionError(f"{folder} is {other.width} wide, {folders[0]} {contents[0].width}.")
 
 
-def _check_size(folder: Path, shard: Shard, file: str) -> None:
-    path = os.path.join(folder, file)  # noqa: PTH118 - before each read: a Path takes longer than the read of a row
+def _check_size(path: str, size: int) -> None:
     try:
-        found = os.stat(path).st_size  # noqa: PTH116
+        found = os.stat(path).st_size  # noqa: PTH116 - before each read
     except OSError:
-        with reading(folder / file):
+        with reading(Path(path)):
             raise
-    if found != shard.bytes[file]:
-        said = f"{found} bytes, expected {shard.bytes[file]}: cut short or changed"
+    if found != size:
+        said = f"{found} bytes, expected {size}: cut short or changed"
         raise IntegrityError(f"{path}: {said}. Restore the memory from a copy.")
