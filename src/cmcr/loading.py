@@ -10,7 +10,8 @@ from pathlib import Path
 from cmcr.connection import artefact
 from cmcr.connection.connection import ConnectedSpace, Connection
 from cmcr.connection.references import check_encoders
-from cmcr.errors import ConfigError, unknown_name
+from cmcr.errors import ConfigError, FormatError, unknown_name
+from cmcr.files import MANIFEST, artefact_kind
 from cmcr.spaces.hub import find_snapshot
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.registry import ready_space
@@ -37,8 +38,9 @@ def load(folder: str | Path, *, revision: str | None = None, encoders: Sequence[
     """
     if not isinstance(folder, str | os.PathLike):
         raise ConfigError(f"expected the path of a folder, got {type(folder).__name__}.")
-    if isinstance(folder, str) and (revision is not None or (folder.count("/") == 1 and not Path(folder).exists())):
-        folder = find_snapshot(folder, revision, files=artefact.FILES).folder
+    named = isinstance(folder, str) and folder.count("/") == 1 and not Path(folder).exists()
+    if named or revision is not None:
+        folder = _fetched(folder, revision)
     connection = artefact.load(folder)
     attached: dict[str, Space] = {}
     for known in connection.spaces:
@@ -54,6 +56,15 @@ def load(folder: str | Path, *, revision: str | None = None, encoders: Sequence[
     whole = dataclasses.replace(connection, encoders={**connection.encoders, **attached})
     check_encoders(whole, most=1)
     return whole
+
+
+def _fetched(name: str | Path, revision: str | None) -> Path:
+    """Fetch a connection from the hub; of a repository that holds something else, nothing but its `config.json`."""
+    first = find_snapshot(name, revision, files=(MANIFEST,))
+    kind = artefact_kind(first.folder)
+    if kind != artefact.FORMAT:
+        raise FormatError(f"{first}: expected the repository of a {artefact.FORMAT}, got a {kind}.")
+    return find_snapshot(name, first.revision, files=artefact.FILES).folder
 
 
 def check_encoder(encoder: Space, known: ConnectedSpace) -> None:

@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +114,13 @@ def test_the_card_of_a_connection_of_arrays_says_what_it_does_not_know(connectio
     assert 'connection.project(embeddings, space="clap")' in card
 
 
+def test_the_card_names_no_path_of_the_machine_that_pushed(connection, tmp_path):
+    (folder := tmp_path / COMMIT).mkdir()  # as a snapshot in the cache is named
+    card = card_of(replace(connection, encoders={name: Parent(name, str(folder)) for name in ("clip", "clap")}), NAME)
+    assert str(tmp_path) not in card
+    assert "huggingface.co" not in card
+
+
 def test_results_of_another_connection_are_refused_before_anything_is_pushed(connection, asked, tmp_path):
     other = written_result(
         tmp_path / "other.json", replace(connection, projectors=connection.projectors), weights="0" * 64
@@ -136,8 +144,9 @@ def test_a_folder_wins_over_the_hub(connection, asked, cache, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     connection.save("someone/clip-clap")
     assert cmcr.load(NAME).method == "cca"
-    with pytest.raises(ConfigError, match="has none"):
-        cmcr.load(NAME, revision=COMMIT)
+    for folder in (NAME, Path(NAME)):
+        with pytest.raises(ConfigError, match="has none"):
+            cmcr.load(folder, revision=COMMIT)
 
 
 def test_a_repository_that_is_not_there_or_half_downloaded_is_told(connection, asked, cache):
@@ -147,6 +156,19 @@ def test_a_repository_that_is_not_there_or_half_downloaded_is_told(connection, a
     next(cache.rglob("model.safetensors")).unlink()
     with pytest.raises(IntegrityError, match=r"model.safetensors is missing"):
         cmcr.load(NAME)
+
+
+def test_nothing_but_the_manifest_is_fetched_of_a_repository_of_something_else(cache, monkeypatch):
+    folder = cache / "models--openai--clip" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "clip"}')
+    asked = []
+    monkeypatch.setattr(
+        hub, "snapshot_download", lambda name, **options: asked.append(options["allow_patterns"]) or folder
+    )
+    with pytest.raises(FormatError, match="expected the repository of a cmcr connection"):
+        cmcr.load("openai/clip")
+    assert asked == [["config.json"]]
 
 
 def written_result(path, connection, weights=None):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from cmcr.adapters.model_card import card_of, parents_of, read_results
 from cmcr.connection.connection import Connection
-from cmcr.errors import ConfigError, WriteError
+from cmcr.errors import CmcrError, ConfigError, WriteError
 from cmcr.spaces.hub import import_library
 
 _TAGS = ("cmcr", "contrastive", "multimodal", "embeddings", "feature-extraction")
@@ -55,6 +55,8 @@ def push_to_hub(
 
     try:
         url = Pushed().push_to_hub(name, private=private, token=token, commit_message="Push a connection with cmcr")
+    except CmcrError:  # some are OSErrors too: told already
+        raise
     except errors.HFValidationError as error:
         raise ConfigError(f"{name!r} is not the name of a repository: expected 'owner/name'.") from error
     except (httpx.HTTPError, OSError) as error:  # refused, or out of reach

@@ -48,8 +48,8 @@ class ParentModel(NamedTuple):
 
     @property
     def published(self) -> bool:
-        """Whether the model is a repository of the hub."""
-        return bool(self.revision)
+        """Whether the model is named as a repository of the hub, not as a folder of its cache."""
+        return bool(self.revision) and "/" in self.model
 
 
 def parents_of(connection: Connection, licences: Mapping[str, str]) -> list[ParentModel]:
