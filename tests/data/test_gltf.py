@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import struct
 
 import numpy as np
@@ -171,3 +172,9 @@ def test_textures_beside_a_mesh_are_files_in_its_folder_or_the_one_above(tmp_pat
 def test_texts_that_would_be_split_into_too_many_parts(tmp_path, name, content, message):
     with pytest.raises(SampleError, match=message):
         read(tmp_path, content, name)
+
+
+def test_ctrl_c_is_obeyed_where_trimesh_goes_on_after_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(textures.Beside, "__getitem__", lambda self, key: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        read(tmp_path, f"mtllib a.mtl\n{SQUARE}".encode(), "a.obj")

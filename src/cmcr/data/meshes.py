@@ -101,10 +101,11 @@ def _colours_of(
     """Colours `(n, 3)` of points on faces, which are counted through all surfaces; `None` where no surface has any."""
     colours = np.full((len(chosen), 3), _GREY, dtype=np.float32)
     coloured, first = False, 0
+    unpacked: dict[int, NDArray[np.uint8]] = {}  # by texture, which a thousand surfaces may share
     for surface in surfaces:
         last = first + len(surface.faces)
         here = (chosen >= first) & (chosen < last)
-        found = _colours_at(surface, chosen[here] - first, weights[here])
+        found = _colours_at(surface, chosen[here] - first, weights[here], unpacked)
         if found is not None:
             colours[here], coloured = found, True
         first = last
@@ -118,7 +119,7 @@ def _well_formed(surface: _Piece) -> bool:
 
 
 def _colours_at(
-    surface: _Piece, faces: NDArray[np.intp], weights: NDArray[np.float64]
+    surface: _Piece, faces: NDArray[np.intp], weights: NDArray[np.float64], unpacked: dict[int, NDArray[np.uint8]]
 ) -> NDArray[np.float64] | NDArray[np.float32] | None:
     """Colours `(n, 3)` in [0, 1] at points of a surface, or `None` where it has none."""
     visual = surface.given.visual
@@ -129,12 +130,20 @@ def _colours_at(
         return np.einsum("nc,ncd->nd", weights, np.asarray(visual.vertex_colors)[corners][..., :3] / 255)
     if visual.kind != "texture":
         return None
-    found: Any = None
-    if visual.uv is not None:
-        found = visual.material.to_color(np.einsum("nc,ncd->nd", weights, np.asarray(visual.uv)[corners]))
-    if np.ndim(found) < 2:  # none, or one for all: a flat colour, though texture coordinates may be there
-        return np.broadcast_to(np.asarray(visual.material.main_color)[:3] / 255, (len(faces), 3))
-    return np.asarray(found)[:, :3] / 255
+    material = visual.material
+    texture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    if visual.uv is None or texture is None:  # a flat colour, though texture coordinates may be there
+        return np.broadcast_to(np.asarray(material.main_color)[:3] / 255, (len(faces), 3))
+    if id(texture) not in unpacked:
+        unpacked[id(texture)] = np.asarray(texture.convert("RGBA"))
+    pixels = unpacked[id(texture)]
+    u, v = np.einsum("nc,ncd->dn", weights, np.asarray(visual.uv)[corners])
+    with np.errstate(invalid="ignore"):  # coordinates that are NaN are as good as any
+        rows, columns = (
+            (share * (size - 1) % size).round().astype(np.int64) % size
+            for share, size in zip((1 - v, u), pixels.shape[:2], strict=True)
+        )
+    return pixels[rows, columns, :3] / 255
 
 
 def _vertices(pieces: list[_Piece], name: str) -> Points:

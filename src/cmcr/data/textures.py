@@ -41,8 +41,11 @@ class Texels:
             raise
         except Exception:  # Pillow's plugins raise whatever a damaged file leads them into
             return False
-        if Image.MAX_IMAGE_PIXELS is not None and self._count > MOST_TEXTURES * Image.MAX_IMAGE_PIXELS:
-            raise SampleError(f"{self._name}: its textures have more than {self._count:,} pixels together.")
+        limit = MOST_TEXTURES * (Image.MAX_IMAGE_PIXELS or self._count)
+        if self._count > limit:
+            raise SampleError(
+                f"{self._name}: its textures have {self._count:,} pixels or more, the limit is {limit:,}."
+            )
         return True
 
 
