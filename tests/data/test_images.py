@@ -122,6 +122,13 @@ def test_strips_are_refused_which_encoders_would_scale_by_their_shorter_side(sou
     assert read_image(np.zeros((1, MOST_STRETCHED, 3), dtype=np.uint8)).size == (64, 1)
 
 
+def test_formats_that_pillow_decodes_in_python_have_fewer_pixels():
+    assert read_image(b"P2\n2 2\n255\n" + b"7 " * 4).getpixel((1, 1)) == 7
+    for head in (b"P2\n1001 1000\n255\n", b"P6\n1001 1000\n200\n"):
+        with pytest.raises(SampleError, match="more than 1,000,000 pixels"):
+            read_image(head + b"7 " * 9)
+
+
 def test_a_jpeg_of_many_scans_is_refused(tmp_path):
     """Each takes as long as the whole picture, and a hundred bytes."""
     content = saved(NOISE, "JPEG", progressive=True, exif=thumbnail())

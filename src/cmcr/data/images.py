@@ -25,6 +25,7 @@ MOST_STRETCHED = 64
 """How often the shorter side of a picture may fit in the longer: encoders scale the shorter one to a size of theirs."""
 
 _MOST_SCANS = 64  # of a progressive JPEG, each of which decodes all pixels again; encoders write about ten
+_MOST_IN_PYTHON = 1_000_000  # pixels of the formats that Pillow decodes in Python: ppm as text, some bmp
 _JPEG_MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 _TRUSTED = "Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
 
@@ -74,7 +75,8 @@ def open_picture(file: Path | IO[bytes], name: str) -> Image.Image:
         name: how messages call it.
 
     Raises:
-        SampleError: more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, or a JPEG that decodes them again and again.
+        SampleError: more pixels than `PIL.Image.MAX_IMAGE_PIXELS` or than are decoded in Python, or a JPEG that decodes them
+            again and again.
         PIL.UnidentifiedImageError: of no format that is read.
         Exception: of any kind, where its header is damaged.
     """
@@ -85,6 +87,8 @@ def open_picture(file: Path | IO[bytes], name: str) -> Image.Image:
         raise SampleError(f"{name}: too large to decode safely ({error}). {_TRUSTED}") from error
     try:
         _refuse_many_pixels(opened.width, opened.height, name)
+        if any(tile[0] in Image.DECODERS for tile in opened.tile) and opened.width * opened.height > _MOST_IN_PYTHON:
+            raise SampleError(f"{name}: more than {_MOST_IN_PYTHON:,} pixels, as text or run by run. Save it as png.")
         if opened.info.get("progressive") and opened.fp:
             _refuse_scans(opened.fp, name)
     except SampleError:
