@@ -12,7 +12,7 @@ from typing import Any
 
 from cmcr import connecting
 from cmcr.connection import artefact
-from cmcr.connection.references import check_encoders
+from cmcr.connection.references import check_encoders, is_same
 from cmcr.connection.summary import in_short
 from cmcr.errors import FormatError, IntegrityError
 from cmcr.evaluation.results import ABLATIONS_FORMAT, read_result
@@ -22,6 +22,7 @@ from cmcr.memories import verification
 from cmcr.memories.memory import Memory, root_of
 from cmcr.search import layout
 from cmcr.spaces.protocol import Space
+from cmcr.spaces.registry import ready_space
 
 _REASONS = 5
 
@@ -31,13 +32,13 @@ def verify(path: Path, *, encoders: Sequence[Space] = (), show_progress_bar: boo
 
     Args:
         path: its folder, or the file.
-        encoders: of a connection, to compare what they make of fixed inputs with what they made when it was saved; those
-            of cmcr's miniature spaces and registered ones are compared without being given.
+        encoders: of a connection or a memory, to compare what they make of fixed inputs with what they made then; those of
+            cmcr's miniature spaces and registered ones are compared without being given.
         show_progress_bar: None shows one where a person looks and there are many files.
 
     Returns:
         what was found whole: "path", "whole", "kind", of a memory or an index "rows", "files" and "bytes", and of a
-        connection "encoders_compared", such as "text of clip".
+        memory or a connection "encoders_compared", such as "text of clip".
 
     Raises:
         ArtefactNotFoundError, FormatError, IntegrityError, LockedError, ReadError: it is not whole; the message names the
@@ -52,7 +53,18 @@ def verify(path: Path, *, encoders: Sequence[Space] = (), show_progress_bar: boo
             return {**facts, "kind": "index", **layout.verify(path, show_progress_bar)}
         connection = load(path, encoders=encoders)
         return {**facts, "kind": "connection", "encoders_compared": check_encoders(connection)}
-    return {**facts, "kind": "memory", **verification.verify(path, show_progress_bar=show_progress_bar)}
+    found = verification.verify(path, show_progress_bar=show_progress_bar)
+    return {**facts, "kind": "memory", **found, "encoders_compared": _compared(Memory(path), encoders)}
+
+
+def _compared(memory: Memory, encoders: Sequence[Space]) -> list[str]:
+    """Compare the encoder of a memory, where it is given or comes with cmcr, with what it made of fixed inputs then."""
+    ready = ready_space(memory.space)
+    ours = [each for each in (*encoders, *([ready] if ready else [])) if each.fingerprint == memory.fingerprint]
+    if not ours or memory.references is None:
+        return []
+    same = is_same(ours[0], memory.space, memory.modality, memory.references, memory.versions)
+    return [f"{memory.modality} of {memory.space}"] if same else []
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -25,5 +25,5 @@ def verify(path: Path, /, *, model: Model = None, as_json: Json = False) -> None
         return
     sizes = f" {facts['rows']:,} rows in {facts['files']:,} files, {facts['bytes']:,} bytes." if "rows" in facts else ""
     if facts.get("encoders_compared"):
-        sizes = f" Its encoders give what they gave: {', '.join(facts['encoders_compared'])}."
+        sizes += f" Its encoders give what they gave: {', '.join(facts['encoders_compared'])}."
     say(f"{path}: whole and unchanged.{sizes}")

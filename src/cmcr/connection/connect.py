@@ -130,6 +130,12 @@ def connect(
         history=joined.history,
         report=joined.report,
         encoders={space.space: space.encoder for space in spaces if space.encoder is not None},
+        references={
+            space.space: {m: rows.references for m, rows in known.items()}
+            for space in spaces
+            if (known := _with_references(space))
+        },
+        versions=next((rows.versions for space in spaces for rows in _with_references(space).values()), {}),
     )
     measured = examined + [part for pair, shared, parents in pairs for part in measure(found, pair, shared, parents)]
     once = {(part["check"], part["where"]): part for part in measured}  # a space may have several links
@@ -150,6 +156,11 @@ def _warn_of(examined: Sequence[Mapping[str, Any]]) -> None:
 
 def _outer(space: SpaceMemories, overlap: str) -> str:
     return ", ".join(modality for modality in space.rows if modality != overlap)
+
+
+def _with_references(space: SpaceMemories) -> dict[str, Any]:
+    """Find the memories on disk that know what their encoder made of fixed inputs, by modality."""
+    return {m: rows for m, rows in space.rows.items() if getattr(rows, "references", None) is not None}
 
 
 def _own_axes(spaces: Sequence[SpaceMemories], settings: MethodSettings) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cmcr._version import versions_here
 from cmcr.arrays import rows_of
-from cmcr.errors import IntegrityError, MissingDependencyError
+from cmcr.errors import DimensionError, IntegrityError, MissingDependencyError
 
 if TYPE_CHECKING:
     from cmcr.connection.connection import Connection
@@ -78,18 +78,19 @@ def check_encoders(connection: Connection, most: int | None = None) -> list[str]
 
     Raises:
         IntegrityError: a cosine below `LEAST_COSINE`; the message names the modality and what differs between versions.
+        DimensionError: rows of another width.
     """
     kept = connection.references
     return [
         f"{modality} of {space}"
         for space, encoder in connection.encoders.items()
         for modality, rows in sorted(kept.get(space, {}).items())
-        if _is_same(encoder, space, modality, rows[:most], connection.versions)
+        if is_same(encoder, space, modality, rows[:most], connection.versions)
     ]
 
 
-def _is_same(encoder: Any, space: str, modality: str, expected: Tensor, versions: Mapping[str, str]) -> bool:
-    """Compare one modality; False where a library is missing that its inputs need."""
+def is_same(encoder: Any, space: str, modality: str, expected: Tensor, versions: Mapping[str, str]) -> bool:
+    """Compare one modality as `check_encoders` does; False where a library is missing that its inputs need."""
     try:
         rows = _embedded(encoder, reference_inputs(modality)[: len(expected)], modality)
     except MissingDependencyError:
@@ -116,9 +117,11 @@ def _embedded(encoder: Any, inputs: Sequence[Any], modality: str) -> Tensor:
 
 
 def _compare(rows: Tensor, expected: Tensor, what: str, versions: Mapping[str, str]) -> None:
-    cosine = -1.0
-    if rows.shape == expected.shape:  # by the distance of unit rows, for a map may give zero rows
-        cosine = 1 - float((rows.cpu() - expected).square().sum(dim=1).max()) / 2
+    if rows.shape != expected.shape:
+        raise DimensionError(
+            f"{what} gives rows {rows.shape[1]} wide; when this was saved they were {expected.shape[1]} wide."
+        )
+    cosine = 1 - float((rows.cpu() - expected).square().sum(dim=1).max()) / 2  # for a map may give zero rows
     if cosine >= LEAST_COSINE:
         return
     here = versions_here()

@@ -11,7 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cmcr.arrays import check_count
+from cmcr.connection.references import is_same, reference_rows
 from cmcr.data.items import Entry, ItemList, open_items
 from cmcr.engine.device import choose_device
 from cmcr.engine.shards_map import check_engine, map_shards
@@ -87,6 +90,7 @@ def embed(
         LockedError: another run is writing there.
         DeviceError: a device that this machine does not have.
         ResumeError: begun with another model, input or setting; the message names what differs.
+        IntegrityError: an encoder to append with that gives other rows for fixed inputs than the one before.
         TooManyFailuresError: more items failed than `max_failures`; finished shards are kept.
         WriteError: no permission, disk full or too small; finished shards are kept.
         WorkerError: processes on Ray were lost again and again.
@@ -123,6 +127,8 @@ def embed(
         if not (folder / MANIFEST).exists():
             raise ConfigError(f"{folder}: there is no finished memory to append to. Leave --append out.")
         before = Memory(folder)
+        if before.references is not None and before.fingerprint == encoder.fingerprint:
+            is_same(encoder, before.space, modality, before.references, before.versions)
         items = NewItems(items, known_ids(before, retry_quarantined))
         if items.is_empty():
             with locked(folder):
@@ -160,6 +166,8 @@ def embed(
                     if engine != "here":
                         on_batch(shard.items, shard.quarantined, reason)
                     report("shard", {"shard": shard.name, "rows": shard.rows, "quarantined": shard.quarantined})
+            rows = reference_rows(encoder, [modality]).get(modality, torch.empty(0))
+            writer.references = tuple(tuple(round(number, 6) for number in row) for row in rows.tolist())
             contents = writer.finish()
             new = {} if before is None else {"new": contents.rows - len(before)}
     return _finished(folder, report, new)

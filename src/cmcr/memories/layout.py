@@ -147,11 +147,15 @@ class Plan(StrictRecord):
 
 
 class Contents(StrictRecord):
-    """What the manifest holds: runs as they were appended, shards in the order of the rows."""
+    """What the manifest holds: runs as they were appended, shards in the order of the rows.
+
+    `references` are rows of a few inputs made by code, by the encoder of the first run; empty where there was none.
+    """
 
     origin: Origin
     runs: tuple[Run, ...] = ()
     shards: tuple[Shard, ...] = ()
+    references: tuple[tuple[float, ...], ...] = ()
     written_by: str = f"cmcr {__version__}"
 
     @property
@@ -177,6 +181,7 @@ class _Manifest(Origin):
     quarantined: Count
     runs: tuple[Run, ...]
     shards: tuple[Shard, ...]
+    references: tuple[tuple[float, ...], ...] = ()
 
     @model_validator(mode="after")
     def _adds_up(self) -> _Manifest:
@@ -274,6 +279,7 @@ def manifest_of(contents: Contents) -> dict[str, Any]:
         "quarantined": contents.quarantined,
         "runs": [run.model_dump(exclude_defaults=True) for run in contents.runs],
         "shards": [shard.model_dump() for shard in contents.shards],
+        **({"references": contents.references} if contents.references else {}),
     }
 
 
@@ -285,7 +291,8 @@ def contents_in(folder: Path) -> Contents:
     """
     manifest = validated(_Manifest, parsed_manifest(folder, FORMAT, VERSION, MEMORY_BYTES), folder)
     origin = Origin(**{name: getattr(manifest, name) for name in Origin.model_fields})
-    return Contents(origin=origin, runs=manifest.runs, shards=manifest.shards, written_by=manifest.written_by)
+    kept = {name: getattr(manifest, name) for name in Contents.model_fields if name != "origin"}
+    return Contents(origin=origin, **kept)
 
 
 def read_plan(folder: Path) -> Plan | None:

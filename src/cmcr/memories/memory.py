@@ -65,6 +65,8 @@ class Memory:
         dtype: in which rows are kept: "float16", "bfloat16" or "float32".
         shape: `(n, D)`.
         as_written: whether rows are used as they are, not scaled to length one again (consistent rows, which need not be).
+        references: `(i, D)` rows of a few inputs made by code, by which the encoder is known again; None if unknown.
+        versions: of the libraries with which they were made.
 
     Raises:
         ArtefactNotFoundError: there is no such folder.
@@ -100,6 +102,9 @@ class Memory:
         self._ends = list(accumulate(shard.rows for _, shard, _ in self._shards))
         self.width = self.contents[0].width
         self.shape = (self._ends[-1], self.width)
+        rows = self.contents[0].references
+        self.references = torch.tensor(rows) if rows else None
+        self.versions = self.contents[0].runs[0].versions
         for folder, shard, _ in self._shards:
             for file, size in shard.bytes.items():
                 _check_size(str(folder / file), size)

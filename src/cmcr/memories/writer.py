@@ -59,7 +59,10 @@ class MemoryWriter:
         before: contents of the finished memory that this run appends to, None for a new one.
         root: the folder that ids which are paths begin from; known to the manifest alone, not to the plan.
         shards: what is finished of this run, by the shard's number within it.
+        references: rows of a few fixed inputs, for the manifest of a new memory.
     """
+
+    references: tuple[tuple[float, ...], ...] = ()
 
     def __init__(self, folder: Path, plan: Plan, before: Contents | None = None, root: Path | None = None) -> None:
         self.folder = folder
@@ -134,7 +137,8 @@ class MemoryWriter:
         old = self.before or Contents(origin=self.plan.origin)
         shards = (*old.shards, *(self.shards[number] for number in range(self.count)))
         run = self.plan.run.model_copy(update={"root": None if self.root is None else self._relative(self.root)})
-        contents = Contents(origin=self.plan.origin, runs=(*old.runs, run), shards=shards)
+        references = old.references if self.before else self.references
+        contents = Contents(origin=self.plan.origin, runs=(*old.runs, run), shards=shards, references=references)
         if not contents.rows:
             reason = quarantine_in(self.folder, shards[-1])[-1].reason.rstrip(".")
             shutil.rmtree(self.folder / RUN)  # there is nothing to resume
