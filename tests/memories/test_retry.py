@@ -20,9 +20,9 @@ FIXED = ["one", "five", "two", "three", "", "six", "seven", "four"]
 @pytest.mark.parametrize(
     ("modality", "torn", "empty", "gone"),
     [
-        ("image", "cannot be decoded", "not a picture", "no such picture"),
-        ("audio", "cut short", "cannot be decoded", "no such sound"),
-        ("point_cloud", "not a plain array", "not a plain array", "no such point cloud"),
+        ("image", "cannot be decoded", "not a picture", "dead link"),
+        ("audio", "cut short", "cannot be decoded", "dead link"),
+        ("point_cloud", "not a plain array", "not a plain array", "dead link"),
         ("text", "not UTF-8", "empty", "cannot be read"),
     ],
 )

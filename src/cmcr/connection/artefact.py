@@ -56,8 +56,19 @@ class _Measured(StrictRecord):
     value: float
 
 
+class _InShort(StrictRecord):
+    spaces: tuple[str, str]
+    by: str
+    recall: float
+    recall_cca: float | None
+    items: Count
+    held_out: bool
+    gaps: dict[str, tuple[float, float]]
+
+
 class _Report(StrictRecord, extra="allow"):
     measured: tuple[_Measured, ...] = ()
+    in_short: tuple[_InShort, ...] = ()
 
 
 class _Manifest(StrictRecord):
