@@ -128,7 +128,7 @@ def test_textures_are_pictures_of_bounded_size(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(SampleError, match=r"a texture of .*a\.glb.*too large"):
         read(tmp_path, textured(picture()))
-    texels = textures.Texels("a.obj")
+    texels = textures.Textures(tmp_path / "a.obj", "a.obj")
     assert all(texels.add(picture((5, 10))) for _ in range(4))
     with pytest.raises(SampleError, match=r"a\.obj: its textures"):
         texels.add(picture((1, 1)))
@@ -175,6 +175,6 @@ def test_texts_that_would_be_split_into_too_many_parts(tmp_path, name, content, 
 
 
 def test_ctrl_c_is_obeyed_where_trimesh_goes_on_after_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(textures.Beside, "__getitem__", lambda self, key: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(textures.Textures, "__getitem__", lambda self, key: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         read(tmp_path, f"mtllib a.mtl\n{SQUARE}".encode(), "a.obj")

@@ -136,8 +136,8 @@ def test_bytes_with_a_name_are_read_as_their_file(tmp_path, ending, content):
     [
         ("a.npy", saved(np.save, np.zeros((1, 20, 3))), r"got float64 \(1, 20, 3\)"),
         ("a.npy", saved(np.save, np.zeros((20, 3), dtype=complex)), "got complex128"),
-        ("a.npy", NPY.replace(b"(20, 3)", b"(99999999, 3)"), "not a plain array.* are there"),
-        ("a.npy", NPY.replace(b"'<f4'", b"'|V0'"), "not a plain array.* values of 0 bytes"),
+        ("a.npy", NPY.replace(b"(20, 3)", b"(99999999, 3)"), "not a plain array.*EOF"),
+        ("a.npy", NPY.replace(b"'<f4'", b"'|V0'"), r"got \|V0"),
         ("a.npy", NPY.replace(b"(20, 3), }", b"(9" + b"9" * 30 + b", 3), }")[: len(NPY)], "not a plain array"),
         ("a.npz", saved(np.savez_compressed, xyz=np.zeros((6_000_000, 6))), "288,000,128 bytes, the limit"),
         ("a.npz", saved(np.savez, **{f"a{number}": CLOUD for number in range(101)}), "101 arrays"),

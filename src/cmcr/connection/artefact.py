@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -108,23 +108,15 @@ def save(connection: Connection, folder: Path, *, replace: bool = False) -> None
         "report": report,
         "versions": dict(connection.versions) or versions_here(),
     }
-    tensors = {
-        f"{number}.{key}": value.contiguous().cpu()
-        for number, space in enumerate(connection.spaces)
-        for key, value in connection.projectors[space.name].state_dict().items()
-    }
-    for number, space in enumerate(connection.spaces):
-        if space.name in connection.own_axes:
-            tensors[f"{number}.{_AXES}"] = connection.own_axes[space.name].contiguous().cpu()
-    references = {
-        f"{number}.{kind}": rows.contiguous().cpu()
-        for number, space in enumerate(connection.spaces)
-        for kind, rows in {**_references(connection, space), _MAPPED: map_rows(connection, space.name)}.items()
-    }
+    weights, references = [], []  # by space
+    for space in connection.spaces:
+        axes = {_AXES: connection.own_axes[space.name]} if space.name in connection.own_axes else {}
+        weights.append({**connection.projectors[space.name].state_dict(), **axes})
+        references.append({**_references(connection, space), _MAPPED: map_rows(connection, space.name)})
 
     def write_files(aside: Path) -> None:
-        (aside / WEIGHTS).write_bytes(serialize(tensors))
-        (aside / REFERENCES).write_bytes(serialize(references))
+        (aside / WEIGHTS).write_bytes(_numbered(weights))
+        (aside / REFERENCES).write_bytes(_numbered(references))
         (aside / HISTORY).write_text(json.dumps(dict(connection.history)) + "\n", encoding="utf-8")
         (aside / "README.md").write_text(_card(connection, manifest), encoding="utf-8")
 
@@ -144,27 +136,16 @@ def load(folder: str | Path) -> Connection:
     known = validated(_Manifest, manifest, folder)
     try:
         history = read_json(folder / HISTORY, MEMORY_BYTES)
-        tensors = deserialize(
-            (folder / WEIGHTS).read_bytes()
-        )  # not mapped: the file may change while the process lives
-        spaces = tuple(ConnectedSpace(**space.model_dump()) for space in known.spaces)
-        parts: list[dict[str, torch.Tensor]] = [{} for _ in known.spaces]
-        for key, value in tensors.items():
-            number, _, name = key.partition(".")
-            parts[int(number)][name] = value
         names = [space.name for space in known.spaces]
-        references: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
-        if REFERENCES in known.sha256:
-            for key, value in deserialize((folder / REFERENCES).read_bytes()).items():
-                number, _, kind = key.partition(".")
-                references[names[int(number)]][kind] = value
+        weights = _by_space(folder / WEIGHTS, names)
+        references = _by_space(folder / REFERENCES, names) if REFERENCES in known.sha256 else {}
         mapped = {name: kept.pop(_MAPPED) for name, kept in references.items() if _MAPPED in kept}
-        axes = {name: part.pop(_AXES) for name, part in zip(names, parts, strict=True) if _AXES in part}
+        axes = {name: kept.pop(_AXES) for name, kept in weights.items() if _AXES in kept}
         connection = Connection(
-            spaces=spaces,
+            spaces=tuple(ConnectedSpace(**space.model_dump()) for space in known.spaces),
             projectors={
-                space.name: _map(space.width, known.projectors[space.name], part)
-                for space, part in zip(known.spaces, parts, strict=True)
+                space.name: _map(space.width, known.projectors[space.name], weights[space.name])
+                for space in known.spaces
             },
             overlap=known.overlap,
             method=known.method,
@@ -205,26 +186,28 @@ def _map(width: int, config: dict[str, Any], weights: dict[str, torch.Tensor]) -
     return found.eval().requires_grad_(False)
 
 
-def _card(connection: Connection, manifest: dict[str, Any]) -> str:
-    """Write the model card that stands beside the weights."""
-    names, last = " + ".join(space.name for space in connection.spaces), connection.spaces[-1]
-    rows = "\n".join(
-        f"| {s.name} | {', '.join(s.modalities)} | {s.width} | {s.fingerprint or 'given as arrays'} |"
-        for s in connection.spaces
+def _numbered(by_space: Sequence[Mapping[str, torch.Tensor]]) -> bytes:
+    """Write tensors, named by the number of their space: names of spaces may hold anything."""
+    return serialize(
+        {f"{n}.{key}": value.contiguous().cpu() for n, part in enumerate(by_space) for key, value in part.items()}
     )
-    return f"""---
-library_name: cmcr
-tags: [cmcr, contrastive, multimodal, embeddings]
----
-# {names}, connected through {connection.overlap}
 
-A connection of frozen contrastive spaces ([C-MCR](https://arxiv.org/abs/2305.14381) and beyond): one map per space into a
-common space, {connection.width} wide, learned from {connection.overlap_rows} unpaired items of what they share. No pair of
-the outer modalities was used.
 
-| space | modalities | width | encoders |
-|---|---|---|---|
-{rows}
+def _by_space(path: Path, names: Sequence[str]) -> dict[str, dict[str, torch.Tensor]]:
+    found: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
+    for key, value in deserialize(path.read_bytes()).items():  # not mapped: the file may change while the process lives
+        number, _, name = key.partition(".")
+        found[names[int(number)]][name] = value
+    return found
+
+
+def _card(connection: Connection, manifest: dict[str, Any]) -> str:
+    """Write what stands beside the weights for whoever finds the folder; the full card is written for the hub."""
+    last = connection.spaces[-1]
+    return f"""# {" + ".join(space.name for space in connection.spaces)}, connected through {connection.overlap}
+
+A connection of frozen contrastive spaces ([C-MCR](https://arxiv.org/abs/2305.14381) and beyond), by method
+`{connection.method}`; `cmcr info` on this folder says more. Written by {manifest["written_by"]}.
 
 ```python
 import cmcr
@@ -232,7 +215,4 @@ import cmcr
 connection = cmcr.load("path/to/this/folder")
 z = connection.project(embeddings, space="{last.name}")  # (n, {last.width}) -> (n, {connection.width}) unit rows
 ```
-
-Method `{connection.method}`, seed {connection.seed}, written by {manifest["written_by"]} with torch {manifest["torch"]};
-all settings are in `config.json`.
 """

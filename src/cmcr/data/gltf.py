@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from cmcr.data.textures import Texels
 from cmcr.errors import SampleError
 
 MOST_PIECES = 10_000
@@ -25,17 +24,11 @@ _ATTRIBUTES = ("POSITION", "COLOR_0", "TEXCOORD_0")
 _COLOURS = ("baseColorTexture", "baseColorFactor")
 
 
-def checked_glb(content: bytes, name: str) -> bytes:
-    """Reduce a file to its surfaces and their colours, after checking what it declares.
+def checked_glb(content: bytes, name: str, is_texture: Callable[[bytes], bool]) -> bytes:
+    """Reduce a file to its surfaces and their colours, after checking what it declares: a file of the same shapes.
 
     The colour of a material is that of `pbrMetallicRoughness`, or the diffuse one of `KHR_materials_pbrSpecularGlossiness`.
-
-    Args:
-        content: of the file.
-        name: how messages call it.
-
-    Returns:
-        a file of the same shapes and colours.
+    `is_texture` tells whether a picture is one that is read.
 
     Raises:
         SampleError: more bytes, nodes, primitives or texels than there may be, parts in other files, or compressed.
@@ -47,21 +40,30 @@ def checked_glb(content: bytes, name: str) -> bytes:
     if size > _MOST_JSON:
         raise SampleError(f"{name}: describes itself in {size:,} bytes, the limit is {_MOST_JSON:,}.")
     given: Mapping[str, Any] = json.loads(content[20 : 20 + size])
-    binary = _binary(content, 20 + size)
+    binary = b""
+    if (rest := content[20 + size :])[8:]:
+        length, kind = struct.unpack_from("<2I", rest)
+        binary = rest[8 : 8 + length]
+        if kind != _BINARY or len(binary) < length:
+            raise ValueError("its second chunk is cut short, or not binary")
     if compressed := [known for known in given.get("extensionsRequired", ()) if "compression" in known]:
         raise SampleError(f"{name}: compressed by {', '.join(compressed)}, which is not read. Save it without.")
     if any("uri" in buffer for buffer in given.get("buffers", ())):
         raise SampleError(f"{name}: parts of it are not in the file itself. Save it as one file.")
     _check_sizes(given, len(content), name)
+    meshes = [
+        {**_only(mesh, ("name",)), "primitives": [*map(_primitive, mesh["primitives"])]}
+        for mesh in given.get("meshes", ())
+    ]
     header = {
         "asset": {"version": "2.0"},
         "buffers": [{"byteLength": len(binary)}],
         "bufferViews": given.get("bufferViews", []),
         "accessors": given.get("accessors", []),
-        "meshes": [_mesh(mesh) for mesh in given.get("meshes", ())],
+        "meshes": meshes,
         "nodes": [_only(node, _NODE) for node in given.get("nodes", ())],
         **_only(given, ("scene", "scenes")),
-        **_materials(given, binary, name),
+        **_materials(given, binary, is_texture),
     }
     description = json.dumps(header).encode()
     description += b" " * (-len(description) % 4)
@@ -73,14 +75,8 @@ def _only(given: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: given[key] for key in keys if key in given}
 
 
-def _binary(content: bytes, at: int) -> bytes:
-    """Find the chunk of bytes that the description refers to; there may be none."""
-    if at + 8 > len(content):
-        return b""
-    size, kind = struct.unpack_from("<2I", content, at)
-    if kind != _BINARY or at + 8 + size > len(content):
-        raise ValueError("its second chunk is cut short, or not binary")
-    return content[at + 8 : at + 8 + size]
+def _primitive(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_only(given, _PRIMITIVE), "attributes": _only(given["attributes"], _ATTRIBUTES)}
 
 
 def _check_sizes(given: Mapping[str, Any], size: int, name: str) -> None:
@@ -109,14 +105,7 @@ def _check_sizes(given: Mapping[str, Any], size: int, name: str) -> None:
         raise SampleError(f"{name}: declares {declared:,} bytes, in a file of {size:,}.")
 
 
-def _mesh(mesh: Mapping[str, Any]) -> dict[str, Any]:
-    primitives = [_only(primitive, _PRIMITIVE) for primitive in mesh["primitives"]]
-    for primitive in primitives:
-        primitive["attributes"] = _only(primitive["attributes"], _ATTRIBUTES)
-    return {**_only(mesh, ("name",)), "primitives": primitives}
-
-
-def _materials(given: Mapping[str, Any], binary: bytes, name: str) -> dict[str, Any]:
+def _materials(given: Mapping[str, Any], binary: bytes, is_texture: Callable[[bytes], bool]) -> dict[str, Any]:
     """Reduce materials to colours, and images to those that give one; each is checked to be a picture that is read."""
     materials = []
     for material in given.get("materials", ()):
@@ -131,13 +120,13 @@ def _materials(given: Mapping[str, Any], binary: bytes, name: str) -> dict[str, 
     ]
     used = [material["pbrMetallicRoughness"].get("baseColorTexture") for material in materials]
     wanted = {textures[texture["index"]] for texture in used if texture is not None}
-    texels, images = Texels(name), []
+    images = []
     for number, image in enumerate(given.get("images", ())):
         kept = {}
         if number in wanted and "bufferView" in image:
             view = given["bufferViews"][image["bufferView"]]
             start = view.get("byteOffset", 0)
-            if texels.add(binary[start : start + view["byteLength"]]):
+            if is_texture(binary[start : start + view["byteLength"]]):
                 kept = {"bufferView": image["bufferView"]}
         images.append(kept)
     return {"materials": materials, "images": images, "textures": [{"source": source} for source in textures]}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cmcr.data.gltf import MOST_PIECES, checked_glb
 from cmcr.data.paths import NamedBytes, content_of
-from cmcr.data.textures import Beside
+from cmcr.data.textures import Textures
 from cmcr.errors import CmcrError, SampleError, missing_dependency
 from cmcr.interruption import held_back
 
@@ -162,9 +162,9 @@ def _load(file: Path | NamedBytes, name: str) -> list[_Piece]:
         import trimesh
     except ImportError as error:
         raise missing_dependency("trimesh", extra="mesh", purpose=f"meshes and ply files ({name})") from error
-    content, suffix, beside = content_of(file, name), file.suffix.lower(), Beside(file, name)
+    content, suffix, beside = content_of(file, name), file.suffix.lower(), Textures(file, name)
     if suffix == ".glb":
-        content = checked_glb(content, name)
+        content = checked_glb(content, name, beside.add)
     else:
         _refuse_many_parts(content, suffix, name)
         _refuse_cut(content, suffix, name)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,37 +154,22 @@ def _from_file(file: Path | NamedBytes, name: str) -> _Table:
 
 def _from_numpy(content: bytes, name: str) -> _Table:
     try:
-        if not content.startswith(b"PK"):
-            return _array(content), None
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = archive.infolist()
-            size = sum(member.file_size for member in members)  # reading stops there
-            if size > MOST_BYTES or len(members) > _MOST_ARRAYS:
-                raise ValueError(
-                    f"{len(members):,} arrays of {size:,} bytes, the limit is {_MOST_ARRAYS} of {MOST_BYTES:,}"
-                )
-            arrays = {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded, None
+        members = loaded.zip.infolist()
+        size = sum(member.file_size for member in members)  # reading stops there
+        if size > MOST_BYTES or len(members) > _MOST_ARRAYS:
+            raise ValueError(
+                f"{len(members):,} arrays of {size:,} bytes, the limit is {_MOST_ARRAYS} of {MOST_BYTES:,}"
+            )
+        arrays = dict(loaded)
     except Exception as error:  # a damaged header is parsed as Python, an archive by zipfile and zlib: each has its own
         hint = _UNPICKLED if "pickle" in str(error) else ""
         raise SampleError(
             f"{name}: not a plain array of numbers (.npy), nor an archive of them (.npz): {error}.{hint}"
         ) from error
     return _from_arrays(arrays, name)
-
-
-def _array(content: bytes) -> NDArray[Any]:
-    """Read a .npy file whose values are all there; numpy would allocate first what the header declares."""
-    file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, by_columns, dtype = read_header(file)
-    if dtype.hasobject:
-        raise ValueError("it holds pickled objects")
-    found = len(content) - file.tell()
-    if dtype.itemsize == 0 or math.prod(shape) * dtype.itemsize > found:
-        raise ValueError(f"its header declares {shape} values of {dtype.itemsize} bytes, {found:,} bytes are there")
-    values = np.frombuffer(content, dtype, math.prod(shape), file.tell())
-    return values.reshape(shape, order="F" if by_columns else "C")
 
 
 def _from_arrays(arrays: Mapping[str, Any], name: str) -> _Table:

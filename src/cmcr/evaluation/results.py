@@ -1,9 +1,11 @@
-"""The files of results, of an evaluation and of ablations: what they hold, and whether that is what was written."""
+"""The files of results, of an evaluation and of ablations: whether they are what was written, and hold what cmcr reads."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from cmcr.errors import FormatError
 from cmcr.files import Count, Sha256, StrictRecord, read_json, read_signed
@@ -19,76 +21,32 @@ class _Figure(StrictRecord):
     n: Count
 
 
-class _Gap(StrictRecord):
-    difference: float
-    low: float
-    high: float
-    sign_flip_p: float | None
+class _Figures(StrictRecord, extra="allow"):
+    __pydantic_extra__: dict[str, dict[str, _Figure]]  # of baselines and spaces
+    connection: Annotated[dict[str, _Figure], Field(min_length=1)]
 
 
-class _Space(StrictRecord):
-    name: str
-    fingerprint: str | None
-    model: str | None
-    revision: str | None
-
-
-class _Connection(StrictRecord):
+class _Connection(StrictRecord, extra="allow"):
     method: str
     seed: int
     overlap: str
-    overlap_rows: Count
-    width: Count
     weights_sha256: Sha256
-    spaces: tuple[_Space, ...]
 
 
-class _Data(StrictRecord):
+class _Data(StrictRecord, extra="allow"):
     name: str
-    sha256: Sha256
-    left_out: Count = 0
-    failed: Count = 0
-    prompts: str = ""
 
 
-class _Quoted(StrictRecord):
-    source: str
-    figures: dict[str, float]
-    second_hand: bool
-    quoted: bool
-
-
-class _Evaluation(StrictRecord):
+class _Evaluation(StrictRecord, extra="allow"):
     run: str
     connection: _Connection
     data: _Data
-    seed: int
-    figures: dict[str, dict[str, _Figure]]
-    connection_minus: dict[str, dict[str, _Gap]]
+    figures: _Figures
     kept: dict[str, float]
-    published_in_percent: tuple[_Quoted, ...]
-    versions: dict[str, str]
 
 
-class _OverSeeds(StrictRecord):
-    mean: float
-    low: float | None
-    high: float | None
-    seeds: Count
-
-
-class _Summary(_OverSeeds):
-    minus_full: _OverSeeds | None
-
-
-class _MadeFrom(StrictRecord):
+class _MadeFrom(StrictRecord, extra="allow"):
     run: str
-    data: _Data
-    method: str
-    settings: dict[str, Any]
-    overlap: str | None
-    memories: tuple[tuple[str, str, Sha256], ...]
-    versions: dict[str, str]
 
 
 class _Cell(StrictRecord):
@@ -98,10 +56,9 @@ class _Cell(StrictRecord):
     seconds: float
 
 
-class _Ablations(StrictRecord):
+class _Ablations(StrictRecord, extra="allow"):
     made_from: _MadeFrom
     seeds: tuple[int, ...]
-    summary: dict[str, dict[str, _Summary]]
     cells: tuple[_Cell, ...]
 
 

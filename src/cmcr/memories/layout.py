@@ -38,6 +38,8 @@ SHARD_ITEMS = 16_384
 MOST_SHARDS = 65_536
 """So many are named by a manifest that is read."""
 
+_SUMS = ("width", "rows", "quarantined")  # of the shards, which the manifest states too
+
 
 class Origin(StrictRecord):
     """What made the rows; the same for all rows of a memory.
@@ -158,6 +160,16 @@ class Contents(StrictRecord):
     references: tuple[tuple[float, ...], ...] = ()
     written_by: str = f"cmcr {__version__}"
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Contents:
+        row = self.width * DTYPES[self.origin.dtype].itemsize
+        for shard in self.shards:
+            if shard.rows and (shard.width != self.width or shard.bytes[shard.name + EMBEDDINGS] < shard.rows * row):
+                raise ValueError(f"{shard.name}: its rows are not {self.width} wide, or its file is too short for them")
+            if shard.run >= len(self.runs):
+                raise ValueError(f"{shard.name}: expected one of {len(self.runs)} runs, got run {shard.run}")
+        return self
+
     @property
     def rows(self) -> int:
         """How many, in all shards."""
@@ -172,30 +184,6 @@ class Contents(StrictRecord):
     def width(self) -> int:
         """Width D; 0 where no shard has a row."""
         return next((shard.width for shard in self.shards if shard.rows), 0)
-
-
-class _Manifest(Origin):
-    written_by: str
-    width: Count
-    rows: Count
-    quarantined: Count
-    runs: tuple[Run, ...]
-    shards: tuple[Shard, ...]
-    references: tuple[tuple[float, ...], ...] = ()
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> _Manifest:
-        row = self.width * DTYPES[self.dtype].itemsize
-        for shard in self.shards:
-            if shard.rows and (shard.width != self.width or shard.bytes[shard.name + EMBEDDINGS] < shard.rows * row):
-                raise ValueError(f"{shard.name}: its rows are not {self.width} wide, or its file is too short for them")
-            if shard.run >= len(self.runs):
-                raise ValueError(f"{shard.name}: expected one of {len(self.runs)} runs, got run {shard.run}")
-        if not 0 < self.rows == sum(shard.rows for shard in self.shards):
-            raise ValueError("its shards do not add up to its rows")
-        if self.quarantined != sum(shard.quarantined for shard in self.shards):
-            raise ValueError("its shards do not add up to its quarantine")
-        return self
 
 
 def shard_name(number: int) -> str:
@@ -263,7 +251,8 @@ def reading(path: Path) -> Iterator[None]:
         except FileNotFoundError as error:
             raise IntegrityError(f"{path} is missing. Restore the memory from a copy.") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-            said = f"damaged or cut short ({_fault(error)}). Restore the memory from a copy."
+            fault = validation_problems(error) if isinstance(error, ValidationError) else error
+            said = f"damaged or cut short ({fault}). Restore the memory from a copy."
             raise IntegrityError(f"{path}: {said}") from error
 
 
@@ -274,9 +263,7 @@ def manifest_of(contents: Contents) -> dict[str, Any]:
         "version": VERSION,
         "written_by": contents.written_by,
         **contents.origin.model_dump(),
-        "width": contents.width,
-        "rows": contents.rows,
-        "quarantined": contents.quarantined,
+        **{name: getattr(contents, name) for name in _SUMS},
         "runs": [run.model_dump(exclude_defaults=True) for run in contents.runs],
         "shards": [shard.model_dump() for shard in contents.shards],
         **({"references": contents.references} if contents.references else {}),
@@ -289,10 +276,13 @@ def contents_in(folder: Path) -> Contents:
     Raises:
         As `cmcr.files.parsed_manifest` and `cmcr.files.validated`.
     """
-    manifest = validated(_Manifest, parsed_manifest(folder, FORMAT, VERSION, MEMORY_BYTES), folder)
-    origin = Origin(**{name: getattr(manifest, name) for name in Origin.model_fields})
-    kept = {name: getattr(manifest, name) for name in Contents.model_fields if name != "origin"}
-    return Contents(origin=origin, **kept)
+    found = parsed_manifest(folder, FORMAT, VERSION, MEMORY_BYTES)
+    origin = {name: found.pop(name) for name in Origin.model_fields if name in found}
+    sums = [found.pop(name, None) for name in _SUMS]
+    contents = validated(Contents, {**found, "origin": origin}, folder)
+    if not contents.rows or sums != [getattr(contents, name) for name in _SUMS]:
+        raise FormatError(f"{folder}: not a usable {FORMAT} (its shards do not add up to its {', '.join(_SUMS)}).")
+    return contents
 
 
 def read_plan(folder: Path) -> Plan | None:
@@ -309,7 +299,3 @@ def read_plan(folder: Path) -> Plan | None:
         return read_signed(path, Plan, MEMORY_BYTES)
     except (FormatError, IntegrityError) as error:
         raise FormatError(f"{path}: damaged. Remove {path.parent} and run it again ({error}).") from error
-
-
-def _fault(error: Exception) -> str:
-    return validation_problems(error) if isinstance(error, ValidationError) else str(error)
