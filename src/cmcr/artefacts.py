@@ -97,60 +97,41 @@ def _is_memory(path: Path) -> bool:
 
 def _index(path: Path) -> dict[str, Any]:
     manifest = layout.read_manifest(path)
-    return {
-        "kind": "index",
-        "items": sum(corpus.rows for corpus in manifest.corpora),
-        "corpora": {
-            f"{corpus.modality} of {corpus.space}": {
-                "items": corpus.rows,
-                "live": corpus.live,
-                "back_end": corpus.backend,
-                "cards": {block: card.model_dump() for block, card in corpus.cards.items()},
-                "memories": [part.path for part in corpus.own],
-                "embedded_from": [part.input for part in corpus.own if part.input is not None],
-            }
-            for corpus in manifest.corpora
-        },
-        "encoders": dict(manifest.encoders),
-        "written_by": manifest.written_by,
+    corpora = {
+        f"{corpus.modality} of {corpus.space}": {
+            "items": corpus.rows,
+            "live": corpus.live,
+            "back_end": corpus.backend,
+            "cards": {block: card.model_dump() for block, card in corpus.cards.items()},
+            "memories": [part.path for part in corpus.own],
+            "embedded_from": [part.input for part in corpus.own if part.input is not None],
+        }
+        for corpus in manifest.corpora
     }
+    facts = {"encoders": dict(manifest.encoders), "written_by": manifest.written_by}
+    return {"kind": "index", "items": sum(corpus.rows for corpus in manifest.corpora), "corpora": corpora, **facts}
 
 
 def _connection(path: Path) -> dict[str, Any]:
     connection = artefact.load(path)
-    return {
-        "kind": "connection",
-        "spaces": {
-            space.name: {"modalities": list(space.modalities), "width": space.width, "fingerprint": space.fingerprint}
-            for space in connection.spaces
-        },
-        "overlap": connection.overlap,
-        "overlap_rows": connection.overlap_rows,
-        "width": connection.width,
-        "method": connection.method,
-        "seed": connection.seed,
-        "in_short": in_short(connection),
-        "diagnosis": [asdict(finding) for finding in connection.diagnose()],
+    spaces = {
+        space.name: {"modalities": list(space.modalities), "width": space.width, "fingerprint": space.fingerprint}
+        for space in connection.spaces
     }
+    plain = {name: getattr(connection, name) for name in ("overlap", "overlap_rows", "width", "method", "seed")}
+    findings = [asdict(finding) for finding in connection.diagnose()]
+    return {"kind": "connection", "spaces": spaces, **plain, "in_short": in_short(connection), "diagnosis": findings}
 
 
 def _memory(path: Path) -> dict[str, Any]:
     memory = Memory(path)
-    (contents,) = memory.contents
-    facts: dict[str, Any] = {
-        "kind": "memory",
-        "finished": True,
-        **contents.origin.model_dump(),
-        "width": memory.width,
-        "rows": len(memory),
-        "shards": len(contents.shards),
-        "runs": len(contents.runs),
-        "quarantined": len(memory.quarantine()),
-        "written_by": contents.written_by,
-    }
+    (contents,), lost = memory.contents, memory.quarantine()
+    facts: dict[str, Any] = {"kind": "memory", "finished": True, **contents.origin.model_dump(), "width": memory.width}
+    facts |= {"rows": len(memory), "shards": len(contents.shards), "runs": len(contents.runs), "quarantined": len(lost)}
+    facts["written_by"] = contents.written_by
     if roots := {str(root) for run in contents.runs if (root := root_of(path, run))}:
         facts["embedded_from"] = sorted(roots)
-    reasons = Counter(_general(item.reason, item.id, item.source) for item in memory.quarantine())
+    reasons = Counter(_general(item.reason, item.id, item.source) for item in lost)
     if reasons:
         facts["quarantined_because"] = dict(reasons.most_common(_REASONS))
     if (run := verification.under_way(path)) is not None:
@@ -162,13 +143,8 @@ def _unfinished_memory(path: Path) -> dict[str, Any]:
     facts = {"kind": "memory", **_begun(path, "cmcr embed with the same arguments, or whatever began it")}
     if (run := verification.under_way(path)) is None:
         return {**facts, "shards": None, "shards_finished": 0}
-    return {
-        **facts,
-        **run.plan.origin.model_dump(),
-        "items": run.plan.run.items,
-        "shards": run.count,
-        "shards_finished": len(run.shards),
-    }
+    how_far = {"items": run.plan.run.items, "shards": run.count, "shards_finished": len(run.shards)}
+    return {**facts, **run.plan.origin.model_dump(), **how_far}
 
 
 def _unfinished_connection(work: Path) -> dict[str, Any]:
@@ -218,14 +194,8 @@ def _results(path: Path) -> dict[str, Any]:
     key = min(found["figures"]["connection"], key=lambda key: key != "mean/R@1")
     made = {name: found["connection"][name] for name in ("method", "seed", "overlap", "weights_sha256")}
     shares = {name: measured[key]["value"] for name, measured in found["figures"].items() if key in measured}
-    return {
-        "kind": "evaluation",
-        "run": found["run"],
-        "data": found["data"]["name"],
-        **made,
-        "figure": key,
-        "share": shares,
-    }
+    facts = {"kind": "evaluation", "run": found["run"], "data": found["data"]["name"]}
+    return {**facts, **made, "figure": key, "share": shares}
 
 
 def _evaluations(path: Path) -> dict[str, Any] | None:

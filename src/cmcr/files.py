@@ -67,16 +67,9 @@ RecordT = TypeVar("RecordT", bound=StrictRecord)
 def write_artefact(
     folder: Path, manifest: dict[str, Any], write_files: Callable[[Path], None], *, replace: bool = False
 ) -> None:
-    """Write an artefact: its files, then the manifest with their hashes, then one rename into place.
+    """Write an artefact, see `written_aside`: its files by `write_files`, then the manifest, which names its "format".
 
-    Args:
-        folder: where; its parent is made if need be.
-        manifest: what the manifest says; must hold "format".
-        write_files: writes all other files into the folder it is given.
-        replace: take the place of an older artefact of the same kind; anything else at the target is refused.
-
-    Raises:
-        WriteError: no permission, disk full, or something in the way at the target.
+    The manifest gets the hashes of the files.
     """
     with written_aside(folder, manifest["format"], replace=replace) as aside:
         write_files(aside)
@@ -114,16 +107,7 @@ def written_aside(folder: Path, kind: str, *, replace: bool = False) -> Iterator
 
 
 def check_target(folder: Path, kind: str, *, replace: bool = False) -> None:
-    """Find out, before hours of work, that an artefact could not be written because something is in the way.
-
-    Args:
-        folder: where it will be.
-        kind: its format, such as "cmcr connection".
-        replace: whether it may take the place of an older one.
-
-    Raises:
-        WriteError: something is there that must not be replaced.
-    """
+    """Find out, before hours of work, that `written_aside` would refuse because something is in the way: a `WriteError`."""
     try:
         if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
             return
@@ -211,11 +195,7 @@ def validated(kind: type[RecordT], found: Mapping[str, Any], where: Path) -> Rec
 
 
 def read_json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
-    """Read a JSON object that cmcr has written.
-
-    Args:
-        path: of the file.
-        most: its bytes at most; a longer file is not read.
+    """Read a JSON object that cmcr has written; a file of more than `most` bytes is not read.
 
     Raises:
         FormatError: longer, not JSON, nested deeper than 200 levels, with NaN or endless numbers, or not an object.
@@ -283,12 +263,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path, left: str = "nothing half-written was left") -> Iterator[None]:
-    """Turn what the system says when it refuses to write into a `WriteError`.
-
-    Args:
-        path: what is written.
-        left: what the refusal leaves on disk and what to do, to end the message with.
-    """
+    """Turn what the system says when it refuses to write into a `WriteError`, which ends with what is left on the disk."""
     try:
         yield
     except CmcrError:  # some are OSErrors too: reported already
@@ -320,12 +295,8 @@ def write_bytes_whole(path: Path, *parts: bytes | memoryview) -> str:
     The folder is not flushed: several files are written before one `flush`. The other name, which a killed run may
     leave behind, ends with `.part` and is never the same: a process that was taken for lost may still be writing the file.
 
-    Args:
-        path: of the file.
-        *parts: its content, one after another.
-
     Returns:
-        the sha256 of the content.
+        the sha256 of the content, which is all parts, one after another.
 
     Raises:
         OSError: no permission, disk full; what was written of the file is removed.
@@ -347,11 +318,7 @@ def write_bytes_whole(path: Path, *parts: bytes | memoryview) -> str:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Put a manifest, with a hash of its own, into a folder whose other files are there and flushed; it is whole or as it was.
-
-    Raises:
-        OSError: no permission, disk full.
-    """
+    """Put a manifest, with a hash of its own, into a folder whose other files are flushed; it is whole or as it was."""
     write_bytes_whole(folder / MANIFEST, signed(manifest))
     flush(folder)
 
@@ -360,12 +327,8 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 def locked(file: Path, message: str) -> Iterator[None]:
     """Hold a lock, whose file is made if need be. The system frees it when the process ends.
 
-    Args:
-        file: of the lock, in a folder that is there.
-        message: of the error if another process holds it.
-
     Raises:
-        LockedError: another process holds it.
+        LockedError: another process holds it; with the message.
         OSError: no permission.
     """
     from filelock import FileLock, Timeout

@@ -77,15 +77,10 @@ def _fitted(connection: Connection, names: tuple[str, str], parents: tuple[Paren
     asked = drawn(len(left.overlap), _ASKED, seed)
     rows = [some_rows(parent.overlap, asked) for parent in both]
     ours = [common_rows(connection, name, each) for name, each in zip(names, rows, strict=True)]
-    found = {
-        "by": connection.method,
-        "recall": recall(*ours),
-        "recall_cca": None,
-        "items": len(asked),
-        "held_out": False,
-    }
+    beside = None
     if connection.method != "cca":
         with contextlib.suppress(RuntimeError):  # LinAlgError: rows that are all one vector
             closed = cca.fit(left, right, cca.CorrelationSettings(), Run(seed))
-            found["recall_cca"] = recall(closed.left(rows[0]), closed.right(rows[1]))
-    return found
+            beside = recall(closed.left(rows[0]), closed.right(rows[1]))
+    found = {"by": connection.method, "recall": recall(*ours), "recall_cca": beside}
+    return {**found, "items": len(asked), "held_out": False}

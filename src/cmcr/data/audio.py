@@ -193,13 +193,9 @@ def _opened(source: FilePath | bytes, name: str) -> Iterator[tuple[SoundTrack, b
                 yield sound, True
             return
         if not _KNOWN.match(head):
-            raise SampleError(
-                f"{name}: cannot be decoded: not one of the formats that are read (wav, flac, ogg, mp3, ...)."
-            )
-        with (
-            held_back(),
-            _opened_file(file, name) as sound,
-        ):  # an interrupt inside libsndfile's calls into Python is lost
+            raise SampleError(f"{name}: cannot be decoded: not a format that is read (wav, flac, ogg, mp3, ...).")
+        # An interrupt inside libsndfile's calls into Python is lost.
+        with held_back(), _opened_file(file, name) as sound:
             yield sound, False
 
 

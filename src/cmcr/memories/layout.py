@@ -259,9 +259,7 @@ def reading(path: Path) -> Iterator[None]:
 def manifest_of(contents: Contents) -> dict[str, Any]:
     """Put contents into the manifest's JSON."""
     return {
-        "format": FORMAT,
-        "version": VERSION,
-        "written_by": contents.written_by,
+        **{"format": FORMAT, "version": VERSION, "written_by": contents.written_by},
         **contents.origin.model_dump(),
         **{name: getattr(contents, name) for name in _SUMS},
         "runs": [run.model_dump(exclude_defaults=True) for run in contents.runs],
