@@ -1,5 +1,6 @@
 """Makes the numpy twins importable as `reference` and keeps property tests reproducible."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 settings.register_profile("cmcr", deadline=None, database=None, derandomize=True, max_examples=25)
 settings.load_profile("cmcr")
+
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background commands ignore Ctrl-C
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`cmcr embed`: exit codes, messages, events. What embedding does is tested in tests/memories."""
 
 import json
-import os
 import signal
 
 import numpy as np
@@ -109,7 +108,7 @@ def test_stopped_by_a_signal_the_same_command_resumes(lines, capsys, monkeypatch
     def stop_at_the_first_shard(line, **options):
         shards.append(line)
         if json.loads(line).get("event") == "shard":
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patched:
         patched.setattr("builtins.print", stop_at_the_first_shard)

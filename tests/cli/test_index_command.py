@@ -1,7 +1,6 @@
 """`cmcr index`: exit codes, what is said, and `cmcr info` and `cmcr verify` of an index."""
 
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -92,7 +91,7 @@ def test_wrong_calls(files, capsys, options, message):
 
 def test_stopped_by_a_signal_the_same_command_resumes(files, capsys, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(building, "_item_table", lambda *given: os.kill(os.getpid(), signal.SIGTERM))
+        patched.setattr(building, "_item_table", lambda *given: signal.raise_signal(signal.SIGTERM))
         assert call() == 130
     assert "Run the same command again to resume" in capsys.readouterr().err
     assert main(["info", "out", "--json"]) == 0
