@@ -2,15 +2,11 @@
 
 import dataclasses
 import importlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("mteb", reason="MTEB is not installed")
-
-import datasets
-import mteb
 
 import cmcr
 from cmcr.adapters.mteb import MtebEncoder, undecoded_sounds
@@ -19,12 +15,17 @@ from cmcr.errors import ConfigError, SampleError
 from cmcr.evaluation.miniature import draw_items
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")  # of MTEB's other scores
+pytestmark = [
+    pytest.mark.skipif(find_spec("mteb") is None, reason="MTEB is not installed"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning"),  # of MTEB's other scores
+]
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    """The benchmark's tasks, made of the miniature world."""
+    """The benchmark's tasks, made of the miniature world. Libraries are imported where they are used: seconds a process."""
+    import datasets
+
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(BENCHMARKS)
         patched.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
@@ -45,6 +46,8 @@ class Loader:
     """What an encoder uses of MTEB's data loader."""
 
     def __init__(self, **columns):
+        import datasets
+
         self.dataset = datasets.Dataset.from_dict(columns)
 
 
@@ -59,6 +62,9 @@ def sounds(count):
 
 class TestTasks:
     def test_main_scores_are_those_of_cmcr(self, local, connection, small, tmp_path):
+        import datasets
+        import mteb
+
         model, cache = MtebEncoder(connection), mteb.ResultCache(tmp_path / "cache")
         tasks = [local.task_of(case, tmp_path) for case in small.values()]
         decode = datasets.Audio.decode_example
@@ -74,6 +80,8 @@ class TestTasks:
         }
 
     def test_a_space_alone_runs_on_its_own_tasks(self, local, small, tmp_path):
+        import mteb
+
         model = MtebEncoder(cmcr.space("mini-clip"), "me/mini-clip")
         task = local.task_of(small["MiniI2TRetrieval"], tmp_path)
         found = mteb.evaluate(model, task, cache=None, show_progress_bar=False)

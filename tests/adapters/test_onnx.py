@@ -6,6 +6,7 @@ and every export compares itself with torch before it is there.
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from cmcr.adapters import onnx as exporting
 from cmcr.connection.connection import ConnectedSpace
 from cmcr.errors import ConfigError, WriteError
 
-for library in ("onnx", "onnxscript", "onnxruntime"):
-    onnxruntime = pytest.importorskip(library, reason="the extra onnx is not installed")
+pytestmark = pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra onnx is not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,8 @@ def folder(connection, tmp_path_factory):
 
 
 def run(path, **inputs):
+    import onnxruntime
+
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, inputs)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from cmcr.connection.connection import ConnectedSpace
 from cmcr.connection.maps import Blocks, Chain, Mixture, Shift
 from cmcr.errors import ConfigError, WriteError
 
-sentence_transformers = pytest.importorskip(
-    "sentence_transformers", reason="the extra sentence-transformers is missing"
+pytestmark = pytest.mark.skipif(
+    find_spec("sentence_transformers") is None, reason="the extra sentence-transformers is missing"
 )
 
 METHODS = {
@@ -37,11 +38,8 @@ def spaces(tmp_path_factory):
     halve(root / "clip")
     for fused in (False, True):
         write_clap(root / f"clap-{fused}", fused=fused)
-    opened = {
-        name: cmcr.space(name.split("-")[0], model=root / name, device="cpu")
-        for name in ("clip", "clap-False", "clap-True")
-    }
-    return opened["clip"], opened["clap-False"], opened["clap-True"]
+    names = ("clip", "clap-False", "clap-True")
+    return [cmcr.space(name.split("-")[0], model=root / name, device="cpu") for name in names]
 
 
 def halve(folder):
@@ -71,11 +69,13 @@ def written(spaces, tmp_path_factory):
     connection = connect(clip, clap, "c-mcr", epochs=2)
     folder = tmp_path_factory.mktemp("written") / "folder"
     connection.to_sentence_transformer(folder)
-    return (
-        connection,
-        folder,
-        sentence_transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True),
-    )
+    return connection, folder, opened(folder)
+
+
+def opened(folder):
+    from sentence_transformers import SentenceTransformer  # seconds, which only the process that runs this file pays
+
+    return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -117,7 +117,7 @@ def test_a_fused_model_embeds_short_sounds_alike_whatever_the_batch(spaces, tmp_
     clip, _, fused = spaces
     connection = connect(clip, fused)
     connection.to_sentence_transformer(tmp_path / "folder")
-    model = sentence_transformers.SentenceTransformer(str(tmp_path / "folder"), device="cpu", local_files_only=True)
+    model = opened(tmp_path / "folder")
     sounds = short(items("audio"))
     for size in (1, 3):
         rows = model.encode([{"audio": sound} for sound in sounds], batch_size=size)
@@ -155,7 +155,7 @@ def test_a_direct_sum_goes_by_its_common_block(spaces, tmp_path):
         connection.to_sentence_transformer(tmp_path / "folder")
     assert not list(tmp_path.iterdir())
     connection.to_sentence_transformer(tmp_path / "folder", common=True)
-    model = sentence_transformers.SentenceTransformer(str(tmp_path / "folder"), device="cpu", local_files_only=True)
+    model = opened(tmp_path / "folder")
     texts = items("text")
     expected = connection.common(connection.encoders["clip"].encode(texts, "text"), "clip")
     assert np.abs(model.encode(texts) - expected).max() < 1e-5

@@ -18,7 +18,7 @@ import pytest
 from crashing import SHARD_ITEMS, embedded_twice, write_numbers, written
 from helpers import tree_of
 
-RANDOM_KILLS = 25
+RANDOM_KILLS = 10
 
 
 class Case:
@@ -117,7 +117,7 @@ def test_killed_at_random_several_times_in_a_row(crashes, cases, tmp_path):
 
 @pytest.mark.parametrize(
     ("action", "code", "step"),
-    [("full disk", errno.ENOSPC, 2), ("read-only", errno.EACCES, 4)],
+    [("full disk", errno.ENOSPC, 3), ("read-only", errno.EACCES, 8)],
     ids=["full", "read-only"],
 )
 def test_writes_that_are_refused_from_any_moment_on(crashes, cases, tmp_path, action, code, step):
