@@ -72,7 +72,7 @@ def check_encoder(encoder: Space, known: ConnectedSpace) -> None:
     if known.fingerprint is not None and known.fingerprint != encoder.fingerprint:
         raise ConfigError(
             f"space {known.name!r}: the connection was trained with the encoders {known.fingerprint}, these are "
-            f"{encoder.fingerprint}: another model, revision or preprocessing."
+            f"{encoder.fingerprint}: another model, revision, dtype or preprocessing."
         )
     widths = {encoder.widths[modality] for modality in known.modalities if modality in encoder.widths} - {0}
     if widths - {known.width}:

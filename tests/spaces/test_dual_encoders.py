@@ -90,6 +90,29 @@ class TestAsTransformers:
         assert spaces[kind].temperature == pytest.approx(float(trained), rel=1e-6)
 
 
+def test_the_temperature_does_not_depend_on_the_precision(spaces, name):
+    assert reopened(spaces.root / name, name, dtype="bfloat16").temperature == spaces[name].temperature
+
+
+def test_a_tokenizer_that_knows_no_length_leaves_room_for_the_positions_behind_the_padding(copy_of):
+    folder = copy_of("altclip")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["model_max_length"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.warns(UserWarning, match="longer than the 64 tokens"):
+        assert reopened(folder, "altclip").encode(LONG, "text").shape == (3, 24)
+
+
+def test_files_that_are_missing_or_of_no_use(copy_of):
+    folder = copy_of("clip")
+    (folder / "preprocessor_config.json").write_text("[]")
+    with pytest.raises(FormatError, match=r"preprocessor_config\.json cannot be read"):
+        reopened(folder, "clip")
+    (folder / "config.json").unlink()
+    with pytest.raises(FormatError, match=r"lacks config\.json"):
+        reopened(folder, "clip")
+
+
 @pytest.mark.parametrize("kind", ["siglip", "siglip2", "siglip2-naflex", "tipsv2"])
 def test_capital_letters_count_only_where_they_did_in_training(spaces, kind):
     rows = spaces[kind].encode(["A CAT", "a cat"], "text")
@@ -113,6 +136,16 @@ class TestBrokenTowers:
         weights["text_model.final_layer_norm.weight"] *= 1e-3
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(FormatError, match=r"constant: 4 unlike texts have a mean cosine of (1\.0|0\.99)"):
+            cmcr.space(str(folder), device="cpu")
+
+    @pytest.mark.parametrize("part", ["text", "visual"])
+    @pytest.mark.parametrize("value", [0.0, float("nan")])
+    def test_rows_that_are_no_embeddings(self, copy_of, part, value):
+        folder = copy_of("clip")
+        weights = load_file(folder / "model.safetensors")
+        weights[f"{part}_projection.weight"] *= value
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(FormatError, match="NaN, infinite or zero"):
             cmcr.space(str(folder), device="cpu")
 
     def test_one_that_is_known_is_refused_by_its_name(self):

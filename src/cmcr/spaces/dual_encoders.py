@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from cmcr.data.texts import read_text
 from cmcr.engine.device import choose_device
-from cmcr.errors import CmcrError, ConfigError, FormatError
+from cmcr.errors import CmcrError, ConfigError, FormatError, unknown_name
 from cmcr.spaces.clap import Sounds
 from cmcr.spaces.hub import (
     BPE_FILES,
+    DTYPES,
     PROCESSOR,
     SENTENCEPIECE_FILES,
     WEIGHTS,
@@ -144,6 +145,7 @@ class DualEncoderSpace(TowerSpace):
         snapshot = find_snapshot(source, revision, local_files_only=local_files_only)
         self.name = name if families or model else Path(name).expanduser().resolve().name
         self.source, self.revision = snapshot.source, snapshot.revision
+        require_files(snapshot, ("config.json",))
         config = open_processor(snapshot, "AutoConfig")
         family = config.model_type
         if families and family not in families:
@@ -154,13 +156,16 @@ class DualEncoderSpace(TowerSpace):
             import_library("sentencepiece")
             import_library("google.protobuf", "protobuf")
         self._tokenizer = open_processor(snapshot, "AutoTokenizer")
-        self._model = open_model(snapshot, "AutoModel", dtype)
+        if dtype not in DTYPES:
+            raise unknown_name("dtype", dtype, DTYPES)
+        self._model = open_model(snapshot, "AutoModel")
+        self.temperature = _temperature(self._model)  # before it is rounded to the dtype
+        self._model.to(DTYPES[dtype])
         self._items: Any = (Pictures if modality == "image" else Sounds)(snapshot, self._model)
         self.patch_size = self._items.patch_size
-        self.temperature = _temperature(self._model)
         processor = import_library("transformers").PROCESSOR_MAPPING.get(type(config), None)
         said = getattr(processor, "text_kwargs", {})
-        lengths = (said.get("max_length"), _LONGEST.get(family), config.text_config.max_position_embeddings)
+        lengths = (said.get("max_length"), _LONGEST.get(family), _positions(self._model))
         self._length = min(length for length in (*lengths, self._tokenizer.model_max_length) if length)
         self._as_siglip = family in _SIGLIP
         self._pad_to_full = self._as_siglip or said.get("padding") == "max_length"
@@ -246,9 +251,9 @@ class DualEncoderSpace(TowerSpace):
         """Embed a few items, so that files that do not fit together and broken towers are found now; return the width."""
         try:
             with torch.no_grad():
-                texts = [nn.functional.normalize(self._embed_texts(list(t)).float()) for t in (_UNLIKE, _UNLIKE[:1])]
-                other = self._items.embed([self._items.prepare(self._items.probe)])
-            count, width = texts[0].shape
+                texts, alone = (self._embed_texts(list(given)).float() for given in (_UNLIKE, _UNLIKE[:1]))
+                other = self._items.embed([self._items.prepare(self._items.probe)]).float()
+            count, width = texts.shape
             if count != len(_UNLIKE) or other.shape != (1, width):
                 raise ValueError(f"a text has {width} numbers, the other modality {tuple(other.shape[1:])}")
         except (CmcrError, MemoryError, torch.OutOfMemoryError):
@@ -257,7 +262,13 @@ class DualEncoderSpace(TowerSpace):
             raise FormatError(
                 f"{snapshot}: not a dual encoder, or its tokenizer, processor and weights are not of one model ({error})."
             ) from error
-        together, alone = texts
+        for tower, rows in (("text", texts), ("other", other)):
+            if not (rows.isfinite().all() and rows.any(dim=1).all()):
+                raise FormatError(
+                    f"{snapshot}: its {tower} tower gives rows that are NaN, infinite or zero: its weights are damaged, or too "
+                    f"large for {self._model.dtype}."
+                )
+        together, alone = nn.functional.normalize(texts), nn.functional.normalize(alone)
         alike = float((together @ together.T).fill_diagonal_(0).sum()) / (count * (count - 1))
         if not alike < _CONSTANT:
             raise FormatError(
@@ -282,6 +293,13 @@ def _other_modality(config: Any, snapshot: Snapshot) -> str:
             "in transformers. What sentence-transformers opens becomes a space by cmcr.from_sentence_transformers."
         )
     return found[0]
+
+
+def _positions(model: Any) -> int:
+    """Count the tokens that a text tower has positions for: those of RoBERTa begin behind the padding's."""
+    tables = (table for name, table in model.named_modules() if name.endswith("position_embeddings"))
+    padding = (table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None)
+    return int(model.config.text_config.max_position_embeddings) - max((at + 1 for at in padding), default=0)
 
 
 def _temperature(model: Any) -> float | None:

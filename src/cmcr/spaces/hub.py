@@ -33,7 +33,6 @@ from cmcr.errors import (
     MissingDependencyError,
     ReadError,
     missing_dependency,
-    unknown_name,
 )
 from cmcr.files import reading
 
@@ -169,21 +168,17 @@ def require_files(snapshot: Snapshot, *choices: Sequence[str]) -> None:
     )
 
 
-def open_model(snapshot: Snapshot, class_name: str, dtype: str) -> Any:
-    """Open a model of transformers on the CPU, in evaluation mode, every weight taken from the files.
+def open_model(snapshot: Snapshot, class_name: str) -> Any:
+    """Open a model of transformers on the CPU, in evaluation mode, every weight taken from the files, as precise as there.
 
     Args:
         snapshot: its files.
         class_name: such as `"AutoModel"`.
-        dtype: one of `DTYPES`.
 
     Raises:
         FormatError: weights that are damaged, of another shape, missing or of no use to this class.
-        ConfigError: an unknown dtype.
         MissingDependencyError: transformers is not installed.
     """
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, DTYPES)
     with torch.random.fork_rng(devices=[]):
         model, report = open_processor(snapshot, class_name, use_safetensors=True, output_loading_info=True)
     # transformers fills what is missing with random numbers and only logs it; what is derived it computes.
@@ -193,7 +188,7 @@ def open_model(snapshot: Snapshot, class_name: str, dtype: str) -> Any:
             raise FormatError(
                 f"{snapshot}: not a {type(model).__name__}, {len(keys)} {kind.replace('_', ' ')}, first {keys[0]}."
             )
-    return model.to(DTYPES[dtype]).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def open_processor(snapshot: Snapshot, *class_names: str, **options: Any) -> Any:
@@ -248,9 +243,9 @@ def open_image_processor(snapshot: Snapshot) -> Any:
     path = next(path for name in PROCESSOR if (path := snapshot.folder / name).is_file())
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        settings = settings.get("image_processor", settings)
+    except (ValueError, AttributeError) as error:
         raise FormatError(f"{snapshot}: {path} cannot be read ({error}).") from error
-    settings = settings.get("image_processor", settings)
     kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
     name = re.sub("(FeatureExtractor|ImageProcessor)(Fast|Pil)?$", "ImageProcessorPil", kind)
     if name == "Tipsv2ImageProcessorPil":  # which transformers lacks: it resizes and rescales as SigLIP's does

@@ -157,7 +157,7 @@ def detector(model: str | Path = DETECTOR, revision: str | None = None) -> Propo
     require_files(snapshot, ("config.json",), WEIGHTS, PROCESSOR)
     device = choose_device("auto")
     processor = open_image_processor(snapshot)
-    network = open_model(snapshot, "AutoModelForObjectDetection", "float32").to(device)
+    network = open_model(snapshot, "AutoModelForObjectDetection").float().to(device)
 
     def detected(picture: Image.Image) -> Boxes:
         try:
