@@ -171,7 +171,8 @@ def parsed_manifest(folder: Path, expected_format: str, version: int, most: int 
     """
     manifest = _parsed(folder, expected_format, most)
     if manifest.get("format") != expected_format:
-        raise FormatError(f"{folder}: expected a {expected_format}, got {manifest.get('format')!r:.80}.")
+        got = manifest.get("format", f"folder whose {MANIFEST} names no format")
+        raise FormatError(f"{folder}: expected a {expected_format}, got a {got!s:.80}.")
     if manifest.get("version") != version:
         raise FormatError(
             f"{folder}: written in version {manifest.get('version')!r:.80} of the {expected_format} format; this cmcr reads "

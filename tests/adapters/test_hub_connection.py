@@ -108,6 +108,16 @@ def test_the_four_lines_of_the_card_are_python_and_name_the_revisions(connection
     assert f'clap = cmcr.space("clap", model="laion/clap", revision="{COMMIT}")' in code
 
 
+def test_the_lines_of_the_card_are_python_whatever_the_spaces_are_called(connection):
+    known = [replace(space, name=name) for space, name in zip(connection.spaces, ("4m.b", "4m b"), strict=True)]
+    encoders = {space.name: Parent(space.name, f"someone/{space.name[-1]}") for space in known}
+    maps = dict(zip(encoders, connection.projectors.values(), strict=True))
+    named = replace(connection, spaces=tuple(known), encoders=encoders, projectors=maps, own_share=0)
+    code = re.search("```python\n(.*?)```", card_of(named, NAME), re.DOTALL)[1]
+    compile(code, "card", "exec")
+    assert "encoders=[_4m_b, _4m_b_]" in code
+
+
 def test_the_card_of_a_connection_of_arrays_says_what_it_does_not_know(connection):
     card = card_of(replace(connection, encoders={}), NAME)
     assert "unknown" in card

@@ -5,6 +5,7 @@ and every export compares itself with torch before it is there.
 """
 
 import json
+import logging
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -84,6 +85,12 @@ def test_the_folder_says_what_is_in_it(connection, folder):
         "| point_cloud | ulip | not here | `point_cloud_projection.onnx` | 20 |" in (folder / "README.md").read_text()
     )
     assert (folder / "preprocessor_config.json").is_file()
+
+
+def test_the_exporter_keeps_to_itself_what_it_could_not_fold(caplog):
+    with exporting._quiet():
+        logging.getLogger("onnxscript.optimizer").warning("skipped")
+    assert caplog.messages == []
 
 
 def test_nothing_is_left_where_an_export_fails_or_something_is_there(connection, tmp_path, monkeypatch, folder):

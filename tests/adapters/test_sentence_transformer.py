@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from small_models import items, write_clap, write_clip
 
 import cmcr
+from cmcr.adapters.model_card import plain_names
 from cmcr.adapters.sentence_transformer import modules_of
 from cmcr.connection.connection import ConnectedSpace
 from cmcr.connection.maps import Blocks, Chain, Mixture, Shift
@@ -105,6 +106,14 @@ def test_its_folder_holds_their_modules_alone_and_each_encoder_once(written):
     assert not list(folder.rglob("*.py")) + list(folder.rglob("*.bin"))
     assert json.loads((folder / "config_sentence_transformers.json").read_text())["requirements"]
     assert model.max_seq_length == 77
+
+
+def test_spaces_whose_names_make_one_folder_get_two_routes():
+    assert plain_names(["siglip.2", "siglip_2", "a-b"], r"[^\w-]") == {
+        "siglip.2": "siglip_2",
+        "siglip_2": "siglip_2_",
+        "a-b": "a-b",
+    }
 
 
 def test_its_card_says_what_it_cannot_promise(written):

@@ -155,7 +155,7 @@ def test_too_small_a_disk_is_refused_before_the_work(tmp_path, monkeypatch):
     ("files", "message"),
     [
         ({"a.png": "a", "shard-00000.tar": "b"}, r"holds other things \(a\.png"),
-        ({"config.json": '{"model_type": "clip"}', "shard-00000.safetensors": "weights"}, "expected a cmcr memory"),
+        ({"config.json": '{"model_type": "clip"}', "shard-00000.safetensors": "weights"}, "got a folder whose"),
     ],
 )
 def test_other_things_are_left_alone(tmp_path, files, message):

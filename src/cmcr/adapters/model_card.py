@@ -73,6 +73,16 @@ def parents_of(connection: Connection, licences: Mapping[str, str]) -> list[Pare
     ]
 
 
+def plain_names(spaces: Iterable[str], others: str) -> dict[str, str]:
+    """Give each space a name in which `_` stands for what matches the pattern `others`, and no two are alike."""
+    found: dict[str, str] = {}
+    for space in spaces:
+        found[space] = re.sub(others, "_", space)
+        while list(found.values()).count(found[space]) > 1:
+            found[space] += "_"
+    return found
+
+
 def read_results(paths: Iterable[str | Path], connection: Connection) -> list[dict[str, Any]]:
     """Read what `cmcr evaluate --out` has written, and check that it is about this connection.
 
@@ -146,7 +156,8 @@ def _usage(parents: Sequence[ParentModel], repository: str) -> str:
             f'z = connection.project(embeddings, space="{last.space}")  # (n, {last.width}) rows of its encoder',
         ]
     else:
-        opened = {re.sub(r"\W", "_", p.space): p for p in parents if p.space not in MINI_SPACES}
+        made = {parent.space: parent for parent in parents if parent.space not in MINI_SPACES}
+        opened = {name: made[space] for space, name in plain_names(made, r"\W|^(?=\d)").items()}
         given = f", encoders=[{', '.join(opened)}]" if opened else ""
         queries, answers = (f'connection.encode(["{_EXAMPLES[m]}"], "{m}")' for m in (last.outer, first.outer))
         lines = [

@@ -151,15 +151,16 @@ def _export(module: nn.Module, inputs: Mapping[str, Tensor], outputs: tuple[str,
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter from warning of libraries that it could use, and of its own future."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    levels = {log: log.level for log in map(logging.getLogger, ("torch.onnx", "onnxscript"))}
+    for log in levels:
+        log.setLevel(logging.ERROR)
     try:
         with quiet_transformers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, level in levels.items():
+            log.setLevel(level)
 
 
 def _owner(connection: Connection, modality: str) -> ConnectedSpace:

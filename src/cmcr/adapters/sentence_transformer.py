@@ -10,7 +10,6 @@ one part of a row, so direct sums, mixtures and unnormalised posteriors are refu
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
-from cmcr.adapters.model_card import parents_of, parents_table
+from cmcr.adapters.model_card import parents_of, parents_table, plain_names
 from cmcr.adapters.probes import probes_of
 from cmcr.connection.connection import Connection
 from cmcr.connection.maps import Centring, Chain, Identity, Linear, Map, Posterior, Shift
@@ -48,7 +47,7 @@ def to_sentence_transformer(connection: Connection, folder: Path, common: bool) 
             "Pass common=True for its common block, which ranks across spaces alike, or connect with own_share=0."
         )
     spaces = _spaces_of(connection)
-    routes = {name: _route(name) for name in spaces}
+    routes = plain_names(spaces, r"[^\w-]")  # names of folders, without dots, which torch has for other uses
     heads = {name: modules_of(connection.projectors[name], connection) for name in spaces}
     with written_aside(folder, KIND) as aside, quiet_transformers(), torch.no_grad():
         router = library.base.modules.Router(
@@ -236,11 +235,6 @@ def _folded(linear: Any, norm: Any) -> tuple[Tensor, Tensor]:
 
 def _below(upper: Tensor, lower: Tensor) -> Tensor:
     return torch.cat([upper, lower])
-
-
-def _route(name: str) -> str:
-    """Make a route of a space's name: a folder's name, and no dot, which torch has for other uses."""
-    return re.sub(r"[^\w-]", "_", name)
 
 
 def _add_json(path: Path, **more: Any) -> None:
