@@ -154,20 +154,16 @@ def test_lengths_that_are_not_those_of_the_header():
         read_audio(with_data_size(content, 1 << 30), 44_100)
 
 
-@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "CAF", "W64", "RF64"])
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "CAF"])
 def test_files_without_compression_that_are_cut_short(kind):
     content = written(NOISE, 8000, kind, "PCM_16")
-    if kind in ("W64", "RF64"):  # of which libsndfile would decode what is left
-        with pytest.raises(SampleError, match="not a format that is read"):
-            read_audio(content, 8000)
-    else:
-        assert len(read_audio(content, 8000)) == len(NOISE)
+    assert len(read_audio(content, 8000)) == len(NOISE)
     for size in (*range(0, 120, 7), len(content) // 2, len(content) - 2):
         with pytest.raises(SampleError):
             read_audio(content[:size], 8000)
 
 
-@pytest.mark.parametrize("kind", ["VOC", "MAT5", "NIST", "IRCAM", "SVX", "PAF"])
+@pytest.mark.parametrize("kind", ["W64", "RF64", "VOC", "MAT5", "NIST", "IRCAM", "SVX", "PAF"])
 def test_formats_that_nobody_means_are_not_opened(kind, monkeypatch):
     content = written(tone(8000), 8000, kind)
     monkeypatch.setattr(soundfile, "SoundFile", None)

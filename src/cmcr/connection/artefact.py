@@ -40,6 +40,7 @@ REFERENCES = "references.safetensors"
 FILES = (MANIFEST, WEIGHTS, HISTORY, REFERENCES, "README.md")
 _AXES = "own_axes"
 _MAPPED = "map"
+_PLAIN = ("method", "overlap", "overlap_rows", "seed", "own_share", "base")  # of a connection, as they are
 
 
 class _Space(StrictRecord):
@@ -96,14 +97,9 @@ def save(connection: Connection, folder: Path, *, replace: bool = False) -> None
         "version": VERSION,
         "written_by": f"cmcr {__version__}",
         "torch": torch.__version__,
-        "method": connection.method,
-        "overlap": connection.overlap,
-        "overlap_rows": connection.overlap_rows,
-        "seed": connection.seed,
+        **{name: getattr(connection, name) for name in _PLAIN},
         "spaces": [dataclasses.asdict(space) for space in connection.spaces],
         "projectors": {name: each.config() for name, each in connection.projectors.items()},
-        "own_share": connection.own_share,
-        "base": connection.base,
         "settings": dataclasses.asdict(connection.settings),
         "report": report,
         "versions": dict(connection.versions) or versions_here(),
@@ -147,18 +143,13 @@ def load(folder: str | Path) -> Connection:
                 space.name: _map(space.width, known.projectors[space.name], weights[space.name])
                 for space in known.spaces
             },
-            overlap=known.overlap,
-            method=known.method,
             settings=settings_from(known.method, known.settings),
-            seed=known.seed,
-            overlap_rows=known.overlap_rows,
-            own_share=known.own_share,
             own_axes=axes,
-            base=known.base,
             history=TypeAdapter(dict[str, list[float]]).validate_python(history, strict=True),
             report=manifest["report"],
             references={name: kept for name, kept in references.items() if kept},
             versions=known.versions,
+            **{name: getattr(known, name) for name in _PLAIN},
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, SafetensorError, CmcrError) as error:
         raise FormatError(f"{folder}: not a usable {FORMAT} ({error}).") from error

@@ -21,10 +21,10 @@ from cmcr.engine.shards_map import check_engine, map_shards
 from cmcr.errors import ConfigError, ResumeError, unknown_name
 from cmcr.files import MANIFEST
 from cmcr.memories.embed_shards import FailureLimit, ShardEmbedder, origin_of
-from cmcr.memories.layout import DTYPES, SHARD_ITEMS, Plan, Shard
+from cmcr.memories.layout import DTYPES, SHARD_ITEMS, Plan
 from cmcr.memories.memory import Memory
 from cmcr.memories.survey import survey
-from cmcr.memories.writer import MemoryWriter, clean, locked, open_writer, worker_writer
+from cmcr.memories.writer import clean, locked, open_writer, worker_writer
 from cmcr.spaces.protocol import Space
 from cmcr.spaces.registry import space as open_space
 
@@ -130,7 +130,7 @@ def embed(
         if before.references is not None and before.fingerprint == encoder.fingerprint:
             is_same(encoder, before.space, modality, before.references, before.versions)
         items = NewItems(items, known_ids(before, retry_quarantined))
-        if items.is_empty():
+        if next(items._entries(), None) is None:
             with locked(folder):
                 clean(folder)  # an append that was killed after its last shard
             return _finished(folder, report, {"new": 0})
@@ -147,7 +147,8 @@ def embed(
     )
     with opening as writer:
         if writer is not None:
-            tried = _tried(writer)
+            kept = writer.shards.values()
+            tried = sum(shard.items for shard in kept), sum(shard.quarantined for shard in kept)
             skipped = {"passed_over": dict(items.ignored)} if items.ignored else {}
             report("started", {"items": found.count, "done": tried[0], "shards": writer.count, **skipped})
             limit.count(*tried, "see the quarantine table.")
@@ -235,12 +236,7 @@ def known_ids(memory: Memory, retry_quarantined: bool) -> frozenset[str]:
 
 
 class NewItems(ItemList):
-    """The items of a list whose ids are not known yet.
-
-    Args:
-        items: the list.
-        known: ids to be left out.
-    """
+    """The items of a list whose ids are not known yet."""
 
     def __init__(self, items: ItemList, known: Collection[str]) -> None:
         self._items = items
@@ -257,21 +253,11 @@ class NewItems(ItemList):
         """That of the list."""
         return self._items.root
 
-    def is_empty(self) -> bool:
-        """Find out whether nothing is new."""
-        return next(self._entries(), None) is None
-
     def _entries(self) -> Iterator[Entry]:
         return (entry for entry in self._items.walk() if entry.id not in self._known)
 
     def _nothing(self) -> ConfigError:
         return ConfigError(f"{self._items.description}: nothing is new.")
-
-
-def _tried(writer: MemoryWriter) -> tuple[int, int]:
-    """Count the items of finished shards, and those of them that failed."""
-    shards: Collection[Shard] = writer.shards.values()
-    return sum(shard.items for shard in shards), sum(shard.quarantined for shard in shards)
 
 
 def _finished(folder: Path, report: OnEvent, new: Mapping[str, Any]) -> Memory:

@@ -245,10 +245,6 @@ class Memory:
 
         return by_space(memories, overlap)
 
-    def _first(self, number: int) -> int:
-        """Find the position of a shard's first row."""
-        return self._ends[number] - self._shards[number][1].rows
-
     def _gather(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         positions = np.where(positions < 0, positions + len(self), positions)
         result = np.empty((len(positions), self.width), dtype=np.float32)
@@ -258,8 +254,8 @@ class Memory:
             if len(part):
                 number = int(numbers[part[0]])
                 self.still_whole(number)
-                rows = self._mapped(number)[torch.from_numpy(positions[part] - self._first(number))]
-                result[part] = as_float32(rows)
+                first = self._ends[number] - self._shards[number][1].rows
+                result[part] = as_float32(self._mapped(number)[torch.from_numpy(positions[part] - first)])
         return result
 
     def _map(self, number: int) -> Tensor:

@@ -13,7 +13,7 @@ from cmcr.connection.connection import Connection
 from cmcr.engine.device import choose_device
 from cmcr.errors import ResumeError, differences
 from cmcr.files import MANIFEST
-from cmcr.memories.layout import Contents, Origin
+from cmcr.memories.layout import Origin
 from cmcr.memories.memory import Memory, root_of
 from cmcr.memories.precomputed import OnProgress, shard_items_for
 from cmcr.memories.survey import survey
@@ -58,7 +58,11 @@ def write_projected(
     facts: dict[str, Any] = {name: getattr(memory, name) for name in ("space", "modality", "model", "revision")}
     origin = Origin(**facts, fingerprint=made_by[:16], dtype="float32")
     before = Memory(out).contents[0] if (out / MANIFEST).is_file() else None
-    first = 0 if before is None else _rows_kept(out, before, memory, settings)
+    first = 0 if before is None else before.rows
+    if before is not None:  # what is there must be what the memory begins with
+        now = {**settings, "memory": memory.digest(before.rows)}
+        if differing := differences(before.runs[-1].settings, now):
+            raise ResumeError(f"{out}: projected from something else: {differing}. Choose another folder.")
     if first == len(memory):
         with locked(out):
             clean(out)  # an append that was killed after its last shard
@@ -68,13 +72,8 @@ def write_projected(
     roots = {
         root_of(folder, run) for folder, each in zip(memory.folders, memory.contents, strict=True) for run in each.runs
     }
-    options = {
-        "shard_items": size,
-        "width": width,
-        "settings": settings,
-        "root": roots.pop() if len(roots) == 1 else None,
-    }
-    with open_writer(out, origin, found, append=before is not None, seen=before, **options) as writer:
+    options = {"shard_items": size, "width": width, "settings": settings, "append": before is not None, "seen": before}
+    with open_writer(out, origin, found, **options, root=roots.pop() if len(roots) == 1 else None) as writer:
         if writer is not None:
             for number in writer.missing:
                 span = writer.items_of(number)
@@ -100,11 +99,3 @@ def connection_hash(connection: Connection) -> str:
     for name, tensor in sorted(tensors.items()):
         hashed.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return hashed.hexdigest()
-
-
-def _rows_kept(out: Path, before: Contents, memory: Memory, settings: dict[str, object]) -> int:
-    """Count the rows that are there, after making sure that they are those with which the memory begins."""
-    now = {**settings, "memory": memory.digest(before.rows)}
-    if differing := differences(before.runs[-1].settings, now):
-        raise ResumeError(f"{out}: projected from something else: {differing}. Choose another folder.")
-    return before.rows

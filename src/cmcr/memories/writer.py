@@ -215,7 +215,8 @@ def open_writer(
             yield None
             return
         if before is not None:
-            check_same_origin(folder, before.origin, origin)
+            if differing := differences(before.origin.model_dump(), origin.model_dump()):
+                raise ResumeError(f"{folder}: the memory is of another kind: {differing}. Choose another folder.")
             if seen not in (None, before):
                 raise ResumeError(f"{folder}: another run has changed the memory meanwhile. Run it again.")
         number, first_shard = (len(before.runs), len(before.shards)) if before else (0, 0)
@@ -311,16 +312,6 @@ def clean(folder: Path) -> Contents | None:
         if plan is None or plan.number < len(contents.runs):
             tidy(folder, contents)
         return contents
-
-
-def check_same_origin(folder: Path, was: Origin, now: Origin) -> None:
-    """Refuse to add rows of another kind to a memory.
-
-    Raises:
-        ResumeError: with what differs.
-    """
-    if differing := differences(was.model_dump(), now.model_dump()):
-        raise ResumeError(f"{folder}: the memory is of another kind: {differing}. Choose another folder.")
 
 
 def _facts(origin: Origin, run: Run) -> dict[str, Any]:

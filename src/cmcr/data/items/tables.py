@@ -151,7 +151,8 @@ def _parquet_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
         try:
             with parquet.ParquetFile(file) as table:
                 columns = choose(table.schema_arrow.names)
-                size = min(_PARQUET_ROWS, max(1, _PARQUET_BYTES // max(1, _largest_group(table))))
+                groups = [table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups)]
+                size = min(_PARQUET_ROWS, max(1, _PARQUET_BYTES // max([1, *groups])))
                 batches = table.iter_batches(batch_size=size, columns=columns, use_threads=False)
                 places = ((batch, place) for batch in batches for place in range(batch.num_rows))
                 for number, (batch, place) in enumerate(places, start=1):
@@ -161,11 +162,6 @@ def _parquet_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
                         yield number, SampleError(f"not UTF-8: byte {error.start} of a cell. Save it as UTF-8.")
         except (pyarrow.ArrowException, OSError) as error:  # the latter for pages that cannot be unpacked
             raise damaged(path, "Parquet file", error) from error
-
-
-def _largest_group(table: Any) -> int:
-    groups = (table.metadata.row_group(number) for number in range(table.num_row_groups))
-    return max((group.total_byte_size for group in groups), default=0)
 
 
 @contextlib.contextmanager
