@@ -128,14 +128,7 @@ def check_target(folder: Path, kind: str, *, replace: bool = False) -> None:
 def read_manifest(
     folder: Path, expected_format: str, version: int, files: Collection[str], optional: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Read and check the manifest of an artefact, and that every file is there with the bytes it had.
-
-    Args:
-        folder: the artefact.
-        expected_format: what its manifest must call it.
-        version: of the format.
-        files: names of all hashed files that it must have.
-        optional: names of those that it may have.
+    """Read and check the manifest of an artefact, and that every file that it must or may have has the bytes it had.
 
     Raises:
         ArtefactNotFoundError: there is no such folder.

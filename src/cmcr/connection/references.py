@@ -65,16 +65,9 @@ def reference_rows(encoder: Any, modalities: Sequence[str]) -> dict[str, Tensor]
 
 
 def check_encoders(connection: Connection, most: int | None = None) -> list[str]:
-    """Embed the fixed inputs again with all encoders that are attached, and compare.
+    """Embed the fixed inputs again with all encoders that are attached, at most so many of each modality, and compare.
 
-    Modalities whose libraries are not installed are passed over.
-
-    Args:
-        connection: that was loaded.
-        most: inputs of each modality; None is all of them.
-
-    Returns:
-        what was compared, such as "text of clip".
+    Modalities whose libraries are not installed are passed over. Gives what was compared, such as "text of clip".
 
     Raises:
         IntegrityError: a cosine below `LEAST_COSINE`; the message names the modality and what differs between versions.

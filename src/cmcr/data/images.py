@@ -68,11 +68,7 @@ def read_image(source: Picture) -> Image.Image:
 
 
 def open_picture(file: Path | IO[bytes], name: str) -> Image.Image:
-    """Open a picture whose pixels are decoded later.
-
-    Args:
-        file: an existing file.
-        name: how messages call it.
+    """Open a picture whose pixels are decoded later; `name` is how messages call it.
 
     Raises:
         SampleError: more pixels than `PIL.Image.MAX_IMAGE_PIXELS` or than are decoded in Python, or a JPEG that decodes them

@@ -45,8 +45,7 @@ def read_points(file: Path | NamedBytes, name: str, n: int) -> Points:
     are not read: trimesh leaves them out. ModelNet's `OFF123 456 0` on one line is understood.
 
     Args:
-        file: an existing file, or its bytes, with one of `MESH_SUFFIXES`. Materials and textures beside a file are not
-            found for bytes.
+        file: an existing file, or its bytes, with one of `MESH_SUFFIXES`; bytes have no materials and textures beside them.
         name: how messages call it.
         n: how many points to draw from a surface.
 

@@ -18,12 +18,7 @@ MOST_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class NamedBytes:
-    """The bytes of a file that lies inside another, such as a tar file.
-
-    Args:
-        name: its name there; the ending says the format.
-        content: its bytes.
-    """
+    """The bytes of a file that lies inside another, such as a tar file; the ending of its name there says the format."""
 
     name: str
     content: bytes
@@ -77,11 +72,7 @@ def opened(path: Path) -> BinaryIO:
 
 
 def content_of(file: Path | NamedBytes, name: str) -> bytes:
-    """Read a file whole.
-
-    Args:
-        file: as `file_of` finds it.
-        name: how messages call it.
+    """Read a file whole, as `file_of` finds it; `name` is how messages call it.
 
     Raises:
         SampleError: larger than `MOST_BYTES`.

@@ -120,12 +120,8 @@ def opened_track(file: BinaryIO, name: str, reader: str) -> Iterator[SoundTrack]
     """Open the first sound track of a file, to be decoded to the mean of its channels.
 
     The channels are averaged here because PyAV's own mono is 1.41 times louder. These containers have no exact seek, so
-    everything before the part that is read is decoded and dropped; decoding stops where the part ends.
-
-    Args:
-        file: the open file.
-        name: how messages call it.
-        reader: as `media_format` says.
+    everything before the part that is read is decoded and dropped; decoding stops where the part ends. `reader` is what
+    `media_format` says.
 
     Raises:
         SampleError: no sound track, or not decodable.

@@ -81,17 +81,7 @@ def origin_of(space: Space, modality: str, dtype: str) -> Origin:
 def encoded_with(
     space: Space, modality: str, batches: Iterable[tuple[T, Sequence[Any]]], device: str | None
 ) -> Generator[tuple[T, EncodedBatch], None, None]:
-    """Embed batches as they come, a few being read and decoded ahead.
-
-    Args:
-        space: embeds.
-        modality: of the items.
-        batches: what is known of each batch, and its contents.
-        device: where to compute; None leaves the encoder where it is.
-
-    Yields:
-        what is known of a batch, and its result.
-    """
+    """Embed batches as they come, a few being read and decoded ahead: what is known of each, and its contents or result."""
     drawn: deque[T] = deque()
 
     def contents() -> Iterator[Sequence[Any]]:
@@ -112,16 +102,8 @@ class ShardEmbedder:
     """Embeds and writes shards by number; ascending numbers cost one walk of the list together.
 
     Batches never cross the end of a shard, so a shard's rows do not depend on where a run was stopped. A shard is written
-    only if its items are those which the run began with.
-
-    Args:
-        space: embeds.
-        modality: of the items.
-        items: the list of the run.
-        writer: of the memory.
-        batch_size: items per forward pass.
-        device: where to compute; None leaves the encoder where it is.
-        on_batch: see `OnBatch`; what it raises stops the shard.
+    only if its items are those which the run began with. Arguments are as of `cmcr.embed`; what `on_batch` raises stops the
+    shard.
     """
 
     def __init__(

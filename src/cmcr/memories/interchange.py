@@ -205,11 +205,6 @@ def _rows_of_lists(path: Path, first: int, lists: Any, column: str) -> torch.Ten
 
 
 def _pyarrow() -> Any:
-    """Import pyarrow with its Parquet reader.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
     try:
         import pyarrow
         import pyarrow.compute

@@ -43,17 +43,7 @@ def write_shard(
 ) -> Shard:
     """Write the files of a shard, then its receipt; until the receipt is there the shard does not count.
 
-    Args:
-        folder: of the memory.
-        name: of the shard.
-        rows: `(n, D)` in the memory's dtype, on the CPU.
-        items: id and source of each row.
-        quarantined: its items that have no row.
-        run: which of the memory's runs it belongs to.
-        first_item: position of its first item in the run.
-
-    Raises:
-        OSError: no permission, disk full.
+    Arguments are as of `MemoryWriter.write`, with the rows in the memory's dtype, and of `Shard`; raises OSError.
     """
     contents = {name + EMBEDDINGS: save({TENSOR: rows.contiguous()}), name + ITEMS: item_lines(items)}
     if quarantined:

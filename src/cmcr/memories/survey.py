@@ -41,12 +41,7 @@ def digest_of(items: Sequence[Identity]) -> str:
 
 
 def survey(walk: Callable[[], Iterable[Identity]], shard_items: int, description: str) -> Survey:
-    """Survey a list of items; eight bytes an item are held to find ids that occur twice.
-
-    Args:
-        walk: gives the items in their order. Called once more only to name an id that occurs twice.
-        shard_items: items a shard.
-        description: what the list is, for messages.
+    """Survey a list of items, which is walked again only to name an id that occurs twice; eight bytes an item are held.
 
     Raises:
         ConfigError: `shard_items` below 1, an id that is not a string, or one that occurs twice.

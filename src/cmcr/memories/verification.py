@@ -23,10 +23,6 @@ _SHOWN = 20
 def verify(folder: str | Path, show_progress_bar: bool | None = False) -> dict[str, int]:
     """Hash every file of a memory, and look at every value.
 
-    Args:
-        folder: of the memory.
-        show_progress_bar: see `cmcr.progress.tracked`.
-
     Returns:
         what was found whole: how many "rows", in how many "files" (the manifest among them) of how many "bytes".
 

@@ -90,13 +90,7 @@ class MemoryWriter:
     def write(
         self, number: int, rows: Tensor, items: Sequence[tuple[str, str]], quarantined: Sequence[Quarantined] = ()
     ) -> Shard:
-        """Write one shard.
-
-        Args:
-            number: of the shard within the run.
-            rows: `(n, D)` floating point, on the CPU; finite.
-            items: id and source of each row.
-            quarantined: the shard's items that have no row.
+        """Write one shard: rows `(n, D)`, finite, on the CPU, the id and source of each, and the items that have no row.
 
         Raises:
             ConfigError: rows and items of other numbers than the shard has.
