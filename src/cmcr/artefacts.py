@@ -200,13 +200,11 @@ def _results(path: Path) -> dict[str, Any]:
 
 def _evaluations(path: Path) -> dict[str, Any] | None:
     """Describe a folder of results, of which each run has written a file; None where it is something else."""
-    found = []
+    runs = {}
     for file in sorted(path.glob("*.json")):
-        with contextlib.suppress(FormatError, IntegrityError):
-            found.append(_results(file))
-    runs = {
-        each["run"]: f"{each['figure']} {100 * each['share']['connection']:.1f} %" for each in found if "figure" in each
-    }
+        with contextlib.suppress(FormatError, IntegrityError, KeyError):  # the last for ablations
+            found = _results(file)
+            runs[found["run"]] = f"{found['figure']} {100 * found['share']['connection']:.1f} %"
     again = "cmcr evaluate --all measures all of them again"
     return {"kind": "evaluations", "runs_finished": runs, "to_resume": again} if runs else None
 

@@ -115,7 +115,5 @@ class _Consistent:
         return self.writer.write(number, rows.cpu(), [(id_, id_) for id_ in self.queries.ids[span.start : span.stop]])
 
 
-def _worker(
-    queries: Stored, memory: Stored, options: Mapping[str, Any], device: str | None, folder: Path, plan: Plan
-) -> _Consistent:
+def _worker(queries: Stored, memory: Stored, options: Any, device: str | None, folder: Path, plan: Plan) -> _Consistent:
     return _Consistent(queries, memory, options, device, worker_writer(folder, plan))

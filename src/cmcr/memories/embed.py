@@ -96,27 +96,13 @@ def embed(
         WorkerError: processes on Ray were lost again and again.
     """
     append = append or retry_quarantined
-    job = _Job(
-        space,
-        dict(space_options or {}),
-        modality,
-        inputs,
-        column,
-        id_column,
-        batch_size,
-        device,
-        append,
-        retry_quarantined,
-    )
-    on_ray: dict[str, Any] = {
-        "workers": workers,
-        "cpus_per_worker": cpus_per_worker,
-        "gpus_per_worker": gpus_per_worker,
-    }
+    options = dict(space_options or {})
+    job = _Job(space, options, modality, inputs, column, id_column, batch_size, device, append, retry_quarantined)
+    ray: dict[str, Any] = {"workers": workers, "cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     check_count("batch_size", batch_size)
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    check_engine(engine, **on_ray)
+    check_engine(engine, **ray)
     most = sys.maxsize if retry_quarantined else max_failures  # what failed before may fail again
     limit, report, folder = FailureLimit(most), on_event or (lambda event, facts: None), Path(out)
     encoder = job.opened()
@@ -160,7 +146,7 @@ def embed(
             here = ShardEmbedder(encoder, modality, items, writer, batch_size, device, on_batch)
             elsewhere = replace(job, device="cuda") if device is None and gpus_per_worker else job
             there = partial(elsewhere.worker, Path(os.path.abspath(out)), writer.plan)  # noqa: PTH100 - keeps links
-            with closing(map_shards(here, there, writer.missing, engine=engine, **on_ray)) as shards:
+            with closing(map_shards(here, there, writer.missing, engine=engine, **ray)) as shards:
                 for number, (shard, reason) in shards:
                     # From the result, not from the disk: a network file system may be slow to show what others have written.
                     writer.shards[number] = shard
@@ -190,11 +176,7 @@ class _Job:
     retry_quarantined: bool
 
     def opened(self) -> Space:
-        """Open the space, and make sure that it embeds the modality.
-
-        Raises:
-            ConfigError: an unknown space, option or modality.
-        """
+        """Open the space, and make sure that it embeds the modality."""
         if self.space_options and not isinstance(self.space, str):
             raise ConfigError("space_options are for a space given by name; this one is open already.")
         encoder = open_space(self.space, **self.space_options) if isinstance(self.space, str) else self.space
@@ -205,18 +187,12 @@ class _Job:
         return encoder
 
     def listed(self) -> ItemList:
-        """Open the list of items."""
         if isinstance(self.inputs, ItemList):
             return self.inputs
         return open_items(self.inputs, self.modality, column=self.column, id_column=self.id_column)
 
     def worker(self, folder: Path, plan: Plan) -> ShardEmbedder:
-        """Open what a worker works with, and make sure that it is what the run began with.
-
-        Raises:
-            ConfigError: the folder of the memory is not shared with this machine.
-            ResumeError: other versions or weights than those of the run.
-        """
+        """Open what a worker works with, and make sure that it is what the run began with."""
         writer = worker_writer(folder, plan)
         encoder = self.opened()
         if encoder.fingerprint != plan.origin.fingerprint:

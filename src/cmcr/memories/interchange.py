@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from cmcr.data.items.tables import pyarrow_here
 from cmcr.errors import (
     ArtefactNotFoundError,
     CmcrError,
     ConfigError,
     DimensionError,
     FormatError,
-    missing_dependency,
     unknown_name,
 )
 from cmcr.files import reading
@@ -177,7 +177,7 @@ def _parquet_rows(path: Path, column: str | None, id_column: str | None) -> _Giv
 
 
 def _embedding_column(path: Path, schema: Any, asked: str | None) -> str:
-    types = _pyarrow().types
+    types = pyarrow_here().types
     found = [
         field.name
         for field in schema
@@ -193,7 +193,7 @@ def _embedding_column(path: Path, schema: Any, asked: str | None) -> str:
 
 
 def _rows_of_lists(path: Path, first: int, lists: Any, column: str) -> torch.Tensor:
-    lengths = _pyarrow().compute.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+    lengths = pyarrow_here().compute.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero((lengths != lengths[0]) | (lengths == 0))
     if wrong.size:
         raise DimensionError(
@@ -204,19 +204,9 @@ def _rows_of_lists(path: Path, first: int, lists: Any, column: str) -> torch.Ten
     return torch.from_numpy(values.reshape(len(lists), lengths[0]))
 
 
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.parquet
-    except ImportError as error:
-        raise missing_dependency("pyarrow", extra="parquet", purpose="Parquet files") from error
-    return pyarrow
-
-
 @contextmanager
 def _opened_table(path: Path) -> Iterator[Any]:
-    arrow = _pyarrow()
+    arrow = pyarrow_here()
     with _parsing(path, "Parquet file"), path.open("rb") as file, arrow.parquet.ParquetFile(file) as table:
         yield table
 

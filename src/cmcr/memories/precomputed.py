@@ -205,15 +205,10 @@ def _write_shard(
 
 
 def unit_rows_kept(rows: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-    """Scale rows to unit length and round them to the dtype in which they are kept.
+    """Scale rows `(n, D)` to unit length, and round them to the dtype of the memory.
 
-    Args:
-        rows: `(n, D)` floating point, on the CPU.
-        dtype: of the memory.
-
-    Returns:
-        `(n, D)` rows, bit for bit as they were where their length is one already; and `(n,)` which of them can be used:
-        the others are not finite, or all zeros.
+    Those whose length is one already stay bit for bit as they were. Also gives `(n,)` which of them can be used: the others
+    are not finite, or all zeros.
     """
     work = rows if rows.dtype == torch.float64 else rows.float()
     rounding = max(_ROUNDING[rows.dtype], _ROUNDING[DTYPES[dtype]])

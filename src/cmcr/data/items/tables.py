@@ -141,15 +141,22 @@ def _jsonl_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
             yield number, [row.get(name) for name in columns]
 
 
-def _parquet_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
+def pyarrow_here() -> Any:
+    """Import pyarrow with its Parquet reader; raises MissingDependencyError where it is not installed."""
     try:
         import pyarrow
-        from pyarrow import parquet
+        import pyarrow.compute
+        import pyarrow.parquet
     except ImportError as error:
         raise missing_dependency("pyarrow", extra="parquet", purpose="Parquet files") from error
+    return pyarrow
+
+
+def _parquet_rows(path: Path, choose: _Choose) -> Iterator[tuple[int, _Row]]:
+    pyarrow = pyarrow_here()
     with reading(path), opened(path) as file:
         try:
-            with parquet.ParquetFile(file) as table:
+            with pyarrow.parquet.ParquetFile(file) as table:
                 columns = choose(table.schema_arrow.names)
                 groups = [table.metadata.row_group(number).total_byte_size for number in range(table.num_row_groups)]
                 size = min(_PARQUET_ROWS, max(1, _PARQUET_BYTES // max([1, *groups])))
