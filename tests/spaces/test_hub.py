@@ -15,7 +15,7 @@ from small_models import KINDS, save_published
 import cmcr
 from cmcr.errors import ArtefactNotFoundError, ConfigError, FormatError, MissingDependencyError
 from cmcr.spaces.dual_encoders import PINS
-from cmcr.spaces.hub import find_snapshot, fingerprint, read_published_tensors
+from cmcr.spaces.hub import MODEL_FILES, find_snapshot, fingerprint, read_published_tensors
 
 pytest.importorskip("transformers")
 
@@ -62,13 +62,18 @@ def test_a_model_in_the_cache_is_found_and_its_commit_recorded(cache, whole):
         assert (found.folder, found.revision) == (in_place.folder, COMMIT)
 
 
-@pytest.mark.parametrize("complete", [True, False])
-def test_the_hub_is_asked_only_if_a_pinned_model_is_not_whole_in_the_cache(cache, whole, monkeypatch, complete):
+@pytest.mark.parametrize("missing", ["nothing", "weights", "shards", "a named file"])
+def test_the_hub_is_asked_only_if_a_pinned_model_is_not_whole_in_the_cache(cache, whole, monkeypatch, missing):
     import huggingface_hub
 
     put_into(cache, whole)
-    if not complete:
-        next(cache.rglob("model.safetensors")).unlink()
+    files = (*MODEL_FILES, "history.json") if missing == "a named file" else MODEL_FILES
+    weights = next(cache.rglob("model.safetensors"))
+    if missing in ("weights", "shards"):
+        weights.unlink()
+    if missing == "shards":  # their index comes first
+        index = {"weight_map": {"logit_scale": "model-00001-of-00002.safetensors"}}
+        weights.with_name("model.safetensors.index.json").write_text(json.dumps(index))
     asked = []
     download = huggingface_hub.snapshot_download
 
@@ -77,8 +82,8 @@ def test_the_hub_is_asked_only_if_a_pinned_model_is_not_whole_in_the_cache(cache
         return download(*args, local_files_only=True, **kwargs)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", recording)
-    assert find_snapshot("someone/small-clip", COMMIT).revision == COMMIT
-    assert asked == ([True] if complete else [True, False])
+    assert find_snapshot("someone/small-clip", COMMIT, files=files).revision == COMMIT
+    assert asked == ([True] if missing == "nothing" else [True, False])
 
 
 def test_a_folder_has_no_revision(folder, monkeypatch):

@@ -80,7 +80,7 @@ def find_snapshot(
         model: a folder, or the name of a repository on the hub, such as `"openai/clip-vit-base-patch32"`.
         revision: commit, tag or branch of the repository; None is its main branch. A folder has none.
         local_files_only: never fetch anything.
-        files: patterns of the files to fetch.
+        files: patterns of the files to fetch; a name without `*` is of a file that the repository must have.
 
     Raises:
         ArtefactNotFoundError: no such folder or repository, or its files are neither here nor within reach: the message
@@ -118,7 +118,7 @@ def _fetch(repository: str, revision: str | None, local_files_only: bool, files:
     if not local_files_only and _COMMIT.fullmatch(revision or ""):
         with suppress(errors.LocalEntryNotFoundError):
             cached = found(True)
-            if any((cached / name).is_file() for name in WEIGHTS):
+            if _whole(cached, files):
                 return cached
     try:
         return found(local_files_only)
@@ -142,6 +142,17 @@ def _fetch(repository: str, revision: str | None, local_files_only: bool, files:
             f"then copy the folder {name} here and give its path instead of the name. Or leave out --local-dir and copy "
             f"{cached_name} from the cache there into the cache here, {hub.constants.HF_HUB_CACHE}."
         ) from error
+
+
+def _whole(cached: Path, files: Sequence[str]) -> bool:
+    """Tell whether a download was finished, as far as the weights, their shards and files asked for by name show."""
+    named = {name for name in files if "*" not in name}
+    weights, index = (cached / name for name in WEIGHTS)
+    if not weights.is_file():
+        if not index.is_file():
+            return False
+        named |= set(json.loads(index.read_bytes())["weight_map"].values())
+    return all((cached / name).is_file() for name in named)
 
 
 def require_files(snapshot: Snapshot, *choices: Sequence[str]) -> None:
