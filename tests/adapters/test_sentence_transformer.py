@@ -108,6 +108,18 @@ def test_its_folder_holds_their_modules_alone_and_each_encoder_once(written):
     assert model.max_seq_length == 77
 
 
+def test_a_model_of_several_modalities_becomes_a_space_of_them(written):
+    connection, _, model = written
+    modalities = {"text": "clip", "image": "clip", "audio": "clap"}
+    space = cmcr.from_sentence_transformers(
+        model, "both", fingerprint="mine", modality=tuple(modalities), sample_rate_hz=48_000
+    )
+    for modality, owner in modalities.items():
+        ours = short(items(modality))
+        expected = connection.encode(ours, modality, space=owner)
+        np.testing.assert_allclose(space.encode(ours, modality), expected, atol=1e-5)
+
+
 def test_spaces_whose_names_make_one_folder_get_two_routes():
     assert plain_names(["siglip.2", "siglip_2", "a-b"], r"[^\w-]") == {
         "siglip.2": "siglip_2",

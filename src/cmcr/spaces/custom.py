@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cmcr.arrays import Array, rows_of, unit_rows
+from cmcr.data.audio import read_audio
 from cmcr.data.images import read_image, to_rgb
 from cmcr.data.texts import read_text
 from cmcr.errors import ConfigError, DimensionError, SampleError
@@ -73,22 +74,32 @@ class CustomSpace(TowerSpace):
         return Tower(self._widths[modality], self._decode.get(modality, lambda item: item), embed)
 
 
-def from_sentence_transformers(model: Any, name: str, *, fingerprint: str, modality: str = "text") -> CustomSpace:
+def from_sentence_transformers(
+    model: Any, name: str, *, fingerprint: str, modality: str | Sequence[str] = "text", sample_rate_hz: int = 16_000
+) -> CustomSpace:
     """Make a space of a sentence-transformers-like model: anything with `encode(list) -> (n, D)`.
 
     Args:
         model: such as `SentenceTransformer("all-MiniLM-L6-v2")`.
         name: the space's name.
         fingerprint: see `CustomSpace`.
-        modality: what the model embeds.
+        modality: what the model embeds, or several such as `("text", "image", "audio")`. Pictures reach it as upright RGB
+            PIL images, sounds as `{"audio": {"array": ..., "sampling_rate": ...}}`, mono.
+        sample_rate_hz: of the sounds that the model reads; others are resampled.
 
     Raises:
         ConfigError: the model has no `encode`.
     """
     if not callable(getattr(model, "encode", None)):
         raise ConfigError(f"expected a model with a method encode, got {type(model).__name__}.")
-    embed: dict[str, Any] = {modality: lambda items: model.encode(items, convert_to_numpy=True)}
-    return CustomSpace(name, fingerprint=fingerprint, **embed)
+
+    def sound(item: Any) -> dict[str, Any]:
+        return {"audio": {"array": read_audio(item, sample_rate_hz), "sampling_rate": sample_rate_hz}}
+
+    decode = {"image": lambda item: to_rgb(read_image(item)), "audio": sound}
+    modalities = (modality,) if isinstance(modality, str) else modality
+    embed: dict[str, Any] = dict.fromkeys(modalities, lambda items: model.encode(items, convert_to_numpy=True))
+    return CustomSpace(name, fingerprint=fingerprint, decode=decode, **embed)
 
 
 def from_open_clip(
