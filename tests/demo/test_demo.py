@@ -13,6 +13,7 @@ import pytest
 
 import cmcr
 from cmcr.cli import main
+from cmcr.connection.methods import auto, residual
 from cmcr.data.numbers import UNSEEN_NUMBERS, class_texts, handwriting
 from cmcr.demo import measure as measure_module
 from cmcr.demo import run
@@ -41,6 +42,8 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
         patch.chdir(tmp_path_factory.mktemp("newcomer"))
         patch.setattr(run, "jobs_of", few_passes)
+        trained = auto.TRAINED._replace(settings=residual.ResidualSettings(epochs=5))
+        patch.setattr(auto, "CANDIDATES", (*auto.CANDIDATES[:3], trained))
         patch.setattr(world_module, "class_texts", lambda number: class_texts(number)[:6])
         patch.setattr(measure_module, "_quarter_of_passes", lambda name: {} if name == "cca" else {"epochs": 5})
         patch.setattr(measure_module, "ABLATIONS", {"only L_ttc": {**ABLATIONS["only L_ttc"], "epochs": 2}})

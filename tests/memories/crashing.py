@@ -49,13 +49,15 @@ def written(run):
 
 
 def warm_up():
-    """Open a space and embed a little, so that children import nothing."""
+    """Open a space and embed a little, by function and by verb, so that children import nothing."""
     global _space
     torch.set_num_threads(1)
     _space = cmcr.space("mini-clip")
     with tempfile.TemporaryDirectory() as folder:
         texts = write_numbers(Path(folder, "texts.txt"), 1)
         _embed(Path(folder, "memory"), {"input": texts}, lambda event, facts: None)
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            assert main(["embed", "mini-clip", "text", str(texts), "--out", str(Path(folder, "other"))]) == 0
     os.fsync = lambda handle: None  # bytes that are written outlive a killed process without it
     gc.freeze()  # so that children do not copy what they do not change
 

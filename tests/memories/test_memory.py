@@ -3,10 +3,9 @@
 import os
 import pickle
 import resource
-import subprocess
-import sys
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from helpers import rows_on_disk, store, unit
@@ -236,18 +235,11 @@ def test_more_shards_than_a_process_may_open_files(tmp_path):
 
 def test_reading_blocks_takes_the_ram_of_a_shard(tmp_path):
     store(tmp_path, np.broadcast_to(np.float32(2**-7), (5_000, 2**14)), shard_items=500, dtype="float16")  # 164 MB
-    script = (
-        "import sys, psutil, cmcr\n"
-        "resident = lambda: psutil.Process().memory_info().rss / 1e6\n"
-        "memory, before, most, seen = cmcr.Memory(sys.argv[1]), resident(), 0, 0\n"
-        "for block in memory.blocks(100):\n"
-        "    seen, most = seen + len(block), max(most, resident())\n"
-        "print(seen, most - before)\n"
-    )
-    run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, text=True)
-    seen, growth = map(float, run.stdout.split())
-    assert seen == 5_000
-    assert growth < 80
+    memory, resident = Memory(tmp_path), lambda: psutil.Process().memory_info().rss / 1e6
+    before = resident()
+    seen = [(len(block), resident()) for block in memory.blocks(100)]
+    assert sum(count for count, _ in seen) == 5_000
+    assert max(held for _, held in seen) - before < 80
 
 
 def test_a_digest_tells_rows_apart_without_reading_them(tmp_path, monkeypatch):
