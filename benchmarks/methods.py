@@ -130,10 +130,11 @@ def tables(cells: Cells) -> dict[str, Any]:
                 column = tried if name == "gaps" else figure
                 forms[column] = _form(figure, several)
                 rows.setdefault(row, {}).setdefault(column, {}).setdefault(seed, []).append(value)
-        shown = [[row, *(_shown(column, values[column]) for column in forms)] for row, values in rows.items()]
+        whole = {row: values for row, values in rows.items() if values.keys() == forms.keys()}  # a run may be stopped
+        shown = [[row, *(_shown(column, values[column]) for column in forms)] for row, values in whole.items()]
         if "seconds" in forms:
-            shown.sort(key=lambda cells: cells[1], reverse=True)
-        found[name] = result_table({"": "{}", **forms}, shown)
+            shown.sort(key=lambda cells: np.ravel(cells[1])[0], reverse=True)
+        found[name] = result_table({"method" if "seconds" in forms else "variant": "{}", **forms}, shown)
     return found
 
 
@@ -146,6 +147,10 @@ def _shown(figure: str, by_seed: dict[int, list[float]]) -> float | list[float]:
 
 def _form(figure: str, several: bool) -> str:
     return PLAIN.get(figure, "{:.1f} ± {:.1f}" if several else "{:.1f}")
+
+
+def _save(given: argparse.Namespace, cells: Cells) -> None:
+    save(given.out, given, tables(cells), cells=[[*key, figures] for key, figures in cells.items()])
 
 
 def main() -> None:
@@ -161,7 +166,8 @@ def main() -> None:
         if key not in cells:
             cells[key] = measure()
             print(*key, {name: round(value, 1) for name, value in cells[key].items()}, file=sys.stderr, flush=True)
-            save(given.out, given, tables(cells), cells=[[*each, figures] for each, figures in cells.items()])
+            _save(given, cells)
+    _save(given, cells)
     for name, table in tables(cells).items():
         print(f"\n{name}\n\n{as_markdown(table)}")
 
