@@ -196,7 +196,7 @@ def test_what_is_no_whole_artefact_is_refused_by_what_is_wrong(tmp_path):
         with pytest.raises(missing, match="there is no test artefact here"):
             read(tmp_path / "a")
     write(tmp_path / "a")
-    with pytest.raises(FormatError, match="expected a connection, got 'test artefact'"):
+    with pytest.raises(FormatError, match="expected a connection, got a test artefact"):
         read(tmp_path / "a", kind="connection")
     with pytest.raises(FormatError, match="written in version 1"):
         read(tmp_path / "a", version=2)
