@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ import cmcr
 from cmcr import artefacts, connecting
 from cmcr.connecting import connect_on_disk
 from cmcr.connection.methods import auto, residual
-from cmcr.errors import FormatError, IntegrityError, LockedError, ResumeError, TrainingError, WriteError
+from cmcr.errors import (
+    FormatError,
+    IntegrityError,
+    LockedError,
+    PoorInputWarning,
+    ResumeError,
+    TrainingError,
+    WriteError,
+)
 from cmcr.files import locked
 from engine.rows import random_rows
 from memories.moments import Moments
@@ -253,6 +262,17 @@ def test_a_damaged_memory_is_found_before_anything_is_computed(memories, out, tm
         with pytest.raises(IntegrityError, match=r"damaged: 1 of 2 files .*\n  shard-00000\.safetensors"):
             call()
     assert not out.exists()
+
+
+def test_poor_rows_are_told_once_and_before_consistent_rows_are_computed(memories, out, monkeypatch):
+    real, told = connecting._consistent_memories, []
+    monkeypatch.setattr(connecting, "_consistent_memories", lambda *given: told.append(len(heard)) or real(*given))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        connected(memories, out)
+    poor = [each for each in heard if each.category is PoorInputWarning]
+    assert poor
+    assert told == [len(heard)]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import contextlib
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from cmcr._version import __version__
 from cmcr.connection.artefact import FORMAT as CONNECTION
-from cmcr.connection.connect import connect
+from cmcr.connection.connect import connect, look_over
 from cmcr.connection.connection import Connection
 from cmcr.connection.links import Link, Overlap, check_whole, links_of
 from cmcr.connection.methods import settings_of
@@ -41,7 +42,15 @@ from cmcr.connection.settings import Settings, check_seed
 from cmcr.engine.device import choose_device
 from cmcr.engine.precision import fast_float32, guarded_torch_state
 from cmcr.engine.train_state import TrainState
-from cmcr.errors import ConfigError, FormatError, IntegrityError, ResumeError, TrainingError, differences
+from cmcr.errors import (
+    ConfigError,
+    FormatError,
+    IntegrityError,
+    PoorInputWarning,
+    ResumeError,
+    TrainingError,
+    differences,
+)
 from cmcr.files import (
     MANIFEST,
     Inside,
@@ -152,8 +161,10 @@ def connect_on_disk(
     if engine != "here":  # workers may have devices that are not here
         mapped = {"device": device, "engine": engine, "workers": workers}
         mapped |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
-    with work_folder(target) as work:
+    with work_folder(target) as work, warnings.catch_warnings():
         check_whole(spaces, progress or (lambda stage, share: None))
+        look_over(links, seed)  # choosing and semantic consistency, which come before `connect`, may take hours
+        warnings.simplefilter("ignore", PoorInputWarning)  # which would say it again
         if isinstance(chosen, AutoSettings):
             plain["choice"] = _choice(links[0], chosen, Run(seed, where, progress), work, restart)
             chosen = candidate_of(plain["choice"], chosen).settings

@@ -77,6 +77,18 @@ def test_a_map_that_gives_other_rows_is_found(saved, monkeypatch):
         artefact.load(saved)
 
 
+def test_a_common_block_that_is_slightly_off_is_found(saved, monkeypatch):
+    common = cmcr.Connection.common  # a fiftieth of a projected row, in which this would be lost
+
+    def off(*given):
+        rows = common(*given)
+        return torch.nn.functional.normalize(rows + 0.2 * torch.nn.functional.normalize(rows.flip(1), dim=1), dim=1)
+
+    monkeypatch.setattr(cmcr.Connection, "common", off)
+    with pytest.raises(IntegrityError, match="the map of 'mini-clip'"):
+        artefact.load(saved)
+
+
 def test_a_connection_that_is_saved_again_keeps_what_was_first_seen(saved, tmp_path):
     again = dataclasses.replace(cmcr.load(saved), encoders={})
     again.save(tmp_path / "again")

@@ -105,13 +105,8 @@ def connect(
     # All of it in one mode of the process, so that a connection beside it in another thread changes nothing.
     with shown as report, guarded_torch_state(where), fast_float32():
         check_whole(spaces, report)
+        examined = look_over(links, seed)
         pairs = [(link.names, link.overlap, link.parents) for link in links]
-        examined = [
-            part
-            for link, (pair, shared, parents) in zip(links, pairs, strict=True)
-            for part in examine(pair, shared, (_outer(link.left, shared), _outer(link.right, shared)), parents, seed)
-        ]
-        _warn_of(examined)
         run = Run(seed, where, report, (given.get(names[0]), given.get(names[1])), resume_from, after_step, choice)
         joined = join(links, names, base, method, chosen, run)
         own_axes = {} if base else _own_axes(spaces, chosen)
@@ -146,12 +141,28 @@ def connect(
     return found
 
 
-def _warn_of(examined: Sequence[Mapping[str, Any]]) -> None:
-    """Warn of rows from which no good connection can come, before the time for it is spent."""
+def look_over(links: Sequence[Link], seed: int) -> list[dict[str, Any]]:
+    """Examine the rows of links, and warn of those from which no good connection can come before time is spent on it.
+
+    Returns:
+        what `examine` says of each link.
+    """
+    examined = [
+        part
+        for link in links
+        for part in examine(
+            link.names,
+            link.overlap,
+            (_outer(link.left, link.overlap), _outer(link.right, link.overlap)),
+            link.parents,
+            seed,
+        )
+    ]
     for finding in findings(examined):
         if not finding.ok:
             said = f"{finding.name}, {finding.where}: {finding.message} {finding.advice}"
             warnings.warn(said, PoorInputWarning, stacklevel=3)  # to the caller of `connect`
+    return examined
 
 
 def _outer(space: SpaceMemories, overlap: str) -> str:

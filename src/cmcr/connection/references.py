@@ -93,14 +93,17 @@ def is_same(encoder: Any, space: str, modality: str, expected: Tensor, versions:
 
 
 def map_rows(connection: Connection, space: str) -> Tensor:
-    """Carry three fixed rows of a space, as `project` does: `(3, K)`."""
+    """Carry three fixed rows of a space, `(3, K + P)`: as `common` does and as `project` does.
+
+    The common block has a fiftieth of a projected row's square, so that a map that went wrong would hardly show in `project`.
+    """
     width = connection.projectors[space].width_in
     rows = torch.outer(torch.arange(1, 4), torch.arange(width)).float().cos()
-    return connection.project(rows, space)
+    return torch.cat([connection.common(rows, space), connection.project(rows, space)], dim=1)
 
 
 def check_maps(connection: Connection, kept: Mapping[str, Tensor]) -> None:
-    """Carry the fixed rows again and compare, by the space's name; raises as `check_references`."""
+    """Carry the fixed rows again and compare, by the space's name; raises as `check_encoders`."""
     for space, expected in kept.items():
         _compare(map_rows(connection, space), expected, f"the map of {space!r}", connection.versions)
 
